@@ -1,0 +1,57 @@
+/** Who may import whom: the house of docs/design/0001-the-house.md, held by `npm run check`. */
+const program = "^(agent|gateway|firmware-sim)/";
+
+/** A rule that forbids `from` to import `to`. */
+const forbid = (name, from, to, comment) => ({ name, severity: "error", comment, from, to });
+
+module.exports = {
+  forbidden: [
+    forbid("no-circular", {}, { circular: true }, "data flows one way"),
+    forbid(
+      "programs-are-strangers",
+      { path: program },
+      { path: program, pathNot: "^$1/" },
+      "agent, gateway and firmware-sim never import one another",
+    ),
+    forbid("runtime-is-a-leaf", { path: "^runtime/" }, { path: "^(agent|gateway|firmware-sim|protocol|config|test|bench)/" }),
+    forbid("protocol-stands-on-runtime", { path: "^protocol/" }, { path: "^(agent|gateway|firmware-sim|config|test|bench)/" }),
+    forbid("config-stands-on-runtime", { path: "^config/" }, { path: "^(agent|gateway|firmware-sim|protocol|test|bench)/" }),
+    forbid("nothing-imports-tests", { pathNot: "^(test|bench)/" }, { path: "^(test|bench)/" }),
+    forbid(
+      "agent-rooms-know-faces",
+      { path: "^agent/(sources|uplink)/" },
+      { path: "^agent/buffer/", pathNot: "^agent/buffer/(record-buffer|footage-buffer)\\.ts$" },
+      "sources and uplink know only the faces in buffer/",
+    ),
+    forbid("agent-rooms-apart", { path: "^agent/(sources|uplink|buffer)/" }, { path: "^agent/", pathNot: "^agent/($1|buffer)/" }),
+    forbid("buffer-knows-nobody", { path: "^agent/buffer/" }, { path: "^agent/", pathNot: "^agent/buffer/" }),
+    forbid(
+      "ingest-knows-two-faces",
+      { path: "^gateway/ingest/" },
+      { path: "^gateway/", pathNot: "^gateway/(ingest/|streams/streams\\.ts$|video/video\\.ts$)" },
+    ),
+    forbid(
+      "stages-know-only-streams",
+      { path: "^gateway/(delivery|analytics|video)/" },
+      { path: "^gateway/", pathNot: "^gateway/($1/|streams/streams\\.ts$)" },
+    ),
+    forbid("streams-know-nobody", { path: "^gateway/streams/" }, { path: "^gateway/", pathNot: "^gateway/streams/" }),
+    forbid(
+      "api-knows-only-faces",
+      { path: "^gateway/api/" },
+      {
+        path: "^gateway/",
+        pathNot:
+          "^gateway/(api/|streams/streams\\.ts$|delivery/delivery\\.ts$|analytics/analytics\\.ts$|video/video\\.ts$|ingest/ingest\\.ts$)",
+      },
+    ),
+    forbid("console-speaks-http", { path: "^gateway/console/" }, { path: "^(gateway|agent|protocol|runtime|config)/", pathNot: "^gateway/console/" }),
+    forbid("console-is-served-as-files", { pathNot: "^gateway/console/" }, { path: "^gateway/console/" }),
+  ],
+  options: {
+    doNotFollow: { path: "node_modules" },
+    tsConfig: { fileName: "tsconfig.json" },
+    tsPreCompilationDeps: true,
+    enhancedResolveOptions: { extensions: [".ts", ".js"] },
+  },
+};

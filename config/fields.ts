@@ -1,0 +1,47 @@
+/** Kinds of value that several configs use. */
+import { z } from "zod";
+
+const UNITS: Readonly<Record<string, number>> = {
+  B: 1,
+  KiB: 1024,
+  MiB: 1024 ** 2,
+  GiB: 1024 ** 3,
+  TiB: 1024 ** 4,
+};
+
+/** `512MiB`, `8 GiB` or a number of bytes. */
+export function bytes(fallback: string) {
+  return z
+    .union([z.number(), z.string()])
+    .transform((value, context) => {
+      const match = /^(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB)?$/.exec(String(value).trim());
+      const amount = match && Number(match[1]) * (UNITS[match[2] ?? "B"] ?? 1);
+      if (amount && Number.isSafeInteger(Math.round(amount))) return Math.round(amount);
+      context.addIssue({
+        code: "custom",
+        message: `${JSON.stringify(value)} is no size; write bytes or a number with B, KiB, MiB, GiB or TiB`,
+      });
+      return z.NEVER;
+    })
+    .prefault(fallback);
+}
+
+export const port = z.number().int().min(0).max(65_535);
+
+export const name = z.string().regex(/^[A-Za-z0-9_.-]{1,64}$/, "1 to 64 letters, digits, _, - or .");
+export const streamName = z.string().regex(/^[A-Za-z0-9_.-]{1,128}$/, "1 to 128 letters, digits, _, - or .");
+
+/** Addresses that only this machine can reach. */
+export function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
+}
+
+export function listen(defaultPort: number, what: string) {
+  return z
+    .strictObject({
+      host: z.string().default("127.0.0.1").describe("Address to bind; 127.0.0.1 is this machine alone"),
+      port: port.default(defaultPort).describe("Port; 0 takes a free one and logs it"),
+    })
+    .prefault({})
+    .describe(what);
+}

@@ -1,0 +1,125 @@
+/** gateway.yaml: every key, its default and its meaning. */
+import { z } from "zod";
+import { bytes, isLoopback, listen, name, streamName } from "./fields.ts";
+
+const accessKey = z.strictObject({
+  id: z.string().regex(/^[A-Za-z0-9_]{4,128}$/, "4 to 128 letters, digits or _"),
+  secret: z.string().min(16, "at least 16 characters"),
+  allow: z
+    .array(z.string())
+    .default(["*"])
+    .describe("Actions, such as kinesis:PutRecords, kinesis:Get*, console, or *"),
+});
+
+const stream = z.strictObject({
+  name: streamName,
+  shards: z.number().int().min(1).max(4_096).default(1),
+  retentionHours: z.number().int().min(24).max(8_760).default(24),
+});
+
+const rule = z.strictObject({
+  topic: z
+    .string()
+    .min(1)
+    .max(1_024)
+    .describe("MQTT topic filter of plain sensors that publish straight to the gateway"),
+  stream: streamName,
+});
+
+const delivery = z.strictObject({
+  name,
+  stream: streamName,
+  bufferSeconds: z
+    .number()
+    .min(1)
+    .max(900)
+    .default(60)
+    .describe("An object is cut when its oldest record is so old"),
+  bufferBytes: bytes("5MiB").describe("… or when so much is waiting"),
+  destination: z.discriminatedUnion("type", [
+    z.strictObject({
+      type: z.literal("files"),
+      path: z.string().describe("Folder; relative to this file"),
+      compression: z.enum(["gzip"]).default("gzip"),
+    }),
+  ]),
+});
+
+const statement = z.strictObject({
+  name,
+  sql: z
+    .string()
+    .min(1)
+    .max(65_536)
+    .describe("Flink SQL: CREATE TABLE for input and output, then one INSERT INTO"),
+  idleSeconds: z
+    .number()
+    .min(1)
+    .max(86_400)
+    .default(30)
+    .describe("A shard silent for so long no longer holds the watermark back"),
+});
+
+export const gatewayConfig = z
+  .strictObject({
+    dataDir: z
+      .string()
+      .default("/var/lib/headwater-gateway")
+      .describe("Where everything is kept; relative to this file"),
+    http: listen(8080, "AWS protocols, console, /metrics, /healthz"),
+    mqtt: listen(1883, "Agents and plain sensors"),
+    rtsp: listen(8554, "Agents' footage, cameras that publish, and readers"),
+    accessKeys: z
+      .array(accessKey)
+      .default([])
+      .describe("Without any, one is made at the first start and kept in dataDir"),
+    devices: z
+      .array(z.strictObject({ id: name, password: z.string().min(8, "at least 8 characters") }))
+      .default([])
+      .describe("Who may send; needed when mqtt or rtsp is not loopback"),
+    streams: z.array(stream).default([]),
+    rules: z.array(rule).default([]),
+    delivery: z.array(delivery).default([]),
+    analytics: z.array(statement).default([]),
+    video: z
+      .strictObject({
+        retentionHours: z.number().min(1).max(87_600).default(168),
+        maxBytes: bytes("50GiB").describe("The oldest footage goes when more is stored"),
+      })
+      .prefault({}),
+    log: z.enum(["debug", "info", "warn", "error"]).default("info"),
+  })
+  .superRefine((config, context) => {
+    const issue = (path: (string | number)[], message: string) =>
+      context.addIssue({ code: "custom", path, message });
+    for (const door of ["mqtt", "rtsp"] as const) {
+      if (!isLoopback(config[door].host) && config.devices.length === 0) {
+        issue(
+          [door, "host"],
+          `${config[door].host} can be reached from other machines; list who may send under devices first`,
+        );
+      }
+    }
+    if (!isLoopback(config.http.host) && config.accessKeys.length === 0) {
+      issue(["http", "host"], `${config.http.host} can be reached from other machines; set accessKeys first`);
+    }
+    const names = new Set<string>();
+    config.streams.forEach((entry, i) => {
+      if (names.has(entry.name)) issue(["streams", i, "name"], `${entry.name} is listed twice`);
+      names.add(entry.name);
+    });
+    const stages = new Set<string>();
+    config.delivery.forEach((entry, i) => {
+      if (stages.has(entry.name)) issue(["delivery", i, "name"], `${entry.name} is listed twice`);
+      stages.add(entry.name);
+    });
+    config.analytics.forEach((entry, i) => {
+      if (stages.has(entry.name)) issue(["analytics", i, "name"], `${entry.name} is taken`);
+      stages.add(entry.name);
+    });
+  });
+
+export type GatewayConfig = z.infer<typeof gatewayConfig>;
+export type DeliveryConfig = GatewayConfig["delivery"][number];
+export type StatementConfig = GatewayConfig["analytics"][number];
+export type AccessKeyConfig = GatewayConfig["accessKeys"][number];

@@ -1,0 +1,148 @@
+/**
+ * The record frame: what one synced group commit of an agent stored for one stream. It is cut once
+ * and is from then on the unit of sync, upload, PUBACK and dedupe, known as
+ * (device, epoch, sequence). docs/reference/wire.md has test vectors.
+ *
+ *   0 u16 magic "HW" | u8 version | u8 timeSource | u32 frameBytes | u32 crc32c of all that follows
+ *  12 u64 epoch | u32 epochStart | u64 sequence | u64 storedUs | u32 recordCount
+ *  44 u16 deviceBytes | u16 streamBytes | device | stream | record batch (record-batch.ts)
+ *
+ * All integers are big-endian.
+ */
+import { crc32c } from "../runtime/crc32c.ts";
+import { HeadwaterError } from "../runtime/errors.ts";
+import { asBuffer, decodeBatch, type Run, readUInt53, writeUInt53 } from "./record-batch.ts";
+
+export const FRAME_VERSION = 1;
+/** The largest frame that a gateway takes. One record of 10 MiB, Kinesis' maximum, fits. */
+export const MAX_FRAME_BYTES = 12 * 1_048_576;
+/** The most records that one frame may announce. */
+export const MAX_FRAME_RECORDS = 100_000;
+const MAGIC = 0x4857;
+const CRC_FROM = 12;
+const HEAD_BYTES = 48;
+
+/** A random 64-bit id, new at each agent start and after buffer damage. */
+export type Epoch = bigint;
+/** Place of a frame in one epoch. Starts at 1n, rises by 1, never reused. */
+export type FrameSequence = bigint;
+
+/** How the times in a frame were known. */
+export type TimeSource = "system" | "estimated";
+
+export interface FrameHead {
+  readonly device: string;
+  readonly stream: string;
+  readonly epoch: Epoch;
+  /** Rises by one with each epoch of a device. */
+  readonly epochStart: number;
+  readonly sequence: FrameSequence;
+  /** When the group commit stored it, µs since 1970 UTC. */
+  readonly storedUs: number;
+  readonly recordCount: number;
+  readonly timeSource: TimeSource;
+}
+
+export interface Frame extends FrameHead {
+  /** The whole frame as it travels. */
+  readonly bytes: Buffer;
+  /** The record batch inside it, a view of `bytes`. */
+  readonly batch: Buffer;
+  readonly runs: readonly Run[];
+}
+
+/** The bytes are no frame, or were damaged on the way. */
+export class MalformedFrameError extends HeadwaterError {
+  constructor(reason: string) {
+    super("FRAME_MALFORMED", { message: `frame: ${reason}` });
+  }
+}
+
+/** @param batch as made by `encodeBatch`; copied. */
+export function encodeFrame(head: FrameHead, batch: Uint8Array): Buffer {
+  const deviceBytes = Buffer.byteLength(head.device);
+  const streamBytes = Buffer.byteLength(head.stream);
+  const frame = Buffer.allocUnsafe(HEAD_BYTES + deviceBytes + streamBytes + batch.length);
+  frame.writeUInt16BE(MAGIC, 0);
+  frame[2] = FRAME_VERSION;
+  frame[3] = head.timeSource === "estimated" ? 1 : 0;
+  frame.writeUInt32BE(frame.length, 4);
+  frame.writeBigUInt64BE(head.epoch, 12);
+  frame.writeUInt32BE(head.epochStart, 20);
+  frame.writeBigUInt64BE(head.sequence, 24);
+  writeUInt53(frame, head.storedUs, 32);
+  frame.writeUInt32BE(head.recordCount, 40);
+  frame.writeUInt16BE(deviceBytes, 44);
+  frame.writeUInt16BE(streamBytes, 46);
+  frame.write(head.device, HEAD_BYTES);
+  frame.write(head.stream, HEAD_BYTES + deviceBytes);
+  frame.set(batch, HEAD_BYTES + deviceBytes + streamBytes);
+  frame.writeUInt32BE(crc32c(frame, CRC_FROM), 8);
+  return frame;
+}
+
+/** @throws MalformedFrameError, MalformedBatchError */
+export function decodeFrame(bytes: Uint8Array): Frame {
+  const frame = asBuffer(bytes);
+  const length = frameLengthAt(frame, 0);
+  if (length !== frame.length) throw new MalformedFrameError(`says ${length} bytes, has ${frame.length}`);
+  if (crc32c(frame, CRC_FROM) !== frame.readUInt32BE(8))
+    throw new MalformedFrameError("checksum does not match");
+  const timeSource = frame[3]!;
+  if (timeSource > 1) throw new MalformedFrameError(`time source ${timeSource}`);
+  const sequence = frame.readBigUInt64BE(24);
+  if (sequence === 0n) throw new MalformedFrameError("sequence 0");
+  const deviceEnd = HEAD_BYTES + frame.readUInt16BE(44);
+  const streamEnd = deviceEnd + frame.readUInt16BE(46);
+  if (streamEnd > frame.length) throw new MalformedFrameError("its names run over the end");
+  const batch = frame.subarray(streamEnd);
+  const runs = decodeBatch(batch);
+  const recordCount = frame.readUInt32BE(40);
+  if (recordCount > MAX_FRAME_RECORDS) throw new MalformedFrameError(`${recordCount} records`);
+  if (runs.reduce((sum, run) => sum + run.count, 0) !== recordCount) {
+    throw new MalformedFrameError("its runs do not add up to its records");
+  }
+  return {
+    device: frame.toString("utf8", HEAD_BYTES, deviceEnd),
+    stream: frame.toString("utf8", deviceEnd, streamEnd),
+    epoch: frame.readBigUInt64BE(12),
+    epochStart: frame.readUInt32BE(20),
+    sequence,
+    storedUs: readUInt53(frame, 32),
+    recordCount,
+    timeSource: timeSource === 1 ? "estimated" : "system",
+    bytes: frame,
+    batch,
+    runs,
+  };
+}
+
+/** The frames of one publish, which stand one behind the other. */
+export function decodeFrames(bytes: Uint8Array): Frame[] {
+  const payload = asBuffer(bytes);
+  const frames: Frame[] = [];
+  for (let at = 0; at < payload.length; ) {
+    const end = at + frameLengthAt(payload, at);
+    if (end > payload.length) throw new MalformedFrameError("cut off");
+    frames.push(decodeFrame(payload.subarray(at, end)));
+    at = end;
+  }
+  if (frames.length === 0) throw new MalformedFrameError("empty publish");
+  return frames;
+}
+
+function frameLengthAt(bytes: Buffer, at: number): number {
+  if (at + HEAD_BYTES > bytes.length) throw new MalformedFrameError("shorter than its head");
+  if (bytes.readUInt16BE(at) !== MAGIC) throw new MalformedFrameError("does not begin with HW");
+  const version = bytes[at + 2]!;
+  if (version !== FRAME_VERSION)
+    throw new MalformedFrameError(`version ${version}; this program reads ${FRAME_VERSION}`);
+  const length = bytes.readUInt32BE(at + 4);
+  if (length < HEAD_BYTES || length > MAX_FRAME_BYTES) throw new MalformedFrameError(`${length} bytes long`);
+  return length;
+}
+
+/** How an epoch is written in topics, keys and logs: 16 hex digits. */
+export function epochName(epoch: Epoch): string {
+  return epoch.toString(16).padStart(16, "0");
+}

@@ -1,0 +1,66 @@
+/**
+ * Closes an MQTT connection whose client announces a packet larger than it may send. The broker
+ * library collects a packet of up to 256 MiB before anybody is asked; this looks at the fixed
+ * headers as the bytes pass (MQTT 3.1.1 §2.2) and stops such a client at its header.
+ */
+import type { Socket } from "node:net";
+
+/** Follows a byte stream from packet to packet without keeping any of it. */
+export class PacketLengths {
+  readonly #maxBytes: number;
+  /** Bytes of the current packet's body that have yet to pass. */
+  #bodyLeft = 0;
+  #inLength = false;
+  #length = 0;
+  #shift = 0;
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes;
+  }
+
+  /** False as soon as a packet announces more than the limit, or a length of more than four bytes. */
+  accept(chunk: Uint8Array): boolean {
+    let at = 0;
+    while (at < chunk.length) {
+      if (this.#bodyLeft > 0) {
+        const passed = Math.min(this.#bodyLeft, chunk.length - at);
+        this.#bodyLeft -= passed;
+        at += passed;
+      } else if (!this.#inLength) {
+        // The first byte holds type and flags; the remaining length follows.
+        this.#inLength = true;
+        this.#length = 0;
+        this.#shift = 0;
+        at++;
+      } else if (!this.#lengthByte(chunk[at++]!)) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  /** MQTT 3.1.1 §2.2.3: seven bits a byte, least significant first, at most four bytes. */
+  #lengthByte(byte: number): boolean {
+    this.#length += (byte & 0x7f) * 2 ** this.#shift;
+    this.#shift += 7;
+    if (this.#length > this.#maxBytes || (byte >= 0x80 && this.#shift === 28)) return false;
+    if (byte < 0x80) {
+      this.#inLength = false;
+      this.#bodyLeft = this.#length;
+    }
+    return true;
+  }
+}
+
+/** Watches `socket`, which a broker reads, and calls `refuse` once when a packet is too large. */
+export function limitPackets(socket: Socket, maxBytes: number, refuse: () => void): void {
+  const lengths = new PacketLengths(maxBytes);
+  // A `data` listener beside the broker's `readable` one sees each chunk that the broker reads.
+  const look = (chunk: Buffer): void => {
+    if (lengths.accept(chunk)) return;
+    socket.off("data", look);
+    refuse();
+    socket.destroy();
+  };
+  socket.on("data", look);
+}

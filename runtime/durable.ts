@@ -1,0 +1,32 @@
+/** Files that are wholly there or not there at all, also after a power cut. */
+import { type FileHandle, open, rename } from "node:fs/promises";
+import { dirname } from "node:path";
+
+/**
+ * Replaces `path` with `bytes`: temporary file, fdatasync, rename, fsync of the folder.
+ * A crash leaves the old file or the new one, and perhaps `path.tmp`, which the next call overwrites.
+ * @param mode permissions of a new file
+ */
+export async function writeDurably(path: string, bytes: Uint8Array | string, mode = 0o644): Promise<void> {
+  const temporary = `${path}.tmp`;
+  const file = await open(temporary, "w", mode);
+  try {
+    await file.writeFile(bytes);
+    await file.datasync();
+  } finally {
+    await file.close();
+  }
+  await rename(temporary, path);
+  await syncFolder(dirname(path));
+}
+
+/** Makes creations, renames and deletions in `folder` survive a power cut. */
+export async function syncFolder(folder: string): Promise<void> {
+  let handle: FileHandle | undefined;
+  try {
+    handle = await open(folder, "r");
+    await handle.sync();
+  } finally {
+    await handle?.close();
+  }
+}

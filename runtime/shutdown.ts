@@ -1,0 +1,30 @@
+/** How a program ends: on SIGINT or SIGTERM, or when the process that started it as a child ends. */
+import { pause } from "./backoff.ts";
+import { describeError } from "./errors.ts";
+import type { Log } from "./log.ts";
+
+/**
+ * Calls `close` once and exits: 0 when it drained, 1 when it failed or took longer than `graceMs`.
+ * A parent that forked us and died shows as a closed IPC channel.
+ */
+export function closeOnExit(close: () => Promise<void>, log: Log, graceMs = 10_000): void {
+  let closing = false;
+  const end = (reason: string): void => {
+    if (closing) return;
+    closing = true;
+    log.info({ reason }, "closing");
+    const late = pause(graceMs).then(() => {
+      throw new Error(`not closed within ${graceMs} ms`);
+    });
+    Promise.race([close(), late]).then(
+      () => process.exit(0),
+      (error: unknown) => {
+        log.error({ error: describeError(error) }, "closed badly");
+        process.exit(1);
+      },
+    );
+  };
+  process.on("SIGINT", () => end("SIGINT"));
+  process.on("SIGTERM", () => end("SIGTERM"));
+  process.on("disconnect", () => end("the parent process ended"));
+}

@@ -1,0 +1,19 @@
+/** `npm test`: sets up, builds and runs every test, or those whose path contains an argument. */
+import { spawn } from "node:child_process";
+import { join, relative } from "node:path";
+import { fail, filesBelow, prepare, root, say } from "./prepare.mjs";
+
+await prepare("test");
+
+const wanted = process.argv.slice(2);
+const all = filesBelow(join(root, "dist/test"), /\.test\.js$/).map((path) => relative(root, path));
+const tests = wanted.length === 0 ? all : all.filter((path) => wanted.some((part) => path.includes(part)));
+if (tests.length === 0) fail("no test was found");
+say(`${tests.length} test files`);
+
+const child = spawn(process.execPath, ["--test", "--enable-source-maps", ...tests], {
+  cwd: root,
+  stdio: "inherit",
+});
+child.on("close", (code) => process.exit(code ?? 1));
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => child.kill(signal));

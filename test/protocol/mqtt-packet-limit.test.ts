@@ -1,0 +1,50 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import fc from "fast-check";
+import { PacketLengths } from "../../protocol/mqtt-packet-limit.ts";
+
+/** A packet of type 3 with `length` bytes of body. */
+function packet(length: number): Buffer {
+  const head = [0x30];
+  let rest = length;
+  do {
+    head.push((rest % 128) + (rest >= 128 ? 128 : 0));
+    rest = Math.floor(rest / 128);
+  } while (rest > 0);
+  return Buffer.concat([Buffer.from(head), Buffer.alloc(length, 0xff)]);
+}
+
+test("packets up to the limit pass, however they are cut into chunks", () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.integer({ min: 0, max: 20_000 }), { maxLength: 8 }),
+      fc.integer({ min: 1, max: 997 }),
+      (sizes, step) => {
+        const stream = Buffer.concat(sizes.map(packet));
+        const lengths = new PacketLengths(20_000);
+        for (let at = 0; at < stream.length; at += step)
+          assert.equal(lengths.accept(stream.subarray(at, at + step)), true);
+      },
+    ),
+  );
+});
+
+test("a packet above the limit is refused at its header, before its body comes", () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 20_001, max: 268_435_455 }), fc.boolean(), (size, bytewise) => {
+      const lengths = new PacketLengths(20_000);
+      assert.equal(lengths.accept(packet(20_000)), true);
+      const head = packet(20_001).subarray(0, 4);
+      const digits: number[] = [0x30];
+      for (let rest = size; rest > 0; rest = Math.floor(rest / 128))
+        digits.push((rest % 128) + (rest >= 128 ? 128 : 0));
+      assert.ok(head.length === 4);
+      const chunks = bytewise ? digits.map((digit) => Buffer.from([digit])) : [Buffer.from(digits)];
+      assert.equal(chunks.map((chunk) => lengths.accept(chunk)).includes(false), true);
+    }),
+  );
+});
+
+test("a length of more than four bytes is refused", () => {
+  assert.equal(new PacketLengths(20_000).accept(Buffer.from([0x30, 0x80, 0x80, 0x80, 0x80, 0x01])), false);
+});
