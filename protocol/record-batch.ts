@@ -7,11 +7,14 @@
  *   table: per run    u16 keyBytes | u32 recordCount | u32 bodyBytes | key (UTF-8)
  *   body:  per record u32 payloadBytes | u64 timeUs | payload      in the order of the runs
  */
+import { isUtf8 } from "node:buffer";
 import { HeadwaterError } from "../runtime/errors.ts";
 
 /** Kinesis: a partition key has 1 to 256 characters; that is at most 1,024 bytes of UTF-8. */
 export const MAX_KEY_BYTES = 1_024;
 const HEAD_BYTES = 8;
+/** The upper word of 2^53 - 1. */
+const MAX_HIGH_WORD = 0x1f_ffff;
 const RUN_HEAD_BYTES = 10;
 /** What a record costs beside its payload. */
 export const RECORD_HEAD_BYTES = 12;
@@ -39,31 +42,56 @@ export class MalformedBatchError extends HeadwaterError {
   }
 }
 
+/** Records that will be one run. */
+interface Group {
+  readonly key: string;
+  bytes: number;
+  readonly records: BatchRecord[];
+}
+
 /** Groups by partition key; the order of the records of a key is kept. */
 export function encodeBatch(records: readonly BatchRecord[]): Buffer {
-  const groups = new Map<string, { count: number; bytes: number; records: BatchRecord[] }>();
+  const groups = new Map<string, Group>();
   for (const record of records) {
     let group = groups.get(record.key);
     if (group === undefined) {
-      group = { count: 0, bytes: 0, records: [] };
+      group = { key: record.key, bytes: 0, records: [] };
       groups.set(record.key, group);
     }
-    group.count++;
     group.bytes += RECORD_HEAD_BYTES + record.payload.length;
     group.records.push(record);
   }
+  return encodeGroups([...groups.values()]);
+}
+
+/** Keeps the order of all records: a run ends where the next record has another key. */
+export function encodeInOrder(records: readonly BatchRecord[]): Buffer {
+  const groups: Group[] = [];
+  let group: Group | undefined;
+  for (const record of records) {
+    if (group?.key !== record.key) {
+      group = { key: record.key, bytes: 0, records: [] };
+      groups.push(group);
+    }
+    group.bytes += RECORD_HEAD_BYTES + record.payload.length;
+    group.records.push(record);
+  }
+  return encodeGroups(groups);
+}
+
+function encodeGroups(groups: readonly Group[]): Buffer {
   let tableBytes = 0;
   let bodyBytes = 0;
-  for (const [key, group] of groups) {
-    tableBytes += RUN_HEAD_BYTES + Buffer.byteLength(key);
+  for (const group of groups) {
+    tableBytes += RUN_HEAD_BYTES + Buffer.byteLength(group.key);
     bodyBytes += group.bytes;
   }
   const batch = Buffer.allocUnsafe(HEAD_BYTES + tableBytes + bodyBytes);
-  batch.writeUInt32BE(groups.size, 0);
+  batch.writeUInt32BE(groups.length, 0);
   batch.writeUInt32BE(tableBytes, 4);
   let at = HEAD_BYTES;
-  for (const [key, group] of groups) at = writeRunHead(batch, at, key, group.count, group.bytes);
-  for (const group of groups.values()) {
+  for (const group of groups) at = writeRunHead(batch, at, group.key, group.records.length, group.bytes);
+  for (const group of groups) {
     for (const record of group.records) at = writeRecord(batch, at, record.timeUs, record.payload);
   }
   return batch;
@@ -104,8 +132,13 @@ function writeRecord(batch: Buffer, at: number, timeUs: number, payload: Uint8Ar
   return at + RECORD_HEAD_BYTES + payload.length;
 }
 
-/** Reads the table and checks that it fits the body exactly. The records stay undecoded. */
-export function decodeBatch(bytes: Uint8Array): Run[] {
+/**
+ * Reads the table and checks that it fits the body, and the records their runs, exactly. The
+ * records stay undecoded: only their heads are looked at, so that what passes here can be read by
+ * everybody behind.
+ * @param origin "trusted" leaves the records' heads alone; for bytes that passed before and are under a checksum since
+ */
+export function decodeBatch(bytes: Uint8Array, origin: "outside" | "trusted" = "outside"): Run[] {
   const view = asBuffer(bytes);
   if (view.length < HEAD_BYTES) throw new MalformedBatchError("shorter than its head");
   const runCount = view.readUInt32BE(0);
@@ -130,6 +163,11 @@ export function decodeBatch(bytes: Uint8Array): Run[] {
     if (count === 0 || count * RECORD_HEAD_BYTES > bodyBytes)
       throw new MalformedBatchError(`${count} records in ${bodyBytes} bytes`);
     const key = view.toString("utf8", at + RUN_HEAD_BYTES, keyEnd);
+    // Written again, a repaired key would be another and longer one.
+    if (key.includes("\ufffd") && !isUtf8(view.subarray(at + RUN_HEAD_BYTES, keyEnd))) {
+      throw new MalformedBatchError("a key that is not UTF-8");
+    }
+    if (origin === "outside") checkRecordHeads(view, bodyAt, bodyAt + bodyBytes, count);
     runs.push({ key, count, body: view.subarray(bodyAt, bodyAt + bodyBytes) });
     at = keyEnd;
     bodyAt += bodyBytes;
@@ -137,6 +175,17 @@ export function decodeBatch(bytes: Uint8Array): Run[] {
   if (at !== tableEnd) throw new MalformedBatchError("its table is longer than its runs");
   if (bodyAt !== view.length) throw new MalformedBatchError("its body is longer than its runs");
   return runs;
+}
+
+function checkRecordHeads(bytes: Buffer, from: number, end: number, count: number): void {
+  let at = from;
+  for (let i = 0; i < count; i++) {
+    if (at + RECORD_HEAD_BYTES > end) throw new MalformedBatchError("a record's head is cut off");
+    if (bytes.readUInt32BE(at + 4) > MAX_HIGH_WORD) throw new MalformedBatchError("a time above 2^53 - 1");
+    at += RECORD_HEAD_BYTES + bytes.readUInt32BE(at);
+    if (at > end) throw new MalformedBatchError("a record is cut off");
+  }
+  if (at !== end) throw new MalformedBatchError("a run is longer than its records");
 }
 
 /**

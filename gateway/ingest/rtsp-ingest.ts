@@ -1,0 +1,227 @@
+/**
+ * The RTSP door: cameras and agents publish at `/<device>/<camera>` or `/<camera>`, and whoever may read
+ * gets the live packets at the same path.
+ *
+ *   publisher ─RTP→ feed of gateway/video (stored, then listed in GET_PARAMETER `persisted`)
+ *                 └→ relay → readers
+ *
+ * With devices configured everybody authenticates by Digest with a device's name and password, and a path
+ * that names a device is that device's alone. Without, the door is open; the config allows that on
+ * loopback only.
+ */
+import { randomBytes } from "node:crypto";
+import { formatPersisted, PERSISTED_PARAMETER } from "../../protocol/footage.ts";
+import { Relay } from "../../protocol/rtsp/relay.ts";
+import {
+  type Playback,
+  type Publication,
+  type PublisherSession,
+  type ReaderSession,
+  RtspError,
+  RtspServer,
+} from "../../protocol/rtsp/server.ts";
+import { DEVICE_NAME } from "../../protocol/topics.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import { describeError, HeadwaterError } from "../../runtime/errors.ts";
+import type { Log } from "../../runtime/log.ts";
+import type { Metrics } from "../../runtime/metrics.ts";
+import type { CameraFeed, Video } from "../video/video.ts";
+
+/** A publisher that is so far ahead of the disk is read no further until the disk has caught up. */
+const MAX_WAITING_BYTES = 16 * 1_048_576;
+/** The gateway's own reader, for the preview. No device can have this name, as it holds a space. */
+const OWN_READER = "headwater gateway";
+
+export interface RtspIngestOptions {
+  readonly host: string;
+  /** 0 for any free one. */
+  readonly port: number;
+  readonly video: Video;
+  /** None: everybody may publish and read. */
+  readonly devices: readonly { readonly id: string; readonly password: string }[];
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly metrics: Metrics;
+}
+
+interface Publisher {
+  readonly session: PublisherSession;
+  readonly relay: Relay;
+}
+
+/** What a path means. */
+interface Place {
+  /** Undefined for `/<camera>`. */
+  readonly device: string | undefined;
+  readonly camera: string;
+}
+
+export class RtspIngest {
+  readonly #options: RtspIngestOptions;
+  readonly #log: Log;
+  readonly #passwords: ReadonlyMap<string, string>;
+  readonly #ownPassword = randomBytes(18).toString("hex");
+  readonly #server: RtspServer;
+  /** Of each camera the publishers that are connected, the newest last: that one is read. */
+  readonly #publishers = new Map<string, Publisher[]>();
+  readonly #closingFeeds = new Set<Promise<void>>();
+  readonly #publications;
+
+  constructor(options: RtspIngestOptions) {
+    this.#options = options;
+    this.#log = options.log.child({ part: "rtsp" });
+    this.#passwords = new Map(options.devices.map(({ id, password }) => [id, password]));
+    this.#server = new RtspServer({
+      host: options.host,
+      port: options.port,
+      log: this.#log,
+      clock: options.clock,
+      handler: {
+        publish: (path, sdp, session) => this.#publish(path, sdp, session),
+        describe: (path) => this.#publisherAt(path)?.relay.sdp,
+        play: (path, session) => this.#play(path, session),
+      },
+      ...(this.#passwords.size > 0 && {
+        authenticate: (user, path, method) => this.#passwordOf(user, path, method),
+      }),
+    });
+    this.#publications = options.metrics.counter(
+      "headwater_rtsp_publications_total",
+      "Publishers that announced, by answer",
+      ["result"],
+    );
+    const publishers = this.#publishers;
+    options.metrics.gauge("headwater_rtsp_publishers", "Publishers connected", [], function collect() {
+      this.set([...publishers.values()].reduce((sum, list) => sum + list.length, 0));
+    });
+    options.metrics.gauge("headwater_rtsp_readers", "Readers connected", [], function collect() {
+      this.set([...publishers.values()].flat().reduce((sum, { relay }) => sum + relay.readers, 0));
+    });
+  }
+
+  /** @throws PortBusyError */
+  start(): Promise<void> {
+    return this.#server.start();
+  }
+
+  /** Ends all sessions; resolves when what they sent is archived. Safe to call twice. */
+  async close(): Promise<void> {
+    await this.#server.close();
+    await Promise.all(this.#closingFeeds);
+  }
+
+  /** Where it listens, after start. */
+  get port(): number {
+    return this.#server.port;
+  }
+
+  get address(): { readonly host: string; readonly port: number } {
+    return this.#server.address;
+  }
+
+  /** For the gateway's own readers; holds a password of this process, so it belongs in no log. */
+  readerUrl(camera: string): string {
+    const { host, port } = this.#server.address;
+    const login = this.#passwords.size === 0 ? "" : `${encodeURIComponent(OWN_READER)}:${this.#ownPassword}@`;
+    const name = host.includes(":") ? `[${host}]` : host;
+    return `rtsp://${login}${name}:${port}/${camera}`;
+  }
+
+  #passwordOf(user: string, path: string, method: string): string | undefined {
+    if (user === OWN_READER) return method === "DESCRIBE" ? this.#ownPassword : undefined;
+    const place = placeOf(path);
+    if (place === undefined || (place.device !== undefined && place.device !== user)) return undefined;
+    return this.#passwords.get(user);
+  }
+
+  #publish(path: string, sdp: string, session: PublisherSession): Publication {
+    try {
+      const publication = this.#accept(path, sdp, session);
+      this.#publications.inc({ result: "accepted" });
+      return publication;
+    } catch (error) {
+      this.#publications.inc({ result: "refused" });
+      throw asRtspError(error);
+    }
+  }
+
+  #accept(path: string, sdp: string, session: PublisherSession): Publication {
+    const place = placeOf(path);
+    if (place === undefined) throw new RtspError(404, "Not Found");
+    const { camera } = place;
+    const others = this.#publishers.get(camera) ?? [];
+    // A device may come again before its old connection is known to be dead; another may not take its camera over.
+    if (others.some((other) => other.session.user !== session.user)) throw new RtspError(403, "Forbidden");
+    const relay = new Relay({ sdp });
+    const feed = this.#options.video.openFeed(camera, sdp);
+    const publisher: Publisher = { session, relay };
+    this.#publishers.set(camera, [...others, publisher]);
+    this.#log.info({ camera, path, from: session.remoteAddress }, "camera publishes");
+    return {
+      packet: (track, rtp) => {
+        feed.packet(track, rtp);
+        relay.packet(track, rtp);
+        this.#slowDown(feed, session);
+      },
+      rtcp: (track, bytes) => {
+        feed.rtcp(track, bytes);
+        relay.rtcp(track, bytes);
+      },
+      getParameter: (name) => (name === PERSISTED_PARAMETER ? formatPersisted(feed.persisted()) : undefined),
+      close: (reason) => {
+        relay.close("the publisher left");
+        this.#leave(camera, publisher);
+        this.#log.info({ camera, reason }, "camera left");
+        this.#closeFeed(camera, feed);
+      },
+    };
+  }
+
+  #slowDown(feed: CameraFeed, session: PublisherSession): void {
+    if (feed.waitingBytes() <= MAX_WAITING_BYTES) return;
+    session.pauseReading();
+    void feed.drained().then(() => session.resumeReading());
+  }
+
+  #leave(camera: string, publisher: Publisher): void {
+    const left = (this.#publishers.get(camera) ?? []).filter((other) => other !== publisher);
+    if (left.length > 0) this.#publishers.set(camera, left);
+    else this.#publishers.delete(camera);
+  }
+
+  #closeFeed(camera: string, feed: CameraFeed): void {
+    const closing = feed
+      .close()
+      .catch((error: unknown) => this.#log.error({ camera, error: describeError(error) }, "footage lost"))
+      .finally(() => this.#closingFeeds.delete(closing));
+    this.#closingFeeds.add(closing);
+  }
+
+  #publisherAt(path: string): Publisher | undefined {
+    const place = placeOf(path);
+    return place && this.#publishers.get(place.camera)?.at(-1);
+  }
+
+  #play(path: string, session: ReaderSession): Playback {
+    const publisher = this.#publisherAt(path);
+    if (publisher === undefined) throw new RtspError(404, "Not Found");
+    return publisher.relay.play(session);
+  }
+}
+
+function placeOf(path: string): Place | undefined {
+  const parts = path.split("/");
+  if (parts.length > 2 || !parts.every((part) => DEVICE_NAME.test(part))) return undefined;
+  return parts.length === 2
+    ? { device: parts[0], camera: parts[1]! }
+    : { device: undefined, camera: parts[0]! };
+}
+
+function asRtspError(error: unknown): unknown {
+  if (error instanceof RtspError || !(error instanceof HeadwaterError)) return error;
+  if (error.code === "BAD_NAME") return new RtspError(404, "Not Found");
+  if (error.retryable || error.code === "VIDEO_TOO_MANY_CAMERAS")
+    return new RtspError(503, "Service Unavailable");
+  // What is left is a description that nothing can be stored of.
+  return new RtspError(415, "Unsupported Media Type");
+}

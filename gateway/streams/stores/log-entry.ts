@@ -1,0 +1,230 @@
+/**
+ * The entry of a stream's log: what one append left, whole, with one part per shard it touches.
+ *
+ *   0 u32 magic "HWLE" | u32 crc32c of all that follows
+ *   8 u8 version | u8 kind | u8 producer kind | u8 0 | u32 entryBytes
+ *  16 u64 generation | u64 number | u64 arrivalMs | u64 recordsBefore
+ *  48 u32 groupOffset | u16 partCount | u16 producerBytes
+ *  56 producer | parts: u32 shard, u64 first, u32 records, u32 batchBytes each | body
+ *
+ * All integers are big-endian. The generation names the segment, so that bytes of a file's earlier
+ * life are never taken for entries. `groupOffset` is how far behind its group's start an entry
+ * stands: one write and one fdatasync made the group, so damage that only entries of the same group
+ * follow was never acknowledged. `recordsBefore` counts the stream's records, so that a reader
+ * that had to skip knows how many it missed.
+ */
+import { asBuffer, readUInt53, writeUInt53 } from "../../../protocol/record-batch.ts";
+import { crc32c } from "../../../runtime/crc32c.ts";
+import { invariant } from "../../../runtime/errors.ts";
+
+export const ENTRY_VERSION = 1;
+export const ENTRY_HEAD_BYTES = 56;
+export const PART_BYTES = 20;
+/** No append comes near; a length beyond it is damage. */
+export const MAX_ENTRY_BYTES = 64 * 1_048_576;
+const MAGIC = 0x48574c45;
+export const MAGIC_BYTES = Buffer.from("HWLE", "latin1");
+const CRC_FROM = 8;
+const FRAME_BYTES = 20;
+
+/** `records` came in; `state` is the producer state at a segment's head; `forget` ends an epoch. */
+export const ENTRY_KIND = { records: 1, state: 2, forget: 3 } as const;
+export type EntryKind = (typeof ENTRY_KIND)[keyof typeof ENTRY_KIND];
+
+/** Who sent it, as far as it matters for telling repetitions. */
+export type Producer =
+  | { kind: "frame"; device: string; epoch: bigint; epochStart: number; sequence: bigint }
+  /** `identity` is packet id and payload hash, 18 bytes as latin1. */
+  | { kind: "publish"; clientId: string; identity: string };
+
+export const IDENTITY_BYTES = 18;
+
+export interface PartHead {
+  readonly shard: number;
+  readonly first: number;
+  readonly count: number;
+}
+
+export interface Part extends PartHead {
+  readonly batch: Uint8Array;
+}
+
+export interface EntryHead {
+  readonly kind: EntryKind;
+  readonly generation: number;
+  readonly number: number;
+  readonly arrivalMs: number;
+  readonly recordsBefore: number;
+  readonly groupOffset: number;
+}
+
+/** Bytes that `writeEntry` will take. */
+export function entrySize(
+  producer: Producer | undefined,
+  parts: readonly { batch: Uint8Array }[],
+  extraBytes = 0,
+): number {
+  let size = ENTRY_HEAD_BYTES + producerSize(producer) + parts.length * PART_BYTES + extraBytes;
+  for (const part of parts) size += part.batch.length;
+  return size;
+}
+
+/**
+ * Writes an entry at `at` and returns its end.
+ * @param extra the body of an entry without parts
+ */
+export function writeEntry(
+  arena: Buffer,
+  at: number,
+  head: EntryHead,
+  producer: Producer | undefined,
+  parts: readonly Part[],
+  extra?: Uint8Array,
+): number {
+  const producerBytes = producerSize(producer);
+  arena.writeUInt32BE(MAGIC, at);
+  arena[at + 8] = ENTRY_VERSION;
+  arena[at + 9] = head.kind;
+  arena[at + 10] = producer === undefined ? 0 : producer.kind === "frame" ? 1 : 2;
+  arena[at + 11] = 0;
+  writeUInt53(arena, head.generation, at + 16);
+  writeUInt53(arena, head.number, at + 24);
+  writeUInt53(arena, head.arrivalMs, at + 32);
+  writeUInt53(arena, head.recordsBefore, at + 40);
+  arena.writeUInt32BE(head.groupOffset, at + 48);
+  arena.writeUInt16BE(parts.length, at + 52);
+  arena.writeUInt16BE(producerBytes, at + 54);
+  let end = at + ENTRY_HEAD_BYTES;
+  if (producer !== undefined) writeProducer(arena, end, producer);
+  end += producerBytes;
+  for (const part of parts) {
+    arena.writeUInt32BE(part.shard, end);
+    writeUInt53(arena, part.first, end + 4);
+    arena.writeUInt32BE(part.count, end + 12);
+    arena.writeUInt32BE(part.batch.length, end + 16);
+    end += PART_BYTES;
+  }
+  for (const part of parts) {
+    arena.set(part.batch, end);
+    end += part.batch.length;
+  }
+  if (extra !== undefined) {
+    arena.set(extra, end);
+    end += extra.length;
+  }
+  arena.writeUInt32BE(end - at, at + 12);
+  arena.writeUInt32BE(crc32c(arena, at + CRC_FROM, end), at + 4);
+  return end;
+}
+
+function producerSize(producer: Producer | undefined): number {
+  if (producer === undefined) return 0;
+  if (producer.kind === "frame") return FRAME_BYTES + Buffer.byteLength(producer.device);
+  return IDENTITY_BYTES + Buffer.byteLength(producer.clientId);
+}
+
+function writeProducer(arena: Buffer, at: number, producer: Producer): void {
+  if (producer.kind === "frame") {
+    arena.writeBigUInt64BE(producer.epoch, at);
+    arena.writeUInt32BE(producer.epochStart, at + 8);
+    arena.writeBigUInt64BE(producer.sequence, at + 12);
+    arena.write(producer.device, at + FRAME_BYTES);
+  } else {
+    invariant(producer.identity.length === IDENTITY_BYTES, "a publish's identity has 18 bytes");
+    arena.write(producer.identity, at, "latin1");
+    arena.write(producer.clientId, at + IDENTITY_BYTES);
+  }
+}
+
+/** An entry that was found sound, over the bytes that were read. */
+export class Entry {
+  readonly bytes: Buffer;
+
+  constructor(bytes: Buffer) {
+    this.bytes = bytes;
+  }
+
+  get kind(): EntryKind {
+    return this.bytes[9] as EntryKind;
+  }
+  get number(): number {
+    return readUInt53(this.bytes, 24);
+  }
+  get arrivalMs(): number {
+    return readUInt53(this.bytes, 32);
+  }
+  get recordsBefore(): number {
+    return readUInt53(this.bytes, 40);
+  }
+  get groupOffset(): number {
+    return this.bytes.readUInt32BE(48);
+  }
+
+  producer(): Producer | undefined {
+    const at = ENTRY_HEAD_BYTES;
+    const end = at + this.bytes.readUInt16BE(54);
+    if (this.bytes[10] === 1) {
+      return {
+        kind: "frame",
+        epoch: this.bytes.readBigUInt64BE(at),
+        epochStart: this.bytes.readUInt32BE(at + 8),
+        sequence: this.bytes.readBigUInt64BE(at + 12),
+        device: this.bytes.toString("utf8", at + FRAME_BYTES, end),
+      };
+    }
+    if (this.bytes[10] === 2) {
+      const identity = this.bytes.toString("latin1", at, at + IDENTITY_BYTES);
+      return { kind: "publish", identity, clientId: this.bytes.toString("utf8", at + IDENTITY_BYTES, end) };
+    }
+    return undefined;
+  }
+
+  parts(): Part[] {
+    const count = this.bytes.readUInt16BE(52);
+    const table = ENTRY_HEAD_BYTES + this.bytes.readUInt16BE(54);
+    const parts: Part[] = [];
+    let body = table + count * PART_BYTES;
+    for (let i = 0, at = table; i < count; i++, at += PART_BYTES) {
+      const batchBytes = this.bytes.readUInt32BE(at + 16);
+      parts.push({
+        shard: this.bytes.readUInt32BE(at),
+        first: readUInt53(this.bytes, at + 4),
+        count: this.bytes.readUInt32BE(at + 12),
+        batch: this.bytes.subarray(body, body + batchBytes),
+      });
+      body += batchBytes;
+    }
+    return parts;
+  }
+
+  /** The body of an entry without parts. */
+  extra(): Buffer {
+    return this.bytes.subarray(ENTRY_HEAD_BYTES + this.bytes.readUInt16BE(54));
+  }
+}
+
+/** What stands at a place: an entry, "damaged", or how many bytes must be there to tell. */
+export type Found = Entry | "damaged" | number;
+
+/**
+ * @param bytes may end anywhere
+ * @param generation undefined accepts any
+ */
+export function entryAt(bytes: Buffer, at: number, generation: number | undefined): Found {
+  const have = bytes.length - at;
+  if (have < ENTRY_HEAD_BYTES) return ENTRY_HEAD_BYTES;
+  if (bytes.readUInt32BE(at) !== MAGIC || bytes[at + 8] !== ENTRY_VERSION) return "damaged";
+  const size = bytes.readUInt32BE(at + 12);
+  if (size < ENTRY_HEAD_BYTES || size > MAX_ENTRY_BYTES) return "damaged";
+  // The generation is looked at first: it is cheap, and keeps random bytes from asking for megabytes.
+  if (generation !== undefined && generationAt(bytes, at) !== generation) return "damaged";
+  if (have < size) return size;
+  if (crc32c(bytes, at + CRC_FROM, at + size) !== bytes.readUInt32BE(at + 4)) return "damaged";
+  return new Entry(asBuffer(bytes.subarray(at, at + size)));
+}
+
+/** The generation that an entry at `at` claims; NaN for what can be none. */
+export function generationAt(bytes: Buffer, at: number): number {
+  const high = bytes.readUInt32BE(at + 16);
+  return high > 0x1f_ffff ? Number.NaN : high * 0x1_0000_0000 + bytes.readUInt32BE(at + 20);
+}

@@ -1,0 +1,169 @@
+/** Reads one shard out of the segments of a log: index, then a walk over entries, each checked by its CRC. */
+import { type FileHandle, open } from "node:fs/promises";
+import { decodeBatch } from "../../../protocol/record-batch.ts";
+import type { LogPart } from "../streams.ts";
+import { ENTRY_KIND } from "./log-entry.ts";
+import { type Extent, SEGMENT_HEAD_BYTES, type Segment } from "./segment.ts";
+import { EntryWalk } from "./segment-scan.ts";
+
+const MIN_CHUNK_BYTES = 128 * 1024;
+const MAX_CHUNK_BYTES = 1_048_576;
+/** Places where readers stopped, so that the next read need not walk there from an index point. */
+const REMEMBERED_PLACES = 256;
+
+export interface PartsRead {
+  readonly parts: LogPart[];
+  readonly next: number;
+}
+
+export class LogReader {
+  readonly #segments: readonly Segment[];
+  readonly #onDamage: (segment: Segment, extent: Extent) => void;
+  readonly #places = new Map<string, { segment: Segment; position: number }>();
+
+  /** @param segments the log's own list, which changes as it goes on */
+  constructor(segments: readonly Segment[], onDamage: (segment: Segment, extent: Extent) => void) {
+    this.#segments = segments;
+    this.#onDamage = onDamage;
+  }
+
+  /** The oldest offset that is kept; undefined when there is none. */
+  horizon(shard: number): number | undefined {
+    for (const segment of this.#segments) {
+      const index = segment.shards.get(shard);
+      if (index !== undefined) return index.first;
+    }
+    return undefined;
+  }
+
+  /**
+   * @param from at or after the horizon
+   * @param latest where what is on disk ends
+   */
+  async read(shard: number, from: number, latest: number, maxBytes: number): Promise<PartsRead> {
+    let at = from;
+    while (at < latest) {
+      const segment = this.#segmentOf(shard, at);
+      if (segment === undefined) break;
+      const found = await this.#readSegment(segment, shard, at, maxBytes);
+      if (found.parts.length > 0) return found;
+      // Nothing sound was left of it: on with what comes behind.
+      at = Math.max(found.next, at + 1);
+    }
+    return { parts: [], next: latest };
+  }
+
+  /** The first offset that arrived at `arrivalMs` or later; `latest` when none did. */
+  async offsetAtTime(shard: number, arrivalMs: number, latest: number): Promise<number> {
+    const segment = this.#segments.find((one) => (one.shards.get(shard)?.newestMs ?? -1) >= arrivalMs);
+    if (segment === undefined) return latest;
+    let at = segment.offsetBefore(shard, arrivalMs);
+    while (at < latest) {
+      const { parts, next } = await this.read(shard, at, latest, MAX_CHUNK_BYTES);
+      const hit = parts.find((part) => part.arrivalMs >= arrivalMs);
+      if (hit !== undefined) return hit.first;
+      if (parts.length === 0) break;
+      at = next;
+    }
+    return latest;
+  }
+
+  /** The newest segment that may hold `offset`, else the first behind it. */
+  #segmentOf(shard: number, offset: number): Segment | undefined {
+    let behind: Segment | undefined;
+    for (let i = this.#segments.length - 1; i >= 0; i--) {
+      const index = this.#segments[i]!.shards.get(shard);
+      if (index === undefined) continue;
+      if (index.first <= offset) return offset < index.next ? this.#segments[i] : behind;
+      behind = this.#segments[i];
+    }
+    return behind;
+  }
+
+  async #readSegment(segment: Segment, shard: number, from: number, maxBytes: number): Promise<PartsRead> {
+    const index = segment.shards.get(shard)!;
+    // What is appended during the read is left to the next one.
+    const segmentNext = index.next;
+    let file: FileHandle;
+    try {
+      file = await open(segment.path, "r");
+    } catch (error) {
+      // Retention took it since; what is left begins behind it.
+      if ((error as NodeJS.ErrnoException).code === "ENOENT" && !this.#segments.includes(segment)) {
+        return { parts: [], next: segmentNext };
+      }
+      throw error;
+    }
+    try {
+      const key = `${shard}:${from}`;
+      const place = this.#places.get(key);
+      if (place !== undefined) this.#places.delete(key);
+      const position = place?.segment === segment ? place.position : segment.positionOf(shard, from);
+      const chunkBytes = Math.min(MAX_CHUNK_BYTES, Math.max(MIN_CHUNK_BYTES, maxBytes));
+      const walk = new EntryWalk(file, position, segment.end, segment.generation, chunkBytes);
+      const parts = await this.#collect(walk, segment, shard, from, segmentNext, maxBytes);
+      const last = parts.at(-1);
+      const next = last === undefined ? segmentNext : last.first + last.count;
+      if (last !== undefined) this.#remember(`${shard}:${next}`, segment, walk.position);
+      return { parts, next };
+    } finally {
+      await file.close();
+    }
+  }
+
+  async #collect(
+    walk: EntryWalk,
+    segment: Segment,
+    shard: number,
+    from: number,
+    end: number,
+    maxBytes: number,
+  ): Promise<LogPart[]> {
+    const parts: LogPart[] = [];
+    let bytes = 0;
+    for (let next = from; next < end && bytes < maxBytes; ) {
+      const position = walk.position;
+      const entry = walk.next();
+      if (entry === "end") break;
+      if (entry === "read") {
+        await walk.fill();
+        continue;
+      }
+      if (entry === "damaged") {
+        this.#note(segment, await walk.skipDamage());
+        continue;
+      }
+      if (entry.kind !== ENTRY_KIND.records) continue;
+      const arrivalMs = entry.arrivalMs;
+      for (const part of entry.parts()) {
+        if (part.shard !== shard || part.first + part.count <= from || part.first >= end) continue;
+        if (parts.length > 0 && bytes + part.batch.length > maxBytes) {
+          walk.position = position;
+          return parts;
+        }
+        bytes += part.batch.length;
+        next = part.first + part.count;
+        parts.push({
+          first: part.first,
+          count: part.count,
+          arrivalMs,
+          runs: decodeBatch(part.batch, "trusted"),
+        });
+      }
+    }
+    return parts;
+  }
+
+  /** Damage is told once, however often it is read over. */
+  #note(segment: Segment, extent: Extent): void {
+    const known = segment.damage.some(({ from, to }) => from <= extent.from && extent.to <= to);
+    if (known) return;
+    segment.damage.push(extent);
+    this.#onDamage(segment, extent);
+  }
+
+  #remember(key: string, segment: Segment, position: number): void {
+    this.#places.set(key, { segment, position: Math.max(position, SEGMENT_HEAD_BYTES) });
+    if (this.#places.size > REMEMBERED_PLACES) this.#places.delete(this.#places.keys().next().value!);
+  }
+}

@@ -1,0 +1,252 @@
+/**
+ * Opens a stream's folder after a clean end or a crash: which segments there are, where the last
+ * one ends, what the stream knew.
+ */
+import { type FileHandle, open, readdir, stat, unlink } from "node:fs/promises";
+import { join } from "node:path";
+import { syncFolder } from "../../../runtime/durable.ts";
+import { HeadwaterError } from "../../../runtime/errors.ts";
+import { ENTRY_KIND, type Entry, generationAt, MAGIC_BYTES } from "./log-entry.ts";
+import { type ProducerSnapshot, Producers } from "./producers.ts";
+import { baseOf, type Extent, readSegmentHead, SEGMENT_HEAD_BYTES, Segment, segmentName } from "./segment.ts";
+import { EntryWalk, scanSegment } from "./segment-scan.ts";
+
+/** The body of a state entry: all that must outlive the segments before it. */
+export interface StreamState {
+  readonly nextOffsets: ReadonlyArray<readonly [number, number]>;
+  readonly records: number;
+  readonly arrivalMs: number;
+  readonly producers: ProducerSnapshot;
+}
+
+/** Something that the operator has to hear of. */
+export interface Finding {
+  readonly what: "torn-tail" | "damage" | "missing";
+  readonly file: string;
+  readonly extent: Extent;
+}
+
+export interface RecoveredLog {
+  readonly segments: Segment[];
+  /** The last segment's, open for writing. */
+  readonly file: FileHandle;
+  readonly producers: Producers;
+  readonly nextOffsets: Map<number, number>;
+  readonly records: number;
+  readonly nextNumber: number;
+  readonly arrivalMs: number;
+  readonly findings: Finding[];
+}
+
+/** Records should be there and are not, not even damaged. */
+export class LogMissingError extends HeadwaterError {
+  constructor(folder: string) {
+    super("STREAM_LOG_MISSING", {
+      message: `${folder} holds no segment of the log`,
+      hint: "restore the folder from a backup, or delete the stream",
+    });
+  }
+}
+
+/** What the entries add up to, in the order in which they were written. */
+class Replay {
+  readonly producers = new Producers();
+  readonly nextOffsets = new Map<number, number>();
+  records = 0;
+  nextNumber = 0;
+  arrivalMs = 0;
+
+  apply(entry: Entry): void {
+    this.nextNumber = entry.number + 1;
+    if (entry.arrivalMs > this.arrivalMs) this.arrivalMs = entry.arrivalMs;
+    if (entry.kind === ENTRY_KIND.state) {
+      this.#applyState(entry);
+      return;
+    }
+    const producer = entry.producer();
+    if (entry.kind === ENTRY_KIND.forget) {
+      if (producer?.kind === "frame") this.producers.forget(producer.device, producer.epoch);
+      return;
+    }
+    if (producer !== undefined) this.producers.settle(producer);
+    // Records that damage took: each shard steps over as many places as it may have lost, so that
+    // no offset is ever used twice. A later part of the shard knows better and corrects it.
+    const lost = entry.recordsBefore - this.records;
+    if (lost > 0) for (const [shard, next] of this.nextOffsets) this.nextOffsets.set(shard, next + lost);
+    this.records = entry.recordsBefore;
+    for (const part of entry.parts()) {
+      this.nextOffsets.set(part.shard, part.first + part.count);
+      this.records += part.count;
+    }
+  }
+
+  #applyState(entry: Entry): void {
+    const state = JSON.parse(entry.extra().toString("utf8")) as StreamState;
+    this.producers.restore(state.producers);
+    for (const [shard, next] of state.nextOffsets) this.nextOffsets.set(shard, next);
+    this.records = state.records;
+    this.arrivalMs = Math.max(this.arrivalMs, state.arrivalMs);
+  }
+}
+
+/**
+ * Cuts a torn tail, makes missing sidecars, and syncs: a killed process may have left entries in
+ * the page cache that are sound but not yet on disk, and readers must see only what stays.
+ */
+export async function recoverLog(folder: string, streamId: string): Promise<RecoveredLog> {
+  const findings: Finding[] = [];
+  const segments = await listSegments(folder, streamId, findings);
+  const last = segments.at(-1);
+  if (last === undefined) throw new LogMissingError(folder);
+  for (const [i, segment] of segments.slice(0, -1).entries()) {
+    await openSealed(segment, findings);
+    // A file that was cut or is gone leaves no bytes to call damaged; the numbers tell.
+    if (segment.damage.length === 0 && segment.nextNumber !== segments[i + 1]!.base) {
+      findings.push({ what: "missing", file: segment.path, extent: { from: segment.end, to: segment.end } });
+    }
+  }
+
+  const replay = new Replay();
+  let start = segments.length - 1;
+  while (start > 0 && !(await beginsWithState(segments[start]!))) start--;
+  for (const segment of segments.slice(start, -1)) {
+    await withFile(segment.path, "r", async (file, bytes) => {
+      await scanSegment(file, SEGMENT_HEAD_BYTES, bytes, segment.generation, "sealed", (entry) =>
+        replay.apply(entry),
+      );
+    });
+  }
+
+  const file = await open(last.path, "r+");
+  try {
+    const { size } = await file.stat();
+    // A sidecar that fits tells that the log was closed in peace: all that stands there was
+    // acknowledged, so bytes that are no entries are damage, in the last group as well.
+    const mode = (await last.sidecarFits(size)) ? "sealed" : "torn";
+    let expected = last.base;
+    const visit = (entry: Entry, position: number): void => {
+      replay.apply(entry);
+      noteEntry(last, entry, position);
+      expected = entry.number + 1;
+    };
+    const scan = await scanSegment(file, SEGMENT_HEAD_BYTES, size, last.generation, mode, visit);
+    replay.nextNumber = Math.max(replay.nextNumber, expected);
+    last.end = scan.end;
+    last.damage.push(...scan.damage);
+    for (const extent of scan.damage) findings.push({ what: "damage", file: last.path, extent });
+    if (scan.tornBytes > 0) {
+      findings.push({ what: "torn-tail", file: last.path, extent: { from: scan.end, to: size } });
+      await file.truncate(scan.end);
+    }
+    await file.datasync();
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+  const { producers, nextOffsets, records, nextNumber, arrivalMs } = replay;
+  return { segments, file, producers, nextOffsets, records, nextNumber, arrivalMs, findings };
+}
+
+/** Sound segments in order; what a crash left of one that never began is removed. */
+async function listSegments(folder: string, streamId: string, findings: Finding[]): Promise<Segment[]> {
+  const bases = (await readdir(folder).catch(noneWhenMissing))
+    .map(baseOf)
+    .filter((base) => base !== undefined)
+    .sort((a, b) => a - b);
+  const segments: Segment[] = [];
+  for (const [i, base] of bases.entries()) {
+    const path = join(folder, segmentName(base));
+    const head = await readSegmentHead(path);
+    const begins = head?.base === base && head.streamId === streamId;
+    const generation = begins ? head.generation : await anyGeneration(path);
+    const isLast = i === bases.length - 1;
+    // The head and the state entry are one write: without the second nothing was ever put behind.
+    if (isLast && i > 0 && (generation === undefined || !(await hasEntries(path, generation)))) {
+      await unlink(path);
+      await syncFolder(folder);
+      break;
+    }
+    if (!begins) {
+      findings.push({ what: "damage", file: path, extent: { from: 0, to: SEGMENT_HEAD_BYTES } });
+    }
+    segments.push(new Segment(folder, base, generation ?? 0));
+  }
+  return segments;
+}
+
+async function openSealed(segment: Segment, findings: Finding[]): Promise<void> {
+  const { size } = await stat(segment.path);
+  if (!(await segment.readSidecar(size))) {
+    await withFile(segment.path, "r", async (file) => {
+      segment.nextNumber = segment.base;
+      const visit = (entry: Entry, position: number): void => {
+        noteEntry(segment, entry, position);
+        segment.nextNumber = entry.number + 1;
+      };
+      const scan = await scanSegment(file, SEGMENT_HEAD_BYTES, size, segment.generation, "sealed", visit);
+      segment.end = size;
+      segment.damage.push(...scan.damage);
+    });
+    await segment.writeSidecar();
+  }
+  for (const extent of segment.damage) findings.push({ what: "damage", file: segment.path, extent });
+}
+
+export function noteEntry(segment: Segment, entry: Entry, position: number): void {
+  if (entry.kind !== ENTRY_KIND.records) return;
+  const parts = entry
+    .parts()
+    .map(({ shard, first, count, batch }) => ({ shard, first, count, bytes: batch.length }));
+  segment.note(position, entry.arrivalMs, parts);
+}
+
+async function beginsWithState(segment: Segment): Promise<boolean> {
+  return withFile(segment.path, "r", async (file, bytes) => {
+    const walk = new EntryWalk(file, SEGMENT_HEAD_BYTES, bytes, segment.generation);
+    let found = walk.next();
+    for (let i = 0; i < 3 && found === "read"; i++) {
+      await walk.fill();
+      found = walk.next();
+    }
+    return typeof found === "object" && found.kind === ENTRY_KIND.state;
+  });
+}
+
+/** True when any sound entry stands in the file. */
+async function hasEntries(path: string, generation: number): Promise<boolean> {
+  return withFile(path, "r", async (file, bytes) => {
+    const walk = new EntryWalk(file, SEGMENT_HEAD_BYTES - 1, bytes, generation);
+    const { to } = await walk.skipDamage();
+    return to < bytes;
+  });
+}
+
+/** The generation that the first sound entry tells, for a segment whose own head is damaged. */
+async function anyGeneration(path: string): Promise<number | undefined> {
+  return withFile(path, "r", async (file, bytes) => {
+    const walk = new EntryWalk(file, SEGMENT_HEAD_BYTES - 1, bytes, undefined);
+    await walk.skipDamage();
+    const found = walk.next();
+    return typeof found === "object" && found.bytes.subarray(0, 4).equals(MAGIC_BYTES)
+      ? generationAt(found.bytes, 0)
+      : undefined;
+  });
+}
+
+async function withFile<T>(
+  path: string,
+  flags: string,
+  use: (file: FileHandle, bytes: number) => Promise<T>,
+): Promise<T> {
+  const file = await open(path, flags);
+  try {
+    return await use(file, (await file.stat()).size);
+  } finally {
+    await file.close();
+  }
+}
+
+function noneWhenMissing(error: NodeJS.ErrnoException): string[] {
+  if (error.code === "ENOENT") return [];
+  throw error;
+}

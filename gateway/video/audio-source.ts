@@ -1,0 +1,97 @@
+/** From RTP of one AAC track to access units (RFC 3640 §3.2, mode AAC-hbr, as cameras and ffmpeg send it). */
+import { parseRtp, rtpTimeDifference } from "../../protocol/rtsp/rtp.ts";
+import type { SdpMedia, SessionDescription } from "../../protocol/rtsp/sdp.ts";
+
+/** Samples that one AAC access unit stands for (ISO/IEC 14496-3 §4.5.1.1). */
+const FRAME_SAMPLES = 1_024;
+const MAX_FRAME_BYTES = 8_191;
+const MAX_FRAMES_A_PACKET = 64;
+/** AU-size is 13 bits, AU-Index 3: one header is two bytes (RFC 3640 §3.3.6). */
+const HEADER_BYTES = 2;
+
+export interface AudioFormat {
+  /** RFC 6381. */
+  readonly codec: string;
+  readonly sampleRate: number;
+  readonly channels: number;
+  /** AudioSpecificConfig (ISO/IEC 14496-3 §1.6.2.1). */
+  readonly configuration: Buffer;
+}
+
+export interface AudioFrame {
+  readonly data: Buffer;
+  readonly rtpTime: number;
+  /** In samples, unwrapped. */
+  readonly pts: number;
+  readonly duration: number;
+}
+
+/** The AAC track that is stored beside the pictures; -1 when there is none. */
+export function audioTrackOf(description: SessionDescription): number {
+  return description.media.findIndex((media) => audioFormatOf(media) !== undefined);
+}
+
+function audioFormatOf(media: SdpMedia): AudioFormat | undefined {
+  if (media.kind !== "audio" || media.encoding !== "MPEG4-GENERIC") return undefined;
+  const { fmtp } = media;
+  if (fmtp.get("sizelength") !== "13" || fmtp.get("indexlength") !== "3") return undefined;
+  const configuration = Buffer.from(fmtp.get("config") ?? "", "hex");
+  if (configuration.length < 2 || configuration.length > 64) return undefined;
+  const objectType = configuration[0]! >> 3;
+  const channels = media.channels ?? 1;
+  if (objectType < 1 || objectType > 4 || channels > 8 || media.clockRate < 7_350) return undefined;
+  return { codec: `mp4a.40.${objectType}`, sampleRate: media.clockRate, channels, configuration };
+}
+
+export class AudioSource {
+  readonly format: AudioFormat;
+  /** The parts so far of an access unit that is longer than a packet. */
+  #parts: { rtpTime: number; bytes: Buffer[]; missing: number } | undefined;
+  #lastRtpTime: number | undefined;
+  #lastPts = 0;
+
+  /** @param media a track that audioTrackOf named */
+  constructor(media: SdpMedia) {
+    this.format = audioFormatOf(media)!;
+  }
+
+  /** The access units that this packet completes. */
+  push(rtp: Buffer): AudioFrame[] {
+    const packet = parseRtp(rtp);
+    if (packet === undefined || packet.payload.length < 2 + HEADER_BYTES) return [];
+    const { payload, timestamp } = packet;
+    const headersEnd = 2 + Math.ceil(payload.readUInt16BE(0) / 8);
+    const count = (headersEnd - 2) / HEADER_BYTES;
+    if (headersEnd > payload.length || !Number.isInteger(count) || count > MAX_FRAMES_A_PACKET) return [];
+    const frames: AudioFrame[] = [];
+    let at = headersEnd;
+    for (let i = 0; i < count; i++) {
+      const size = payload.readUInt16BE(2 + i * HEADER_BYTES) >> 3;
+      const data = payload.subarray(at, at + size);
+      at += size;
+      const rtpTime = (timestamp + i * FRAME_SAMPLES) >>> 0;
+      if (data.length === size && size > 0) frames.push(this.#frame(data, rtpTime));
+      else if (count === 1) return this.#join(payload.subarray(headersEnd), rtpTime, size);
+    }
+    this.#parts = undefined;
+    return frames;
+  }
+
+  /** RFC 3640 §3.2.3: every fragment of an access unit carries its whole size, and the same time. */
+  #join(part: Buffer, rtpTime: number, size: number): AudioFrame[] {
+    if (size > MAX_FRAME_BYTES) return [];
+    if (this.#parts?.rtpTime !== rtpTime) this.#parts = { rtpTime, bytes: [], missing: size };
+    this.#parts.bytes.push(part);
+    this.#parts.missing -= part.length;
+    if (this.#parts.missing > 0) return [];
+    const whole = this.#parts.missing === 0 ? [this.#frame(Buffer.concat(this.#parts.bytes), rtpTime)] : [];
+    this.#parts = undefined;
+    return whole;
+  }
+
+  #frame(data: Buffer, rtpTime: number): AudioFrame {
+    this.#lastPts += this.#lastRtpTime === undefined ? 0 : rtpTimeDifference(rtpTime, this.#lastRtpTime);
+    this.#lastRtpTime = rtpTime;
+    return { data, rtpTime, pts: this.#lastPts, duration: FRAME_SAMPLES };
+  }
+}

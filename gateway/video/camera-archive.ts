@@ -1,0 +1,385 @@
+/**
+ * One camera's units on disk, found by time, each stored once.
+ *
+ *   store: file (synced, renamed) → index row + epoch (one synced batch) → persisted()
+ *
+ * A crash between file and index leaves a whole file without a row: `open` adopts it. A crash before
+ * the rename leaves a `.tmp`, which `open` removes. Rows whose file is gone are dropped.
+ */
+import { decodeUnit, encodeUnit, type FootageUnit, type PersistedRange } from "../../protocol/footage.ts";
+import { type Epoch, epochName, type FrameSequence } from "../../protocol/frame.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import { describeError } from "../../runtime/errors.ts";
+import type { Log } from "../../runtime/log.ts";
+import { buildFragment, DamagedFragmentError, readFacts, type Sound } from "./fragment-file.ts";
+import { type FragmentFile, FragmentFiles, hourOf } from "./fragment-files.ts";
+import { FRAGMENT_ID, type FragmentId, type FragmentIndex, type FragmentRow } from "./fragment-index.ts";
+import { SequenceRanges } from "./sequence-ranges.ts";
+import type { Fragment } from "./video.ts";
+import type { Picture, VideoFormat } from "./video-format.ts";
+
+/** The epochs of a camera that are remembered, most recently used first; an agent starts one a start. */
+const MAX_EPOCHS = 256;
+/** Answers to GET_PARAMETER stay below a message's size. */
+const MAX_PERSISTED_RANGES = 1_000;
+const REMOVE_AT_ONCE = 256;
+
+/** A unit as the feed cut it. */
+export interface ArrivedUnit {
+  readonly epoch: Epoch;
+  readonly sequence: FrameSequence;
+  readonly producerUs: number;
+  /** False when its end never came, or came with another digest. */
+  readonly whole: boolean;
+  /** The session's own epoch: nobody will ever send it again, so it need not be remembered. */
+  readonly ownEpoch: boolean;
+  /** Undefined when it could not be depacketised; `raw` is kept then. */
+  readonly format: VideoFormat | undefined;
+  readonly pictures: readonly Picture[];
+  readonly sound: Sound | undefined;
+  readonly raw: FootageUnit | undefined;
+}
+
+export type StoreResult = "whole" | "truncated" | "quarantined" | "repeated" | "empty";
+
+interface Epochs {
+  ranges: SequenceRanges;
+  usedUs: number;
+}
+
+export class CameraArchive {
+  readonly camera: string;
+  readonly #files: FragmentFiles;
+  readonly #index: FragmentIndex;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #epochs = new Map<string, Epochs>();
+  #tail: Promise<unknown> = Promise.resolve();
+  #rows = 0;
+  #bytes = 0;
+  #quarantined = 0;
+  #longestUs = 0;
+  #oldestUs: number | undefined;
+  #newestUs: number | undefined;
+
+  constructor(camera: string, folder: string, index: FragmentIndex, clock: Clock, log: Log) {
+    this.camera = camera;
+    this.#files = new FragmentFiles(folder);
+    this.#index = index;
+    this.#clock = clock;
+    this.#log = log.child({ camera });
+  }
+
+  get rows(): number {
+    return this.#rows;
+  }
+
+  get storedBytes(): number {
+    return this.#bytes;
+  }
+
+  get quarantined(): number {
+    return this.#quarantined;
+  }
+
+  get oldestUs(): number | undefined {
+    return this.#oldestUs;
+  }
+
+  /** The end of the newest fragment. */
+  get newestUs(): number | undefined {
+    return this.#newestUs;
+  }
+
+  /** Makes index and files agree. What is asked to be stored meanwhile waits. */
+  open(): Promise<void> {
+    return this.#inTurn(() => this.#reconcile());
+  }
+
+  async #reconcile(): Promise<void> {
+    await this.#files.create();
+    for (const [name, stored] of await this.#index.epochs(this.camera)) {
+      this.#epochs.set(name, { ranges: SequenceRanges.parse(stored.ranges), usedUs: stored.usedUs });
+    }
+    const lost: FragmentId[] = [];
+    const hours = new Set(await this.#files.hours());
+    let hour = "";
+    let onDisk = new Map<FragmentId, FragmentFile>();
+    for await (const row of this.#index.rows(this.camera)) {
+      if (hourOf(row.id) !== hour) {
+        await this.#adoptAll(onDisk.values());
+        hour = hourOf(row.id);
+        onDisk = hours.delete(hour) ? await this.#filesOf(hour) : new Map();
+      }
+      if (onDisk.get(row.id)?.state === row.state) {
+        onDisk.delete(row.id);
+        this.#count(row);
+      } else if (!onDisk.has(row.id)) lost.push(row.id);
+    }
+    await this.#adoptAll(onDisk.values());
+    for (const unindexed of [...hours].sort())
+      await this.#adoptAll((await this.#filesOf(unindexed)).values());
+    if (lost.length > 0) {
+      this.#log.warn({ fragments: lost.length }, "files of indexed footage are gone");
+      await this.#index.remove(this.camera, lost);
+    }
+  }
+
+  /** Where a unit has two files, a crash came between the whole one's index row and the end of the other. */
+  async #filesOf(hour: string): Promise<Map<FragmentId, FragmentFile>> {
+    const found = new Map<FragmentId, FragmentFile>();
+    for (const file of await this.#files.filesOf(hour)) {
+      const other = found.get(file.id);
+      if (other === undefined) {
+        found.set(file.id, file);
+        continue;
+      }
+      const [kept, removed] = other.state === "truncated" ? [file, other] : [other, file];
+      found.set(file.id, kept);
+      await this.#files.remove(removed);
+    }
+    return found;
+  }
+
+  async #adoptAll(files: Iterable<FragmentFile>): Promise<void> {
+    for (const file of files) {
+      try {
+        const row = await this.#rowOf(file);
+        await this.#record(row, true);
+        this.#log.info({ fragment: file.id, state: file.state }, "adopted footage that was not indexed");
+      } catch (error) {
+        this.#log.warn({ fragment: file.id, error: describeError(error) }, "damaged footage set aside");
+        await this.#files.setAside(file);
+      }
+    }
+  }
+
+  async #rowOf(file: FragmentFile): Promise<FragmentRow> {
+    const bytes = await this.#files.read(file);
+    if (bytes === undefined) throw new DamagedFragmentError("it is gone");
+    if (file.state === "quarantined") {
+      decodeUnit(bytes);
+      return { ...file, bytes: bytes.length, durationUs: 0 };
+    }
+    const { durationUs, camera } = readFacts(bytes);
+    if (camera !== this.camera) throw new DamagedFragmentError(`it belongs to ${camera}`);
+    return { ...file, bytes: bytes.length, durationUs };
+  }
+
+  /** True once the whole unit (or its raw packets) is on disk and indexed. */
+  has(epoch: Epoch, sequence: FrameSequence): boolean {
+    return this.#epochs.get(epochName(epoch))?.ranges.has(sequence) ?? false;
+  }
+
+  /** Of agents' epochs, the most recently used first. */
+  persisted(): PersistedRange[] {
+    const found: PersistedRange[] = [];
+    const epochs = [...this.#epochs].sort(([, a], [, b]) => b.usedUs - a.usedUs);
+    for (const [name, { ranges }] of epochs) {
+      // The newest ranges of an epoch come last.
+      for (const range of ranges.ranges.toReversed()) {
+        if (found.length === MAX_PERSISTED_RANGES) return found;
+        found.push({ epoch: BigInt(`0x${name}`), ...range });
+      }
+    }
+    return found;
+  }
+
+  /** Resolves when the unit is on disk and indexed, or was before. One unit at a time. */
+  store(unit: ArrivedUnit): Promise<StoreResult> {
+    return this.#inTurn(() => this.#store(unit));
+  }
+
+  async #store(unit: ArrivedUnit): Promise<StoreResult> {
+    if (this.has(unit.epoch, unit.sequence)) return "repeated";
+    const id = idOf(unit);
+    const before = await this.#index.get(this.camera, id);
+    if (before !== undefined && before.state !== "truncated") {
+      // The index has lost the epoch; without it the sender would come again for ever.
+      await this.#record(before, !unit.ownEpoch, before);
+      return "repeated";
+    }
+    // A second part of the same unit is no better than the first.
+    if (before !== undefined && !unit.whole) return "repeated";
+    const made = await this.#bytesOf(unit);
+    if (made === undefined) return "empty";
+    const file: FragmentFile = { id, state: made.state };
+    await this.#files.write(file, made.bytes);
+    const row: FragmentRow = { ...file, bytes: made.bytes.length, durationUs: made.durationUs };
+    await this.#record(row, !unit.ownEpoch, before);
+    if (before !== undefined) await this.#files.remove({ id, state: before.state });
+    return made.state;
+  }
+
+  async #bytesOf(unit: ArrivedUnit): Promise<FragmentBytes | undefined> {
+    if (unit.format !== undefined && unit.pictures.length > 0) {
+      try {
+        return await this.#fragmentOf(unit, unit.format);
+      } catch (error) {
+        // Refused for ever, the unit would come again for ever; kept raw, it can be looked at.
+        const sequence = unit.sequence.toString();
+        this.#log.warn({ sequence, error: describeError(error) }, "no file can be made of a unit");
+      }
+    }
+    // Of a raw unit only the whole is of use: the sender still has what was cut off.
+    if (!unit.whole || unit.raw === undefined || unit.raw.packets.length === 0) return undefined;
+    return { state: "quarantined", bytes: encodeUnit(unit.raw), durationUs: 0 };
+  }
+
+  async #fragmentOf(unit: ArrivedUnit, format: VideoFormat): Promise<FragmentBytes> {
+    const state = unit.whole ? "whole" : "truncated";
+    const { pictures, producerUs, sequence, sound } = unit;
+    const built = await buildFragment({
+      camera: this.camera,
+      epoch: epochName(unit.epoch),
+      sequence,
+      producerUs,
+      state,
+      format,
+      pictures,
+      ...(sound !== undefined && { sound }),
+    });
+    return { state, bytes: built.bytes, durationUs: built.facts.durationUs };
+  }
+
+  /** Index row and epoch in one synced batch; what `persisted` says follows only then. */
+  async #record(row: FragmentRow, remembered: boolean, before?: FragmentRow): Promise<void> {
+    const [, , name, sequence] = FRAGMENT_ID.exec(row.id) as unknown as [string, string, string, string];
+    if (row.state === "truncated" || !remembered) {
+      await this.#index.put(this.camera, row);
+    } else {
+      const ranges = (this.#epochs.get(name)?.ranges ?? new SequenceRanges()).with(BigInt(sequence));
+      const usedUs = this.#clock.nowUs();
+      await this.#index.put(this.camera, row, { name, stored: { ranges: ranges.toString(), usedUs } });
+      this.#epochs.set(name, { ranges, usedUs });
+      await this.#forgetOldEpochs();
+    }
+    if (before !== undefined) this.#uncount(before);
+    this.#count(row);
+  }
+
+  async #forgetOldEpochs(): Promise<void> {
+    if (this.#epochs.size <= MAX_EPOCHS) return;
+    const oldest = [...this.#epochs].sort(([, a], [, b]) => a.usedUs - b.usedUs)[0]![0];
+    await this.#index.forgetEpochs(this.camera, [oldest]);
+    this.#epochs.delete(oldest);
+  }
+
+  /** Those that overlap [fromUs, toUs), oldest first. */
+  async fragments(fromUs: number, toUs: number, limit: number): Promise<Fragment[]> {
+    const found: Fragment[] = [];
+    const first = timeKey(fromUs - this.#longestUs);
+    for await (const row of this.#index.rows(this.camera, first, timeKey(toUs))) {
+      if (found.length >= limit) break;
+      const fragment = fragmentOf(this.camera, row);
+      const endUs = fragment.producerUs + fragment.durationUs;
+      if (endUs > fromUs || fragment.producerUs >= fromUs) found.push(fragment);
+    }
+    return found;
+  }
+
+  async read(id: FragmentId): Promise<Buffer | undefined> {
+    if (!FRAGMENT_ID.test(id)) return undefined;
+    const row = await this.#index.get(this.camera, id);
+    if (row === undefined || row.state === "quarantined") return undefined;
+    return this.#files.read(row);
+  }
+
+  /**
+   * Removes fragments that ended before `beforeUs`, and the oldest until `freeBytes` are freed.
+   * Rows go first: a crash leaves files without rows, which `open` adopts and the next round removes again.
+   * @returns how many went
+   */
+  removeOldest(beforeUs: number, freeBytes: number): Promise<number> {
+    return this.#inTurn(async () => {
+      let removed = 0;
+      for (let freed = 0; ; ) {
+        const rows: FragmentRow[] = [];
+        for await (const row of this.#index.rows(this.camera)) {
+          const endUs = Number(row.id.slice(0, 16)) + row.durationUs;
+          if (rows.length === REMOVE_AT_ONCE || (endUs >= beforeUs && freed >= freeBytes)) break;
+          freed += row.bytes;
+          rows.push(row);
+        }
+        if (rows.length === 0) return removed;
+        await this.#removeRows(rows);
+        removed += rows.length;
+      }
+    });
+  }
+
+  async #removeRows(rows: readonly FragmentRow[]): Promise<void> {
+    await this.#index.remove(
+      this.camera,
+      rows.map((row) => row.id),
+    );
+    for (const row of rows) {
+      await this.#files.remove(row);
+      this.#uncount(row);
+    }
+    for (const hour of new Set(rows.map((row) => hourOf(row.id)))) await this.#files.removeHour(hour);
+    this.#oldestUs = undefined;
+    for await (const row of this.#index.rows(this.camera)) {
+      this.#oldestUs = Number(row.id.slice(0, 16));
+      break;
+    }
+    if (this.#oldestUs === undefined) this.#newestUs = undefined;
+  }
+
+  /** Resolves when all that was given is stored. */
+  async idle(): Promise<void> {
+    await this.#tail;
+  }
+
+  #inTurn<T>(task: () => Promise<T>): Promise<T> {
+    const done = this.#tail.then(task);
+    this.#tail = done.catch(() => undefined);
+    return done;
+  }
+
+  #count(row: FragmentRow): void {
+    const startUs = Number(row.id.slice(0, 16));
+    this.#rows++;
+    this.#bytes += row.bytes;
+    if (row.state === "quarantined") this.#quarantined++;
+    this.#longestUs = Math.max(this.#longestUs, row.durationUs);
+    this.#oldestUs = Math.min(this.#oldestUs ?? startUs, startUs);
+    this.#newestUs = Math.max(this.#newestUs ?? 0, startUs + row.durationUs);
+  }
+
+  #uncount(row: FragmentRow): void {
+    this.#rows--;
+    this.#bytes -= row.bytes;
+    if (row.state === "quarantined") this.#quarantined--;
+  }
+}
+
+interface FragmentBytes {
+  readonly state: FragmentRow["state"];
+  readonly bytes: Buffer;
+  readonly durationUs: number;
+}
+
+function idOf(unit: ArrivedUnit): FragmentId {
+  return `${timeKey(unit.producerUs)}-${epochName(unit.epoch)}-${unit.sequence}`;
+}
+
+function timeKey(us: number): string {
+  return Math.max(0, Math.min(Math.trunc(us), Number.MAX_SAFE_INTEGER))
+    .toString()
+    .padStart(16, "0");
+}
+
+function fragmentOf(camera: string, row: FragmentRow): Fragment {
+  const [, us, epoch, sequence] = FRAGMENT_ID.exec(row.id) as unknown as [string, string, string, string];
+  return {
+    id: row.id,
+    camera,
+    epoch: BigInt(`0x${epoch}`),
+    sequence: BigInt(sequence),
+    producerUs: Number(us),
+    durationUs: row.durationUs,
+    bytes: row.bytes,
+    state: row.state,
+  };
+}

@@ -1,0 +1,337 @@
+/**
+ * The video part: archives and live views of all cameras in one folder.
+ *
+ *   dir/format            what wrote this folder
+ *   dir/index/            LevelDB; a damaged one is moved aside and made again from the files
+ *   dir/cameras/<name>/   one folder an hour, one file a unit
+ */
+import { randomBytes } from "node:crypto";
+import { mkdir, readdir, readFile, rename } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { BadNameError, DEVICE_NAME } from "../../protocol/topics.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import { syncFolder, writeDurably } from "../../runtime/durable.ts";
+import { describeError, HeadwaterError } from "../../runtime/errors.ts";
+import type { Log } from "../../runtime/log.ts";
+import type { Metrics } from "../../runtime/metrics.ts";
+import { CameraArchive } from "./camera-archive.ts";
+import { UnitFeed } from "./camera-feed.ts";
+import { FragmentIndex } from "./fragment-index.ts";
+import { LiveView } from "./live-view.ts";
+import type { CameraFeed, CameraStatus, Fragment, LiveViewer, Video } from "./video.ts";
+import { type VideoCounters, videoCounters } from "./video-counters.ts";
+
+const FORMAT = "headwater-video 1\n";
+const RETENTION_CHECK_MS = 5_000;
+/** Freed from one camera before another may hold the oldest. */
+const FREE_AT_ONCE_BYTES = 64 * 1_048_576;
+/** Strangers on an open port must not fill the disk with folders. */
+const MAX_CAMERAS = 256;
+/** A publisher that sends nothing for so long is not live. */
+const SILENCE_MS = 10_000;
+/** Deleted index rows free the disk only when it is compacted; that is worth it now and then. */
+const COMPACT_AFTER_ROWS = 2_000;
+const HOUR_US = 3_600_000_000;
+
+export interface VideoOptions {
+  /** Made when absent. */
+  readonly dir: string;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  readonly retentionHours: number;
+  /** The oldest footage of all cameras goes when more is stored. */
+  readonly maxBytes: number;
+  /** For tests; LevelDB in dir/index unless told. */
+  readonly index?: FragmentIndex;
+}
+
+export class TooManyCamerasError extends HeadwaterError {
+  constructor(camera: string) {
+    super("VIDEO_TOO_MANY_CAMERAS", {
+      message: `${camera} would be camera number ${MAX_CAMERAS + 1}`,
+      hint: "remove folders of cameras that are no longer wanted from dataDir/video/cameras",
+    });
+  }
+}
+
+export class VideoFormatError extends HeadwaterError {
+  constructor(dir: string, found: string) {
+    super("VIDEO_FOLDER_FORMAT", {
+      message: `${dir} was written as ${JSON.stringify(found.slice(0, 60))}, not as ${JSON.stringify(FORMAT)}`,
+      hint: "start the version of the gateway that wrote it, or set another dataDir",
+    });
+  }
+}
+
+/** Constructed and started. @throws VideoFormatError */
+export async function openVideo(options: VideoOptions): Promise<VideoArchive> {
+  const video = new VideoArchive(options);
+  await video.start();
+  return video;
+}
+
+interface Camera {
+  readonly archive: CameraArchive;
+  readonly live: LiveView;
+  /** The newest publisher comes last; it is the one that is shown. */
+  readonly feeds: WatchedFeed[];
+}
+
+export class VideoArchive implements Video {
+  readonly #options: VideoOptions;
+  readonly #log: Log;
+  readonly #counters: VideoCounters;
+  readonly #cameras = new Map<string, Camera>();
+  #index: FragmentIndex;
+  #timer: NodeJS.Timeout | undefined;
+  #retention: Promise<void> = Promise.resolve();
+  #removedRows = 0;
+  #started = false;
+  #closing: Promise<void> | undefined;
+
+  constructor(options: VideoOptions) {
+    this.#options = options;
+    this.#log = options.log.child({ part: "video" });
+    this.#index = options.index ?? new FragmentIndex(join(options.dir, "index"));
+    this.#counters = videoCounters(options.metrics);
+    options.metrics.gauge(
+      "headwater_video_stored_bytes",
+      "Footage on disk",
+      ["camera"],
+      gaugeOf(this, "storedBytes"),
+    );
+    options.metrics.gauge(
+      "headwater_video_fragments",
+      "Fragments on disk",
+      ["camera"],
+      gaugeOf(this, "fragments"),
+    );
+    options.metrics.gauge("headwater_video_viewers", "Live viewers", ["camera"], gaugeOf(this, "viewers"));
+  }
+
+  /** Safe to call twice. */
+  async start(): Promise<void> {
+    if (this.#started) return;
+    this.#started = true;
+    const { dir } = this.#options;
+    await mkdir(join(dir, "cameras"), { recursive: true });
+    await syncFolder(dirname(dir));
+    await this.#checkFormat();
+    await this.#openIndex();
+    const entries = await readdir(join(dir, "cameras"), { withFileTypes: true });
+    for (const { name } of entries.filter((entry) => entry.isDirectory() && isCameraName(entry.name))) {
+      const camera = this.#newCamera(name);
+      this.#cameras.set(name, camera);
+      await camera.archive.open();
+    }
+    this.#timer = setInterval(() => this.#retain(), RETENTION_CHECK_MS);
+    this.#timer.unref();
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    clearInterval(this.#timer);
+    const cameras = [...this.#cameras.values()];
+    await Promise.all(cameras.flatMap(({ feeds }) => [...feeds]).map((feed) => feed.close()));
+    await this.#retention;
+    await Promise.all(cameras.map(({ archive }) => archive.idle()));
+    await this.#index.close();
+  }
+
+  openFeed(camera: string, sdp: string): CameraFeed {
+    if (!isCameraName(camera)) throw new BadNameError("camera", camera);
+    if (this.#closing !== undefined) {
+      throw new HeadwaterError("VIDEO_CLOSED", { message: "the gateway is closing", retryable: true });
+    }
+    const known = this.#cameras.get(camera);
+    if (known === undefined && this.#cameras.size >= MAX_CAMERAS) throw new TooManyCamerasError(camera);
+    const entry = known ?? this.#newCamera(camera);
+    const feed: WatchedFeed = new WatchedFeed(
+      {
+        archive: entry.archive,
+        live: entry.live,
+        sdp,
+        ownEpoch: randomBytes(8).readBigUInt64BE(),
+        clock: this.#options.clock,
+        log: this.#log,
+        counters: this.#counters,
+        isShown: () => entry.feeds.at(-1) === feed,
+      },
+      () => {
+        entry.feeds.splice(entry.feeds.indexOf(feed), 1);
+      },
+    );
+    entry.feeds.push(feed);
+    // Only now, as a description that cannot be used must leave no folder behind.
+    if (known === undefined) {
+      this.#cameras.set(camera, entry);
+      entry.archive.open().catch((error: unknown) => {
+        this.#log.error({ camera, error: describeError(error) }, "the camera's folder cannot be used");
+      });
+    }
+    return feed;
+  }
+
+  cameras(): CameraStatus[] {
+    const nowMs = this.#options.clock.monotonicMs();
+    const names = [...this.#cameras.keys()].sort();
+    return names.map((camera) => {
+      const { archive, live, feeds } = this.#cameras.get(camera)!;
+      const { format } = live;
+      return {
+        camera,
+        live: feeds.some((feed) => nowMs - feed.lastPacketMs < SILENCE_MS),
+        codec: format?.codec,
+        width: format?.width,
+        height: format?.height,
+        fragments: archive.rows,
+        storedBytes: archive.storedBytes,
+        oldestUs: archive.oldestUs,
+        newestUs: archive.newestUs,
+        quarantined: archive.quarantined,
+        viewers: live.viewers,
+      };
+    });
+  }
+
+  async fragments(camera: string, fromUs: number, toUs: number, limit: number): Promise<Fragment[]> {
+    return (await this.#cameras.get(camera)?.archive.fragments(fromUs, toUs, limit)) ?? [];
+  }
+
+  async readFragment(camera: string, id: string): Promise<Buffer | undefined> {
+    return this.#cameras.get(camera)?.archive.read(id);
+  }
+
+  /** Of a camera that nobody has heard of yet, pictures come once it publishes. */
+  watch(camera: string, viewer: LiveViewer): () => void {
+    const entry = this.#cameras.get(camera);
+    if (entry === undefined) return () => undefined;
+    return entry.live.watch(viewer);
+  }
+
+  /** One round of retention; the timer calls it too. Resolves when it is done. */
+  async enforceRetention(): Promise<void> {
+    const { retentionHours, maxBytes, clock } = this.#options;
+    const beforeUs = clock.nowUs() - retentionHours * HOUR_US;
+    for (const { archive } of this.#cameras.values()) {
+      if (archive.oldestUs !== undefined && archive.oldestUs < beforeUs) {
+        await this.#remove(archive, beforeUs, 0);
+      }
+    }
+    for (let excess = this.#totalBytes() - maxBytes; excess > 0; ) {
+      const archives = [...this.#cameras.values()].map((entry) => entry.archive);
+      const oldest = archives
+        .filter((archive) => archive.oldestUs !== undefined)
+        .sort((a, b) => a.oldestUs! - b.oldestUs!)[0];
+      if (oldest === undefined) break;
+      if ((await this.#remove(oldest, 0, Math.min(excess, FREE_AT_ONCE_BYTES))) === 0) break;
+      excess = this.#totalBytes() - maxBytes;
+    }
+    if (this.#removedRows >= COMPACT_AFTER_ROWS) {
+      this.#removedRows = 0;
+      await this.#index.compact();
+    }
+  }
+
+  async #remove(archive: CameraArchive, beforeUs: number, freeBytes: number): Promise<number> {
+    const removed = await archive.removeOldest(beforeUs, freeBytes);
+    this.#counters.removed.inc({ camera: archive.camera }, removed);
+    this.#removedRows += removed;
+    return removed;
+  }
+
+  #retain(): void {
+    this.#retention = this.#retention
+      .then(() => this.enforceRetention())
+      .catch((error: unknown) => {
+        this.#log.error({ error: describeError(error) }, "old footage cannot be removed");
+      });
+  }
+
+  #totalBytes(): number {
+    let total = 0;
+    for (const { archive } of this.#cameras.values()) total += archive.storedBytes;
+    return total;
+  }
+
+  #newCamera(camera: string): Camera {
+    const { dir, clock } = this.#options;
+    return {
+      archive: new CameraArchive(camera, join(dir, "cameras", camera), this.#index, clock, this.#log),
+      live: new LiveView(this.#log.child({ camera })),
+      feeds: [],
+    };
+  }
+
+  async #checkFormat(): Promise<void> {
+    const path = join(this.#options.dir, "format");
+    const found = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
+      if (error.code === "ENOENT") return undefined;
+      throw error;
+    });
+    if (found === undefined) await writeDurably(path, FORMAT);
+    else if (found !== FORMAT) throw new VideoFormatError(this.#options.dir, found);
+  }
+
+  /** LevelDB's damage costs time only: the files say all that the index does. */
+  async #openIndex(): Promise<void> {
+    try {
+      await this.#index.open();
+    } catch (error) {
+      const cause = (error as { cause?: { code?: string } }).cause;
+      if (cause?.code === "LEVEL_LOCKED" || this.#options.index !== undefined) throw error;
+      const { dir } = this.#options;
+      const aside = join(dir, `index.damaged-${this.#options.clock.nowUs()}`);
+      this.#log.warn({ aside, error: describeError(cause ?? error) }, "the index is damaged and made again");
+      await rename(join(dir, "index"), aside);
+      this.#index = new FragmentIndex(join(dir, "index"));
+      await this.#index.open();
+    }
+  }
+}
+
+/** A feed that its camera can see and that leaves it when it closes. */
+class WatchedFeed extends UnitFeed {
+  lastPacketMs: number;
+  readonly #clock: Clock;
+  #leave: (() => void) | undefined;
+
+  constructor(parts: ConstructorParameters<typeof UnitFeed>[0], leave: () => void) {
+    super(parts);
+    this.#clock = parts.clock;
+    this.#leave = leave;
+    this.lastPacketMs = parts.clock.monotonicMs();
+  }
+
+  override packet(track: number, rtp: Buffer): void {
+    this.lastPacketMs = this.#clock.monotonicMs();
+    super.packet(track, rtp);
+  }
+
+  override async close(): Promise<void> {
+    // The last picture is shown yet; then the publisher before this one is.
+    const done = super.close();
+    this.#leave?.();
+    this.#leave = undefined;
+    await done;
+  }
+}
+
+function isCameraName(name: string): boolean {
+  return DEVICE_NAME.test(name) && !name.startsWith(".");
+}
+
+function gaugeOf(video: Video, field: "storedBytes" | "fragments" | "viewers") {
+  return function collect(this: {
+    reset(): void;
+    set(labels: { camera: string }, value: number): void;
+  }): void {
+    this.reset();
+    for (const status of video.cameras()) this.set({ camera: status.camera }, status[field]);
+  };
+}

@@ -1,0 +1,80 @@
+/**
+ * Video: cameras' footage, written once, found by time, watched live.
+ *
+ *   ingest ─packets→ units → fMP4 fragments (synced, indexed) → persisted → agent may delete
+ *                         └→ live viewers
+ */
+import type { Epoch, FrameSequence } from "../../protocol/frame.ts";
+
+export interface CameraStatus {
+  readonly camera: string;
+  /** A publisher is connected and sends. */
+  readonly live: boolean;
+  readonly codec: string | undefined;
+  readonly width: number | undefined;
+  readonly height: number | undefined;
+  readonly fragments: number;
+  readonly storedBytes: number;
+  /** Producer times, µs since 1970 UTC; undefined before the first fragment. */
+  readonly oldestUs: number | undefined;
+  readonly newestUs: number | undefined;
+  readonly quarantined: number;
+  readonly viewers: number;
+}
+
+/** One unit in the archive: a playable fMP4 file. */
+export interface Fragment {
+  readonly id: string;
+  readonly camera: string;
+  readonly epoch: Epoch;
+  readonly sequence: FrameSequence;
+  readonly producerUs: number;
+  readonly durationUs: number;
+  readonly bytes: number;
+  readonly state: "whole" | "truncated" | "quarantined";
+}
+
+export interface PersistedRange {
+  readonly epoch: Epoch;
+  readonly first: FrameSequence;
+  readonly last: FrameSequence;
+}
+
+/** What a viewer in a browser gets, in order: `init` once and again after every change of codec, then `media`. */
+export interface LiveViewer {
+  /** @param mimeType for MediaSource.addSourceBuffer, such as `video/mp4; codecs="avc1.42c01f"` */
+  init(mimeType: string, segment: Uint8Array): void;
+  /** A movie fragment (moof + mdat). @param producerUs of its first picture */
+  media(segment: Uint8Array, producerUs: number): void;
+  /** Bytes accepted but not yet sent; a viewer too far behind is skipped to the next key frame. */
+  backlogBytes(): number;
+}
+
+/** One publisher's session. */
+export interface CameraFeed {
+  packet(track: number, rtp: Buffer): void;
+  /** Sender reports and the APP packets that bracket a unit. */
+  rtcp(track: number, bytes: Buffer): void;
+  /** What is on disk and indexed of this camera, for GET_PARAMETER `persisted`. */
+  persisted(): PersistedRange[];
+  /** Bytes taken but not yet on disk. A publisher far ahead of the disk should be read no further. */
+  waitingBytes(): number;
+  /** Resolves when all that was cut into units so far is on disk, or was given up. */
+  drained(): Promise<void>;
+  /** Resolves when all that was given is archived. Safe to call twice. */
+  close(): Promise<void>;
+}
+
+export interface Video {
+  start(): Promise<void>;
+  close(): Promise<void>;
+  /** @throws for a description without a track that can be stored */
+  openFeed(camera: string, sdp: string): CameraFeed;
+  cameras(): CameraStatus[];
+  /** Fragments that overlap [fromUs, toUs), in order of time, at most `limit`. */
+  fragments(camera: string, fromUs: number, toUs: number, limit: number): Promise<Fragment[]>;
+  /** The fMP4 file of a fragment; undefined when it is no longer kept. */
+  readFragment(camera: string, id: string): Promise<Buffer | undefined>;
+  /** Begins with the newest key frame. The answer ends it. */
+  watch(camera: string, viewer: LiveViewer): () => void;
+}

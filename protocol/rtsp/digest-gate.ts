@@ -1,0 +1,50 @@
+/** Who is behind one connection of the server: asks for a user and password by Digest, and counts the wrong answers. */
+import { randomBytes } from "node:crypto";
+import { formatChallenge, parseAnswer, verifyAnswer } from "./digest.ts";
+import { type Authenticator, RtspError } from "./handler.ts";
+import type { RtspRequest } from "./messages.ts";
+import { pathOf } from "./transport.ts";
+
+const MAX_WRONG_ANSWERS = 8;
+
+export class DigestGate {
+  readonly #realm: string;
+  readonly #authenticate: Authenticator | undefined;
+  /** Of this connection alone, so that an answer overheard elsewhere is worth nothing here. */
+  readonly #nonce = randomBytes(16).toString("hex");
+  #wrongAnswers = 0;
+
+  constructor(realm: string, authenticate: Authenticator | undefined) {
+    this.#realm = realm;
+    this.#authenticate = authenticate;
+  }
+
+  /** For WWW-Authenticate. */
+  get challenge(): string {
+    return formatChallenge(this.#realm, this.#nonce);
+  }
+
+  /** Whoever is behind it is guessing. */
+  get exhausted(): boolean {
+    return this.#wrongAnswers >= MAX_WRONG_ANSWERS;
+  }
+
+  /** The user's name; undefined when nobody is asked. @throws RtspError 401 */
+  async authorize(
+    request: RtspRequest,
+    path: string,
+    method: "ANNOUNCE" | "DESCRIBE",
+  ): Promise<string | undefined> {
+    if (this.#authenticate === undefined) return undefined;
+    const answer = parseAnswer(request.headers.get("authorization") ?? "");
+    if (answer === undefined) throw new RtspError(401, "Unauthorized");
+    const password = await this.#authenticate(answer.username, path, method);
+    const wanted = pathOf(request.url);
+    const expected = { realm: this.#realm, nonce: this.#nonce, password };
+    if (!verifyAnswer(answer, expected, request.method, (uri) => pathOf(uri) === wanted)) {
+      this.#wrongAnswers++;
+      throw new RtspError(401, "Unauthorized");
+    }
+    return answer.username;
+  }
+}

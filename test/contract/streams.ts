@@ -1,0 +1,390 @@
+/** What every store of streams must do; run by each adapter's own test file. */
+import assert from "node:assert/strict";
+import test from "node:test";
+import {
+  type Consumer,
+  formatSequenceNumber,
+  LeaseHeldError,
+  LeaseLostError,
+  type PlainPublish,
+  partitionHash,
+  ShardNotFoundError,
+  StreamExistsError,
+  StreamNotFoundError,
+  type Streams,
+} from "../../gateway/streams/streams.ts";
+import { decodeFrame, encodeFrame, type Frame } from "../../protocol/frame.ts";
+import { encodeBatch, forEachRecord } from "../../protocol/record-batch.ts";
+
+/** Somewhere that a store keeps its data between two openings. */
+export interface StreamsPlace {
+  open(): Promise<Streams>;
+  remove(): Promise<void>;
+}
+
+export interface ReadRecord {
+  readonly offset: number;
+  readonly key: string;
+  readonly text: string;
+  readonly arrivalMs: number;
+}
+
+/** A frame with one record for each text; all under `key` unless the text says `key=text`. */
+export function makeFrame(stream: string, sequence: bigint, texts: readonly string[], epoch = 7n): Frame {
+  const records = texts.map((text, i) => ({
+    key: text.includes("=") ? text.split("=")[0]! : "key",
+    timeUs: 1_700_000_000_000_000 + i,
+    payload: Buffer.from(text),
+  }));
+  const head = {
+    device: "pi-1",
+    stream,
+    epoch,
+    epochStart: 1,
+    sequence,
+    storedUs: 1_700_000_000_000_000,
+    recordCount: texts.length,
+    timeSource: "system" as const,
+  };
+  return decodeFrame(encodeFrame(head, encodeBatch(records)));
+}
+
+/** All records of a shard from `from` on, read in steps of `maxBytes`. */
+export async function readAll(
+  streams: Streams,
+  name: string,
+  shardId: string,
+  from = 0,
+  maxBytes = 100_000,
+): Promise<ReadRecord[]> {
+  const records: ReadRecord[] = [];
+  for (let at = from; ; ) {
+    const { parts, next } = await streams.read(name, shardId, at, maxBytes);
+    if (parts.length === 0) return records;
+    for (const part of parts) {
+      let offset = part.first;
+      for (const run of part.runs) {
+        forEachRecord(run, (payload) => {
+          const { arrivalMs } = part;
+          if (offset >= at) records.push({ offset, key: run.key, text: payload.toString(), arrivalMs });
+          offset++;
+        });
+      }
+      assert.equal(offset, part.first + part.count);
+    }
+    at = next;
+  }
+}
+
+const SHARD_0 = "shardId-000000000000";
+
+function publish(packetId: number, text: string, mayRepeat: boolean): PlainPublish {
+  return {
+    clientId: "plug",
+    packetId,
+    partitionKey: "tele/plug",
+    timeUs: 1_700_000_000_000_000,
+    payload: Buffer.from(text),
+    mayRepeat,
+  };
+}
+
+export function streamsContract(adapter: string, makePlace: () => Promise<StreamsPlace>): void {
+  /** Runs `body` on a fresh place; `reopen` closes and opens again. */
+  const fact = (
+    what: string,
+    body: (streams: Streams, reopen: () => Promise<Streams>) => Promise<void>,
+  ): void => {
+    test(`${adapter}: ${what}`, async () => {
+      const place = await makePlace();
+      let streams = await place.open();
+      try {
+        await body(streams, async () => {
+          await streams.close();
+          streams = await place.open();
+          return streams;
+        });
+      } finally {
+        await streams.close();
+        await place.remove();
+      }
+    });
+  };
+  const make = (streams: Streams, shards = 1) =>
+    streams.createStream({ name: "s", shards, retentionHours: 24 });
+
+  fact("streams are made, listed, described and deleted", async (streams) => {
+    const made = await make(streams, 3);
+    assert.equal(made.shardList.length, 3);
+    assert.equal(made.shardList[0]!.hashFrom, 0n);
+    assert.equal(made.shardList[2]!.hashTo, 2n ** 128n - 1n);
+    await assert.rejects(make(streams), StreamExistsError);
+    await streams.createStream({ name: "a", shards: 1, retentionHours: 24 });
+    assert.deepEqual(streams.listStreams(), ["a", "s"]);
+    await streams.append("s", [{ partitionKey: "k", data: Buffer.from("x") }]);
+    await streams.deleteStream("s");
+    assert.deepEqual(streams.listStreams(), ["a"]);
+    assert.throws(() => streams.describe("s"), StreamNotFoundError);
+    const again = await make(streams);
+    assert.notEqual(again.streamId, made.streamId);
+    assert.deepEqual(await readAll(streams, "s", SHARD_0), []);
+  });
+
+  fact("what does not exist is told so", async (streams) => {
+    await assert.rejects(
+      streams.append("none", [{ partitionKey: "k", data: Buffer.from("x") }]),
+      StreamNotFoundError,
+    );
+    await assert.rejects(streams.appendFrame(makeFrame("none", 1n, ["x"])), StreamNotFoundError);
+    await assert.rejects(streams.read("none", SHARD_0, 0, 1), StreamNotFoundError);
+    await assert.rejects(streams.deleteStream("none"), StreamNotFoundError);
+    await assert.rejects(streams.openConsumer("none", "c"), StreamNotFoundError);
+    await make(streams);
+    await assert.rejects(streams.read("s", "shardId-000000000009", 0, 1), ShardNotFoundError);
+  });
+
+  fact("records are read back in the order in which they were appended", async (streams, reopen) => {
+    await make(streams);
+    const appends = Array.from({ length: 50 }, (_, i) =>
+      streams.append("s", [
+        { partitionKey: `k${i % 3}`, data: Buffer.from(`a${i}`) },
+        { partitionKey: `k${(i + 1) % 3}`, data: Buffer.from(`b${i}`) },
+      ]),
+    );
+    const placed = (await Promise.all(appends)).flat();
+    assert.deepEqual(
+      placed.map(({ offset }) => offset),
+      Array.from({ length: 100 }, (_, i) => i),
+    );
+    const expected = Array.from({ length: 50 }, (_, i) => [`a${i}`, `b${i}`]).flat();
+    for (const maxBytes of [1, 200, 1_000_000]) {
+      const records = await readAll(streams, "s", SHARD_0, 0, maxBytes);
+      assert.deepEqual(
+        records.map(({ text }) => text),
+        expected,
+      );
+    }
+    const records = await readAll(await reopen(), "s", SHARD_0);
+    assert.deepEqual(
+      records.map(({ text }) => text),
+      expected,
+    );
+    assert.deepEqual(
+      records.map(({ arrivalMs }) => arrivalMs),
+      placed.map(({ arrivalMs }) => arrivalMs),
+    );
+  });
+
+  fact("a record goes to the shard whose hash range holds its key", async (streams) => {
+    const { shardList } = await make(streams, 4);
+    const keys = Array.from({ length: 40 }, (_, i) => `sensor-${i}`);
+    const placed = await streams.append(
+      "s",
+      keys.map((key) => ({ partitionKey: key, data: Buffer.from(key) })),
+    );
+    const byFrame = makeFrame(
+      "s",
+      1n,
+      keys.map((key) => `${key}=f`),
+    );
+    assert.equal(await streams.appendFrame(byFrame), "stored");
+    for (const [i, key] of keys.entries()) {
+      const hash = partitionHash(key);
+      const shard = shardList.find(({ hashFrom, hashTo }) => hashFrom <= hash && hash <= hashTo)!;
+      assert.equal(placed[i]!.shardId, shard.shardId);
+      const texts = (await readAll(streams, "s", shard.shardId)).filter((record) => record.key === key);
+      assert.deepEqual(
+        texts.map(({ text }) => text),
+        [key, `${key}=f`],
+      );
+    }
+    const explicit = await streams.append("s", [
+      { partitionKey: "k", explicitHash: 0n, data: Buffer.from("low") },
+      { partitionKey: "k", explicitHash: 2n ** 128n - 1n, data: Buffer.from("high") },
+    ]);
+    assert.deepEqual(
+      explicit.map(({ shardId }) => shardId),
+      [shardList[0]!.shardId, shardList[3]!.shardId],
+    );
+  });
+
+  fact("a frame sent twice is stored once, also after a reopening", async (streams, reopen) => {
+    await make(streams, 2);
+    const first = makeFrame("s", 1n, ["a=1", "b=1"]);
+    const outcomes = await Promise.all([streams.appendFrame(first), streams.appendFrame(first)]);
+    assert.deepEqual(outcomes, ["stored", "duplicate"]);
+    assert.equal(await streams.appendFrame(makeFrame("s", 5n, ["a=5"])), "stored");
+    assert.equal(await streams.appendFrame(makeFrame("s", 4n, ["a=4"])), "duplicate");
+    assert.equal(await streams.appendFrame(makeFrame("s", 1n, ["a=other"], 8n)), "stored");
+    const opened = await reopen();
+    assert.equal(await opened.appendFrame(makeFrame("s", 5n, ["a=5"])), "duplicate");
+    assert.equal(await opened.appendFrame(makeFrame("s", 6n, ["a=6"])), "stored");
+    const texts: string[] = [];
+    for (const { shardId } of opened.describe("s").shardList) {
+      texts.push(...(await readAll(opened, "s", shardId)).map(({ text }) => text));
+    }
+    assert.deepEqual(texts.sort(), ["a=1", "a=5", "a=6", "a=other", "b=1"]);
+  });
+
+  fact("a forgotten epoch stays forgotten", async (streams, reopen) => {
+    await make(streams);
+    await streams.appendFrame(makeFrame("s", 1n, ["x"]));
+    await streams.appendFrame(makeFrame("s", 1n, ["x"], 8n));
+    assert.equal(streams.describe("s").producers, 2);
+    await streams.forgetEpoch("pi-1", 7n);
+    await streams.forgetEpoch("pi-1", 7n);
+    assert.equal(streams.describe("s").producers, 1);
+    assert.equal((await reopen()).describe("s").producers, 1);
+  });
+
+  fact("a publish that may be a resend is stored once", async (streams, reopen) => {
+    await make(streams);
+    assert.equal(await streams.appendPublish("s", publish(1, "on", false)), "stored");
+    assert.equal(await streams.appendPublish("s", publish(2, "off", false)), "stored");
+    assert.equal(await streams.appendPublish("s", publish(1, "on", false)), "stored");
+    const opened = await reopen();
+    assert.equal(await opened.appendPublish("s", publish(2, "off", true)), "duplicate");
+    assert.equal(await opened.appendPublish("s", publish(3, "off", true)), "stored");
+    assert.equal(await opened.appendPublish("s", { ...publish(3, "off", true), clientId: "x" }), "stored");
+    for (let i = 0; i < 64; i++) await opened.appendPublish("s", publish(100 + i, "more", false));
+    assert.equal(await opened.appendPublish("s", publish(2, "off", true)), "stored");
+  });
+
+  fact("a reader that waits hears of the next record", async (streams) => {
+    await make(streams);
+    const abort = new AbortController();
+    const heard = streams.appended("s", SHARD_0, 0, abort.signal);
+    await streams.append("s", [{ partitionKey: "k", data: Buffer.from("x") }]);
+    await heard;
+    await streams.appended("s", SHARD_0, 0, abort.signal);
+    const never = streams.appended("s", SHARD_0, 1, abort.signal);
+    abort.abort();
+    await never;
+  });
+
+  fact("readers at the tip see every record once, in order, while many append", async (streams) => {
+    const writers = 8;
+    const each = 40;
+    const { shardList } = await make(streams, 2);
+    const abort = new AbortController();
+    const follow = async (shardId: string): Promise<string[]> => {
+      const texts: string[] = [];
+      for (let at = 0; ; ) {
+        await streams.appended("s", shardId, at, abort.signal);
+        const records = await readAll(streams, "s", shardId, at, 500);
+        if (records.length === 0 && abort.signal.aborted) return texts;
+        for (const { offset, text } of records) {
+          assert.equal(offset, at++);
+          texts.push(text);
+        }
+      }
+    };
+    const readers = shardList.map(({ shardId }) => follow(shardId));
+    const write = async (writer: number): Promise<void> => {
+      for (let i = 1; i <= each; i++) {
+        const frame = makeFrame("s", BigInt(i), [`w${writer}=${i}`, `v${writer}=${i}`], BigInt(writer + 1));
+        assert.equal(await streams.appendFrame(frame), "stored");
+      }
+    };
+    await Promise.all(Array.from({ length: writers }, (_, writer) => write(writer)));
+    abort.abort();
+    const seen = (await Promise.all(readers)).flat();
+    assert.equal(seen.length, writers * each * 2);
+    for (let writer = 0; writer < writers; writer++) {
+      for (const key of [`w${writer}`, `v${writer}`]) {
+        const mine = seen.filter((text) => text.startsWith(`${key}=`));
+        assert.deepEqual(
+          mine,
+          Array.from({ length: each }, (_, i) => `${key}=${i + 1}`),
+        );
+      }
+    }
+  });
+
+  fact("positions are found by name, offset and time", async (streams) => {
+    await make(streams);
+    const [first] = await streams.append("s", [{ partitionKey: "k", data: Buffer.from("x") }]);
+    assert.equal(await streams.position("s", SHARD_0, { at: "trim-horizon" }), 0);
+    assert.equal(await streams.position("s", SHARD_0, { at: "latest" }), 1);
+    assert.equal(await streams.position("s", SHARD_0, { at: "offset", offset: 1 }), 1);
+    assert.equal(await streams.position("s", SHARD_0, { at: "time", arrivalMs: 0 }), 0);
+    assert.equal(await streams.position("s", SHARD_0, { at: "time", arrivalMs: first!.arrivalMs }), 0);
+    assert.equal(await streams.position("s", SHARD_0, { at: "time", arrivalMs: first!.arrivalMs + 1 }), 1);
+    const tip = await streams.read("s", SHARD_0, 1, 1_000);
+    assert.deepEqual(tip, { parts: [], next: 1, behindMs: 0, trimmed: 0 });
+  });
+
+  fact("sequence numbers rise along a shard", async (streams) => {
+    const { shardList } = await make(streams);
+    const placed = await streams.append(
+      "s",
+      Array.from({ length: 20 }, () => ({ partitionKey: "k", data: Buffer.from("x") })),
+    );
+    const { createdMs, index } = shardList[0]!;
+    const numbers = placed.map(({ offset, arrivalMs }) =>
+      formatSequenceNumber({ shardCreatedMs: createdMs, shardIndex: index, offset, arrivalMs }),
+    );
+    assert.deepEqual(numbers, [...new Set(numbers)].sort());
+  });
+
+  fact("a consumer's checkpoint outlives a reopening", async (streams, reopen) => {
+    await make(streams, 2);
+    await streams.append("s", [{ partitionKey: "k", explicitHash: 0n, data: Buffer.from("x") }]);
+    const consumer = await streams.openConsumer("s", "delivery/files");
+    assert.deepEqual([...consumer.positions().values()], [0, 0]);
+    await consumer.checkpoint(new Map([[SHARD_0, 1]]));
+    await consumer.close();
+    const opened = await reopen();
+    const again = await opened.openConsumer("s", "delivery/files");
+    assert.deepEqual([...again.positions().values()], [1, 0]);
+    const listed = await opened.consumers("s");
+    assert.deepEqual(
+      listed.map(({ name }) => name),
+      ["delivery/files"],
+    );
+    assert.equal(listed[0]!.positions.get(SHARD_0), 1);
+  });
+
+  fact("a checkpoint neither goes back nor beyond what is there", async (streams) => {
+    await make(streams);
+    await streams.append(
+      "s",
+      [1, 2, 3].map((i) => ({ partitionKey: "k", data: Buffer.from(`${i}`) })),
+    );
+    const consumer = await streams.openConsumer("s", "c");
+    await Promise.all([2, 3].map((offset) => consumer.checkpoint(new Map([[SHARD_0, offset]]))));
+    await assert.rejects(consumer.checkpoint(new Map([[SHARD_0, 1]])), { code: "BAD_CHECKPOINT" });
+    await assert.rejects(consumer.checkpoint(new Map([[SHARD_0, 4]])), { code: "BAD_CHECKPOINT" });
+    await assert.rejects(consumer.checkpoint(new Map([["shardId-x", 0]])), ShardNotFoundError);
+    assert.equal(consumer.positions().get(SHARD_0), 3);
+  });
+
+  fact("one consumer of a name holds the lease", async (streams, reopen) => {
+    await make(streams);
+    const openings = await Promise.allSettled([
+      streams.openConsumer("s", "c"),
+      streams.openConsumer("s", "c"),
+    ]);
+    assert.deepEqual(
+      openings.map(({ status }) => status),
+      ["fulfilled", "rejected"],
+    );
+    const held = (openings[0] as PromiseFulfilledResult<Consumer>).value;
+    await assert.rejects(streams.openConsumer("s", "c"), LeaseHeldError);
+    await streams.openConsumer("s", "other");
+    await held.close();
+    await held.close();
+    await assert.rejects(held.checkpoint(new Map([[SHARD_0, 0]])), LeaseLostError);
+    await streams.openConsumer("s", "c");
+    await (await reopen()).openConsumer("s", "c");
+  });
+
+  fact("deleting a stream takes its consumers along", async (streams) => {
+    await make(streams);
+    const consumer = await streams.openConsumer("s", "c");
+    await streams.deleteStream("s");
+    await assert.rejects(consumer.checkpoint(new Map([[SHARD_0, 0]])), LeaseLostError);
+    await make(streams);
+    assert.deepEqual(await streams.consumers("s"), []);
+  });
+}

@@ -1,0 +1,275 @@
+import assert from "node:assert/strict";
+import { type EventEmitter, once } from "node:events";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import test, { type TestContext } from "node:test";
+import mqtt, { type MqttClient } from "mqtt";
+import { DeviceDirectory } from "../../../gateway/ingest/device-directory.ts";
+import { MqttIngest } from "../../../gateway/ingest/mqtt-ingest.ts";
+import { Quarantine } from "../../../gateway/ingest/quarantine.ts";
+import { TopicRules } from "../../../gateway/ingest/topic-rules.ts";
+import { openLocalStreams } from "../../../gateway/streams/stores/local.ts";
+import { LogFullError, type Streams } from "../../../gateway/streams/streams.ts";
+import { encodeFrame } from "../../../protocol/frame.ts";
+import { encodeBatch, forEachRecord } from "../../../protocol/record-batch.ts";
+import { systemClock } from "../../../runtime/clock.ts";
+import { silentLog } from "../../../runtime/log.ts";
+import { Metrics } from "../../../runtime/metrics.ts";
+
+interface Door {
+  readonly url: string;
+  readonly port: number;
+  readonly ingest: MqttIngest;
+  readonly streams: Streams;
+  readonly dir: string;
+}
+
+async function openDoor(
+  context: TestContext,
+  options: { devices?: Array<{ id: string; password: string }>; wrap?: (streams: Streams) => Streams } = {},
+): Promise<Door> {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-ingest-"));
+  const metrics = new Metrics();
+  const shared = { clock: systemClock, log: silentLog, metrics };
+  const streams = await openLocalStreams({ dir: join(dir, "streams"), ...shared });
+  await streams.createStream({ name: "sensors", shards: 2, retentionHours: 24 });
+  const quarantine = new Quarantine(join(dir, "quarantine"), silentLog, metrics);
+  await quarantine.start();
+  const ingest = new MqttIngest({
+    host: "127.0.0.1",
+    port: 0,
+    streams: options.wrap?.(streams) ?? streams,
+    directory: new DeviceDirectory(options.devices ?? [], systemClock),
+    quarantine,
+    rules: new TopicRules([{ topic: "plant/+/temperature", stream: "sensors" }]),
+    ...shared,
+  });
+  await ingest.start();
+  context.after(async () => {
+    await ingest.close();
+    await quarantine.close();
+    await streams.close();
+    await rm(dir, { recursive: true, force: true });
+  });
+  return { url: `mqtt://127.0.0.1:${ingest.port}`, port: ingest.port, ingest, streams, dir };
+}
+
+function agent(context: TestContext, url: string, options: mqtt.IClientOptions = {}): Promise<MqttClient> {
+  const client = mqtt.connect(url, {
+    clientId: "headwater-pi-1",
+    username: "pi-1",
+    reconnectPeriod: 0,
+    protocolVersion: 4,
+    ...options,
+  });
+  context.after(() => client.endAsync(true));
+  client.on("error", () => {});
+  return heard(client, "connect").then(() => client);
+}
+
+/** The library's own types do not say that it is an emitter. */
+function heard(client: MqttClient, event: string): Promise<unknown[]> {
+  return once(client as unknown as EventEmitter, event);
+}
+
+function frame(
+  sequence: number,
+  payloads: string[],
+  changes: { device?: string; stream?: string } = {},
+): Buffer {
+  const records = payloads.map((payload, i) => ({
+    key: `pi-1/s${i % 3}`,
+    timeUs: 1_000_000 + i,
+    payload: Buffer.from(payload),
+  }));
+  return encodeFrame(
+    {
+      device: changes.device ?? "pi-1",
+      stream: changes.stream ?? "sensors",
+      epoch: 77n,
+      epochStart: 1,
+      sequence: BigInt(sequence),
+      storedUs: 2_000_000,
+      recordCount: records.length,
+      timeSource: "system",
+    },
+    encodeBatch(records),
+  );
+}
+
+async function stored(streams: Streams): Promise<string[]> {
+  const found: string[] = [];
+  for (const { shardId } of streams.describe("sensors").shardList) {
+    for (const part of (await streams.read("sensors", shardId, 0, 1_048_576)).parts) {
+      for (const run of part.runs) forEachRecord(run, (payload) => found.push(payload.toString()));
+    }
+  }
+  return found.sort();
+}
+
+const FRAMES = "headwater/v1/pi-1/frames";
+
+test("frames of one publish are stored before its PUBACK", async (context) => {
+  const { url, streams, ingest } = await openDoor(context);
+  const client = await agent(context, url);
+  await client.publishAsync(FRAMES, Buffer.concat([frame(1, ["a", "b"]), frame(2, ["c"])]), { qos: 1 });
+  assert.deepEqual(await stored(streams), ["a", "b", "c"]);
+  const [device] = ingest.devices();
+  assert.deepEqual(
+    [device?.device, device?.connected, device?.frames, device?.records],
+    ["pi-1", true, 2, 3],
+  );
+});
+
+test("a frame sent twice is acknowledged twice and stored once", async (context) => {
+  const { url, streams, ingest } = await openDoor(context);
+  const client = await agent(context, url);
+  await client.publishAsync(FRAMES, frame(1, ["a"]), { qos: 1 });
+  await client.publishAsync(FRAMES, Buffer.concat([frame(1, ["a"]), frame(2, ["b"])]), { qos: 1 });
+  assert.deepEqual(await stored(streams), ["a", "b"]);
+  assert.equal(ingest.devices()[0]?.duplicateFrames, 1);
+});
+
+test("an invalid publish is quarantined and acknowledged, and what follows gets through", async (context) => {
+  const { url, streams, ingest, dir } = await openDoor(context);
+  const client = await agent(context, url);
+  const damaged = frame(1, ["a"]);
+  damaged[damaged.length - 1]! ^= 1;
+  await client.publishAsync(FRAMES, damaged, { qos: 1 });
+  await client.publishAsync(FRAMES, frame(2, ["x"], { stream: "nowhere" }), { qos: 1 });
+  await client.publishAsync("headwater/v1/pi-1/unknown", "?", { qos: 1 });
+  await client.publishAsync(FRAMES, frame(3, ["b"]), { qos: 1 });
+  assert.deepEqual(await stored(streams), ["b"]);
+  assert.equal(ingest.quarantine().publishes, 3);
+  const kept = (await readFile(join(dir, "quarantine", "publishes.ndjson"), "utf8")).trim().split("\n");
+  assert.match(kept[0]!, /checksum/);
+  assert.equal(Buffer.from(JSON.parse(kept[0]!).payload, "base64").equals(damaged), true);
+  assert.match(kept[1]!, /there is no stream nowhere/);
+});
+
+test("while storing fails no PUBACK is given, the agent is told, and nothing later overtakes", async (context) => {
+  let full = true;
+  const refused: bigint[] = [];
+  const { url, streams } = await openDoor(context, {
+    wrap: (real) =>
+      new Proxy(real, {
+        get(target, name) {
+          if (name !== "appendFrame" || !full) return Reflect.get(target, name).bind(target);
+          return (asked: { sequence: bigint }) => {
+            refused.push(asked.sequence);
+            full = false; // Room is back at once, which must not let frame 2 overtake frame 1.
+            return Promise.reject(new LogFullError("sensors"));
+          };
+        },
+      }),
+  });
+  const client = await agent(context, url);
+  await client.subscribeAsync("headwater/v1/pi-1/control");
+  const told = heard(client, "message");
+  const ended = heard(client, "close");
+  let acknowledged = 0;
+  client.publish(FRAMES, frame(1, ["a"]), { qos: 1 }, (error) => {
+    if (!error) acknowledged++;
+  });
+  await told.then(([, payload]) => assert.equal(JSON.parse(String(payload)).type, "busy"));
+  client.publish(FRAMES, frame(2, ["b"]), { qos: 1 }, (error) => {
+    if (!error) acknowledged++;
+  });
+  await ended;
+  assert.deepEqual([acknowledged, refused, await stored(streams)], [0, [1n], []]);
+
+  const again = await agent(context, url);
+  await again.publishAsync(FRAMES, frame(1, ["a"]), { qos: 1 });
+  await again.publishAsync(FRAMES, frame(2, ["b"]), { qos: 1 });
+  assert.deepEqual(await stored(streams), ["a", "b"]);
+});
+
+test("a plain sensor's resent publish is stored once, and what follows it is new", async (context) => {
+  const { port, streams } = await openDoor(context);
+  // By hand, as a client library would not resend an acknowledged packet id.
+  const publish = (id: number, value: string): Buffer => {
+    const topic = Buffer.from("plant/a/temperature");
+    const body = Buffer.concat([
+      Buffer.from([0, topic.length]),
+      topic,
+      Buffer.from([id >> 8, id & 255]),
+      Buffer.from(value),
+    ]);
+    return Buffer.concat([Buffer.from([0x32, body.length]), body]);
+  };
+  const connectPacket = Buffer.from([0x10, 14, 0, 4, 77, 81, 84, 84, 4, 2, 0, 60, 0, 2, 97, 98]);
+  const session = async (publishes: Buffer[]): Promise<void> => {
+    const socket = connect(port, "127.0.0.1");
+    let heard = 0;
+    socket.write(Buffer.concat([connectPacket, ...publishes]));
+    const done = new Promise<void>((resolve) =>
+      socket.on("data", (chunk) => {
+        heard += chunk.length;
+        if (heard >= 4 + publishes.length * 4) resolve();
+      }),
+    );
+    await done;
+    socket.destroy();
+    await once(socket, "close");
+  };
+  await session([publish(7, "20.5")]);
+  await session([publish(7, "20.5"), publish(8, "20.6")]);
+  assert.deepEqual(await stored(streams), ["20.5", "20.6"]);
+});
+
+test("a publish on a topic without a rule is quarantined", async (context) => {
+  const { url, ingest } = await openDoor(context);
+  const client = await agent(context, url, { clientId: "plain" });
+  await client.publishAsync("plant/a/pressure", "1", { qos: 1 });
+  assert.match(ingest.quarantine().lastReason ?? "", /no rule/);
+});
+
+test("with devices configured, only they come in, and only as themselves", async (context) => {
+  const devices = [
+    { id: "pi-1", password: "correct horse" },
+    { id: "pi-2", password: "battery staple" },
+  ];
+  const { url, streams } = await openDoor(context, { devices });
+  const stranger = mqtt.connect(url, {
+    username: "pi-1",
+    password: "battery staple",
+    reconnectPeriod: 0,
+    protocolVersion: 4,
+  });
+  context.after(() => stranger.endAsync(true));
+  const [refusal] = (await heard(stranger, "error")) as [{ code: number }];
+  assert.equal(refusal.code, 5);
+
+  const client = await agent(context, url, { username: "pi-2", password: "battery staple" });
+  const granted = await client.subscribeAsync("headwater/v1/pi-1/control").catch(() => [{ qos: 128 }]);
+  assert.equal(granted[0]?.qos, 128);
+  const ended = heard(client, "close");
+  client.publish(FRAMES, frame(1, ["forged"]), { qos: 1 });
+  await ended;
+  assert.deepEqual(await stored(streams), []);
+});
+
+test("a packet above the limit ends its connection, and nobody else's", async (context) => {
+  const { url, port } = await openDoor(context);
+  const client = await agent(context, url);
+  const socket = connect(port, "127.0.0.1");
+  socket.on("error", () => {});
+  const closed = once(socket, "close");
+  socket.write(Buffer.from([0x10, 14, 0, 4, 77, 81, 84, 84, 4, 2, 0, 60, 0, 2, 97, 98]));
+  socket.write(Buffer.from([0x32, 0xff, 0xff, 0xff, 0x7f]));
+  await closed;
+  await client.publishAsync(FRAMES, frame(1, ["a"]), { qos: 1 });
+});
+
+test("a drained epoch is forgotten before its PUBACK", async (context) => {
+  const { url, streams } = await openDoor(context);
+  const client = await agent(context, url);
+  await client.publishAsync(FRAMES, frame(1, ["a"]), { qos: 1 });
+  assert.equal(streams.describe("sensors").producers, 1);
+  await client.publishAsync("headwater/v1/pi-1/drained", JSON.stringify({ epochs: ["000000000000004d"] }), {
+    qos: 1,
+  });
+  assert.equal(streams.describe("sensors").producers, 0);
+});

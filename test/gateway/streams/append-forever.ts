@@ -1,0 +1,45 @@
+/**
+ * A process to be killed: appends frames from the sequence given on, eight in flight, and says
+ * `ack N` once the log has acknowledged frame N. Run with a folder and a sequence.
+ */
+import { writeSync } from "node:fs";
+import { openLocalStreams } from "../../../gateway/streams/stores/local.ts";
+import { systemClock } from "../../../runtime/clock.ts";
+import { silentLog } from "../../../runtime/log.ts";
+import { Metrics } from "../../../runtime/metrics.ts";
+import { makeFrame } from "../../contract/streams.ts";
+
+/** Frames in flight. */
+const WINDOW = 8;
+/** Ends by itself if nobody kills it. */
+const MAX_FRAMES = 200_000n;
+
+/** Records of frame `sequence`: three keys, so that both shards get some. */
+export function textsOfFrame(sequence: bigint): string[] {
+  return Array.from({ length: 1 + Number(sequence % 7n) }, (_, i) => `k${i % 3}=${sequence}/${i}`);
+}
+
+async function main(dir: string, first: bigint): Promise<void> {
+  process.on("disconnect", () => process.exit(1));
+  const streams = await openLocalStreams({
+    dir,
+    clock: systemClock,
+    log: silentLog,
+    metrics: new Metrics(),
+    segmentBytes: 64 * 1024,
+  });
+  let next = first;
+  const send = async (): Promise<void> => {
+    while (next < MAX_FRAMES) {
+      const sequence = next++;
+      await streams.appendFrame(makeFrame("s", sequence, textsOfFrame(sequence)));
+      // Synchronous: what was acknowledged before the kill is in the pipe.
+      writeSync(1, `ack ${sequence}\n`);
+    }
+  };
+  await Promise.all(Array.from({ length: WINDOW }, send));
+}
+
+const [, script, dir, first] = process.argv;
+if (script !== undefined && /append-forever\.[jt]s$/.test(script) && dir !== undefined)
+  await main(dir, BigInt(first ?? "1"));

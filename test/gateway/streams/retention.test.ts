@@ -1,0 +1,108 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { makeFrame, readAll } from "../../contract/streams.ts";
+import { makeLocalPlace } from "./local-place.ts";
+
+const SHARD_0 = "shardId-000000000000";
+const HOUR_MS = 3_600_000;
+const START_MS = 1_700_000_000_000;
+
+test("retention removes whole segments; offsets and producers go on, also after a reopening", async () => {
+  const place = await makeLocalPlace();
+  try {
+    place.nowMs = START_MS;
+    let streams = await place.open({ segmentBytes: 600 });
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    for (let i = 1; i <= 12; i++) {
+      place.nowMs = START_MS + i * HOUR_MS;
+      await streams.appendFrame(makeFrame("s", BigInt(i), [`text-${i}`]));
+      if (i === 3) {
+        const plain = { clientId: "plug", packetId: 1, partitionKey: "k", timeUs: 1, mayRepeat: true };
+        await streams.appendPublish("s", { ...plain, payload: Buffer.from("plain") });
+      }
+    }
+    const before = (await place.segments()).length;
+    await streams.enforceRetention();
+    assert.equal((await place.segments()).length, before);
+
+    place.nowMs = START_MS + (24 + 6) * HOUR_MS;
+    await streams.enforceRetention();
+    const { trimHorizon, latest } = streams.describe("s").shardList[0]!;
+    assert.ok(trimHorizon > 0 && trimHorizon <= 7, `${trimHorizon}`);
+    assert.equal(latest, 13);
+    const read = await streams.read("s", SHARD_0, 0, 1);
+    assert.equal(read.trimmed, trimHorizon);
+    assert.equal(read.parts[0]!.first, trimHorizon);
+    const kept = await readAll(streams, "s", SHARD_0);
+    assert.equal(kept.length, 13 - trimHorizon);
+    assert.equal(await streams.position("s", SHARD_0, { at: "trim-horizon" }), trimHorizon);
+    const noon = START_MS + 9 * HOUR_MS;
+    const at = await streams.position("s", SHARD_0, { at: "time", arrivalMs: noon });
+    assert.equal(kept.find(({ offset }) => offset === at)!.text, "text-9");
+    assert.equal(kept.find(({ offset }) => offset === at)!.arrivalMs, noon);
+
+    place.nowMs = START_MS + 100 * HOUR_MS;
+    await streams.enforceRetention();
+    assert.equal((await place.segments()).length, 1);
+    assert.deepEqual(await readAll(streams, "s", SHARD_0), []);
+    assert.equal(streams.describe("s").shardList[0]!.trimHorizon, 13);
+
+    await streams.close();
+    streams = await place.open({ segmentBytes: 600 });
+    assert.equal(streams.describe("s").shardList[0]!.latest, 13);
+    assert.equal(await streams.appendFrame(makeFrame("s", 12n, ["text-12"])), "duplicate");
+    const plain = { clientId: "plug", packetId: 1, partitionKey: "k", timeUs: 1, mayRepeat: true };
+    assert.equal(await streams.appendPublish("s", { ...plain, payload: Buffer.from("plain") }), "duplicate");
+    const [placed] = await streams.append("s", [{ partitionKey: "k", data: Buffer.from("x") }]);
+    assert.equal(placed!.offset, 13);
+    await streams.close();
+  } finally {
+    await place.remove();
+  }
+});
+
+test("arrival times never fall, even when the clock does", async () => {
+  const place = await makeLocalPlace();
+  try {
+    place.nowMs = START_MS;
+    let streams = await place.open();
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    await streams.append("s", [{ partitionKey: "k", data: Buffer.from("x") }]);
+    place.nowMs = START_MS - HOUR_MS;
+    await streams.append("s", [{ partitionKey: "k", data: Buffer.from("y") }]);
+    await streams.close();
+    streams = await place.open();
+    await streams.append("s", [{ partitionKey: "k", data: Buffer.from("z") }]);
+    const records = await readAll(streams, "s", SHARD_0);
+    assert.deepEqual(
+      records.map(({ arrivalMs }) => arrivalMs),
+      [START_MS, START_MS, START_MS],
+    );
+    await streams.close();
+  } finally {
+    await place.remove();
+  }
+});
+
+test("a reader goes on while retention takes segments from under it", async () => {
+  const place = await makeLocalPlace();
+  try {
+    place.nowMs = START_MS;
+    const streams = await place.open({ segmentBytes: 2_000 });
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 1 });
+    for (let i = 0; i < 60; i++) {
+      place.nowMs += HOUR_MS / 10;
+      await streams.appendFrame(makeFrame("s", BigInt(i + 1), [`text-${i}`]));
+    }
+    const [all] = await Promise.all([readAll(streams, "s", SHARD_0, 0, 1), streams.enforceRetention()]);
+    assert.equal(all.at(-1)!.text, "text-59");
+    const offsets = all.map(({ offset }) => offset);
+    assert.deepEqual(
+      offsets,
+      [...offsets].sort((a, b) => a - b),
+    );
+    await streams.close();
+  } finally {
+    await place.remove();
+  }
+});

@@ -1,0 +1,144 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import fc from "fast-check";
+import {
+  decodeFrame,
+  decodeFrames,
+  encodeFrame,
+  epochName,
+  type FrameHead,
+  MAX_FRAME_BYTES,
+  MalformedFrameError,
+} from "../../protocol/frame.ts";
+import { encodeBatch, MalformedBatchError } from "../../protocol/record-batch.ts";
+import { crc32c } from "../../runtime/crc32c.ts";
+
+const MAX_U64 = 2n ** 64n - 1n;
+const frame = fc
+  .record({
+    device: fc.stringMatching(/^[A-Za-z0-9_.-]{1,64}$/),
+    stream: fc.stringMatching(/^[A-Za-z0-9_.-]{1,128}$/),
+    epoch: fc.bigInt({ min: 0n, max: MAX_U64 }),
+    epochStart: fc.nat(0xffff_ffff),
+    sequence: fc.bigInt({ min: 1n, max: MAX_U64 }),
+    storedUs: fc.nat(Number.MAX_SAFE_INTEGER),
+    timeSource: fc.constantFrom("system" as const, "estimated" as const),
+    payloads: fc.array(fc.uint8Array({ maxLength: 40 }), { maxLength: 10 }),
+  })
+  .map(({ payloads, ...rest }) => {
+    const head: FrameHead = { ...rest, recordCount: payloads.length };
+    const records = payloads.map((payload, i) => ({ key: `k${i % 3}`, timeUs: i, payload }));
+    return { head, batch: encodeBatch(records) };
+  });
+
+function isRefusal(error: unknown): boolean {
+  return error instanceof MalformedFrameError || error instanceof MalformedBatchError;
+}
+
+/** A checksum that fits, so that what lies behind it is tried as well. */
+function reseal(bytes: Buffer): Buffer {
+  bytes.writeUInt32BE(crc32c(bytes, 12), 8);
+  return bytes;
+}
+
+test("a frame comes back as it was", () => {
+  fc.assert(
+    fc.property(frame, ({ head, batch }) => {
+      const { bytes, batch: decodedBatch, runs, ...decoded } = decodeFrame(encodeFrame(head, batch));
+      assert.deepEqual({ ...decoded }, { ...head });
+      assert.deepEqual(decodedBatch, batch);
+      assert.equal(
+        runs.reduce((sum, run) => sum + run.count, 0),
+        head.recordCount,
+      );
+      assert.deepEqual(encodeFrame(decoded, decodedBatch), bytes);
+    }),
+  );
+});
+
+test("the frames of a publish come back in their order", () => {
+  fc.assert(
+    fc.property(fc.array(frame, { minLength: 1, maxLength: 5 }), (frames) => {
+      const payload = Buffer.concat(frames.map(({ head, batch }) => encodeFrame(head, batch)));
+      const decoded = decodeFrames(payload);
+      assert.deepEqual(
+        decoded.map(({ sequence }) => sequence),
+        frames.map(({ head }) => head.sequence),
+      );
+      assert.throws(() => decodeFrames(payload.subarray(0, payload.length - 1)), isRefusal);
+      assert.throws(() => decodeFrames(Buffer.concat([payload, Buffer.from([0])])), isRefusal);
+    }),
+  );
+  assert.throws(() => decodeFrames(Buffer.alloc(0)), isRefusal);
+});
+
+test("every changed bit is noticed", () => {
+  fc.assert(
+    fc.property(frame, fc.nat(), ({ head, batch }, at) => {
+      const bytes = encodeFrame(head, batch);
+      bytes[at % bytes.length]! ^= 1 << (at % 8);
+      assert.throws(() => decodeFrame(bytes), isRefusal);
+    }),
+  );
+});
+
+test("bytes whose checksum fits but whose fields do not are refused by name, never otherwise", () => {
+  const change = fc.record({ at: fc.nat(), value: fc.nat(255) });
+  fc.assert(
+    fc.property(frame, fc.array(change, { minLength: 1, maxLength: 4 }), ({ head, batch }, changes) => {
+      const bytes = encodeFrame(head, batch);
+      for (const { at, value } of changes) bytes[12 + (at % (bytes.length - 12))] = value;
+      try {
+        decodeFrame(reseal(bytes));
+      } catch (error) {
+        assert.ok(isRefusal(error), String(error));
+      }
+    }),
+    { numRuns: 1_000 },
+  );
+});
+
+test("random bytes are refused", () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 300 }), (bytes) => {
+      assert.throws(() => decodeFrames(bytes), isRefusal);
+    }),
+  );
+});
+
+test("what a frame may not say", () => {
+  const batch = encodeBatch([{ key: "k", timeUs: 1, payload: Buffer.from("x") }]);
+  const head: FrameHead = {
+    device: "pi",
+    stream: "s",
+    epoch: 1n,
+    epochStart: 1,
+    sequence: 1n,
+    storedUs: 1,
+    recordCount: 1,
+    timeSource: "system",
+  };
+  const edited = (edit: (bytes: Buffer) => void): Buffer => {
+    const bytes = encodeFrame(head, batch);
+    edit(bytes);
+    return reseal(bytes);
+  };
+  assert.equal(decodeFrame(edited(() => undefined)).sequence, 1n);
+  const wrong = [
+    edited((bytes) => bytes.writeUInt8(2, 2)),
+    edited((bytes) => bytes.writeUInt8(2, 3)),
+    edited((bytes) => bytes.writeUInt32BE(MAX_FRAME_BYTES + 1, 4)),
+    edited((bytes) => bytes.writeUInt32BE(10, 4)),
+    edited((bytes) => bytes.writeBigUInt64BE(0n, 24)),
+    edited((bytes) => bytes.writeBigUInt64BE(2n ** 53n, 32)),
+    edited((bytes) => bytes.writeUInt32BE(2, 40)),
+    edited((bytes) => bytes.writeUInt16BE(0xffff, 44)),
+    edited((bytes) => bytes.write("XX", 0)),
+  ];
+  for (const bytes of wrong) assert.throws(() => decodeFrame(bytes), isRefusal);
+});
+
+test("an epoch is written with 16 digits", () => {
+  assert.equal(epochName(0xabn), "00000000000000ab");
+  assert.equal(epochName(MAX_U64), "ffffffffffffffff");
+});

@@ -1,0 +1,108 @@
+/** The real programs as child processes, started as an operator would start them. */
+import { type ChildProcess, fork } from "node:child_process";
+import { closeSync, openSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { fileURLToPath } from "node:url";
+
+export type ProgramName = "agent" | "gateway" | "firmware-sim";
+
+/** What a program says to the parent that forked it once it is ready. */
+export interface ReadyMessage {
+  readonly type: "ready";
+  readonly signInUrl?: string;
+  readonly addresses?: Readonly<Record<string, string>>;
+}
+
+const compiled = import.meta.url.endsWith(".js");
+
+export class Program {
+  readonly name: ProgramName;
+  readonly pid: number;
+  readonly ready: Promise<ReadyMessage>;
+  /** Resolves with the exit code, or the signal's name. */
+  readonly exited: Promise<number | string>;
+  readonly #child: ChildProcess;
+
+  /** @param logFile what it prints is appended there, over all starts */
+  constructor(name: ProgramName, configFile: string, logFile: string, nodeFlags: readonly string[] = []) {
+    this.name = name;
+    const entry = fileURLToPath(new URL(`../../${name}/main.${compiled ? "js" : "ts"}`, import.meta.url));
+    const output = openSync(logFile, "a");
+    this.#child = fork(entry, ["--config", configFile], {
+      execArgv: [...(compiled ? ["--enable-source-maps"] : ["--import", "tsx"]), ...nodeFlags],
+      stdio: ["ignore", output, output, "ipc"],
+    });
+    closeSync(output);
+    this.pid = this.#child.pid ?? 0;
+    this.exited = new Promise((resolve) =>
+      this.#child.once("exit", (code, signal) => resolve(signal ?? code ?? -1)),
+    );
+    this.ready = new Promise((resolve, reject) => {
+      this.#child.once("message", (message) => resolve(message as ReadyMessage));
+      this.#child.once("exit", async (code, signal) => {
+        const log = await readFile(logFile, "utf8").catch(() => "");
+        reject(new Error(`${name} ended (${signal ?? code}) before it was ready:\n${log.slice(-2_000)}`));
+      });
+    });
+    // Somebody who kills it before it is ready does not wait for that.
+    this.ready.catch(() => {});
+  }
+
+  /** Ends it without a chance to write anything, as a power cut would. */
+  async kill(): Promise<void> {
+    this.#child.kill("SIGKILL");
+    await this.exited;
+  }
+
+  /** Asks it to drain and end; kills it after `graceMs`. Resolves with how it ended. */
+  async stop(graceMs = 15_000): Promise<number | string> {
+    this.#child.kill("SIGTERM");
+    const late = setTimeout(() => this.#child.kill("SIGKILL"), graceMs);
+    const how = await this.exited;
+    clearTimeout(late);
+    return how;
+  }
+
+  /** Resident memory in bytes, as the kernel counts it. */
+  async residentBytes(): Promise<number> {
+    const status = await readFile(`/proc/${this.pid}/status`, "utf8");
+    return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1024;
+  }
+}
+
+/** Ports that nobody listened on a moment ago; all differ. */
+export async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createServer());
+  const ports = await Promise.all(
+    servers.map(
+      (server) =>
+        new Promise<number>((resolve, reject) => {
+          server.once("error", reject);
+          server.listen(0, "127.0.0.1", () => resolve((server.address() as { port: number }).port));
+        }),
+    ),
+  );
+  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  return ports;
+}
+
+/** Asks again and again until `probe` answers something, at most `withinMs`. */
+export async function eventually<T>(
+  what: string,
+  withinMs: number,
+  probe: () => Promise<T | undefined>,
+): Promise<T> {
+  const end = performance.now() + withinMs;
+  let last: unknown;
+  while (performance.now() < end) {
+    try {
+      const found = await probe();
+      if (found !== undefined) return found;
+    } catch (error) {
+      last = error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  throw new Error(`not within ${withinMs} ms: ${what}${last === undefined ? "" : ` (${last})`}`);
+}

@@ -1,0 +1,238 @@
+/**
+ * Compares what the simulator knows that it sent with what the pipeline delivered: counts what is
+ * lost, doubled, out of order or changed, and says which.
+ */
+import { DuckDBInstance } from "@duckdb/node-api";
+import type { GapRecord } from "../../protocol/topics.ts";
+import { deliveredLines, deliveredObjects, truthLines } from "./delivered.ts";
+import { pictureDigests } from "./picture-digests.ts";
+import type { Pipeline } from "./pipeline.ts";
+
+export interface Verdict {
+  lost: number;
+  doubled: number;
+  /** Changed, out of order, or never sent. */
+  corrupted: number;
+  /** The first findings, in words. */
+  readonly findings: string[];
+  /** How much was compared, so that an empty run cannot pass for a good one. */
+  readonly compared: {
+    messages: number;
+    boardRecords: number;
+    windows: number;
+    pictures: number;
+    units: number;
+  };
+}
+
+const MAX_FINDINGS = 20;
+
+export function emptyVerdict(): Verdict {
+  return {
+    lost: 0,
+    doubled: 0,
+    corrupted: 0,
+    findings: [],
+    compared: { messages: 0, boardRecords: 0, windows: 0, pictures: 0, units: 0 },
+  };
+}
+
+type Count = "lost" | "doubled" | "corrupted";
+
+function found(verdict: Verdict, kind: Count, what: string): void {
+  verdict[kind]++;
+  if (verdict.findings.length < MAX_FINDINGS) verdict.findings.push(`${kind}: ${what}`);
+}
+
+/** Every acknowledged message is delivered once, and in the order in which its sensor sent it. */
+export async function judgeSensors(pipeline: Pipeline, verdict: Verdict): Promise<void> {
+  type Truth = { topic: string; seq?: number; value?: number };
+  const sent = new Map<string, number[]>();
+  for (const { topic, seq, value } of await truthLines<Truth>(pipeline.path("truth", "sensors.ndjson"))) {
+    const sensor = topic.startsWith("farm/") ? topic : topic.split("/")[1]!;
+    push(sent, sensor, (seq ?? value)!);
+  }
+  const came = new Map<string, number[]>();
+  for (const { json } of await deliveredLines(pipeline.path("delivered", "sensors"))) {
+    if (json.sensor === "board") continue;
+    push(came, String(json.sensor), Number(json.seq ?? json.Seq ?? json.value));
+  }
+  for (const sensor of new Set([...sent.keys(), ...came.keys()])) {
+    const acknowledged = sent.get(sensor) ?? [];
+    verdict.compared.messages += acknowledged.length;
+    compare(verdict, `message of ${sensor}`, acknowledged, came.get(sensor) ?? []);
+  }
+}
+
+/** Of the board's counter nothing is doubled or out of order, and what is missing lies in a reported gap. */
+export async function judgeBoard(pipeline: Pipeline, verdict: Verdict): Promise<void> {
+  const sent = await truthLines<{ counter: number; atUs: number }>(pipeline.path("truth", "board.ndjson"));
+  const counters: number[] = [];
+  for (const { json } of await deliveredLines(pipeline.path("delivered", "sensors"))) {
+    if (json.sensor === "board") counters.push(Number(json.counter));
+  }
+  const gaps = (await deliveredLines(pipeline.path("delivered", "gaps")))
+    .map(({ json }) => json as unknown as GapRecord)
+    .filter((gap) => gap.sensor === "board");
+  verdict.compared.boardRecords += counters.length;
+  const there = new Set(counters);
+  // Two clocks meet here, the line's and the reader's; a line takes a moment through the PTY.
+  const slackUs = 250_000;
+  const covered = (atUs: number): boolean =>
+    gaps.some((gap) => atUs >= gap.fromUs - slackUs && atUs <= gap.toUs + slackUs);
+  const last = counters.at(-1) ?? -1;
+  const missing = sent.filter(
+    (line) => !there.has(line.counter) && (line.counter < last || !covered(line.atUs)),
+  );
+  for (const line of missing) {
+    if (!covered(line.atUs))
+      found(verdict, "lost", `board counter ${line.counter} outside every reported gap`);
+  }
+  const known = new Set(sent.map((line) => line.counter));
+  compare(
+    verdict,
+    "board counter",
+    [...new Set(counters)].filter((counter) => known.has(counter)).sort((a, b) => a - b),
+    counters,
+  );
+}
+
+/** Closed windows equal what DuckDB computes from the delivered files. */
+export async function judgeWindows(
+  pipeline: Pipeline,
+  windowSeconds: number,
+  verdict: Verdict,
+): Promise<void> {
+  const { statements } = await pipeline.gatewayState();
+  const statement = statements[0]!;
+  if (statement.late > 0) found(verdict, "lost", `${statement.late} records came late for their window`);
+  const watermarkMs = Math.floor(Number(statement.watermarkUs ?? 0) / 1000);
+  const expected = await windowsByDuckDb(pipeline, windowSeconds, watermarkMs);
+  const seen = new Map<string, Record<string, unknown>>();
+  for (const { json } of await deliveredLines(pipeline.path("delivered", "windows"))) {
+    const key = `${json.sensor} ${Date.parse(String(json.window_start))}`;
+    if (seen.has(key)) found(verdict, "doubled", `window ${key}`);
+    seen.set(key, json);
+  }
+  verdict.compared.windows += expected.size;
+  for (const [key, want] of expected) {
+    const got = seen.get(key);
+    if (got === undefined) found(verdict, "lost", `window ${key}`);
+    else if (!sameWindow(want, got))
+      found(
+        verdict,
+        "corrupted",
+        `window ${key}: ${JSON.stringify(got)}, DuckDB says ${JSON.stringify(want)}`,
+      );
+  }
+  for (const key of seen.keys())
+    if (!expected.has(key)) found(verdict, "corrupted", `window ${key} that nothing explains`);
+}
+
+interface Window {
+  n: number;
+  mean: number | null;
+  low: number | null;
+  high: number | null;
+  humid: number;
+}
+
+async function windowsByDuckDb(
+  pipeline: Pipeline,
+  windowSeconds: number,
+  watermarkMs: number,
+): Promise<Map<string, Window>> {
+  const files = (await deliveredObjects(pipeline.path("delivered", "sensors")))
+    .map((file) => `'${file}'`)
+    .join(",");
+  const instance = await DuckDBInstance.create(":memory:");
+  const connection = await instance.connect();
+  const windowMs = windowSeconds * 1000;
+  const result = await connection.runAndReadAll(`
+    SELECT sensor, (epoch_ms("time"::TIMESTAMPTZ) // ${windowMs}) * ${windowMs} AS start, count(*)::INTEGER AS n,
+           avg(temperature) AS mean, min(temperature) AS low, max(temperature) AS high, count(humidity)::INTEGER AS humid
+    FROM read_json([${files}], format = 'newline_delimited',
+                   columns = {sensor: 'VARCHAR', time: 'VARCHAR', temperature: 'DOUBLE', humidity: 'DOUBLE'})
+    GROUP BY ALL HAVING start + ${windowMs} <= ${watermarkMs}`);
+  const windows = new Map<string, Window>();
+  for (const row of result.getRowObjects())
+    windows.set(`${row.sensor} ${row.start}`, row as unknown as Window);
+  connection.closeSync();
+  instance.closeSync();
+  return windows;
+}
+
+/** Counts and extremes to the bit; a mean to the last places, where the order of a sum shows. */
+function sameWindow(want: Window, got: Record<string, unknown>): boolean {
+  const mean = got.mean as number | null;
+  const means =
+    want.mean === null || mean === null
+      ? want.mean === mean
+      : Math.abs(want.mean - mean) <= 1e-12 * Math.max(1, Math.abs(want.mean));
+  return (
+    got.n === want.n && got.humid === want.humid && got.low === want.low && got.high === want.high && means
+  );
+}
+
+/** Every unit that the agent stored is in the archive, whole, with the camera's own pictures in their order. */
+export async function judgeFootage(
+  pipeline: Pipeline,
+  storedUnits: ReadonlySet<string>,
+  verdict: Verdict,
+): Promise<void> {
+  const truth = await truthLines<{ vclSha256: string }>(pipeline.path("truth", "camera.ndjson"));
+  const places = new Map<string, number[]>();
+  truth.forEach((picture, i) => {
+    push(places, picture.vclSha256, i);
+  });
+  const archived = new Set<string>();
+  for (const fragment of await pipeline.footage("yard")) {
+    const name = `${BigInt(fragment.epoch)}/${fragment.sequence}`;
+    if (archived.has(name)) found(verdict, "doubled", `unit ${name}`);
+    archived.add(name);
+    verdict.compared.units++;
+    if (fragment.state !== "whole") {
+      // Without its end a unit was never whole at the agent either, unless the agent says so.
+      if (storedUnits.has(name)) found(verdict, "lost", `unit ${name} is ${fragment.state}`);
+      continue;
+    }
+    let expected: number | undefined;
+    for (const picture of pictureDigests(await pipeline.fragmentFile("yard", fragment.id))) {
+      verdict.compared.pictures++;
+      const at: number[] = places.get(picture.vclSha256) ?? [];
+      const here: number | undefined =
+        expected === undefined ? at[0] : at.find((place) => place === expected);
+      if (here === undefined) {
+        found(
+          verdict,
+          "corrupted",
+          `unit ${name}: a picture ${at.length === 0 ? "that the camera never sent" : "out of order"}`,
+        );
+        expected = undefined;
+      } else {
+        expected = here + 1;
+      }
+    }
+  }
+  for (const name of storedUnits) if (!archived.has(name)) found(verdict, "lost", `unit ${name}`);
+}
+
+function compare(verdict: Verdict, what: string, expected: readonly number[], came: readonly number[]): void {
+  const wanted = new Set(expected);
+  const seen = new Set<number>();
+  let before = Number.NEGATIVE_INFINITY;
+  for (const item of came) {
+    if (seen.has(item)) found(verdict, "doubled", `${what} ${item}`);
+    else if (!wanted.has(item)) found(verdict, "corrupted", `${what} ${item} was never acknowledged`);
+    else if (item < before) found(verdict, "corrupted", `${what} ${item} came after ${before}`);
+    seen.add(item);
+    before = Math.max(before, item);
+  }
+  for (const item of wanted) if (!seen.has(item)) found(verdict, "lost", `${what} ${item}`);
+}
+
+function push<K, V>(map: Map<K, V[]>, key: K, value: V): void {
+  const list = map.get(key);
+  if (list === undefined) map.set(key, [value]);
+  else list.push(value);
+}
