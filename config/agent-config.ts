@@ -5,7 +5,10 @@ import { bytes, isLoopback, listen, name, port, streamName } from "./fields.ts";
 const serialSource = z.strictObject({
   type: z.literal("serial"),
   name,
-  path: z.string().min(1).describe("Device file; prefer /dev/serial/by-id/…, which survives replugging"),
+  path: z
+    .string()
+    .min(1)
+    .describe("Device file; prefer /dev/serial/by-id/…, which survives replugging; relative to this file"),
   baudRate: z.number().int().min(50).max(4_000_000).default(115_200),
   format: z.enum(["json-lines"]).default("json-lines"),
   stream: streamName.default("sensors"),

@@ -103,20 +103,13 @@ export const gatewayConfig = z
     if (!isLoopback(config.http.host) && config.accessKeys.length === 0) {
       issue(["http", "host"], `${config.http.host} can be reached from other machines; set accessKeys first`);
     }
-    const names = new Set<string>();
-    config.streams.forEach((entry, i) => {
-      if (names.has(entry.name)) issue(["streams", i, "name"], `${entry.name} is listed twice`);
-      names.add(entry.name);
-    });
-    const stages = new Set<string>();
-    config.delivery.forEach((entry, i) => {
-      if (stages.has(entry.name)) issue(["delivery", i, "name"], `${entry.name} is listed twice`);
-      stages.add(entry.name);
-    });
-    config.analytics.forEach((entry, i) => {
-      if (stages.has(entry.name)) issue(["analytics", i, "name"], `${entry.name} is taken`);
-      stages.add(entry.name);
-    });
+    for (const section of ["streams", "delivery", "analytics"] as const) {
+      const names = new Set<string>();
+      config[section].forEach((entry, i) => {
+        if (names.has(entry.name)) issue([section, i, "name"], `${entry.name} is listed twice`);
+        names.add(entry.name);
+      });
+    }
   });
 
 export type GatewayConfig = z.infer<typeof gatewayConfig>;

@@ -12,6 +12,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import { z } from "zod";
 import { describeError, HeadwaterError } from "../runtime/errors.ts";
+import { listenOn } from "../runtime/listen.ts";
 
 const MAX_BODY_BYTES = 16_384;
 
@@ -72,8 +73,7 @@ export class ControlServer {
       this.#answer(request, response).catch((error: unknown) => reply(response, 500, errorBody(error)));
     });
     server.requestTimeout = 10_000;
-    server.listen(this.#port, this.#host);
-    await once(server, "listening");
+    await listenOn(server, this.#host, this.#port);
     this.#server = server;
   }
 

@@ -99,7 +99,7 @@ export class RtspIngest {
     });
   }
 
-  /** @throws PortBusyError */
+  /** @throws PortBusyError, PortUnusableError */
   start(): Promise<void> {
     return this.#server.start();
   }

@@ -11,6 +11,7 @@ import type { EventEmitter } from "node:events";
 import { createRequire } from "node:module";
 import { Backoff } from "../../runtime/backoff.ts";
 import type { Log } from "../../runtime/log.ts";
+import type { CameraPreviews, PreviewViewer } from "./video.ts";
 
 /** A viewer with more waiting is sent nothing until it has caught up; jsmpeg goes on from there. */
 const MAX_BACKLOG_BYTES = 1_048_576;
@@ -98,12 +99,6 @@ export class Mpeg1Preview {
   }
 }
 
-export interface PreviewViewer {
-  data(chunk: Buffer): void;
-  /** Bytes accepted but not yet sent. */
-  backlogBytes(): number;
-}
-
 export interface PreviewsOptions {
   /** Where a camera can be read. */
   urlOf(camera: string): string;
@@ -122,7 +117,7 @@ interface Running {
 }
 
 /** The previews of all cameras, each shared by its viewers. */
-export class Previews {
+export class Previews implements CameraPreviews {
   readonly #options: PreviewsOptions;
   readonly #running = new Map<string, Running>();
   readonly #endings = new Set<Promise<void>>();

@@ -50,6 +50,19 @@ export interface LiveViewer {
   backlogBytes(): number;
 }
 
+/** Who watches the compatibility preview: MPEG-1 in MPEG-TS, as jsmpeg players read it. */
+export interface PreviewViewer {
+  data(chunk: Uint8Array): void;
+  /** Bytes accepted but not yet sent. */
+  backlogBytes(): number;
+}
+
+/** The compatibility previews of all cameras; one decoder and encoder runs for each that is watched. */
+export interface CameraPreviews {
+  /** The answer ends it. */
+  watch(camera: string, viewer: PreviewViewer): () => void;
+}
+
 /** One publisher's session. */
 export interface CameraFeed {
   packet(track: number, rtp: Buffer): void;

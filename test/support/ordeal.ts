@@ -98,7 +98,7 @@ async function storedUnits(pipeline: Pipeline): Promise<Set<string>> {
   for (const line of (await readFile(pipeline.path("agent.log"), "utf8")).split("\n")) {
     if (!line.includes('"footage unit stored"')) continue;
     const { epoch, sequence } = JSON.parse(line) as { epoch: string; sequence: string };
-    units.add(`${BigInt(`0x${epoch}`)}/${sequence}`);
+    units.add(`${epoch}/${sequence}`);
   }
   return units;
 }

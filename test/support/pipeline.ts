@@ -129,7 +129,7 @@ export class Pipeline {
   async footage(
     camera: string,
   ): Promise<Array<{ id: string; epoch: string; sequence: string; state: string }>> {
-    const query = `camera=${camera}&fromUs=0&toUs=${Number.MAX_SAFE_INTEGER}&limit=100000`;
+    const query = `camera=${camera}&fromUs=0&toUs=${Number.MAX_SAFE_INTEGER}&limit=1000`;
     const answer = await fetch(`${this.httpUrl}/api/footage?${query}`, {
       headers: { cookie: await this.signIn() },
     });

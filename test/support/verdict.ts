@@ -149,14 +149,19 @@ async function windowsByDuckDb(
   const connection = await instance.connect();
   const windowMs = windowSeconds * 1000;
   const result = await connection.runAndReadAll(`
-    SELECT sensor, (epoch_ms("time"::TIMESTAMPTZ) // ${windowMs}) * ${windowMs} AS start, count(*)::INTEGER AS n,
-           avg(temperature) AS mean, min(temperature) AS low, max(temperature) AS high, count(humidity)::INTEGER AS humid
-    FROM read_json([${files}], format = 'newline_delimited',
-                   columns = {sensor: 'VARCHAR', time: 'VARCHAR', temperature: 'DOUBLE', humidity: 'DOUBLE'})
-    GROUP BY ALL HAVING start + ${windowMs} <= ${watermarkMs}`);
+    WITH readings AS (
+      SELECT sensor, temperature, humidity,
+             CAST(floor(epoch_ms("time"::TIMESTAMPTZ) / ${windowMs}) AS BIGINT) * ${windowMs} AS start
+      FROM read_json([${files}], format = 'newline_delimited',
+                     columns = {sensor: 'VARCHAR', time: 'VARCHAR', temperature: 'DOUBLE', humidity: 'DOUBLE'})
+    )
+    SELECT sensor, start, count(*)::INTEGER AS n, avg(temperature) AS mean,
+           min(temperature) AS low, max(temperature) AS high, count(humidity)::INTEGER AS humid
+    FROM readings WHERE start + ${windowMs} <= ${watermarkMs} GROUP BY sensor, start`);
   const windows = new Map<string, Window>();
-  for (const row of result.getRowObjects())
-    windows.set(`${row.sensor} ${row.start}`, row as unknown as Window);
+  for (const { sensor, start, ...window } of result.getRowObjects()) {
+    windows.set(`${sensor} ${start}`, window as unknown as Window);
+  }
   connection.closeSync();
   instance.closeSync();
   return windows;
@@ -187,7 +192,7 @@ export async function judgeFootage(
   });
   const archived = new Set<string>();
   for (const fragment of await pipeline.footage("yard")) {
-    const name = `${BigInt(fragment.epoch)}/${fragment.sequence}`;
+    const name = `${fragment.epoch}/${fragment.sequence}`;
     if (archived.has(name)) found(verdict, "doubled", `unit ${name}`);
     archived.add(name);
     verdict.compared.units++;

@@ -91,12 +91,10 @@ export class LocalStream {
 
   appendFrame(frame: Frame): Promise<AppendOutcome> {
     const { device, epoch, epochStart, sequence } = frame;
-    const { verdict, missed } = this.log.producers.judgeFrame(device, epoch, sequence);
+    const verdict = this.log.producers.judgeFrame(device, epoch, sequence);
     if (verdict !== "new") return this.#repeated(verdict === "duplicate-of-waiting");
     const producer: Producer = { kind: "frame", device, epoch, epochStart, sequence };
-    const stored = this.#store(producer, routeFrame(frame, this.#shards));
-    if (missed > 0) this.#meters.missedFrames.inc({ stream: this.record.name }, missed);
-    return stored;
+    return this.#store(producer, routeFrame(frame, this.#shards));
   }
 
   appendPublish(publish: PlainPublish): Promise<AppendOutcome> {

@@ -6,7 +6,6 @@ export interface LogMeters {
   readonly records: Counter<"stream">;
   readonly bytes: Counter<"stream">;
   readonly duplicates: Counter<"stream">;
-  readonly missedFrames: Counter<"stream">;
   readonly damagedBytes: Counter<"stream">;
   readonly tornBytes: Counter<"stream">;
   readonly writeFailures: Counter<"stream">;
@@ -20,7 +19,6 @@ export function makeLogMeters(metrics: Metrics): LogMeters {
     records: counter("appended_records_total", "Records on disk"),
     bytes: counter("appended_bytes_total", "Bytes of the log, all told"),
     duplicates: counter("duplicates_total", "Frames and publishes that came again and were not stored again"),
-    missedFrames: counter("missed_frames_total", "Frame sequences that were jumped over"),
     damagedBytes: counter("damaged_bytes_total", "Bytes of the log that could not be read back"),
     tornBytes: counter("torn_bytes_total", "Bytes of unfinished writes that were cut off at a start"),
     writeFailures: counter("write_failures_total", "Writes or syncs that the disk refused"),

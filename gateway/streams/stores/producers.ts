@@ -42,13 +42,13 @@ export class Producers {
   }
 
   /** @returns the verdict, and how many sequences before this one never came. */
-  judgeFrame(device: string, epoch: bigint, sequence: bigint): { verdict: Verdict; missed: number } {
+  judgeFrame(device: string, epoch: bigint, sequence: bigint): Verdict {
     const key = epochKey(device, epoch);
     const last = this.#epochs.get(key)?.last ?? 0n;
-    if (sequence <= last) return { verdict: "duplicate", missed: 0 };
+    if (sequence <= last) return "duplicate";
     const waiting = this.#waitingFrames.get(key) ?? last;
-    if (sequence <= waiting) return { verdict: "duplicate-of-waiting", missed: 0 };
-    return { verdict: "new", missed: Number(sequence - waiting - 1n) };
+    if (sequence <= waiting) return "duplicate-of-waiting";
+    return "new";
   }
 
   judgePublish(clientId: string, identity: string): Verdict {

@@ -1,0 +1,42 @@
+/** LevelDB as the buffers use it: string keys, bytes as values, little memory. */
+import { Level } from "level";
+
+export type Database = Level<string, Buffer>;
+export type Operation = { type: "put"; key: string; value: Buffer } | { type: "del"; key: string };
+
+/** @throws what LevelDB says, also when the folder is held by another process. */
+export async function openDatabase(folder: string, createIfMissing: boolean): Promise<Database> {
+  const database: Database = new Level(folder, {
+    keyEncoding: "utf8",
+    valueEncoding: "buffer",
+    createIfMissing,
+    cacheSize: 2 * 1_048_576,
+    writeBufferSize: 4 * 1_048_576,
+    maxOpenFiles: 64,
+  });
+  await database.open();
+  return database;
+}
+
+/** All or nothing, and on disk when it resolves. */
+export function writeSynced(database: Database, operations: Operation[]): Promise<void> {
+  return database.batch(operations, { sync: true });
+}
+
+/** All or nothing; a power cut may undo it. */
+export function writeLazily(database: Database, operations: Operation[]): Promise<void> {
+  return database.batch(operations, { sync: false });
+}
+
+/** Gives the disk space of deleted keys back, which LevelDB by itself does late or never. */
+export function compact(database: Database, from: string, to: string): Promise<void> {
+  return (database as unknown as { compactRange(from: string, to: string): Promise<void> }).compactRange(
+    from,
+    to,
+  );
+}
+
+/** Rebuilds CURRENT and MANIFEST from the tables and logs that can be read. */
+export function repairDatabase(folder: string): Promise<void> {
+  return (Level as unknown as { repair(folder: string): Promise<void> }).repair(folder);
+}

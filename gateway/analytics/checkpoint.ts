@@ -1,0 +1,166 @@
+/**
+ * All that a statement needs to go on after a crash, in one file that is replaced as a whole:
+ * where it stands in its input, its open windows, event time, and the result frames that may or may
+ * not have reached the output stream.
+ *
+ *   headwater-analytics 1 <crc32c, 8 hex digits>\n<JSON>
+ */
+import { readFile } from "node:fs/promises";
+import { z } from "zod";
+import { crc32c } from "../../runtime/crc32c.ts";
+import { writeDurably } from "../../runtime/durable.ts";
+import { HeadwaterError } from "../../runtime/errors.ts";
+import type { Offset, ShardId } from "../streams/streams.ts";
+import type { Group, Measure } from "./panes.ts";
+
+const MAGIC = "headwater-analytics";
+const VERSION = 1;
+
+export interface Totals {
+  records: number;
+  late: number;
+  rejected: number;
+  results: number;
+  trimmed: number;
+}
+
+export interface Checkpoint {
+  /** Which statement made it: a hash of its plan. */
+  readonly planHash: string;
+  readonly streamId: string;
+  readonly positions: ReadonlyMap<ShardId, Offset>;
+  readonly watermarkMs: number | undefined;
+  readonly maxTimes: ReadonlyMap<ShardId, number>;
+  readonly groups: readonly Group[];
+  readonly totals: Totals;
+  /** The sink's epoch and the sequence of the next frame behind `pending`. */
+  readonly epoch: bigint;
+  readonly nextSequence: bigint;
+  /** Result frames, whole, to be appended (again) before anything else. */
+  readonly pending: readonly Buffer[];
+}
+
+/** The statement stops: its windows cannot be known without its checkpoint. */
+export class AnalyticsStateError extends HeadwaterError {
+  constructor(statement: string, problem: string, cause?: unknown) {
+    super("ANALYTICS_STATE_LOST", {
+      message: `statement ${statement}: ${problem}`,
+      hint: "restore its checkpoint from a backup, or give the statement a new name to start afresh",
+      cause,
+    });
+  }
+}
+
+const count = z.number().int().min(0);
+const digits = z.string().regex(/^\d{1,20}$/);
+/** JSON has no Infinity, which a sum of doubles may reach. */
+const double = z.union([z.number(), z.enum(["Infinity", "-Infinity", "NaN"])]);
+const keyValue = z.union([z.string(), z.number(), z.boolean(), z.null()]);
+/** count, sum (`123n` where it is an exact integer), lost, min, max */
+const measure = z.tuple([count, z.union([double, z.string().regex(/^-?\d+n$/)]), double, double, double]);
+
+const schema = z.strictObject({
+  planHash: z.string(),
+  streamId: z.string(),
+  positions: z.record(z.string(), count),
+  watermarkMs: z.number().int().nullable(),
+  maxTimes: z.record(z.string(), z.number().int()),
+  groups: z.array(z.tuple([z.array(keyValue), z.number().int(), count, z.array(measure)])),
+  totals: z.strictObject({ records: count, late: count, rejected: count, results: count, trimmed: count }),
+  epoch: digits,
+  nextSequence: digits,
+  pending: z.array(z.string()),
+});
+
+export async function writeCheckpoint(file: string, checkpoint: Checkpoint): Promise<void> {
+  const body = Buffer.from(
+    JSON.stringify({
+      planHash: checkpoint.planHash,
+      streamId: checkpoint.streamId,
+      positions: Object.fromEntries(checkpoint.positions),
+      watermarkMs: checkpoint.watermarkMs ?? null,
+      maxTimes: Object.fromEntries(checkpoint.maxTimes),
+      groups: checkpoint.groups.map((group) => [
+        [...group.key],
+        group.paneMs,
+        group.rows,
+        group.measures.map(encodeMeasure),
+      ]),
+      totals: checkpoint.totals,
+      epoch: checkpoint.epoch.toString(),
+      nextSequence: checkpoint.nextSequence.toString(),
+      pending: checkpoint.pending.map((frame) => frame.toString("base64")),
+    } satisfies z.input<typeof schema>),
+  );
+  const head = `${MAGIC} ${VERSION} ${crc32c(body).toString(16).padStart(8, "0")}\n`;
+  await writeDurably(file, Buffer.concat([Buffer.from(head), body]));
+}
+
+/** Undefined when there is none. @throws AnalyticsStateError when it is damaged or of another version */
+export async function readCheckpoint(file: string, statement: string): Promise<Checkpoint | undefined> {
+  let bytes: Buffer;
+  try {
+    bytes = await readFile(file);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+  const headEnd = bytes.indexOf("\n");
+  const [magic, version, crc] = bytes.toString("latin1", 0, Math.max(0, headEnd)).split(" ");
+  if (magic !== MAGIC) throw new AnalyticsStateError(statement, `${file} is no checkpoint`);
+  if (Number(version) !== VERSION) {
+    throw new AnalyticsStateError(
+      statement,
+      `${file} has format version ${version}, this program reads ${VERSION}`,
+    );
+  }
+  const body = bytes.subarray(headEnd + 1);
+  if (crc32c(body).toString(16).padStart(8, "0") !== crc) {
+    throw new AnalyticsStateError(statement, `the checksum of ${file} does not match`);
+  }
+  try {
+    return decode(schema.parse(JSON.parse(body.toString("utf8"))));
+  } catch (error) {
+    throw new AnalyticsStateError(statement, `${file} cannot be read`, error);
+  }
+}
+
+function decode(stored: z.infer<typeof schema>): Checkpoint {
+  return {
+    planHash: stored.planHash,
+    streamId: stored.streamId,
+    positions: new Map(Object.entries(stored.positions)),
+    watermarkMs: stored.watermarkMs ?? undefined,
+    maxTimes: new Map(Object.entries(stored.maxTimes)),
+    groups: stored.groups.map(([key, paneMs, rows, measures]) => ({
+      key,
+      paneMs,
+      rows,
+      measures: measures.map(decodeMeasure),
+    })),
+    totals: stored.totals,
+    epoch: BigInt(stored.epoch),
+    nextSequence: BigInt(stored.nextSequence),
+    pending: stored.pending.map((frame) => Buffer.from(frame, "base64")),
+  };
+}
+
+function encodeMeasure(from: Measure): z.infer<typeof measure> {
+  const sum = typeof from.sum === "bigint" ? `${from.sum}n` : encodeDouble(from.sum);
+  return [from.count, sum, encodeDouble(from.lost), encodeDouble(from.min), encodeDouble(from.max)];
+}
+
+function decodeMeasure([rows, sum, lost, min, max]: z.infer<typeof measure>): Measure {
+  const exact = typeof sum === "string" && sum.endsWith("n");
+  return {
+    count: rows,
+    sum: exact ? BigInt(sum.slice(0, -1)) : Number(sum),
+    lost: Number(lost),
+    min: Number(min),
+    max: Number(max),
+  };
+}
+
+function encodeDouble(value: number): z.infer<typeof double> {
+  return Number.isFinite(value) ? value : (String(value) as "Infinity" | "-Infinity" | "NaN");
+}

@@ -1,0 +1,137 @@
+/**
+ * Partial aggregates by DuckDB: a batch of columns goes in, one row for each key and window comes
+ * out. One thread and a memory limit, as it runs inside the gateway.
+ */
+
+import type { DuckDBConnection } from "@duckdb/node-api";
+import { BIGINT, DOUBLE, DuckDBDataChunk, DuckDBInstance, INTEGER } from "@duckdb/node-api";
+import duckdb from "@duckdb/node-bindings";
+import type { ColumnBatch, MeasureKind } from "../columns.ts";
+import type { GroupPartial, MeasurePartial } from "../panes.ts";
+
+/** duckdb_vector_size(): a data chunk holds no more rows. */
+const CHUNK_ROWS = 2_048;
+const MEMORY_LIMIT = "256MB";
+const COLUMNS_BEFORE_MEASURES = 2;
+const FIELDS_BEFORE_MEASURES = 3;
+const FIELDS_A_MEASURE = 4;
+
+/** One in-memory database, shared by the statements of a gateway. */
+export class PartialsEngine {
+  #instance: DuckDBInstance | undefined;
+
+  async start(): Promise<void> {
+    this.#instance ??= await DuckDBInstance.create(":memory:", { threads: "1", memory_limit: MEMORY_LIMIT });
+  }
+
+  /** @param table unique among the engine's; letters and digits */
+  async prepare(table: string, kinds: readonly MeasureKind[]): Promise<Partials> {
+    const connection = await this.#instance!.connect();
+    const columns = kinds.map((kind, i) => `, m${i} ${kind === "integer" ? "BIGINT" : "DOUBLE"}`);
+    await connection.run(`CREATE TEMP TABLE ${table} (k INTEGER, p DOUBLE${columns.join("")})`);
+    return new Partials(connection, table, kinds);
+  }
+
+  close(): void {
+    this.#instance?.closeSync();
+    this.#instance = undefined;
+  }
+}
+
+export class Partials {
+  readonly #connection: DuckDBConnection;
+  readonly #table: string;
+  readonly #kinds: readonly MeasureKind[];
+  readonly #query: string;
+  readonly #chunk: DuckDBDataChunk;
+  readonly #integers = new BigInt64Array(CHUNK_ROWS);
+  readonly #validity = new BigUint64Array(CHUNK_ROWS / 64);
+
+  constructor(connection: DuckDBConnection, table: string, kinds: readonly MeasureKind[]) {
+    this.#connection = connection;
+    this.#table = table;
+    this.#kinds = kinds;
+    this.#chunk = DuckDBDataChunk.create([
+      INTEGER,
+      DOUBLE,
+      ...kinds.map((kind) => (kind === "integer" ? BIGINT : DOUBLE)),
+    ]);
+    const aggregates = kinds.map(
+      // fsum is Kahan's sum. An integer sum is a HUGEINT, so it cannot overflow.
+      (kind, i) => `, count(m${i}), ${kind === "integer" ? "sum" : "fsum"}(m${i}), min(m${i}), max(m${i})`,
+    );
+    this.#query = `SELECT k, p, count(*)${aggregates.join("")} FROM ${table} GROUP BY k, p`;
+  }
+
+  /** The batch may be cleared afterwards. After a failure the next call starts afresh. */
+  async aggregate(batch: ColumnBatch): Promise<GroupPartial[]> {
+    if (batch.rows === 0) return [];
+    await this.#connection.run(`TRUNCATE ${this.#table}`);
+    const appender = await this.#connection.createAppender(this.#table);
+    try {
+      for (let from = 0; from < batch.rows; from += CHUNK_ROWS) {
+        this.#fill(batch, from, Math.min(CHUNK_ROWS, batch.rows - from));
+        appender.appendDataChunk(this.#chunk);
+      }
+    } finally {
+      appender.closeSync();
+    }
+    const reader = await this.#connection.runAndReadAll(this.#query);
+    return reader.getRows().map((row) => this.#partial(batch, row));
+  }
+
+  close(): void {
+    this.#connection.closeSync();
+  }
+
+  /** Writes through copy_data_to_vector: memory from vector_get_data silently loses what is set in it. */
+  #fill(batch: ColumnBatch, from: number, rows: number): void {
+    const chunk = this.#chunk.chunk;
+    duckdb.data_chunk_reset(chunk);
+    duckdb.data_chunk_set_size(chunk, rows);
+    const copy = (column: number, source: Float64Array | Int32Array | BigInt64Array, at: number): void => {
+      const width = source.BYTES_PER_ELEMENT;
+      const vector = duckdb.data_chunk_get_vector(chunk, column);
+      duckdb.copy_data_to_vector(vector, 0, source.buffer as ArrayBuffer, at * width, rows * width);
+    };
+    copy(0, batch.keyIds, from);
+    copy(1, batch.paneMs, from);
+    for (let i = 0; i < this.#kinds.length; i++) {
+      const column = COLUMNS_BEFORE_MEASURES + i;
+      const values = batch.measures[i]!;
+      if (this.#kinds[i] === "integer") {
+        for (let row = 0; row < rows; row++) this.#integers[row] = BigInt(values[from + row]!);
+        copy(column, this.#integers, 0);
+      } else copy(column, values, from);
+      this.#fillValidity(duckdb.data_chunk_get_vector(chunk, column), batch.present[i]!, from, rows);
+    }
+  }
+
+  #fillValidity(vector: duckdb.Vector, present: Uint8Array, from: number, rows: number): void {
+    const words = Math.ceil(rows / 64);
+    for (let word = 0; word < words; word++) {
+      let bits = 0n;
+      const end = Math.min(64, rows - word * 64);
+      for (let bit = 0; bit < end; bit++) if (present[from + word * 64 + bit]) bits |= 1n << BigInt(bit);
+      this.#validity[word] = bits;
+    }
+    duckdb.vector_ensure_validity_writable(vector);
+    duckdb.copy_data_to_vector_validity(vector, 0, this.#validity.buffer as ArrayBuffer, 0, words * 8);
+  }
+
+  #partial(batch: ColumnBatch, row: readonly unknown[]): GroupPartial {
+    const measures = this.#kinds.map((kind, i): MeasurePartial => {
+      const at = FIELDS_BEFORE_MEASURES + i * FIELDS_A_MEASURE;
+      const count = Number(row[at]);
+      const zero = kind === "integer" ? 0n : 0;
+      if (count === 0) return { count, sum: zero, min: 0, max: 0 };
+      return {
+        count,
+        sum: row[at + 1] as number | bigint,
+        min: Number(row[at + 2]),
+        max: Number(row[at + 3]),
+      };
+    });
+    return { key: batch.keys[row[0] as number]!, paneMs: row[1] as number, rows: Number(row[2]), measures };
+  }
+}

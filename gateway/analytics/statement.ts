@@ -1,0 +1,333 @@
+/**
+ * One running statement: consumer of its input stream, idempotent producer of its output stream.
+ * Each commit has three steps, and docs/design/0007-window-results.md says what a crash between any
+ * two of them leaves:
+ *
+ *   1 checkpoint (positions, windows, result frames) → 2 frames to the output → 3 consumer's checkpoint
+ */
+import { createHash, randomBytes } from "node:crypto";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import type { StatementConfig } from "../../config/gateway-config.ts";
+import { Backoff, pause } from "../../runtime/backoff.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import { describeError } from "../../runtime/errors.ts";
+import type { Log } from "../../runtime/log.ts";
+import type { Consumer, Offset, ShardId, Streams } from "../streams/streams.ts";
+import type { StatementStatus } from "./analytics.ts";
+import type { AnalyticsMetrics } from "./analytics-metrics.ts";
+import {
+  AnalyticsStateError,
+  type Checkpoint,
+  readCheckpoint,
+  type Totals,
+  writeCheckpoint,
+} from "./checkpoint.ts";
+import type { Partials } from "./engines/duckdb-partials.ts";
+import { type Group, StateFullError } from "./panes.ts";
+import { asFrame, resultFrames, resultRecord } from "./results.ts";
+import type { Plan } from "./sql/plan.ts";
+import { Watermark } from "./watermark.ts";
+import { WindowState } from "./window-state.ts";
+
+const READ_BYTES = 1_048_576;
+/** A batch ends with the read that reaches it. */
+const BATCH_ROWS = 65_536;
+const GATHER_MS = 100;
+/** Idleness is a matter of time, so no wait is longer. */
+const MAX_WAIT_MS = 1_000;
+const CHECKPOINT_EVERY_MS = 5_000;
+const LATE_LOG_EVERY_MS = 60_000;
+
+/** The durable steps of a commit, in their order. */
+export type CommitStep = "checkpoint" | "frames" | "consumer";
+
+export interface StatementParts {
+  readonly dir: string;
+  readonly config: StatementConfig;
+  readonly plan: Plan;
+  readonly streams: Streams;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly metrics: AnalyticsMetrics;
+  readonly maxGroups: number;
+  readonly openPartials: () => Promise<Partials>;
+  /** Called after each step; tests end the process there. */
+  readonly onStep: (step: CommitStep) => void | Promise<void>;
+}
+
+/** What lives as long as one consumer: after any failure all of it is built again from the checkpoint. */
+interface Session {
+  readonly consumer: Consumer;
+  readonly state: WindowState;
+  readonly streamId: string;
+  readonly positions: Map<ShardId, Offset>;
+  readonly epoch: bigint;
+  nextSequence: bigint;
+  pending: Buffer[];
+  checkpointMs: number;
+  moved: boolean;
+}
+
+export class Statement {
+  readonly #parts: StatementParts;
+  readonly #planHash: string;
+  readonly #file: string;
+  readonly #stop = new AbortController();
+  #state: "running" | "failed" = "running";
+  #totals: Totals = { records: 0, late: 0, rejected: 0, results: 0, trimmed: 0 };
+  #counted: Totals | undefined;
+  #watermarkMs: number | undefined;
+  #lastError: string | undefined;
+  #lateLogged = { count: 0, atMs: Number.NEGATIVE_INFINITY };
+  #running: Promise<void> | undefined;
+
+  constructor(parts: StatementParts) {
+    this.#parts = parts;
+    this.#planHash = createHash("sha256").update(JSON.stringify(parts.plan)).digest("hex");
+    this.#file = join(parts.dir, "checkpoint");
+  }
+
+  start(): void {
+    this.#running ??= this.#run();
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    await this.#running;
+  }
+
+  status(): StatementStatus {
+    const { config, plan } = this.#parts;
+    return {
+      name: config.name,
+      sql: config.sql,
+      input: plan.inputStream,
+      output: plan.outputStream,
+      state: this.#state,
+      ...this.#totals,
+      watermarkUs: this.#watermarkMs === undefined ? undefined : this.#watermarkMs * 1_000,
+      ...(this.#lastError !== undefined && { lastError: this.#lastError }),
+    };
+  }
+
+  async #run(): Promise<void> {
+    const { config, plan, streams, log, metrics } = this.#parts;
+    const backoff = new Backoff();
+    while (!this.#stop.signal.aborted && this.#state === "running") {
+      let consumer: Consumer | undefined;
+      let partials: Partials | undefined;
+      try {
+        partials = await this.#parts.openPartials();
+        consumer = await streams.openConsumer(plan.inputStream, `analytics/${config.name}`);
+        const session = await this.#resume(consumer, partials);
+        await this.#work(session, () => backoff.reset());
+      } catch (error) {
+        this.#lastError = describeError(error);
+        metrics.errors.inc({ statement: config.name });
+        if (error instanceof AnalyticsStateError || error instanceof StateFullError) {
+          this.#state = "failed";
+          log.error({ error: this.#lastError }, "the statement has stopped");
+        } else log.warn({ error: this.#lastError }, "the statement failed, will be tried again");
+      }
+      partials?.close();
+      try {
+        await consumer?.close();
+      } catch (error) {
+        log.warn({ error: describeError(error) }, "the statement's lease was not given back");
+      }
+      if (!this.#stop.signal.aborted && this.#state === "running") {
+        await pause(backoff.nextMs(), this.#stop.signal);
+      }
+    }
+  }
+
+  /** Builds the state from the checkpoint and finishes the commit that a crash may have interrupted. */
+  async #resume(consumer: Consumer, partials: Partials): Promise<Session> {
+    const { config, plan, streams, clock, log, dir, maxGroups } = this.#parts;
+    await mkdir(dir, { recursive: true });
+    const stored = await readCheckpoint(this.#file, config.name);
+    const { streamId, shardList } = streams.describe(plan.inputStream);
+    if (
+      stored === undefined &&
+      shardList.some((s) => (consumer.positions().get(s.shardId) ?? 0) > s.trimHorizon)
+    ) {
+      throw new AnalyticsStateError(
+        config.name,
+        `${this.#file} is missing, though the input is read half-way`,
+      );
+    }
+    if (stored !== undefined && stored.planHash !== this.#planHash) {
+      throw new AnalyticsStateError(
+        config.name,
+        "its SQL means something else than when its windows were opened",
+      );
+    }
+    const nowMs = clock.monotonicMs();
+    const watermark = new Watermark(
+      consumer.shards,
+      plan.watermarkDelayMs,
+      config.idleSeconds * 1_000,
+      nowMs,
+    );
+    const session: Session = {
+      consumer,
+      state: new WindowState(plan, partials, watermark, maxGroups),
+      streamId,
+      positions: new Map(consumer.positions()),
+      epoch: stored?.epoch ?? randomBytes(8).readBigUInt64BE(),
+      nextSequence: stored?.nextSequence ?? 1n,
+      pending: [...(stored?.pending ?? [])],
+      checkpointMs: nowMs,
+      moved: false,
+    };
+    if (stored !== undefined) {
+      Object.assign(session.state.totals, stored.totals);
+      if (stored.streamId === streamId) {
+        for (const [shardId, position] of stored.positions) {
+          if (session.positions.has(shardId)) session.positions.set(shardId, position);
+        }
+        watermark.restore(stored.watermarkMs, stored.maxTimes);
+        session.state.panes.restore(stored.groups);
+      } else
+        log.error({ windows: stored.groups.length }, "the input stream was made anew; open windows are lost");
+    }
+    this.#counted ??= { ...session.state.totals };
+    // Also when nothing changed: a kill between rename and sync leaves a checkpoint seen but not yet durable.
+    await this.#commit(session);
+    return session;
+  }
+
+  async #work(session: Session, worked: () => void): Promise<void> {
+    const { clock } = this.#parts;
+    while (!this.#stop.signal.aborted) {
+      const read = await this.#gather(session);
+      const closed = await session.state.advance(clock.monotonicMs());
+      if (closed.length > 0) this.#emit(session, closed);
+      const due = session.moved && clock.monotonicMs() - session.checkpointMs >= CHECKPOINT_EVERY_MS;
+      if (closed.length > 0 || due) await this.#commit(session);
+      this.#report(session.state);
+      this.#lastError = undefined;
+      worked();
+      if (!read) await this.#news(session);
+    }
+  }
+
+  /** Reads each shard once. @returns true when anything was read */
+  async #gather(session: Session): Promise<boolean> {
+    const { streams, plan, clock, log } = this.#parts;
+    const { state, positions } = session;
+    let progressed = false;
+    for (const [shardId, from] of [...positions]) {
+      if (state.gathered >= BATCH_ROWS) {
+        // Not read this time, so nobody knows whether it is silent.
+        state.watermark.active(shardId, clock.monotonicMs());
+        continue;
+      }
+      const result = await streams.read(plan.inputStream, shardId, from, READ_BYTES);
+      if (result.trimmed > 0) {
+        state.totals.trimmed += result.trimmed;
+        log.error({ shardId, records: result.trimmed }, "retention removed records before they were read");
+      }
+      for (const part of result.parts) state.gather(shardId, part, from);
+      if (result.next === from) continue;
+      state.watermark.active(shardId, clock.monotonicMs());
+      // To the end, so that none starves while others have a backlog.
+      positions.delete(shardId);
+      positions.set(shardId, result.next);
+      progressed = true;
+    }
+    session.moved ||= progressed;
+    return progressed;
+  }
+
+  #emit(session: Session, closed: readonly Group[]): void {
+    const { config, plan, clock } = this.#parts;
+    const sink = { device: deviceName(config.name), stream: plan.outputStream, epoch: session.epoch };
+    const records = closed.map((group) => resultRecord(plan, group));
+    session.pending = resultFrames(sink, session.nextSequence, Math.floor(clock.nowUs()), records);
+    session.nextSequence += BigInt(session.pending.length);
+    session.state.totals.results += records.length;
+  }
+
+  async #commit(session: Session): Promise<void> {
+    const { streams, clock, onStep } = this.#parts;
+    const { state } = session;
+    const checkpoint: Checkpoint = {
+      planHash: this.#planHash,
+      streamId: session.streamId,
+      positions: session.positions,
+      watermarkMs: state.watermark.ms,
+      maxTimes: state.watermark.maxTimes(),
+      groups: state.panes.all(),
+      totals: state.totals,
+      epoch: session.epoch,
+      nextSequence: session.nextSequence,
+      pending: session.pending,
+    };
+    await writeCheckpoint(this.#file, checkpoint);
+    await onStep("checkpoint");
+    for (const frame of session.pending) await streams.appendFrame(asFrame(frame));
+    await onStep("frames");
+    // Only for retention and the console: after a crash the file's positions count.
+    await session.consumer.checkpoint(session.positions);
+    await onStep("consumer");
+    session.pending = [];
+    session.moved = false;
+    session.checkpointMs = clock.monotonicMs();
+  }
+
+  /** Resolves when any shard has news, or after a while. */
+  async #news(session: Session): Promise<void> {
+    const { streams, plan } = this.#parts;
+    const done = new AbortController();
+    const end = (): void => done.abort();
+    this.#stop.signal.addEventListener("abort", end, { once: true });
+    if (this.#stop.signal.aborted) end();
+    const news = [...session.positions].map(([shardId, position]) =>
+      streams.appended(plan.inputStream, shardId, position, done.signal),
+    );
+    try {
+      await Promise.race([pause(MAX_WAIT_MS, done.signal), ...news]);
+    } finally {
+      end();
+      this.#stop.signal.removeEventListener("abort", end);
+      await Promise.allSettled(news);
+    }
+    // Records come in bursts, and a query for each would cost more than it tells.
+    await pause(GATHER_MS, this.#stop.signal);
+  }
+
+  #report(state: WindowState): void {
+    const { config, log, metrics, clock } = this.#parts;
+    const labels = { statement: config.name };
+    const before = this.#counted ?? state.totals;
+    // After a failure the totals begin again at the checkpoint, behind what was counted.
+    for (const name of ["records", "late", "rejected", "results", "trimmed"] as const) {
+      metrics[name].inc(labels, Math.max(0, state.totals[name] - before[name]));
+    }
+    this.#counted = { ...state.totals };
+    this.#totals = { ...state.totals };
+    this.#watermarkMs = state.watermark.ms;
+    metrics.groups.set(labels, state.panes.groups);
+    const troubled = state.totals.late + state.totals.rejected;
+    if (
+      troubled > this.#lateLogged.count &&
+      clock.monotonicMs() - this.#lateLogged.atMs >= LATE_LOG_EVERY_MS
+    ) {
+      const { late, rejected } = state.totals;
+      log.warn(
+        { late, rejected, lastRejection: state.lastRejection },
+        "records are late or cannot be decoded",
+      );
+      this.#lateLogged = { count: troubled, atMs: clock.monotonicMs() };
+    }
+  }
+}
+
+/** A device's name has at most 64 characters; the sink's epoch is random, so two names may meet. */
+function deviceName(statement: string): string {
+  const name = `analytics.${statement}`;
+  if (name.length <= 64) return name;
+  return `${name.slice(0, 55)}.${createHash("sha256").update(statement).digest("hex").slice(0, 8)}`;
+}

@@ -1,0 +1,74 @@
+/**
+ * A statement's state in memory: records in, closed windows out. It knows event time and SQL, and
+ * nothing of files or streams.
+ */
+import { forEachRecord } from "../../protocol/record-batch.ts";
+import type { LogPart, Offset, ShardId } from "../streams/streams.ts";
+import type { Totals } from "./checkpoint.ts";
+import { ColumnBatch } from "./columns.ts";
+import { compileDecoder, type DecodedRecord, type Decoder } from "./decode.ts";
+import type { Partials } from "./engines/duckdb-partials.ts";
+import { type Group, Panes } from "./panes.ts";
+import type { Plan } from "./sql/plan.ts";
+import type { Watermark } from "./watermark.ts";
+
+export class WindowState {
+  readonly panes: Panes;
+  readonly watermark: Watermark;
+  readonly totals: Totals = { records: 0, late: 0, rejected: 0, results: 0, trimmed: 0 };
+  /** Why the last record was rejected. */
+  lastRejection: string | undefined;
+  readonly #plan: Plan;
+  readonly #decode: Decoder;
+  readonly #partials: Partials;
+  readonly #batch: ColumnBatch;
+  readonly #record: DecodedRecord;
+
+  constructor(plan: Plan, partials: Partials, watermark: Watermark, maxGroups: number) {
+    this.#plan = plan;
+    this.#decode = compileDecoder(plan);
+    this.#partials = partials;
+    this.watermark = watermark;
+    this.panes = new Panes(maxGroups);
+    this.#batch = new ColumnBatch(plan.measures);
+    this.#record = { timeMs: 0, keyName: "", key: [], measures: plan.measures.map(() => null) };
+  }
+
+  /** Rows gathered and not yet merged. */
+  get gathered(): number {
+    return this.#batch.rows;
+  }
+
+  /** Decodes the records of a part from `from` on. Lateness is judged by the watermark before the batch. */
+  gather(shardId: ShardId, part: LogPart, from: Offset): void {
+    const { windowMs } = this.#plan;
+    const watermarkMs = this.watermark.ms ?? Number.NEGATIVE_INFINITY;
+    const record = this.#record;
+    let offset = part.first;
+    for (const run of part.runs) {
+      forEachRecord(run, (payload) => {
+        if (offset++ < from) return;
+        this.totals.records++;
+        const problem = this.#decode(payload, part.arrivalMs, record);
+        if (problem !== undefined) {
+          this.totals.rejected++;
+          this.lastRejection = problem;
+          return;
+        }
+        this.watermark.seen(shardId, record.timeMs);
+        const paneMs = Math.floor(record.timeMs / windowMs) * windowMs;
+        if (paneMs + windowMs <= watermarkMs) this.totals.late++;
+        else this.#batch.add(record.keyName, record.key, paneMs, record.measures);
+      });
+    }
+  }
+
+  /** Merges what was gathered, moves the watermark and takes out the windows that it closes. @throws StateFullError */
+  async advance(nowMs: number): Promise<Group[]> {
+    const partials = await this.#partials.aggregate(this.#batch);
+    this.#batch.clear();
+    this.panes.merge(partials);
+    if (!this.watermark.advance(nowMs)) return [];
+    return this.panes.close(this.watermark.ms!, this.#plan.windowMs);
+  }
+}

@@ -1,0 +1,109 @@
+/**
+ * The gateway's HTTP port: AWS's protocols for programs, JSON and live sockets for the console, and
+ * /metrics and /healthz for whoever operates it. It holds nothing that must survive a restart.
+ *
+ *   port ─HTTP/1.1, h2c→ front door ─X-Amz-Target→ kinesis ─→ streams
+ *                                   └─────────────→ console → all faces
+ */
+import type { AccessKeyConfig } from "../../config/gateway-config.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import type { Log } from "../../runtime/log.ts";
+import type { Metrics } from "../../runtime/metrics.ts";
+import type { Analytics } from "../analytics/analytics.ts";
+import type { Delivery } from "../delivery/delivery.ts";
+import type { Ingest } from "../ingest/ingest.ts";
+import type { Streams } from "../streams/streams.ts";
+import type { CameraPreviews, Video } from "../video/video.ts";
+import { ConsoleApi } from "./console/console.ts";
+import { type Exchange, openExchange } from "./exchange.ts";
+import { FrontDoor } from "./front-door.ts";
+import { KinesisApi } from "./kinesis/kinesis.ts";
+
+export interface ApiOptions {
+  readonly host: string;
+  /** 0 takes a free one. */
+  readonly port: number;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  /** Who may call; at least one. */
+  readonly accessKeys: readonly AccessKeyConfig[];
+  readonly streams: Streams;
+  readonly ingest: Ingest;
+  readonly delivery: Delivery;
+  readonly analytics: Analytics;
+  readonly video: Video;
+  readonly previews: CameraPreviews;
+  /** The folder with the console's page. */
+  readonly consoleDir: string;
+  /** Names beside the bound address and localhost under which browsers may call. */
+  readonly hostNames?: readonly string[];
+  /** As it stands in ARNs and must stand in signatures. */
+  readonly region?: string;
+  readonly accountId?: string;
+}
+
+export class Api {
+  readonly #door: FrontDoor;
+  readonly #kinesis: KinesisApi;
+  readonly #console: ConsoleApi;
+
+  constructor(options: ApiOptions) {
+    const { host, port, clock, log, metrics, accessKeys, streams } = options;
+    const { region = "us-east-1", accountId = "000000000000" } = options;
+    this.#kinesis = new KinesisApi({ streams, accessKeys, region, accountId, clock, log, metrics });
+    this.#console = new ConsoleApi({
+      parts: options,
+      accessKeys,
+      consoleDir: options.consoleDir,
+      host,
+      hostNames: (options.hostNames ?? []).map((name) => name.toLowerCase()),
+      clock,
+      log,
+      metrics,
+    });
+    this.#door = new FrontDoor(
+      host,
+      port,
+      (request, reply) => {
+        // What a client does to its connection meanwhile is seen when we write.
+        reply.on("error", () => {});
+        const exchange = openExchange(request, reply);
+        void (isAwsCall(exchange) ? this.#kinesis : this.#console).handle(exchange);
+      },
+      (request, socket, head) => this.#console.upgrade(request, socket, head),
+    );
+    const door = this.#door;
+    metrics.gauge("headwater_api_connections", "Open connections of the HTTP port", [], function () {
+      this.set(door.connections);
+    });
+  }
+
+  /** @throws PortBusyError, PortUnusableError */
+  start(): Promise<void> {
+    return this.#door.start();
+  }
+
+  /** Answers what has begun, for at most two seconds; live sockets are closed at once. Safe to call twice. */
+  async close(): Promise<void> {
+    this.#console.close();
+    await this.#door.close();
+  }
+
+  get address(): { host: string; port: number } {
+    return this.#door.address;
+  }
+
+  /** For `/open?token=…`: signs its first user in at the console, once, within ten minutes. @throws NoConsoleKeyError */
+  signInToken(): string {
+    return this.#console.sessions.makeLinkToken();
+  }
+}
+
+/** AWS calls name their operation in a header and go to `/`; the console posts only below `/api`. */
+function isAwsCall(exchange: Exchange): boolean {
+  const { headers } = exchange.request;
+  if (headers["x-amz-target"] !== undefined || (exchange.method === "POST" && exchange.path === "/"))
+    return true;
+  return headers.authorization?.startsWith("AWS4-") ?? false;
+}

@@ -1,0 +1,299 @@
+/**
+ * The newest readings of each sensor, for people who look. An index is made of a stream's tail when
+ * somebody first asks, follows the stream while somebody does, and is dropped soon after. Nobody
+ * looking costs nothing; a stream that is faster than the index is skipped through, never queued.
+ *
+ *   stream ─read from (newest − 1 h)→ JSON → numeric fields → key → last rows ─→ history, live
+ */
+import { forEachRecord } from "../../../protocol/record-batch.ts";
+import { pause } from "../../../runtime/backoff.ts";
+import type { Clock } from "../../../runtime/clock.ts";
+import type { LogPart, Offset, ShardId, Streams } from "../../streams/streams.ts";
+import { type Reading, readingOf } from "./reading.ts";
+
+const HISTORY_MS = 3_600_000;
+/** How far behind its newest record a stream is read at most. */
+const MAX_TAIL_RECORDS = 100_000;
+const MAX_KEYS = 2_000;
+const MAX_ROWS_PER_KEY = 5_000;
+/** Rows of all keys of a stream; many keys share them. */
+const MAX_ROWS = 200_000;
+const MIN_ROWS_PER_KEY = 100;
+const MAX_FIELDS_PER_KEY = 64;
+const READ_BYTES = 262_144;
+const IDLE_MS = 60_000;
+/** Records that come close together are read together. */
+const GATHER_MS = 40;
+
+export interface SensorSummary {
+  readonly key: string;
+  readonly fields: readonly string[];
+  readonly lastUs: number;
+  readonly lastValues: Readonly<Record<string, number>>;
+}
+
+/** Called with new readings of a key; or with `undefined`, once and last, when the stream cannot be read any more. */
+export type Follower = (readings: readonly Reading[] | undefined) => void;
+
+export class RecentReadings {
+  readonly #streams: Streams;
+  readonly #clock: Clock;
+  readonly #tails = new Map<string, StreamTail>();
+  #sweeper: NodeJS.Timeout | undefined;
+
+  constructor(streams: Streams, clock: Clock) {
+    this.#streams = streams;
+    this.#clock = clock;
+  }
+
+  /** Sorted by key. @throws StreamNotFoundError */
+  async sensors(stream: string): Promise<SensorSummary[]> {
+    const tail = await this.#tailOf(stream);
+    return tail.summaries();
+  }
+
+  /** In order of time. @throws StreamNotFoundError */
+  async readings(stream: string, key: string, seconds: number): Promise<Reading[]> {
+    const tail = await this.#tailOf(stream);
+    const fromUs = this.#clock.nowUs() - seconds * 1_000_000;
+    return tail
+      .rowsOf(key)
+      .filter((row) => row.timeUs >= fromUs)
+      .sort((a, b) => a.timeUs - b.timeUs);
+  }
+
+  /** Begins with what comes after this resolved. The answer ends it. @throws StreamNotFoundError */
+  async follow(stream: string, key: string, follower: Follower): Promise<() => void> {
+    const tail = await this.#tailOf(stream);
+    return tail.follow(key, follower);
+  }
+
+  close(): void {
+    clearInterval(this.#sweeper);
+    for (const tail of this.#tails.values()) tail.close();
+    this.#tails.clear();
+  }
+
+  async #tailOf(stream: string): Promise<StreamTail> {
+    const { streamId } = this.#streams.describe(stream);
+    let tail = this.#tails.get(stream);
+    if (tail === undefined || tail.streamId !== streamId) {
+      tail?.close();
+      tail = new StreamTail(this.#streams, this.#clock, stream, streamId);
+      this.#tails.set(stream, tail);
+      this.#sweep();
+    }
+    tail.usedMs = this.#clock.monotonicMs();
+    try {
+      await tail.catchUp();
+    } catch (error) {
+      tail.close();
+      this.#tails.delete(stream);
+      throw error;
+    }
+    return tail;
+  }
+
+  #sweep(): void {
+    this.#sweeper ??= setInterval(() => {
+      const oldMs = this.#clock.monotonicMs() - IDLE_MS;
+      for (const [stream, tail] of this.#tails) {
+        if (tail.followed || tail.usedMs > oldMs) continue;
+        tail.close();
+        this.#tails.delete(stream);
+      }
+      if (this.#tails.size > 0) return;
+      clearInterval(this.#sweeper);
+      this.#sweeper = undefined;
+    }, IDLE_MS / 4).unref();
+  }
+}
+
+interface KeyTail {
+  rows: Reading[];
+  readonly fields: Map<string, number>;
+  lastUs: number;
+}
+
+interface ShardTail {
+  readonly shardId: ShardId;
+  /** Undefined until the first catch-up has found where to begin. */
+  next: Offset | undefined;
+  reading: Promise<void> | undefined;
+}
+
+class StreamTail {
+  readonly streamId: string;
+  usedMs = 0;
+  readonly #streams: Streams;
+  readonly #clock: Clock;
+  readonly #stream: string;
+  readonly #shards: readonly ShardTail[];
+  /** In order of last use: the key that has been silent for longest comes first. */
+  readonly #keys = new Map<string, KeyTail>();
+  readonly #followers = new Map<string, Set<Follower>>();
+  #pump: AbortController | undefined;
+
+  constructor(streams: Streams, clock: Clock, stream: string, streamId: string) {
+    this.#streams = streams;
+    this.#clock = clock;
+    this.#stream = stream;
+    this.streamId = streamId;
+    this.#shards = streams
+      .describe(stream)
+      .shardList.map((shard) => ({ shardId: shard.shardId, next: undefined, reading: undefined }));
+  }
+
+  get followed(): boolean {
+    return this.#followers.size > 0;
+  }
+
+  summaries(): SensorSummary[] {
+    return [...this.#keys]
+      .map(([key, tail]) => ({
+        key,
+        fields: [...tail.fields.keys()].sort(),
+        lastUs: tail.lastUs,
+        lastValues: Object.fromEntries(tail.fields),
+      }))
+      .filter((summary) => summary.fields.length > 0)
+      .sort((a, b) => (a.key < b.key ? -1 : 1));
+  }
+
+  rowsOf(key: string): readonly Reading[] {
+    return (this.#keys.get(key)?.rows ?? []).slice(-MAX_ROWS_PER_KEY);
+  }
+
+  async catchUp(): Promise<void> {
+    await Promise.all(this.#shards.map((shard) => this.#catchUpShard(shard)));
+  }
+
+  follow(key: string, follower: Follower): () => void {
+    let followers = this.#followers.get(key);
+    if (followers === undefined) {
+      followers = new Set();
+      this.#followers.set(key, followers);
+    }
+    followers.add(follower);
+    this.#startPump();
+    return () => {
+      followers.delete(follower);
+      if (followers.size === 0 && this.#followers.get(key) === followers) this.#followers.delete(key);
+      if (!this.followed) this.#stopPump();
+    };
+  }
+
+  /** Followers are told that no more will come. */
+  close(): void {
+    this.#stopPump();
+    const followers = [...this.#followers.values()].flatMap((set) => [...set]);
+    this.#followers.clear();
+    for (const follower of followers) follower(undefined);
+  }
+
+  #startPump(): void {
+    if (this.#pump !== undefined) return;
+    const pump = new AbortController();
+    this.#pump = pump;
+    for (const shard of this.#shards) {
+      this.#pumpShard(shard, pump.signal).catch(() => {
+        // The stream is gone or unreadable: whoever asks next hears why.
+        if (this.#pump === pump) this.close();
+      });
+    }
+  }
+
+  #stopPump(): void {
+    this.#pump?.abort();
+    this.#pump = undefined;
+  }
+
+  async #pumpShard(shard: ShardTail, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      if (shard.next === undefined) await this.#catchUpShard(shard);
+      await this.#streams.appended(this.#stream, shard.shardId, shard.next!, signal);
+      if (signal.aborted) return;
+      await this.#catchUpShard(shard);
+      await pause(GATHER_MS, signal);
+    }
+  }
+
+  #catchUpShard(shard: ShardTail): Promise<void> {
+    shard.reading ??= this.#readOn(shard).finally(() => {
+      shard.reading = undefined;
+    });
+    return shard.reading;
+  }
+
+  async #readOn(shard: ShardTail): Promise<void> {
+    const { shardId } = shard;
+    if (shard.next === undefined) {
+      const arrivalMs = Math.max(0, Math.floor(this.#clock.nowUs() / 1000) - HISTORY_MS);
+      shard.next = await this.#streams.position(this.#stream, shardId, { at: "time", arrivalMs });
+    }
+    for (;;) {
+      shard.next = Math.max(
+        shard.next,
+        this.#latestOf(shardId) - Math.ceil(MAX_TAIL_RECORDS / this.#shards.length),
+      );
+      const read = await this.#streams.read(this.#stream, shardId, shard.next, READ_BYTES);
+      const live = new Map<string, Reading[]>();
+      for (const part of read.parts) this.#takePart(part, shard.next, live);
+      for (const [key, fresh] of live) {
+        for (const follower of this.#followers.get(key) ?? []) follower(fresh);
+      }
+      const moved = read.next > shard.next;
+      shard.next = Math.max(shard.next, read.next);
+      if (!moved || shard.next >= this.#latestOf(shardId)) return;
+    }
+  }
+
+  #latestOf(shardId: ShardId): Offset {
+    const shards = this.#streams.describe(this.#stream).shardList;
+    return shards.find((shard) => shard.shardId === shardId)?.latest ?? 0;
+  }
+
+  /** @param live gets the readings of those keys that are followed */
+  #takePart(part: LogPart, from: Offset, live: Map<string, Reading[]>): void {
+    let offset = part.first;
+    for (const run of part.runs) {
+      const fresh: Reading[] = [];
+      forEachRecord(run, (payload, timeUs) => {
+        if (offset++ < from) return;
+        const reading = readingOf(payload, timeUs);
+        if (reading !== undefined) fresh.push(reading);
+      });
+      if (fresh.length === 0) continue;
+      this.#keep(run.key, fresh);
+      if (!this.#followers.has(run.key)) continue;
+      const waiting = live.get(run.key);
+      if (waiting === undefined) live.set(run.key, fresh);
+      else waiting.push(...fresh);
+    }
+  }
+
+  #keep(key: string, fresh: readonly Reading[]): void {
+    let tail = this.#keys.get(key);
+    if (tail === undefined) {
+      tail = { rows: [], fields: new Map(), lastUs: 0 };
+      if (this.#keys.size >= MAX_KEYS) {
+        for (const silent of this.#keys.keys()) {
+          this.#keys.delete(silent);
+          break;
+        }
+      }
+    } else this.#keys.delete(key);
+    this.#keys.set(key, tail);
+    for (const reading of fresh) {
+      tail.rows.push(reading);
+      tail.lastUs = Math.max(tail.lastUs, reading.timeUs);
+      for (const [field, value] of Object.entries(reading.values)) {
+        if (tail.fields.has(field) || tail.fields.size < MAX_FIELDS_PER_KEY) tail.fields.set(field, value);
+      }
+    }
+    const fair = Math.floor(MAX_ROWS / this.#keys.size);
+    const max = Math.min(MAX_ROWS_PER_KEY, Math.max(MIN_ROWS_PER_KEY, fair));
+    // A quarter more than wanted may stand, so that rows are moved once in a while and not each time.
+    if (tail.rows.length > max * 1.25) tail.rows = tail.rows.slice(-max);
+  }
+}

@@ -1,0 +1,176 @@
+/**
+ * One request and its reply, the same over HTTP/1.1 and HTTP/2. Bodies are read whole, within a
+ * limit of their own, a deadline, and a budget that all requests of the gateway share.
+ */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
+import { HeadwaterError } from "../../runtime/errors.ts";
+
+export type IncomingRequest = IncomingMessage | Http2ServerRequest;
+export type OutgoingReply = ServerResponse | Http2ServerResponse;
+
+/** A client that sends more slowly than this is let go. */
+const BODY_DEADLINE_MS = 60_000;
+/** How far beyond its limit a body is read and thrown away, so that the client gets to see the refusal. */
+const DISCARD_FACTOR = 4;
+
+export interface Exchange {
+  readonly request: IncomingRequest;
+  readonly reply: OutgoingReply;
+  readonly method: string;
+  /** As it was sent, percent-encoding and all; without the query. */
+  readonly path: string;
+  /** Behind the `?`; empty without one. */
+  readonly query: string;
+  /** The Host header or the `:authority` of HTTP/2; empty when there was none. */
+  readonly host: string;
+  readonly remoteAddress: string;
+  /** The address of ours that the client reached. */
+  readonly localAddress: string;
+}
+
+export function openExchange(request: IncomingRequest, reply: OutgoingReply): Exchange {
+  const url = request.url ?? "/";
+  const mark = url.indexOf("?");
+  const authority = request.headers[":authority"];
+  return {
+    request,
+    reply,
+    method: request.method ?? "GET",
+    path: mark < 0 ? url : url.slice(0, mark),
+    query: mark < 0 ? "" : url.slice(mark + 1),
+    host: request.headers.host ?? (typeof authority === "string" ? authority : ""),
+    remoteAddress: plainAddress(request.socket?.remoteAddress),
+    localAddress: plainAddress(request.socket?.localAddress),
+  };
+}
+
+/** Dual-stack sockets show IPv4 addresses as `::ffff:127.0.0.1`. */
+export function plainAddress(address: string | undefined): string {
+  return (address ?? "").replace(/^::ffff:/, "");
+}
+
+/** The value of a header that may stand once; empty when it is missing. */
+export function header(exchange: Exchange, name: string): string {
+  const value = exchange.request.headers[name];
+  return Array.isArray(value) ? value.join(",") : (value ?? "");
+}
+
+export class BodyTooLargeError extends HeadwaterError {
+  constructor(maxBytes: number) {
+    super("BODY_TOO_LARGE", { message: `the body is larger than ${maxBytes} bytes` });
+  }
+}
+
+/** The client stopped sending, or was too slow. There is nobody to answer. */
+export class BodyCutOffError extends HeadwaterError {
+  constructor() {
+    super("BODY_CUT_OFF", { message: "the body never came to its end" });
+  }
+}
+
+/** All bodies that are held at this moment fill the memory set aside for them. */
+export class BusyError extends HeadwaterError {
+  constructor() {
+    super("API_BUSY", { message: "too many requests are being read", retryable: true });
+  }
+}
+
+/** The bytes of bodies that may be held at once, over all connections. */
+export class BodyBudget {
+  readonly #maxBytes: number;
+  #usedBytes = 0;
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes;
+  }
+
+  take(bytes: number): boolean {
+    if (this.#usedBytes + bytes > this.#maxBytes) return false;
+    this.#usedBytes += bytes;
+    return true;
+  }
+
+  give(bytes: number): void {
+    this.#usedBytes -= bytes;
+  }
+}
+
+/**
+ * Reads the whole body and hands it to `use`; the budget is given back when `use` is done.
+ * @throws BodyTooLargeError, BodyCutOffError, BusyError
+ */
+export async function withBody<T>(
+  exchange: Exchange,
+  maxBytes: number,
+  budget: BodyBudget,
+  use: (body: Buffer) => Promise<T>,
+): Promise<T> {
+  const taken = { bytes: 0 };
+  try {
+    return await use(await readBody(exchange.request, maxBytes, budget, taken));
+  } finally {
+    budget.give(taken.bytes);
+  }
+}
+
+function readBody(
+  request: IncomingRequest,
+  maxBytes: number,
+  budget: BodyBudget,
+  taken: { bytes: number },
+): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let readBytes = 0;
+    let refusal: HeadwaterError | undefined;
+    const deadline = setTimeout(() => end(new BodyCutOffError()), BODY_DEADLINE_MS);
+    const end = (error?: HeadwaterError): void => {
+      clearTimeout(deadline);
+      request.removeListener("data", onData);
+      if (error !== undefined) reject(error);
+      else resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks));
+    };
+    const onData = (chunk: Buffer): void => {
+      readBytes += chunk.length;
+      if (refusal === undefined) {
+        if (readBytes > maxBytes) refusal = new BodyTooLargeError(maxBytes);
+        else if (!budget.take(chunk.length)) refusal = new BusyError();
+        else {
+          taken.bytes += chunk.length;
+          chunks.push(chunk);
+          return;
+        }
+        chunks.length = 0;
+      }
+      if (readBytes > maxBytes * DISCARD_FACTOR) end(refusal);
+    };
+    request.on("data", onData);
+    request.once("end", () => end(refusal));
+    // Both are heard also after the end, where they no longer change anything.
+    request.once("error", () => end(new BodyCutOffError()));
+    request.once("close", () => end(refusal ?? new BodyCutOffError()));
+    request.once("aborted", () => end(new BodyCutOffError()));
+  });
+}
+
+export type Headers = Readonly<Record<string, string | number | readonly string[]>>;
+
+/** Writes head and body at once. Does nothing when the client has gone. */
+export function send(exchange: Exchange, status: number, headers: Headers, body: string | Buffer = ""): void {
+  const { reply } = exchange;
+  if (reply.headersSent || reply.destroyed || reply.writableEnded) return;
+  const bytes = typeof body === "string" ? Buffer.byteLength(body) : body.length;
+  // RFC 9110 §8.6: a 204 or 304 has no Content-Length.
+  const all: Record<string, string | number | readonly string[]> =
+    status === 204 || status === 304 ? { ...headers } : { ...headers, "content-length": bytes };
+  (reply as ServerResponse).writeHead(status, all as Record<string, string | number | string[]>);
+  if (exchange.method === "HEAD" || bytes === 0) reply.end();
+  else (reply as ServerResponse).end(body);
+}
+
+/** Sends and lets go of the connection: for requests of which more may come than we want to read. */
+export function sendAndPart(exchange: Exchange, status: number, headers: Headers, body: string): void {
+  const overHttp1 = exchange.request.httpVersionMajor === 1;
+  send(exchange, status, overHttp1 ? { ...headers, connection: "close" } : headers, body);
+}

@@ -1,0 +1,189 @@
+/**
+ * One port for HTTP/1.1 and for HTTP/2 with prior knowledge (RFC 9113 §3.3). The first bytes of a
+ * connection tell which it is: HTTP/2 clients begin with a preface that no HTTP/1.1 request can be.
+ *
+ *   socket ─"PRI * HTTP/2.0"→ http2          ┐
+ *          └────────────────→ http, upgrade  ┴→ handler
+ */
+import { createServer as createHttpServer, type IncomingMessage, type Server } from "node:http";
+import { createServer as createHttp2Server, type Http2Server, type ServerHttp2Session } from "node:http2";
+import type { AddressInfo, Socket } from "node:net";
+import type { Duplex } from "node:stream";
+import { listenOn } from "../../runtime/listen.ts";
+import type { IncomingRequest, OutgoingReply } from "./exchange.ts";
+
+/** The first bytes of RFC 9113 §3.4's preface; enough to tell, as no HTTP method is named PRI. */
+const PREFACE = Buffer.from("PRI * HTTP/2.0\r\n");
+const SNIFF_DEADLINE_MS = 10_000;
+const HEADERS_DEADLINE_MS = 20_000;
+const REQUEST_DEADLINE_MS = 60_000;
+/** Longer than the 60 s after which common proxies and SDKs drop an idle connection themselves. */
+const KEEP_ALIVE_MS = 75_000;
+/** A connection on which nothing moves for so long, such as one that does not read its answer, is let go. */
+const STALLED_MS = 120_000;
+const MAX_HEADER_BYTES = 16_384;
+const MAX_CONNECTIONS = 2_048;
+const MAX_STREAMS_PER_SESSION = 128;
+/** Lets a client send a PutRecords of 500 records without waiting for window updates. */
+const WINDOW_BYTES = 1_048_576;
+const DRAIN_MS = 2_000;
+
+export type RequestHandler = (request: IncomingRequest, reply: OutgoingReply) => void;
+export type UpgradeHandler = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
+
+export class FrontDoor {
+  readonly #host: string;
+  readonly #port: number;
+  readonly #http: Server;
+  readonly #http2: Http2Server;
+  readonly #sockets = new Set<Socket>();
+  /** Connections that have not yet told what they are. */
+  readonly #undecided = new Set<Socket>();
+  readonly #sessions = new Set<ServerHttp2Session>();
+  #closing: Promise<void> | undefined;
+
+  constructor(host: string, port: number, onRequest: RequestHandler, onUpgrade: UpgradeHandler) {
+    this.#host = host;
+    this.#port = port;
+    this.#http = createHttpServer(
+      {
+        maxHeaderSize: MAX_HEADER_BYTES,
+        headersTimeout: HEADERS_DEADLINE_MS,
+        requestTimeout: REQUEST_DEADLINE_MS,
+        keepAliveTimeout: KEEP_ALIVE_MS,
+        connectionsCheckingInterval: 5_000,
+        noDelay: true,
+      },
+      onRequest,
+    );
+    this.#http.maxConnections = MAX_CONNECTIONS;
+    this.#http.timeout = STALLED_MS;
+    this.#http.on("upgrade", onUpgrade);
+    this.#http.on("clientError", answerBadRequest);
+    this.#http2 = createHttp2Server(
+      {
+        settings: {
+          maxConcurrentStreams: MAX_STREAMS_PER_SESSION,
+          initialWindowSize: WINDOW_BYTES,
+          maxHeaderListSize: MAX_HEADER_BYTES,
+          enablePush: false,
+        },
+        maxSessionInvalidFrames: 16,
+        maxSessionRejectedStreams: 64,
+      },
+      onRequest,
+    );
+    this.#http2.on("session", (session) => this.#adoptSession(session));
+    // A session that breaks the protocol has been closed by the time that we hear of it.
+    this.#http2.on("sessionError", () => {});
+    this.#sniffBeforeHttp();
+  }
+
+  /** @throws PortBusyError, PortUnusableError */
+  async start(): Promise<void> {
+    await listenOn(this.#http, this.#host, this.#port);
+  }
+
+  get address(): { host: string; port: number } {
+    const bound = this.#http.address() as AddressInfo | null;
+    return { host: this.#host, port: bound?.port ?? this.#port };
+  }
+
+  get connections(): number {
+    return this.#sockets.size;
+  }
+
+  /** Answers what has begun, for at most two seconds. Safe to call twice. */
+  close(): Promise<void> {
+    this.#closing ??= this.#drain();
+    return this.#closing;
+  }
+
+  async #drain(): Promise<void> {
+    if (!this.#http.listening) return;
+    const closed = new Promise<void>((resolve) => this.#http.close(() => resolve()));
+    for (const socket of this.#undecided) socket.destroy();
+    this.#http.closeIdleConnections();
+    for (const session of this.#sessions) session.close();
+    const force = setTimeout(() => {
+      for (const socket of this.#sockets) socket.destroy();
+    }, DRAIN_MS);
+    await closed;
+    clearTimeout(force);
+  }
+
+  /** The HTTP server keeps its listening and its timeouts; only what it does first with a socket is replaced. */
+  #sniffBeforeHttp(): void {
+    const toHttp = this.#http.listeners("connection") as ((socket: Socket) => void)[];
+    this.#http.removeAllListeners("connection");
+    this.#http.on("connection", (socket: Socket) => {
+      this.#sockets.add(socket);
+      socket.once("close", () => this.#sockets.delete(socket));
+      this.#sniff(socket, (isHttp2) => {
+        if (isHttp2) {
+          // Unlike an HTTP/1.1 client, one that closes its side of an HTTP/2 connection wants no more.
+          socket.allowHalfOpen = false;
+          this.#http2.emit("connection", socket);
+        } else for (const take of toHttp) take.call(this.#http, socket);
+      });
+    });
+  }
+
+  #sniff(socket: Socket, decide: (isHttp2: boolean) => void): void {
+    this.#undecided.add(socket);
+    const deadline = setTimeout(() => socket.destroy(), SNIFF_DEADLINE_MS);
+    const ignore = (): void => {};
+    // Half of a preface and then the end: nobody waits for an answer.
+    const leave = (): void => void socket.destroy();
+    let seen: Buffer = Buffer.alloc(0);
+    const onData = (chunk: Buffer): void => {
+      seen = seen.length === 0 ? chunk : Buffer.concat([seen, chunk]);
+      const length = Math.min(seen.length, PREFACE.length);
+      const alike = seen.subarray(0, length).equals(PREFACE.subarray(0, length));
+      if (alike && length < PREFACE.length) return;
+      clearTimeout(deadline);
+      this.#undecided.delete(socket);
+      socket.removeListener("data", onData);
+      socket.removeListener("error", ignore);
+      socket.removeListener("end", leave);
+      socket.pause();
+      socket.unshift(seen);
+      decide(alike);
+      if (!alike) socket.resume();
+    };
+    socket.on("data", onData);
+    socket.on("error", ignore);
+    socket.on("end", leave);
+    socket.once("close", () => {
+      clearTimeout(deadline);
+      this.#undecided.delete(socket);
+    });
+  }
+
+  #adoptSession(session: ServerHttp2Session): void {
+    this.#sessions.add(session);
+    session.once("close", () => this.#sessions.delete(session));
+    session.on("error", () => {});
+    session.setTimeout(KEEP_ALIVE_MS, () => session.close());
+    session.on("stream", (stream) => {
+      stream.on("error", () => {});
+      stream.setTimeout(REQUEST_DEADLINE_MS, () => stream.close());
+    });
+    if (this.#closing !== undefined) session.close();
+  }
+}
+
+/** What is no HTTP gets one line and no more: RFC 9112 §3. */
+function answerBadRequest(error: NodeJS.ErrnoException, socket: Duplex): void {
+  if (error.code === "ECONNRESET" || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const status =
+    error.code === "HPE_HEADER_OVERFLOW"
+      ? "431 Request Header Fields Too Large"
+      : error.code === "ERR_HTTP_REQUEST_TIMEOUT"
+        ? "408 Request Timeout"
+        : "400 Bad Request";
+  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+}

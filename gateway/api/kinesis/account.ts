@@ -1,0 +1,115 @@
+/** Names as AWS writes them: ARNs, and the stream and shard that a request means. */
+import {
+  type ShardDescription,
+  type StreamDescription,
+  StreamNotFoundError,
+  type Streams,
+} from "../../streams/streams.ts";
+import { AwsError, invalidArgument, notFound } from "../aws-error.ts";
+import type { TextField } from "./shape.ts";
+
+export const streamNameField = {
+  type: "string",
+  pattern: "[a-zA-Z0-9_.-]+",
+  minLength: 1,
+  maxLength: 128,
+} as const satisfies TextField;
+
+export const streamArnField = {
+  type: "string",
+  pattern: "arn:aws.*:kinesis:.*:\\d{12}:stream/\\S+",
+  minLength: 1,
+  maxLength: 2_048,
+} as const satisfies TextField;
+
+export const shardIdField = streamNameField;
+
+const MAX_SHARD_INDEX = 2_147_483_647;
+
+export class Account {
+  readonly #streams: Streams;
+  readonly region: string;
+  readonly accountId: string;
+
+  constructor(streams: Streams, region: string, accountId: string) {
+    this.#streams = streams;
+    this.region = region;
+    this.accountId = accountId;
+  }
+
+  arnOf(streamName: string): string {
+    return `arn:aws:kinesis:${this.region}:${this.accountId}:stream/${streamName}`;
+  }
+
+  /**
+   * The stream that a request means by name, by ARN, or by both alike.
+   * @throws AwsError
+   */
+  streamNameOf(input: { readonly StreamName?: string; readonly StreamARN?: string }): string {
+    const { StreamName: name, StreamARN: arn } = input;
+    if (arn === undefined) {
+      if (name !== undefined) return name;
+      throw new AwsError(
+        "ValidationException",
+        "1 validation error detected: Value null at 'streamName' failed to satisfy constraint: Member must not be null",
+      );
+    }
+    const parts = /^arn:(aws[^:]*):kinesis:([^:]*):(\d{12}):stream\/([a-zA-Z0-9_.-]{1,128})$/.exec(arn);
+    if (parts === null || parts[1] !== "aws" || parts[2] !== this.region || parts[3] !== this.accountId) {
+      throw notFound(
+        `Stream ${arn.slice(0, 300)} is not of this account and region (${this.arnOf("NAME")}).`,
+      );
+    }
+    if (name !== undefined && name !== parts[4]) {
+      throw invalidArgument(`StreamARN ${arn} and StreamName ${name} do not name the same stream.`);
+    }
+    return parts[4]!;
+  }
+
+  /** @throws AwsError ResourceNotFoundException */
+  describe(streamName: string): StreamDescription {
+    try {
+      return this.#streams.describe(streamName);
+    } catch (error) {
+      throw error instanceof StreamNotFoundError ? this.streamNotFound(streamName) : error;
+    }
+  }
+
+  streamNotFound(streamName: string): AwsError {
+    return notFound(`Stream ${streamName} under account ${this.accountId} not found.`);
+  }
+
+  shardNotFound(streamName: string, shardId: string): AwsError {
+    return notFound(
+      `Shard ${shardId} in stream ${streamName} under account ${this.accountId} does not exist`,
+    );
+  }
+
+  /**
+   * Kinesis reads only the number behind the first `-`, or a bare number.
+   * @throws AwsError ResourceNotFoundException
+   */
+  findShard(streamName: string, shardName: string): ShardDescription {
+    const digits = shardName.split("-")[1] ?? shardName;
+    const index = /^\d{1,20}$/.test(digits) ? Number(digits) : Number.NaN;
+    if (!(index <= MAX_SHARD_INDEX)) {
+      throw notFound(
+        `Could not find shard ${shardName} in stream ${streamName} under account ${this.accountId}.`,
+      );
+    }
+    const shardId = shardIdOf(index);
+    let description: StreamDescription;
+    try {
+      description = this.#streams.describe(streamName);
+    } catch (error) {
+      throw error instanceof StreamNotFoundError ? this.shardNotFound(streamName, shardId) : error;
+    }
+    const shard = description.shardList.find((candidate) => candidate.index === index);
+    if (shard === undefined) throw this.shardNotFound(streamName, shardId);
+    return shard;
+  }
+}
+
+export function shardIdOf(index: number): string {
+  return `shardId-${String(index).padStart(12, "0")}`;
+}

@@ -1,0 +1,254 @@
+/**
+ * What a request of AWS JSON 1.1 must look like, as tables; and the check of a parsed body against
+ * such a table. It happens in AWS's order and words: first every type (SerializationException), then
+ * every constraint, of which up to ten are told at once (ValidationException).
+ */
+import { AwsError } from "../aws-error.ts";
+
+const MAX_PROBLEMS = 10;
+/** How much of a hostile value is repeated in a message. */
+const MAX_SHOWN_CHARACTERS = 300;
+
+interface Common {
+  readonly required?: true;
+}
+export interface TextField extends Common {
+  readonly type: "string";
+  readonly pattern?: string;
+  readonly minLength?: number;
+  readonly maxLength?: number;
+  readonly oneOf?: readonly string[];
+}
+export interface NumberField extends Common {
+  readonly type: "integer";
+  readonly min?: number;
+  readonly max?: number;
+}
+export interface BooleanField extends Common {
+  readonly type: "boolean";
+}
+/** Seconds since 1970, with a fraction. */
+export interface TimestampField extends Common {
+  readonly type: "timestamp";
+}
+/** Base64 of bytes. */
+export interface BlobField extends Common {
+  readonly type: "blob";
+  readonly maxLength?: number;
+}
+export interface ListField extends Common {
+  readonly type: "list";
+  readonly of: Field;
+  readonly minLength?: number;
+  readonly maxLength?: number;
+}
+export interface StructureField extends Common {
+  readonly type: "structure";
+  readonly members: Shape;
+}
+export type Field =
+  | TextField
+  | NumberField
+  | BooleanField
+  | TimestampField
+  | BlobField
+  | ListField
+  | StructureField;
+export type Shape = Readonly<Record<string, Field>>;
+
+type Value<F> = F extends { type: "string" }
+  ? string
+  : F extends { type: "integer" } | { type: "timestamp" }
+    ? number
+    : F extends { type: "boolean" }
+      ? boolean
+      : F extends { type: "blob" }
+        ? Buffer
+        : F extends { type: "list"; of: infer Of }
+          ? Value<Of>[]
+          : F extends { type: "structure"; members: infer Members extends Shape }
+            ? Input<Members>
+            : never;
+
+/** What a body of this shape is once it has been checked. Unknown members are left out, as AWS does. */
+export type Input<S extends Shape> = {
+  readonly [K in keyof S as S[K] extends { required: true } ? K : never]: Value<S[K]>;
+} & {
+  readonly [K in keyof S as S[K] extends { required: true } ? never : K]?: Value<S[K]>;
+};
+
+/** @throws AwsError SerializationException or ValidationException */
+export function checkShape<const S extends Shape>(body: unknown, shape: S): Input<S> {
+  const input = toStructure(body, shape);
+  const problems: string[] = [];
+  validateMembers(input, shape, "", problems);
+  if (problems.length > 0) {
+    const count = `${problems.length} validation error${problems.length > 1 ? "s" : ""}`;
+    throw new AwsError("ValidationException", `${count} detected: ${problems.join("; ")}`);
+  }
+  return input as Input<S>;
+}
+
+function serialization(message: string): AwsError {
+  return new AwsError("SerializationException", message);
+}
+
+const wrongStructure = "Start of structure or map found where not expected.";
+const wrongList = "Start of list found where not expected";
+
+function toStructure(value: unknown, shape: Shape): Record<string, unknown> {
+  if (Array.isArray(value)) throw serialization(wrongList);
+  if (typeof value !== "object" || value === null) throw serialization("Expected null");
+  const out: Record<string, unknown> = {};
+  for (const name of Object.keys(shape)) {
+    // Own members only: a body may hold `__proto__` or lack what Object.prototype has.
+    const member = Object.hasOwn(value, name) ? (value as Record<string, unknown>)[name] : undefined;
+    if (member !== undefined && member !== null) out[name] = toType(member, shape[name]!);
+  }
+  return out;
+}
+
+function toType(value: unknown, field: Field): unknown {
+  if (field.type === "list") {
+    if (Array.isArray(value)) {
+      // A null member stays, and is found by the constraints.
+      return value.map((item: unknown) =>
+        item === null || item === undefined ? undefined : toType(item, field.of),
+      );
+    }
+    throw serialization(typeof value === "object" ? wrongStructure : "Expected list or null");
+  }
+  if (field.type === "structure") return toStructure(value, field.members);
+  if (Array.isArray(value)) throw serialization(wrongList);
+  if (typeof value === "object") throw serialization(wrongStructure);
+  return toScalar(value, field);
+}
+
+const javaName = { string: "String", number: "java.math.BigDecimal", boolean: "java.lang.Boolean" } as const;
+const awsName = {
+  string: "an String",
+  integer: "an Integer",
+  boolean: "an Boolean",
+  timestamp: "a Timestamp",
+  blob: "a Blob",
+} as const;
+
+function toScalar(value: unknown, field: Exclude<Field, ListField | StructureField>): unknown {
+  const given = typeof value as "string" | "number" | "boolean";
+  if (field.type === "blob" && given === "string") return toBlob(value as string);
+  if (field.type === "string" && given === "string") return value;
+  if (field.type === "boolean" && given === "boolean") return value;
+  if (field.type === "integer" && given === "number") return Math.floor(value as number);
+  if (field.type === "timestamp" && given === "number") return value;
+  const from = given === "string" ? "java.lang.String" : javaName[given];
+  throw serialization(`class ${from} can not be converted to ${awsName[field.type]}`);
+}
+
+const BASE64 = /^[A-Za-z0-9+/]*={0,2}$/;
+
+/** RFC 4648 §4, strictly: padded, and nothing in the bits that the padding leaves over. */
+export function toBlob(text: string): Buffer {
+  const refuse = (why: string): never => {
+    throw serialization(`'${shown(text)}' can not be converted to a Blob: ${why}`);
+  };
+  if (text.length % 4 !== 0) {
+    refuse(`Base64 encoded length is expected a multiple of 4 bytes but found: ${text.length}`);
+  }
+  if (!BASE64.test(text)) {
+    const wrong = /[^A-Za-z0-9+/=]|=[^=]/.exec(text)?.[0] ?? "=";
+    refuse(`Invalid Base64 character: '${wrong[0]}'`);
+  }
+  const bytes = Buffer.from(text, "base64");
+  if (text.endsWith("=") && bytes.subarray(-(bytes.length % 3)).toString("base64") !== text.slice(-4)) {
+    refuse("Invalid last non-pad Base64 character dectected");
+  }
+  return bytes;
+}
+
+function validateMembers(
+  value: Readonly<Record<string, unknown>>,
+  shape: Shape,
+  parent: string,
+  problems: string[],
+): void {
+  for (const name of Object.keys(shape)) {
+    validate(value[name], shape[name]!, `${parent}${name[0]!.toLowerCase()}${name.slice(1)}`, problems);
+  }
+}
+
+function validate(value: unknown, field: Field, path: string, problems: string[]): void {
+  if (problems.length >= MAX_PROBLEMS) return;
+  const fail = (constraint: string): void => {
+    if (problems.length < MAX_PROBLEMS)
+      problems.push(`Value ${described(value)} at '${path}' failed to satisfy constraint: ${constraint}`);
+  };
+  if (value === undefined) {
+    if (field.required) fail("Member must not be null");
+    return;
+  }
+  if (field.type === "string") validateText(value as string, field, fail);
+  if (field.type === "integer") {
+    const { min, max } = field;
+    if (min !== undefined && !((value as number) >= min))
+      fail(`Member must have value greater than or equal to ${min}`);
+    if (max !== undefined && !((value as number) <= max))
+      fail(`Member must have value less than or equal to ${max}`);
+  }
+  if (field.type === "blob" || field.type === "list") {
+    validateLength((value as Buffer | unknown[]).length, field, fail);
+  }
+  if (field.type === "list") {
+    const items = value as unknown[];
+    // A list beyond its limit is told as such; its members are not looked at one by one.
+    if (field.maxLength !== undefined && items.length > field.maxLength) return;
+    for (let i = 0; i < items.length; i++) {
+      validate(items[i], { ...field.of, required: true }, `${path}.${i + 1}.member`, problems);
+    }
+  }
+  if (field.type === "structure") {
+    validateMembers(value as Record<string, unknown>, field.members, `${path}.`, problems);
+  }
+}
+
+function validateText(value: string, field: TextField, fail: (constraint: string) => void): void {
+  if (field.pattern !== undefined && !patternOf(field.pattern).test(value))
+    fail(`Member must satisfy regular expression pattern: ${field.pattern}`);
+  validateLength(value.length, field, fail);
+  if (field.oneOf !== undefined && !field.oneOf.includes(value))
+    fail(`Member must satisfy enum value set: [${field.oneOf.join(", ")}]`);
+}
+
+function validateLength(
+  length: number,
+  field: { readonly minLength?: number; readonly maxLength?: number },
+  fail: (constraint: string) => void,
+): void {
+  if (field.minLength !== undefined && length < field.minLength)
+    fail(`Member must have length greater than or equal to ${field.minLength}`);
+  if (field.maxLength !== undefined && length > field.maxLength)
+    fail(`Member must have length less than or equal to ${field.maxLength}`);
+}
+
+/** Compiled once each; they all come from our own tables. */
+const patterns = new Map<string, RegExp>();
+
+function patternOf(pattern: string): RegExp {
+  let compiled = patterns.get(pattern);
+  if (compiled === undefined) {
+    compiled = new RegExp(`^(?:${pattern})$`);
+    patterns.set(pattern, compiled);
+  }
+  return compiled;
+}
+
+function described(value: unknown): string {
+  if (value === undefined) return "null";
+  if (Buffer.isBuffer(value))
+    return `'java.nio.HeapByteBuffer[pos=0 lim=${value.length} cap=${value.length}]'`;
+  if (Array.isArray(value)) return value.length === 0 ? "'[]'" : `'[${value.length} members]'`;
+  return `'${shown(String(value))}'`;
+}
+
+function shown(text: string): string {
+  return text.length <= MAX_SHOWN_CHARACTERS ? text : `${text.slice(0, MAX_SHOWN_CHARACTERS)}…`;
+}

@@ -1,0 +1,159 @@
+/** Shard iterators: what they hold, and GetShardIterator, which gives the first. */
+import {
+  BadSequenceNumberError,
+  formatSequenceNumber,
+  type Offset,
+  parseSequenceNumber,
+  type ShardDescription,
+  ShardNotFoundError,
+  StreamNotFoundError,
+} from "../../streams/streams.ts";
+import { AwsError, invalidArgument } from "../aws-error.ts";
+import { shardIdField, shardIdOf, streamArnField, streamNameField } from "./account.ts";
+import { type KinesisContext, nowMs, type Operation } from "./operation.ts";
+import { TOKEN_LIFE_MS } from "./sealed-token.ts";
+import { checkShape, type Input, type Shape } from "./shape.ts";
+
+/** A position in a shard, and the stream that it was given for. */
+export interface IteratorPlace {
+  readonly stream: string;
+  /** Tells a stream from a later one of the same name. */
+  readonly streamId: string;
+  readonly shardIndex: number;
+  readonly offset: Offset;
+}
+
+export function sealIterator(context: KinesisContext, place: IteratorPlace): string {
+  const content = [place.stream, place.streamId, place.shardIndex, place.offset];
+  return context.iterators.seal(content, nowMs(context.clock));
+}
+
+/** @throws AwsError InvalidArgumentException, ExpiredIteratorException */
+export function openIterator(context: KinesisContext, iterator: string): IteratorPlace {
+  const token = context.iterators.open(iterator);
+  if (token === undefined) throw invalidArgument("Invalid ShardIterator.");
+  const now = nowMs(context.clock);
+  if (now - token.issuedMs > TOKEN_LIFE_MS) {
+    throw new AwsError(
+      "ExpiredIteratorException",
+      `Iterator expired. The iterator was created at time ${amzUtc(token.issuedMs)} while right now it is ${amzUtc(now)} which is further in the future than the tolerated delay of ${TOKEN_LIFE_MS} milliseconds.`,
+    );
+  }
+  // What opened was sealed by us, so its form needs no check.
+  const [stream, streamId, shardIndex, offset] = token.content as [string, string, number, number];
+  return { stream, streamId, shardIndex, offset };
+}
+
+const shape = {
+  ShardId: { ...shardIdField, required: true },
+  ShardIteratorType: {
+    type: "string",
+    required: true,
+    oneOf: ["AFTER_SEQUENCE_NUMBER", "LATEST", "AT_TIMESTAMP", "AT_SEQUENCE_NUMBER", "TRIM_HORIZON"],
+  },
+  StartingSequenceNumber: { type: "string", pattern: "0|([1-9]\\d{0,128})" },
+  StreamARN: streamArnField,
+  StreamName: streamNameField,
+  Timestamp: { type: "timestamp" },
+} as const satisfies Shape;
+
+export const getShardIterator: Operation = async (context, body) => {
+  const input = checkShape(body, shape);
+  const stream = context.account.streamNameOf(input);
+  const shard = context.account.findShard(stream, input.ShardId);
+  const { streamId } = context.account.describe(stream);
+  let offset: Offset;
+  try {
+    offset = await startOf(context, stream, shard, input);
+  } catch (error) {
+    // It may have been deleted since it was found.
+    if (error instanceof StreamNotFoundError || error instanceof ShardNotFoundError) {
+      throw context.account.shardNotFound(stream, shard.shardId);
+    }
+    throw error;
+  }
+  return { ShardIterator: sealIterator(context, { stream, streamId, shardIndex: shard.index, offset }) };
+};
+
+function startOf(
+  context: KinesisContext,
+  stream: string,
+  shard: ShardDescription,
+  input: Input<typeof shape>,
+): Promise<Offset> {
+  const { ShardIteratorType: type, StartingSequenceNumber: number, Timestamp: seconds } = input;
+  const bySequence = type === "AT_SEQUENCE_NUMBER" || type === "AFTER_SEQUENCE_NUMBER";
+  if (bySequence !== (number !== undefined)) {
+    throw invalidArgument(
+      `Must either specify (1) AT_SEQUENCE_NUMBER or AFTER_SEQUENCE_NUMBER and StartingSequenceNumber or (2) TRIM_HORIZON or LATEST and no StartingSequenceNumber. Request specified ${type} and ${number === undefined ? "no" : "also a"} StartingSequenceNumber.`,
+    );
+  }
+  if ((type === "AT_TIMESTAMP") !== (seconds !== undefined)) {
+    throw invalidArgument(
+      type === "AT_TIMESTAMP"
+        ? "Must specify timestamp parameter when iterator type is AT_TIMESTAMP"
+        : `Timestamp can be specified only with AT_TIMESTAMP, not with ${type}.`,
+    );
+  }
+  const shardId = shard.shardId;
+  if (number !== undefined) return offsetOf(context, stream, shard, number, type === "AFTER_SEQUENCE_NUMBER");
+  if (seconds !== undefined) {
+    const arrivalMs = Math.ceil(seconds * 1000);
+    if (arrivalMs > nowMs(context.clock)) {
+      throw invalidArgument(
+        `The timestampInMillis parameter cannot be greater than the currentTimestampInMillis. timestampInMillis: ${arrivalMs}, currentTimestampInMillis: ${nowMs(context.clock)}`,
+      );
+    }
+    return context.streams.position(stream, shardId, { at: "time", arrivalMs: Math.max(0, arrivalMs) });
+  }
+  return context.streams.position(stream, shardId, {
+    at: type === "TRIM_HORIZON" ? "trim-horizon" : "latest",
+  });
+}
+
+/** The number of a shard's own beginning: smaller than that of any record in it. */
+export function startingSequenceNumber(shard: ShardDescription): string {
+  return formatSequenceNumber({
+    shardCreatedMs: shard.createdMs,
+    shardIndex: shard.index,
+    offset: 0,
+    arrivalMs: 0,
+  });
+}
+
+async function offsetOf(
+  context: KinesisContext,
+  stream: string,
+  shard: ShardDescription,
+  number: string,
+  after: boolean,
+): Promise<Offset> {
+  const used = `StartingSequenceNumber ${number} used in GetShardIterator on shard ${shard.shardId} in stream ${stream} under account ${context.account.accountId} is invalid`;
+  let parts: ReturnType<typeof parseSequenceNumber>;
+  try {
+    parts = parseSequenceNumber(number);
+  } catch (error) {
+    throw error instanceof BadSequenceNumberError ? invalidArgument(`${used}.`) : error;
+  }
+  if (parts.shardIndex !== shard.index) {
+    throw invalidArgument(
+      `Invalid StartingSequenceNumber. It encodes ${shardIdOf(parts.shardIndex)}, while it was used in a call to a shard with ${shard.shardId}`,
+    );
+  }
+  const created = Math.floor(shard.createdMs / 1000) * 1000;
+  const isStart = parts.offset === 0 && parts.arrivalMs === 0;
+  if (parts.shardCreatedMs !== created || (!isStart && parts.offset >= shard.latest)) {
+    throw invalidArgument(`${used} because it did not come from this stream.`);
+  }
+  // The shard's beginning stands before its first record, so "after" it is that record.
+  const offset = after && !isStart ? parts.offset + 1 : parts.offset;
+  return context.streams.position(stream, shard.shardId, { at: "offset", offset });
+}
+
+/** Thu Jan 22 01:22:02 UTC 2015 */
+function amzUtc(ms: number): string {
+  const date = new Date(ms);
+  if (Number.isNaN(date.getTime())) return `${ms} ms`;
+  const [day, dayOfMonth, month, year, time] = date.toUTCString().replace(",", "").split(" ");
+  return `${day} ${month} ${dayOfMonth} ${time} UTC ${year}`;
+}

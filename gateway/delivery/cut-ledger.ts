@@ -1,0 +1,149 @@
+/**
+ * What a delivery knows after a crash: the cut it is in the middle of, and what it has delivered.
+ *
+ *   cut.json       the manifest of the one cut that is under way; absent when none is
+ *   delivery.json  the ledger: this delivery's id, its last finished cut, totals, the newest objects
+ *
+ * Both are replaced as a whole (runtime/durable.ts).
+ */
+import { randomBytes } from "node:crypto";
+import { mkdir, readFile, rm } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { z } from "zod";
+import { syncFolder, writeDurably } from "../../runtime/durable.ts";
+import { HeadwaterError } from "../../runtime/errors.ts";
+
+const FORMAT_VERSION = 1;
+/** As many finished objects are remembered for the console. */
+export const MAX_RECENT_OBJECTS = 200;
+
+const count = z.number().int().min(0);
+
+const manifestSchema = z.strictObject({
+  formatVersion: z.literal(FORMAT_VERSION),
+  cut: count,
+  streamId: z.string(),
+  /** In the order in which the shards stand in the object. `to` is not included. */
+  ranges: z.array(z.strictObject({ shardId: z.string(), from: count, to: count })),
+  object: z.string(),
+  errorObject: z.string(),
+  firstArrivalMs: count,
+  createdMs: count,
+  /** What the object was going to hold; its bytes are made again from the ranges. */
+  records: count,
+  failedRecords: count,
+  bytes: count,
+});
+
+const ledgerSchema = z.strictObject({
+  formatVersion: z.literal(FORMAT_VERSION),
+  /** Random; part of every object's name, so that a lost data folder never overwrites old objects. */
+  id: z.string().regex(/^[0-9a-f]{8}$/),
+  lastCut: count,
+  objects: count,
+  records: count,
+  failedRecords: count,
+  trimmedRecords: count,
+  recent: z.array(z.strictObject({ name: z.string(), records: count, bytes: count, deliveredMs: count })),
+});
+
+/** Everything that an object's name and bytes follow from. Durable before the object. */
+export type CutManifest = z.infer<typeof manifestSchema>;
+export type Ledger = z.infer<typeof ledgerSchema>;
+
+/** Nothing is delivered until an operator has decided; guessing could lose or double records. */
+export class DeliveryStateError extends HeadwaterError {
+  constructor(file: string, cause: unknown) {
+    super("DELIVERY_STATE_DAMAGED", {
+      message: `${file} cannot be used`,
+      hint: "restore it from a backup, or move it away: objects then get a new id, and the cut under way may be delivered twice",
+      cause,
+    });
+  }
+}
+
+export class CutLedger {
+  ledger: Ledger;
+  /** The cut under way. */
+  pending: CutManifest | undefined;
+  readonly #ledgerFile: string;
+  readonly #cutFile: string;
+
+  private constructor(dir: string, ledger: Ledger, pending: CutManifest | undefined) {
+    this.#ledgerFile = join(dir, "delivery.json");
+    this.#cutFile = join(dir, "cut.json");
+    this.ledger = ledger;
+    this.pending = pending;
+  }
+
+  /** @throws DeliveryStateError */
+  static async open(dir: string): Promise<CutLedger> {
+    await mkdir(dir, { recursive: true });
+    await syncFolder(dirname(dir));
+    let ledger = await readState(join(dir, "delivery.json"), ledgerSchema);
+    let pending = await readState(join(dir, "cut.json"), manifestSchema);
+    if (ledger === undefined) {
+      ledger = { ...emptyLedger(), id: randomBytes(4).toString("hex") };
+      await writeDurably(join(dir, "delivery.json"), JSON.stringify(ledger));
+    }
+    // The crash came between "finished" and the manifest's removal: the next cut replaces the file.
+    if (pending !== undefined && pending.cut <= ledger.lastCut) pending = undefined;
+    return new CutLedger(dir, ledger, pending);
+  }
+
+  /** From here on the object will exist. */
+  async begin(manifest: CutManifest): Promise<void> {
+    await writeDurably(this.#cutFile, JSON.stringify(manifest));
+    this.pending = manifest;
+  }
+
+  /** @param changes what the finished cut adds; the object is there and the consumer is past it */
+  async finish(cut: number, changes: Partial<Ledger>): Promise<void> {
+    await this.update({ ...changes, lastCut: cut });
+    this.pending = undefined;
+    await rm(this.#cutFile, { force: true });
+  }
+
+  async update(changes: Partial<Ledger>): Promise<void> {
+    const next = { ...this.ledger, ...changes };
+    await writeDurably(this.#ledgerFile, JSON.stringify(next));
+    this.ledger = next;
+  }
+}
+
+function emptyLedger(): Omit<Ledger, "id"> {
+  return {
+    formatVersion: FORMAT_VERSION,
+    lastCut: 0,
+    objects: 0,
+    records: 0,
+    failedRecords: 0,
+    trimmedRecords: 0,
+    recent: [],
+  };
+}
+
+async function readState<T extends z.ZodType>(file: string, schema: T): Promise<z.infer<T> | undefined> {
+  let text: string;
+  try {
+    text = await readFile(file, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw new DeliveryStateError(file, error);
+  }
+  try {
+    return schema.parse(JSON.parse(text));
+  } catch (error) {
+    throw new DeliveryStateError(file, error);
+  }
+}
+
+/** `2026/11/21/09/<delivery>-<id>-<cut>`: the folder from the first record's arrival, in UTC. */
+export function objectName(delivery: string, id: string, cut: number, firstArrivalMs: number): string {
+  const hour = new Date(firstArrivalMs).toISOString().slice(0, 13).replaceAll("-", "/").replace("T", "/");
+  return `${hour}/${delivery}-${id}-${String(cut).padStart(12, "0")}.ndjson.gz`;
+}
+
+export function newManifest(facts: Omit<CutManifest, "formatVersion">): CutManifest {
+  return { formatVersion: FORMAT_VERSION, ...facts };
+}

@@ -1,0 +1,76 @@
+/**
+ * Objects as files below one folder. A name with slashes makes folders. What `put` resolved is on
+ * disk; a file that is seen under its name is whole.
+ */
+import { mkdir, open, rename, stat } from "node:fs/promises";
+import { dirname, join, resolve, sep } from "node:path";
+import { syncFolder } from "../../../runtime/durable.ts";
+import { invariant } from "../../../runtime/errors.ts";
+import { type Destination, DestinationError } from "./destination.ts";
+
+/** Hourly folders: more than a week of them is remembered before the memory starts afresh. */
+const MAX_SYNCED_FOLDERS = 256;
+
+export class FilesDestination implements Destination {
+  readonly description: string;
+  readonly #root: string;
+  /** Folders whose own names are known to be on disk. */
+  readonly #synced = new Set<string>();
+
+  /** @param root absolute; made when it is missing */
+  constructor(root: string) {
+    this.#root = resolve(root);
+    this.description = `files in ${this.#root}`;
+  }
+
+  /**
+   * A crash before the rename leaves a hidden `.….tmp` file, which the next try overwrites; a crash
+   * after it leaves the whole object, as its bytes were synced before.
+   */
+  async put(name: string, bytes: Uint8Array): Promise<void> {
+    const path = join(this.#root, name);
+    invariant(path.startsWith(this.#root + sep), `object name ${name} leaves the destination`);
+    try {
+      await this.#makeFolder(dirname(path));
+      if (!(await exists(path))) await writeWhole(path, bytes);
+      // Also when it was there: the crash may have come between the rename and this sync.
+      await syncFolder(dirname(path));
+    } catch (error) {
+      throw new DestinationError(path, error);
+    }
+  }
+
+  /** Also syncs each folder above, up to the one that holds the root: an entry of a new folder is lost otherwise. */
+  async #makeFolder(folder: string): Promise<void> {
+    if (this.#synced.has(folder) && (await exists(folder))) return;
+    await mkdir(folder, { recursive: true });
+    for (let at = folder; at.length >= this.#root.length; at = dirname(at)) {
+      await syncFolder(dirname(at));
+      if (at === dirname(at)) break;
+    }
+    if (this.#synced.size >= MAX_SYNCED_FOLDERS) this.#synced.clear();
+    this.#synced.add(folder);
+  }
+}
+
+async function writeWhole(path: string, bytes: Uint8Array): Promise<void> {
+  const temporary = join(dirname(path), `.${path.slice(dirname(path).length + 1)}.tmp`);
+  const file = await open(temporary, "w");
+  try {
+    await file.writeFile(bytes);
+    await file.datasync();
+  } finally {
+    await file.close();
+  }
+  await rename(temporary, path);
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
+    throw error;
+  }
+}

@@ -1,0 +1,112 @@
+/** What a delivery has seen but not delivered: positions, counts and an age. It holds no records. */
+import { pause } from "../../runtime/backoff.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import type { Consumer, Offset, ShardId, Streams } from "../streams/streams.ts";
+import { payloadBytes, type Range } from "./range-reader.ts";
+
+const READ_BYTES = 1_048_576;
+
+interface ShardProgress {
+  from: Offset;
+  next: Offset;
+}
+
+export class Waiting {
+  bytes = 0;
+  firstArrivalMs: number | undefined;
+  readonly #streams: Streams;
+  readonly #stream: string;
+  readonly #clock: Clock;
+  readonly #shards = new Map<ShardId, ShardProgress>();
+  #firstSeenMs = 0;
+
+  constructor(streams: Streams, consumer: Consumer, clock: Clock) {
+    this.#streams = streams;
+    this.#stream = consumer.stream;
+    this.#clock = clock;
+    const positions = consumer.positions();
+    for (const shardId of consumer.shards) {
+      const from = positions.get(shardId) ?? 0;
+      this.#shards.set(shardId, { from, next: from });
+    }
+  }
+
+  /**
+   * Reads on until `maxBytes` are waiting or every shard's tip is reached.
+   * @returns records that retention took first
+   */
+  async count(maxBytes: number): Promise<number> {
+    let trimmed = 0;
+    for (let progressed = true; progressed && this.bytes < maxBytes; ) {
+      progressed = false;
+      for (const [shardId, shard] of [...this.#shards]) {
+        if (this.bytes >= maxBytes) break;
+        // The one just read goes to the end, so that none starves while others have a backlog.
+        this.#shards.delete(shardId);
+        this.#shards.set(shardId, shard);
+        const budget = Math.min(READ_BYTES, maxBytes - this.bytes);
+        const result = await this.#streams.read(this.#stream, shardId, shard.next, budget);
+        trimmed += result.trimmed;
+        if (result.trimmed > 0 && shard.next === shard.from) shard.from += result.trimmed;
+        for (const part of result.parts) {
+          this.bytes += payloadBytes(part);
+          this.#seen(part.arrivalMs);
+        }
+        if (result.next > shard.next) progressed = true;
+        shard.next = result.next;
+      }
+    }
+    return trimmed;
+  }
+
+  /** By the later of two clocks, so that a wall clock set back cannot hold an object for hours. */
+  ageMs(): number {
+    if (this.firstArrivalMs === undefined) return 0;
+    const byArrival = this.#clock.nowUs() / 1_000 - this.firstArrivalMs;
+    return Math.max(byArrival, this.#clock.monotonicMs() - this.#firstSeenMs);
+  }
+
+  /** By shard; those without news are left out. */
+  ranges(): Range[] {
+    const ranges: Range[] = [];
+    for (const [shardId, shard] of this.#shards) {
+      if (shard.next > shard.from) ranges.push({ shardId, from: shard.from, to: shard.next });
+    }
+    return ranges.sort((a, b) => (a.shardId < b.shardId ? -1 : 1));
+  }
+
+  /** Everything before these is delivered, or was trimmed. */
+  starts(): Map<ShardId, Offset> {
+    return new Map([...this.#shards].map(([shardId, shard]) => [shardId, shard.from]));
+  }
+
+  /** What was waiting is delivered. */
+  clear(): void {
+    for (const shard of this.#shards.values()) shard.from = shard.next;
+    this.bytes = 0;
+    this.firstArrivalMs = undefined;
+  }
+
+  /** Resolves when any shard has news, after `maxMs`, or when `signal` aborts. */
+  async more(maxMs: number, signal: AbortSignal): Promise<void> {
+    const done = new AbortController();
+    const end = (): void => done.abort();
+    signal.addEventListener("abort", end, { once: true });
+    if (signal.aborted) end();
+    const news = [...this.#shards].map(([shardId, shard]) =>
+      this.#streams.appended(this.#stream, shardId, shard.next, done.signal),
+    );
+    try {
+      await Promise.race([pause(maxMs, done.signal), ...news]);
+    } finally {
+      end();
+      signal.removeEventListener("abort", end);
+      await Promise.allSettled(news);
+    }
+  }
+
+  #seen(arrivalMs: number): void {
+    if (this.firstArrivalMs === undefined) this.#firstSeenMs = this.#clock.monotonicMs();
+    this.firstArrivalMs = Math.min(this.firstArrivalMs ?? arrivalMs, arrivalMs);
+  }
+}

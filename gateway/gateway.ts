@@ -1,0 +1,176 @@
+/**
+ * Builds the gateway's rooms and joins them. The only place that constructs adapters.
+ *
+ *   ingest → streams → delivery | analytics        ingest → video        api, console
+ */
+import { mkdir } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { GatewayConfig } from "../config/gateway-config.ts";
+import { GAPS_STREAM } from "../protocol/topics.ts";
+import type { Clock } from "../runtime/clock.ts";
+import type { Log } from "../runtime/log.ts";
+import { Metrics } from "../runtime/metrics.ts";
+import { accessKeysOf } from "./access-keys.ts";
+import { openAnalytics } from "./analytics/open-analytics.ts";
+import { Api } from "./api/api.ts";
+import { openDelivery } from "./delivery/open-delivery.ts";
+import { DeviceDirectory } from "./ingest/device-directory.ts";
+import { MqttIngest } from "./ingest/mqtt-ingest.ts";
+import { Quarantine } from "./ingest/quarantine.ts";
+import { RtspIngest } from "./ingest/rtsp-ingest.ts";
+import { TopicRules } from "./ingest/topic-rules.ts";
+import { openLocalStreams } from "./streams/stores/local.ts";
+import type { Streams } from "./streams/streams.ts";
+import { Previews } from "./video/preview.ts";
+import { openVideo } from "./video/video-archive.ts";
+
+export interface GatewayParts {
+  /** Relative paths of the config are taken from here. */
+  readonly configDir: string;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+export interface Gateway {
+  readonly addresses: { readonly http: string; readonly mqtt: string; readonly rtsp: string };
+  /** A link that signs in once, to the console. */
+  signInUrl(): string;
+  close(): Promise<void>;
+}
+
+/** Resolves when every door is open. What was started is closed again when a later part fails. */
+export async function startGateway(config: GatewayConfig, parts: GatewayParts): Promise<Gateway> {
+  const { clock, log } = parts;
+  const dataDir = resolve(parts.configDir, config.dataDir);
+  const metrics = new Metrics();
+  /** Closed from the last to the first: doors, then stages, then what they stand on. */
+  const open: Array<{ close(): Promise<void> }> = [];
+  const keep = <T extends { close(): Promise<void> }>(part: T): T => {
+    open.push(part);
+    return part;
+  };
+  const closeAll = async (): Promise<void> => {
+    for (let part = open.pop(); part !== undefined; part = open.pop()) await part.close();
+  };
+  try {
+    await mkdir(dataDir, { recursive: true, mode: 0o700 });
+    const accessKeys = await accessKeysOf(config.accessKeys, dataDir, log);
+    const streams = keep(
+      await openLocalStreams({
+        dir: join(dataDir, "streams"),
+        clock,
+        log: log.child({ room: "streams" }),
+        metrics,
+      }),
+    );
+    await createStreams(streams, config);
+    const video = keep(
+      await openVideo({
+        dir: join(dataDir, "video"),
+        clock,
+        log: log.child({ room: "video" }),
+        metrics,
+        retentionHours: config.video.retentionHours,
+        maxBytes: config.video.maxBytes,
+      }),
+    );
+    await video.start();
+    const delivery = keep(
+      await openDelivery({
+        dir: join(dataDir, "delivery"),
+        streams,
+        deliveries: config.delivery.map((entry) => ({
+          ...entry,
+          destination: { ...entry.destination, path: resolve(parts.configDir, entry.destination.path) },
+        })),
+        clock,
+        log: log.child({ room: "delivery" }),
+        metrics,
+      }),
+    );
+    await delivery.start();
+    const analytics = keep(
+      await openAnalytics({
+        dir: join(dataDir, "analytics"),
+        streams,
+        statements: config.analytics,
+        clock,
+        log: log.child({ room: "analytics" }),
+        metrics,
+      }),
+    );
+    await analytics.start();
+
+    const ingestLog = log.child({ room: "ingest" });
+    const quarantine = keep(new Quarantine(join(dataDir, "quarantine"), ingestLog, metrics));
+    await quarantine.start();
+    const rtsp = keep(
+      new RtspIngest({ ...config.rtsp, video, devices: config.devices, clock, log: ingestLog, metrics }),
+    );
+    await rtsp.start();
+    const previews = keep(
+      new Previews({ urlOf: (camera) => rtsp.readerUrl(camera), log: log.child({ room: "video" }) }),
+    );
+    const directory = new DeviceDirectory(config.devices, clock);
+    const rules = new TopicRules(config.rules);
+    const mqtt = keep(
+      new MqttIngest({
+        ...config.mqtt,
+        streams,
+        directory,
+        quarantine,
+        rules,
+        clock,
+        log: ingestLog,
+        metrics,
+      }),
+    );
+    const api = keep(
+      new Api({
+        ...config.http,
+        clock,
+        log: log.child({ room: "api" }),
+        metrics,
+        accessKeys,
+        streams,
+        ingest: mqtt,
+        delivery,
+        analytics,
+        video,
+        previews,
+        consoleDir: fileURLToPath(new URL("./console/", import.meta.url)),
+      }),
+    );
+    await api.start();
+    await mqtt.start();
+
+    let closing: Promise<void> | undefined;
+    const http = `http://${config.http.host}:${api.address.port}`;
+    return {
+      addresses: {
+        http,
+        mqtt: `mqtt://${config.mqtt.host}:${mqtt.port}`,
+        rtsp: `rtsp://${config.rtsp.host}:${rtsp.port}`,
+      },
+      signInUrl: () => `${http}/open?token=${api.signInToken()}`,
+      close: () => {
+        closing ??= closeAll();
+        return closing;
+      },
+    };
+  } catch (error) {
+    await closeAll();
+    throw error;
+  }
+}
+
+/** What the config names and is not there yet, and the stream of gaps. Existing streams stay as they are. */
+async function createStreams(streams: Streams, config: GatewayConfig): Promise<void> {
+  const there = new Set(streams.listStreams());
+  const wanted = [...config.streams, { name: GAPS_STREAM, shards: 1, retentionHours: 168 }];
+  for (const spec of wanted) {
+    if (!there.has(spec.name)) await streams.createStream(spec);
+    there.add(spec.name);
+  }
+}

@@ -1,0 +1,53 @@
+#!/usr/bin/env node
+/** The gateway's program: reads argv and the environment, starts, says when it is ready, ends cleanly. */
+import { dirname, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { gatewayConfig } from "../config/gateway-config.ts";
+import { loadConfig } from "../config/loader.ts";
+import { systemClock } from "../runtime/clock.ts";
+import { describeError } from "../runtime/errors.ts";
+import { createLog } from "../runtime/log.ts";
+import { closeOnExit } from "../runtime/shutdown.ts";
+import { VERSION } from "../runtime/version.ts";
+import { startGateway } from "./gateway.ts";
+
+const USAGE = `headwater-gateway ${VERSION}: receives what agents send, keeps it, delivers, computes, shows
+
+  headwater-gateway --config FILE            run
+  headwater-gateway --config FILE --check    say whether the config is good, and end
+  headwater-gateway --version | --help
+`;
+
+const options = {
+  config: { type: "string" },
+  check: { type: "boolean" },
+  help: { type: "boolean" },
+  version: { type: "boolean" },
+} as const;
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({ options, strict: true });
+  if (values.help) return void process.stdout.write(USAGE);
+  if (values.version) return void process.stdout.write(`${VERSION}\n`);
+  if (values.config === undefined) throw new Error(`--config FILE is missing\n\n${USAGE}`);
+  const file = resolve(values.config);
+  const config = await loadConfig(file, gatewayConfig, process.env);
+  if (values.check) return void process.stdout.write(`${file}: good\n`);
+
+  const log = createLog("gateway", config.log);
+  try {
+    const gateway = await startGateway(config, { configDir: dirname(file), clock: systemClock, log });
+    closeOnExit(() => gateway.close(), log);
+    log.info({ version: VERSION, ...gateway.addresses }, "ready");
+    // Only a parent that forked us hears the link: it is a secret, so it is in no log.
+    process.send?.({ type: "ready", signInUrl: gateway.signInUrl(), addresses: gateway.addresses });
+  } catch (error) {
+    log.error({ error: describeError(error) }, "not started");
+    process.exit(1);
+  }
+}
+
+main().catch((error: unknown) => {
+  process.stderr.write(`headwater-gateway: ${describeError(error)}\n`);
+  process.exit(2);
+});

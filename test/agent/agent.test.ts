@@ -1,0 +1,161 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import test, { type TestContext } from "node:test";
+import { fileURLToPath } from "node:url";
+import { Aedes } from "aedes";
+import mqtt from "mqtt";
+import type { AgentStatus } from "../../agent/health.ts";
+import { decodeFrames, type Frame } from "../../protocol/frame.ts";
+import { parseTopic } from "../../protocol/topics.ts";
+import { VERSION } from "../../runtime/version.ts";
+import { temporaryFolder, texts } from "./buffer/buffer-fixture.ts";
+
+const main = fileURLToPath(new URL("../../agent/main.ts", import.meta.url));
+
+function run(t: TestContext, args: string[], environment: NodeJS.ProcessEnv = {}): ChildProcess {
+  const child = spawn(process.execPath, ["--import", "tsx", main, ...args], {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, ...environment },
+  });
+  t.after(() => child.kill("SIGKILL"));
+  return child;
+}
+
+async function output(child: ChildProcess): Promise<{ code: number | null; out: string; err: string }> {
+  let [out, err] = ["", ""];
+  child.stdout!.on("data", (bytes) => (out += bytes));
+  child.stderr!.on("data", (bytes) => (err += bytes));
+  const [code] = (await once(child, "close")) as [number | null];
+  return { code, out, err };
+}
+
+/** Its log lines until one has this message. */
+async function logged(child: ChildProcess, message: string): Promise<Record<string, unknown>> {
+  let text = "";
+  for await (const bytes of child.stderr!.iterator({ destroyOnReturn: false })) {
+    text += bytes;
+    for (const line of text.split("\n").slice(0, -1)) {
+      const entry = line.startsWith("{") ? (JSON.parse(line) as Record<string, unknown>) : {};
+      if (entry.msg === message) {
+        child.stderr!.resume();
+        return entry;
+      }
+    }
+  }
+  throw new Error(`ended without "${message}": ${text}`);
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as { port: number };
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+async function gateway(t: TestContext): Promise<{ port: number; frames: Frame[] }> {
+  const broker = await Aedes.createBroker();
+  const frames: Frame[] = [];
+  const seen = new Set<string>();
+  broker.authorizePublish = (_client, packet, done) => {
+    if (parseTopic(packet.topic)?.kind === "frames") {
+      for (const frame of decodeFrames(packet.payload as Buffer)) {
+        const name = `${frame.epoch}/${frame.sequence}`;
+        if (!seen.has(name)) frames.push(frame);
+        seen.add(name);
+      }
+    }
+    done(null);
+  };
+  const server = createServer((socket) => void broker.handle(socket)).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(async () => {
+    server.close();
+    await new Promise<void>((resolve) => broker.close(resolve));
+  });
+  return { port: (server.address() as { port: number }).port, frames };
+}
+
+test("a bad config ends with exit code 2 and says where it is wrong", async (t) => {
+  const folder = await temporaryFolder(t);
+  const file = join(folder, "agent.yaml");
+  await writeFile(file, "device: pi 1\nbufer: {}\nsources: [{name: a, type: serial}]\n");
+  const bad = await output(run(t, ["--config", file, "--check"]));
+  assert.equal(bad.code, 2);
+  for (const part of ["device", "bufer", "sources[0].path"]) assert.ok(bad.err.includes(part), bad.err);
+  await writeFile(file, "device: ${NAME}\n");
+  assert.equal((await output(run(t, ["--config", file, "--check"]))).code, 2);
+  assert.equal((await output(run(t, ["--config", file, "--check"], { NAME: "pi-1" }))).code, 0);
+});
+
+test("the command line explains itself", async (t) => {
+  assert.equal((await output(run(t, ["--version"]))).out, `${VERSION}\n`);
+  assert.ok((await output(run(t, ["--help"]))).out.includes("--config FILE"));
+  const wrong = await output(run(t, ["--confg", "x"]));
+  assert.equal(wrong.code, 2);
+  assert.ok(wrong.err.includes("--config FILE"));
+});
+
+test("what a sensor got acknowledged reaches the gateway once, over kills of the agent", async (t) => {
+  const folder = await temporaryFolder(t);
+  const { port, frames } = await gateway(t);
+  const [sensorPort, httpPort] = [await freePort(), await freePort()];
+  const config = {
+    device: "pi-1",
+    dataDir: "data",
+    gateway: { mqtt: `mqtt://127.0.0.1:${port}` },
+    http: { port: httpPort },
+    sources: [{ name: "local", type: "mqtt", port: sensorPort }],
+  };
+  const file = join(folder, "agent.yaml");
+  await writeFile(file, JSON.stringify(config));
+  const client = mqtt.connect(`mqtt://127.0.0.1:${sensorPort}`, { clientId: "s1", reconnectPeriod: 50 });
+  t.after(() => client.endAsync(true));
+  client.on("error", () => {});
+  const count = 120;
+  let agent = run(t, ["--config", file]);
+  await logged(agent, "agent runs");
+  for (let n = 0; n < count; n++) {
+    await client.publishAsync("farm/counter", String(n), { qos: 1 });
+    if (n % 40 !== 20) continue;
+    setTimeout(() => agent.kill("SIGKILL"), 5);
+    const killed = once(agent, "exit");
+    const next = client.publishAsync("farm/counter", String(n + 0.5), { qos: 1 });
+    await killed;
+    agent = run(t, ["--config", file]);
+    await logged(agent, "agent runs");
+    await next;
+  }
+  const expected: number[] = [];
+  for (let n = 0; n < count; n++) expected.push(n, ...(n % 40 === 20 ? [n + 0.5] : []));
+  const values = (): number[] =>
+    texts(frames, "sensors").map((text) => (JSON.parse(text) as { value: number }).value);
+  while (values().length < expected.length) await new Promise((resolve) => setTimeout(resolve, 10));
+  assert.deepEqual(values(), expected);
+  const status = (await (await fetch(`http://127.0.0.1:${httpPort}/status`)).json()) as AgentStatus;
+  assert.equal(status.device, "pi-1");
+  assert.equal(status.sources[0]!.state, "running");
+  assert.equal((await fetch(`http://127.0.0.1:${httpPort}/healthz`)).status, 200);
+  const metrics = await (await fetch(`http://127.0.0.1:${httpPort}/metrics`)).text();
+  assert.match(metrics, /^headwater_uplink_connected 1$/m);
+  agent.kill("SIGTERM");
+  const [code] = (await once(agent, "exit")) as [number | null];
+  assert.equal(code, 0);
+});
+
+test("a port that is taken is a clear error", async (t) => {
+  const folder = await temporaryFolder(t);
+  const blocker = createServer().listen(0, "127.0.0.1");
+  await once(blocker, "listening");
+  t.after(() => blocker.close());
+  const { port } = blocker.address() as { port: number };
+  const file = join(folder, "agent.yaml");
+  await writeFile(file, JSON.stringify({ device: "pi-1", dataDir: "data", http: { port } }));
+  const ended = await output(run(t, ["--config", file]));
+  assert.equal(ended.code, 1);
+  assert.match(ended.err, /HTTP_LISTEN: .*EADDRINUSE.*choose another http.port/);
+});

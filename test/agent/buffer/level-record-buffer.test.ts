@@ -1,0 +1,161 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { BufferFullError, RecordInvalidError } from "../../../agent/buffer/record-buffer.ts";
+import { GAPS_STREAM } from "../../../protocol/topics.ts";
+import { openBuffer, readAll, record, temporaryFolder, texts } from "./buffer-fixture.ts";
+
+test("records of one commit become one frame a stream, in order", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t), { commitDelayMs: 20 });
+  await Promise.all([
+    buffer.append([record("a1"), record("b1", "pi-1/b"), record("e1", "pi-1/a", "events")]),
+    buffer.append([record("a2")]),
+  ]);
+  const frames = await buffer.read(undefined, 1_000_000);
+  assert.deepEqual(
+    frames.map((frame) => [frame.stream, frame.sequence, frame.recordCount]),
+    [
+      ["sensors", 1n, 3],
+      ["events", 2n, 1],
+    ],
+  );
+  assert.deepEqual(texts(frames), ["a1", "a2", "b1", "e1"]);
+  assert.equal(buffer.usage().waitingRecords, 4);
+  await buffer.close();
+});
+
+test("an unacknowledged record comes back first after a restart, in its own epoch", async (t) => {
+  const dir = await temporaryFolder(t);
+  const first = await openBuffer(dir);
+  await first.append([record("one")]);
+  await first.append([record("two")]);
+  const [one] = await first.read(undefined, 1);
+  await first.ack(one!.epoch, one!.sequence);
+  await first.close();
+  const second = await openBuffer(dir);
+  await second.append([record("three")]);
+  const frames = await readAll(second);
+  assert.deepEqual(texts(frames), ["two", "three"]);
+  assert.equal(frames[0]!.epoch, one!.epoch);
+  assert.notEqual(frames[1]!.epoch, one!.epoch);
+  assert.equal(frames[1]!.epochStart, frames[0]!.epochStart + 1);
+  assert.equal(frames[1]!.sequence, 1n);
+  assert.deepEqual(await second.drainedEpochs(), []);
+  await second.ack(one!.epoch, frames[0]!.sequence);
+  assert.deepEqual(await second.drainedEpochs(), [one!.epoch]);
+  await second.forgetEpoch(one!.epoch);
+  await second.forgetEpoch(one!.epoch);
+  assert.deepEqual(await second.drainedEpochs(), []);
+  assert.equal(second.usage().waitingRecords, 1);
+  await second.close();
+  const third = await openBuffer(dir);
+  assert.deepEqual(texts(await readAll(third)), ["three"]);
+  await third.close();
+});
+
+test("a mark is stored with its records and survives a restart", async (t) => {
+  const dir = await temporaryFolder(t);
+  const first = await openBuffer(dir);
+  await first.append([{ ...record("x"), mark: { source: "serial/board", value: Buffer.from("1") } }]);
+  await first.setMarks([{ source: "mqtt/in/a", value: Buffer.from("2") }]);
+  await first.close();
+  const second = await openBuffer(dir);
+  assert.equal(Buffer.from((await second.mark("serial/board"))!).toString(), "1");
+  assert.deepEqual(await second.marks("mqtt/in/"), ["mqtt/in/a"]);
+  await second.setMarks([{ source: "mqtt/in/a", value: Buffer.alloc(0) }]);
+  assert.equal(await second.mark("mqtt/in/a"), undefined);
+  await second.close();
+});
+
+test("a full buffer pauses its sources until room returns, and keeps their order", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t), { maxBytes: 4_000 });
+  const big = "x".repeat(1_500);
+  await buffer.append([record(`1${big}`)]);
+  await buffer.append([record(`2${big}`)]);
+  let stored = false;
+  const third = buffer.append([record(`3${big}`)]).then(() => {
+    stored = true;
+  });
+  const fourth = buffer.append([record("4")]);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.equal(stored, false);
+  const [first] = await buffer.read(undefined, 1);
+  await buffer.ack(first!.epoch, first!.sequence);
+  await Promise.all([third, fourth]);
+  assert.deepEqual(
+    texts(await readAll(buffer)).map((text) => text[0]),
+    ["2", "3", "4"],
+  );
+  await buffer.close();
+});
+
+test("a full buffer that rejects stores nothing and says so", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t), { maxBytes: 2_000, whenFull: "reject" });
+  await buffer.append([record("y".repeat(1_500))]);
+  await assert.rejects(buffer.append([record("z".repeat(1_500))]), BufferFullError);
+  assert.equal(buffer.usage().waitingRecords, 1);
+  await buffer.close();
+});
+
+test("a full buffer that drops its oldest reports each gap", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t), { maxBytes: 8_000, whenFull: "drop-oldest" });
+  for (let i = 0; i < 20; i++)
+    await buffer.append([record(`${String(i).padStart(2, "0")}${"x".repeat(1_000)}`)]);
+  const frames = await readAll(buffer);
+  const kept = texts(frames, "sensors").map((text) => Number(text.slice(0, 2)));
+  assert.equal(kept.at(-1), 19);
+  assert.deepEqual(
+    kept,
+    [...kept].sort((a, b) => a - b),
+  );
+  const gaps = texts(frames, GAPS_STREAM).map(
+    (text) => JSON.parse(text) as { records: number; stream: string },
+  );
+  assert.ok(gaps.every((gap) => gap.stream === "sensors" || gap.stream === GAPS_STREAM));
+  assert.ok(buffer.usage().droppedRecords >= 20 - kept.length);
+  assert.ok(buffer.usage().waitingBytes <= 8_000 + 2_000);
+  await buffer.close();
+});
+
+test("waiting wakes for a frame behind a place, or when it is given up", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const never = new AbortController();
+  const woken = buffer.waiting(undefined, never.signal);
+  await buffer.append([record("a")]);
+  await woken;
+  const [frame] = await buffer.read(undefined, 1);
+  const giveUp = new AbortController();
+  const waiting = buffer.waiting(frame, giveUp.signal);
+  giveUp.abort();
+  await waiting;
+  const next = buffer.waiting(frame, never.signal);
+  await buffer.append([record("b")]);
+  await next;
+  assert.deepEqual(texts(await buffer.read(frame, 1)), ["b"]);
+  await buffer.close();
+});
+
+test("a record that no stream could hold is refused by name", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  await assert.rejects(buffer.append([record("")]), RecordInvalidError);
+  await assert.rejects(buffer.append([record("x".repeat(1_048_577))]), RecordInvalidError);
+  await assert.rejects(buffer.append([record("x", "")]), RecordInvalidError);
+  await assert.rejects(buffer.append([record("x", "k", "no stream/")]), RecordInvalidError);
+  assert.equal(buffer.usage().waitingRecords, 0);
+  await buffer.close();
+});
+
+test("what was acknowledged returns to the disk", async (t) => {
+  const dir = await temporaryFolder(t);
+  const buffer = await openBuffer(dir);
+  const { randomBytes } = await import("node:crypto");
+  for (let i = 0; i < 24; i++) {
+    await buffer.append([{ ...record("x"), payload: randomBytes(1_000_000) }]);
+  }
+  for (const frame of await readAll(buffer)) await buffer.ack(frame.epoch, frame.sequence);
+  assert.equal(buffer.usage().waitingBytes, 0);
+  await buffer.close();
+  const { readdir, stat } = await import("node:fs/promises");
+  let bytes = 0;
+  for (const name of await readdir(`${dir}/db`)) bytes += (await stat(`${dir}/db/${name}`)).size;
+  assert.ok(bytes < 14_000_000, `${bytes} bytes on disk`);
+});

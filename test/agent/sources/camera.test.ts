@@ -1,0 +1,251 @@
+import assert from "node:assert/strict";
+import { fork } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm, symlink, unlink } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import test, { type TestContext } from "node:test";
+import { fileURLToPath } from "node:url";
+import type { FootageBuffer, FootageGap, UnitPlace } from "../../../agent/buffer/footage-buffer.ts";
+import { openLevelFootageBuffer } from "../../../agent/buffer/level-footage-buffer.ts";
+import { CameraSource } from "../../../agent/sources/camera.ts";
+import type { CameraSourceConfig } from "../../../config/agent-config.ts";
+import { type FootageUnit, utcUsOf } from "../../../protocol/footage.ts";
+import { type AccessUnit, H264Depacketiser, vclSha256 } from "../../../protocol/rtsp/h264.ts";
+import { parseRtp } from "../../../protocol/rtsp/rtp.ts";
+import { systemClock } from "../../../runtime/clock.ts";
+import { createLog, type Log, silentLog } from "../../../runtime/log.ts";
+import { Metrics } from "../../../runtime/metrics.ts";
+import { startGstCamera } from "../../support/gst-camera.ts";
+import { LavfiCamera, type LavfiCameraOptions } from "./lavfi-camera.ts";
+
+interface Bench {
+  readonly buffer: FootageBuffer;
+  readonly gaps: FootageGap[];
+}
+
+async function openBench(t: TestContext): Promise<Bench> {
+  const dir = await mkdtemp(join(tmpdir(), "hw-camera-"));
+  const gaps: FootageGap[] = [];
+  const buffer = await openLevelFootageBuffer({
+    dir,
+    clock: systemClock,
+    log: silentLog,
+    metrics: new Metrics(),
+    maxBytes: 1 << 28,
+    onGap: (gap) => gaps.push(gap),
+  });
+  t.after(async () => {
+    await buffer.close();
+    await rm(dir, { recursive: true, force: true });
+  });
+  return { buffer, gaps };
+}
+
+async function startCamera(t: TestContext, options: LavfiCameraOptions = {}): Promise<LavfiCamera> {
+  const camera = new LavfiCamera(options);
+  t.after(() => camera.close());
+  await camera.start();
+  return camera;
+}
+
+async function startSource(
+  t: TestContext,
+  buffer: FootageBuffer,
+  config: Partial<CameraSourceConfig> & { url: string },
+  more: { log?: Log; ffmpeg?: string } = {},
+): Promise<CameraSource> {
+  const source = new CameraSource({
+    config: { type: "camera", name: "yard", stallSeconds: 8, ...config },
+    device: "pi",
+    buffer,
+    clock: systemClock,
+    log: more.log ?? silentLog,
+    metrics: new Metrics(),
+    random: () => 0.3,
+    ...(more.ffmpeg !== undefined && { ffmpeg: more.ffmpeg }),
+  });
+  t.after(() => source.close());
+  await source.start();
+  return source;
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) await new Promise((resolve) => setTimeout(resolve, 20));
+}
+
+function lives(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+}
+
+async function unitsOf(buffer: FootageBuffer): Promise<FootageUnit[]> {
+  const units: FootageUnit[] = [];
+  let after: UnitPlace | undefined;
+  for (;;) {
+    const unit = await buffer.read("yard", after);
+    if (unit === undefined) return units;
+    units.push(unit);
+    after = unit;
+  }
+}
+
+/** Each picture's digest and when, by the unit's clock, it was made. */
+function picturesOf(unit: FootageUnit): { sha256: string; utcUs: number }[] {
+  const depacketiser = new H264Depacketiser();
+  const found: AccessUnit[] = [];
+  for (const { rtp } of unit.packets) {
+    const access = depacketiser.push(parseRtp(rtp)!);
+    if (access !== undefined) found.push(access);
+  }
+  found.push(depacketiser.flush()!);
+  return found.map((one) => ({
+    sha256: vclSha256(one),
+    utcUs: utcUsOf(unit.clocks[0]!, 90_000, one.rtpTime),
+  }));
+}
+
+test("every picture of the camera is stored as it was, with the time at which it was made", async (t) => {
+  const { buffer, gaps } = await openBench(t);
+  const camera = await startCamera(t);
+  const source = await startSource(t, buffer, { url: camera.url });
+  await until(() => buffer.usage().waitingUnits >= 4);
+  const { pid } = { pid: source.ffmpegPid! };
+  await source.close();
+  assert.equal(lives(pid), false);
+  assert.equal(source.status().state, "stopped");
+  const units = await unitsOf(buffer);
+  const known = [...camera.pictures.keys()];
+  const stored = units.flatMap(picturesOf);
+  const first = known.indexOf(stored[0]!.sha256);
+  assert.notEqual(first, -1);
+  assert.deepEqual(
+    stored.map(({ sha256 }) => sha256),
+    known.slice(first, first + stored.length),
+  );
+  assert.ok(units.every(({ startsWithKeyFrame }) => startsWithKeyFrame));
+  // The first unit came in a burst; what follows is known to a few milliseconds on an idle machine.
+  const errorsMs = units
+    .slice(1)
+    .flatMap(picturesOf)
+    .map(({ sha256, utcUs }) => (utcUs - camera.pictures.get(sha256)!) / 1_000);
+  errorsMs.sort((a, b) => a - b);
+  const medianMs = errorsMs[errorsMs.length >> 1]!;
+  t.diagnostic(`producer time is off by ${medianMs.toFixed(1)} ms (median)`);
+  assert.ok(Math.abs(medianMs) < 60, `${medianMs} ms`);
+  assert.deepEqual(gaps, []);
+});
+
+test("a camera that stalls is connected to again, and the gap is reported", async (t) => {
+  const { buffer, gaps } = await openBench(t);
+  const camera = await startCamera(t);
+  const source = await startSource(t, buffer, { url: camera.url, stallSeconds: 2 });
+  await until(() => buffer.usage().waitingUnits >= 1);
+  const pid = source.ffmpegPid!;
+  camera.stalled = true;
+  await until(() => source.status().state === "stalled");
+  await until(() => !lives(pid));
+  await until(() => source.status().lastError !== undefined);
+  assert.match(source.status().lastError!, /CAMERA_STALLED/);
+  const before = buffer.usage().waitingUnits;
+  camera.stalled = false;
+  await until(() => buffer.usage().waitingUnits >= before + 2);
+  assert.equal(source.status().state, "running");
+  assert.equal(gaps.length, 1);
+  assert.ok(gaps[0]!.toUs - gaps[0]!.fromUs >= 1_000_000);
+});
+
+test("a camera that is not there is waited for, and so is one that went", async (t) => {
+  const { buffer } = await openBench(t);
+  const first = await startCamera(t);
+  const { port } = first.server;
+  const { url } = first;
+  await first.close();
+  const source = await startSource(t, buffer, { url });
+  await until(() => source.status().lastError !== undefined);
+  assert.match(source.status().lastError!, /refuses connections/);
+  assert.equal(source.status().state, "waiting");
+  const second = await startCamera(t, { port });
+  await until(() => buffer.usage().waitingUnits >= 1);
+  await second.close();
+  await until(() => source.status().state === "waiting");
+  const third = await startCamera(t, { port });
+  const before = buffer.usage().waitingUnits;
+  await until(() => buffer.usage().waitingUnits > before + 1);
+  await third.close();
+});
+
+test("without ffmpeg the source says so and tries again", async (t) => {
+  const { buffer } = await openBench(t);
+  const camera = await startCamera(t);
+  const dir = await mkdtemp(join(tmpdir(), "hw-ffmpeg-"));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  const ffmpeg = join(dir, "ffmpeg");
+  const source = await startSource(t, buffer, { url: camera.url, stallSeconds: 1 }, { ffmpeg });
+  await until(() => source.status().lastError !== undefined);
+  assert.match(source.status().lastError!, /FFMPEG_MISSING.*apt-get install ffmpeg/);
+  await symlink("/usr/bin/ffmpeg", ffmpeg);
+  await until(() => source.status().state === "running");
+  // It vanishes after it was used, which fluent-ffmpeg alone answers with an uncaught TypeError.
+  await unlink(ffmpeg);
+  process.kill(source.ffmpegPid!, "SIGKILL");
+  await until(() => /FFMPEG_MISSING/.test(source.status().lastError ?? ""));
+});
+
+test("passwords stay out of log and status, right or wrong", async (t) => {
+  const { buffer } = await openBench(t);
+  const camera = await startCamera(t, { password: "s3cret/w@rd" });
+  let lines = "";
+  const log = createLog("test", "debug", { write: (line: string) => (lines += line) });
+  const wrong = await startSource(
+    t,
+    buffer,
+    { url: camera.url, username: "admin", password: "wr0ng:w@rd" },
+    { log },
+  );
+  await until(() => wrong.status().lastError !== undefined);
+  assert.match(wrong.status().lastError!, /refused the credentials/);
+  await wrong.close();
+  const right = await startSource(
+    t,
+    buffer,
+    { url: camera.url, username: "admin", password: "s3cret/w@rd" },
+    { log },
+  );
+  await until(() => buffer.usage().waitingUnits >= 1);
+  process.kill(right.ffmpegPid!, "SIGKILL");
+  await until(() => right.status().lastError !== undefined);
+  const said = lines + JSON.stringify([wrong.status(), right.status()]);
+  assert.doesNotMatch(said, /w@rd|w%40rd|s3cret|wr0ng/);
+  assert.match(lines, /camera lost/);
+});
+
+test("no ffmpeg outlives an agent that is killed", async (t) => {
+  const camera = await startCamera(t);
+  const script = fileURLToPath(new URL("./camera-child.ts", import.meta.url));
+  const child = fork(script, [camera.url], { execArgv: ["--import", "tsx"], stdio: "inherit" });
+  t.after(() => child.kill("SIGKILL"));
+  const [pid] = (await once(child, "message")) as [number];
+  assert.equal(lives(pid), true);
+  child.kill("SIGKILL");
+  await once(child, "exit");
+  const killedMs = performance.now();
+  await until(() => !lives(pid));
+  t.diagnostic(`ffmpeg was gone ${Math.round(performance.now() - killedMs)} ms after the agent`);
+});
+
+test("a camera that shares no code with ours is stored, with Digest", async (t) => {
+  const { buffer } = await openBench(t);
+  const credentials = { username: "admin", password: "p@ss/word" };
+  const camera = await startGstCamera(credentials);
+  t.after(() => camera.close());
+  const source = await startSource(t, buffer, { url: camera.url, ...credentials });
+  await until(() => buffer.usage().waitingUnits >= 2);
+  await source.close();
+  const [, second] = await unitsOf(buffer);
+  assert.equal(second!.startsWithKeyFrame, true);
+  assert.equal(picturesOf(second!).length, 15);
+});

@@ -1,0 +1,269 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { connect as connectTcp, type Socket } from "node:net";
+import test, { type TestContext } from "node:test";
+import mqtt from "mqtt";
+import mqttPacket from "mqtt-packet";
+import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
+import { MqttSource } from "../../../agent/sources/mqtt.ts";
+import { systemClock } from "../../../runtime/clock.ts";
+import { silentLog } from "../../../runtime/log.ts";
+import { Metrics } from "../../../runtime/metrics.ts";
+import { openBuffer, readAll, temporaryFolder, texts } from "../buffer/buffer-fixture.ts";
+
+interface Record_ {
+  sensor: string;
+  value?: number;
+  [key: string]: unknown;
+}
+
+async function source(
+  t: TestContext,
+  buffer: RecordBuffer,
+  config: Partial<ConstructorParameters<typeof MqttSource>[0]["config"]> = {},
+): Promise<MqttSource> {
+  const made = new MqttSource({
+    config: {
+      type: "mqtt",
+      name: "broker",
+      host: "127.0.0.1",
+      port: 0,
+      stream: "sensors",
+      topics: ["#"],
+      users: [],
+      ...config,
+    },
+    device: "pi-1",
+    buffer,
+    clock: systemClock,
+    log: silentLog,
+    metrics: new Metrics(),
+  });
+  await made.start();
+  t.after(() => made.close());
+  return made;
+}
+
+async function records(buffer: RecordBuffer): Promise<Record_[]> {
+  return texts(await readAll(buffer)).map((text) => JSON.parse(text) as Record_);
+}
+
+/** A 3.1.1 client that sends exactly what it is told, and never acknowledges on its own. */
+class RawClient {
+  readonly socket: Socket;
+  readonly #packets: mqttPacket.Packet[] = [];
+  #wake = (): void => {};
+
+  constructor(port: number) {
+    this.socket = connectTcp(port, "127.0.0.1");
+    const parser = mqttPacket.parser();
+    parser.on("packet", (packet) => {
+      this.#packets.push(packet);
+      this.#wake();
+    });
+    this.socket.on("data", (bytes) => parser.parse(bytes));
+    this.socket.on("error", () => {});
+  }
+
+  async connect(clientId: string): Promise<this> {
+    this.send({
+      cmd: "connect",
+      protocolId: "MQTT",
+      protocolVersion: 4,
+      clientId,
+      clean: true,
+      keepalive: 0,
+    });
+    assert.equal((await this.next()).cmd, "connack");
+    return this;
+  }
+
+  send(packet: mqttPacket.Packet): void {
+    this.socket.write(mqttPacket.generate(packet));
+  }
+
+  publish(messageId: number, topic: string, payload: string): void {
+    this.send({ cmd: "publish", topic, payload, qos: 1, messageId, dup: false, retain: false });
+  }
+
+  async next(): Promise<mqttPacket.Packet> {
+    while (this.#packets.length === 0) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+    return this.#packets.shift()!;
+  }
+
+  async acknowledged(messageId: number): Promise<void> {
+    const packet = await this.next();
+    assert.deepEqual([packet.cmd, packet.messageId], ["puback", messageId]);
+  }
+
+  async break(): Promise<void> {
+    this.socket.destroy();
+    await once(this.socket, "close");
+  }
+}
+
+test("what a sensor got acknowledged is in the buffer, in its format", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const broker = await source(t, buffer);
+  const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${broker.port}`, { clientId: "s1" });
+  const time = new Date().toISOString();
+  await client.publishAsync("farm/barn/water", "1000.017", { qos: 1 });
+  await client.publishAsync("tele/shed/SENSOR", `{"Time":"${time}","AM2301":{"Temperature":21.5},"Seq":4}`, {
+    qos: 1,
+  });
+  await client.publishAsync("zigbee2mqtt/hall", `{"temperature":19,"last_seen":"${time}"}`, {
+    qos: 1,
+    retain: true,
+  });
+  await client.publishAsync("any/topic", `{"a":1,"device":"liar"}`, { qos: 1 });
+  await client.publishAsync("stat/shed/LWT", "Online", { qos: 1 });
+  const stored = await records(buffer);
+  assert.deepEqual(
+    stored.map(({ time: _, ...rest }) => rest),
+    [
+      { device: "pi-1", sensor: "farm/barn/water", value: 1000.017 },
+      { device: "pi-1", sensor: "shed", temperature: 21.5, Seq: 4 },
+      { device: "pi-1", sensor: "hall", temperature: 19 },
+      { device: "pi-1", sensor: "any/topic", a: 1, reported_device: "liar" },
+      {
+        device: "pi-1",
+        sensor: "stat/shed/LWT",
+        reason: stored[4]!.reason,
+        raw: Buffer.from("Online").toString("base64"),
+      },
+    ],
+  );
+  assert.equal(stored[1]!.time, time);
+  assert.equal(broker.status().rejected, 1);
+  assert.equal(broker.status().records, 5);
+  await client.endAsync();
+  await broker.close();
+  await buffer.close();
+});
+
+test("a publish sent again after a broken connection is stored once", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const broker = await source(t, buffer);
+  const first = await new RawClient(broker.port).connect("s1");
+  for (const id of [1, 2, 3]) first.publish(id, "a/b", String(id));
+  for (const id of [1, 2, 3]) await first.acknowledged(id);
+  await first.break();
+  const second = await new RawClient(broker.port).connect("s1");
+  second.publish(2, "a/b", "2");
+  second.publish(3, "a/b", "3");
+  second.publish(4, "a/b", "4");
+  second.publish(3, "a/b", "3");
+  for (const id of [2, 3, 4, 3]) await second.acknowledged(id);
+  assert.deepEqual(
+    (await records(buffer)).map((record) => record.value),
+    [1, 2, 3, 4, 3],
+  );
+  await second.break();
+  await broker.close();
+  await buffer.close();
+});
+
+test("a publish sent again after the agent was started anew is stored once", async (t) => {
+  const dir = await temporaryFolder(t);
+  const before = await openBuffer(dir);
+  const old = await source(t, before);
+  const first = await new RawClient(old.port).connect("s1");
+  first.publish(7, "a/b", "1");
+  await first.acknowledged(7);
+  await old.close();
+  await before.close();
+  const after = await openBuffer(dir);
+  const fresh = await source(t, after);
+  const second = await new RawClient(fresh.port).connect("s1");
+  second.publish(7, "a/b", "1");
+  second.publish(8, "a/b", "2");
+  await second.acknowledged(7);
+  await second.acknowledged(8);
+  // Another client may use the same id for the same payload.
+  const other = await new RawClient(fresh.port).connect("s2");
+  other.publish(7, "a/b", "1");
+  await other.acknowledged(7);
+  assert.deepEqual(
+    (await records(after)).map((record) => record.value),
+    [1, 2, 1],
+  );
+  await second.break();
+  await other.break();
+  await fresh.close();
+  await after.close();
+});
+
+test("after a clean DISCONNECT the same publish is a new one", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const broker = await source(t, buffer);
+  for (let round = 0; round < 2; round++) {
+    const client = await new RawClient(broker.port).connect("s1");
+    client.publish(1, "a/b", "5");
+    await client.acknowledged(1);
+    client.send({ cmd: "disconnect" });
+    await once(client.socket, "close");
+  }
+  assert.equal((await records(buffer)).length, 2);
+  await broker.close();
+  await buffer.close();
+});
+
+test("while the buffer is full PUBACK is withheld, and what is sent again meanwhile is stored once", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t), { maxBytes: 3_000 });
+  const broker = await source(t, buffer);
+  const big = JSON.stringify({ text: "x".repeat(2_000) });
+  const first = await new RawClient(broker.port).connect("s1");
+  first.publish(1, "a/b", big);
+  await first.acknowledged(1);
+  first.publish(2, "a/b", big);
+  const second = await new RawClient(broker.port).connect("s1");
+  second.publish(2, "a/b", big);
+  const [frame] = await buffer.read(undefined, 1);
+  await buffer.ack(frame!.epoch, frame!.sequence);
+  await second.acknowledged(2);
+  assert.equal((await records(buffer)).length, 1);
+  await second.break();
+  await broker.close();
+  await buffer.close();
+});
+
+test("a buffer that rejects withholds PUBACK and ends the connection, keeping order", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t), { maxBytes: 3_000, whenFull: "reject" });
+  const broker = await source(t, buffer);
+  const client = await new RawClient(broker.port).connect("s1");
+  client.publish(1, "a/b", JSON.stringify({ text: "x".repeat(2_000) }));
+  await client.acknowledged(1);
+  client.publish(2, "a/b", JSON.stringify({ text: "x".repeat(2_000) }));
+  client.publish(3, "a/b", "3");
+  await once(client.socket, "close");
+  assert.equal((await records(buffer)).length, 1);
+  await broker.close();
+  await buffer.close();
+});
+
+test("only listed users and wanted topics get in", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const broker = await source(t, buffer, {
+    users: [{ username: "shed", password: "secret-password" }],
+    topics: ["farm/+/temperature"],
+  });
+  const address = `mqtt://127.0.0.1:${broker.port}`;
+  await assert.rejects(
+    mqtt.connectAsync(address, { username: "shed", password: "wrong-password", reconnectPeriod: 0 }),
+  );
+  const client = await mqtt.connectAsync(address, { username: "shed", password: "secret-password" });
+  await client.publishAsync("farm/barn/temperature", "20", { qos: 1 });
+  await client.publishAsync("farm/barn/humidity", "50", { qos: 1 });
+  await client.publishAsync("$SYS/x/new/clients", client.options.clientId!, { qos: 1 });
+  assert.deepEqual(
+    (await records(buffer)).map((record) => record.sensor),
+    ["farm/barn/temperature"],
+  );
+  await client.endAsync();
+  await broker.close();
+  await buffer.close();
+});

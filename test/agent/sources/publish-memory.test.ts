@@ -1,0 +1,46 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { MEMORY_ENTRIES, PublishMemory, publishKey } from "../../../agent/sources/publish-memory.ts";
+
+const key = (packetId: number, text: string): string => publishKey(packetId, "t", Buffer.from(text));
+const done = Promise.resolve();
+
+function remembering(count: number): PublishMemory {
+  const memory = new PublishMemory();
+  for (let i = 0; i < count; i++) memory.add(key(i, String(i)), done);
+  return memory;
+}
+
+test("only a run of leading publishes up to the newest is recognised", () => {
+  const memory = remembering(10);
+  const leading = memory.leading();
+  assert.ok(leading.match(key(8, "8")));
+  assert.ok(leading.match(key(9, "9")));
+  assert.equal(leading.match(key(9, "9")), undefined);
+  const broken = memory.leading();
+  assert.ok(broken.match(key(3, "3")));
+  assert.equal(broken.match(key(5, "5")), undefined);
+  assert.equal(broken.match(key(6, "6")), undefined, "after the first that is new none is recognised");
+  assert.equal(memory.leading().match(key(9, "other payload")), undefined);
+  assert.equal(memory.leading().match(key(8, "9")), undefined);
+});
+
+test("a mark brings the memory back, and holds the newest only", () => {
+  const memory = remembering(200);
+  const back = new PublishMemory(memory.encodeWith(key(200, "200")));
+  assert.ok(back.leading().match(key(200, "200")));
+  assert.ok(back.leading().match(key(201 - MEMORY_ENTRIES, String(201 - MEMORY_ENTRIES))));
+  assert.equal(back.leading().match(key(200 - MEMORY_ENTRIES, String(200 - MEMORY_ENTRIES))), undefined);
+  assert.equal(new PublishMemory(Buffer.from("short")).hasPending, false);
+});
+
+test("a publish that could not be stored is forgotten, and whoever waited for it hears so", async () => {
+  const memory = new PublishMemory();
+  let fail = (_: Error): void => {};
+  memory.add(key(1, "1"), new Promise((_, reject) => (fail = reject)));
+  const again = memory.leading().match(key(1, "1"))!;
+  assert.equal(memory.hasPending, true);
+  fail(new Error("full"));
+  await assert.rejects(again, /full/);
+  assert.equal(memory.leading().match(key(1, "1")), undefined);
+});

@@ -1,0 +1,133 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { access } from "node:fs/promises";
+import { join } from "node:path";
+import test, { type TestContext } from "node:test";
+import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
+import { SerialSource } from "../../../agent/sources/serial.ts";
+import { GAPS_STREAM, type GapRecord } from "../../../protocol/topics.ts";
+import { Backoff } from "../../../runtime/backoff.ts";
+import { systemClock } from "../../../runtime/clock.ts";
+import { silentLog } from "../../../runtime/log.ts";
+import { Metrics } from "../../../runtime/metrics.ts";
+import { openBuffer, readAll, temporaryFolder, texts } from "../buffer/buffer-fixture.ts";
+
+/** A PTY by socat: what is written to the child's stdin comes out at `path`. */
+async function plug(t: TestContext, path: string): Promise<ChildProcess> {
+  const child = spawn("socat", [`pty,raw,echo=0,link=${path}`, "-"], { stdio: ["pipe", "ignore", "ignore"] });
+  t.after(() => child.kill());
+  await until(() =>
+    access(path).then(
+      () => true,
+      () => false,
+    ),
+  );
+  return child;
+}
+
+async function unplug(child: ChildProcess): Promise<void> {
+  child.kill();
+  await once(child, "exit");
+}
+
+async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await holds())) await new Promise((resolve) => setTimeout(resolve, 5));
+}
+
+function serial(t: TestContext, path: string, buffer: RecordBuffer): SerialSource {
+  const source = new SerialSource({
+    config: {
+      type: "serial",
+      name: "board",
+      path,
+      baudRate: 115_200,
+      format: "json-lines",
+      stream: "sensors",
+    },
+    device: "pi-1",
+    buffer,
+    clock: systemClock,
+    log: silentLog,
+    metrics: new Metrics(),
+    backoff: new Backoff(5, 20),
+  });
+  t.after(() => source.close());
+  return source;
+}
+
+test("lines become records; garbage is counted and stops nothing", async (t) => {
+  const folder = await temporaryFolder(t);
+  const buffer = await openBuffer(join(folder, "buffer"));
+  const child = await plug(t, join(folder, "tty"));
+  const source = serial(t, join(folder, "tty"), buffer);
+  await source.start();
+  await until(() => source.status().state === "running");
+  const time = new Date().toISOString();
+  child.stdin!.write(`{"sensor":"yard","counter":1,"time":"${time}"}\r\n`);
+  child.stdin!.write(Buffer.from([0xff, 0x00, 0x41, 0x0a]));
+  child.stdin!.write("[1]\n12\n{\n\n");
+  child.stdin!.write(`{"counter":2}\n`);
+  await until(() => buffer.usage().waitingRecords === 2);
+  const records = texts(await readAll(buffer)).map((text) => JSON.parse(text) as Record<string, unknown>);
+  assert.deepEqual(records[0], { device: "pi-1", sensor: "yard", time, counter: 1 });
+  assert.deepEqual({ ...records[1], time: "" }, { device: "pi-1", sensor: "board", time: "", counter: 2 });
+  assert.equal(source.status().state, "running");
+  assert.equal(source.status().rejected, 4);
+  await source.close();
+  await unplug(child);
+  await buffer.close();
+});
+
+test("a port that goes away is opened again, and the gap is reported", async (t) => {
+  const folder = await temporaryFolder(t);
+  const path = join(folder, "tty");
+  const buffer = await openBuffer(join(folder, "buffer"));
+  const source = serial(t, path, buffer);
+  await source.start();
+  await until(() => source.status().lastError !== undefined);
+  const first = await plug(t, path);
+  await until(() => source.status().state === "running");
+  first.stdin!.write(`{"counter":1}\n`);
+  await until(() => buffer.usage().waitingRecords === 1);
+  await unplug(first);
+  const second = await plug(t, path);
+  await until(() => buffer.usage().waitingRecords === 2);
+  second.stdin!.write(`{"counter":2}\n`);
+  await until(() => buffer.usage().waitingRecords === 3);
+  const frames = await readAll(buffer);
+  const [gap] = texts(frames, GAPS_STREAM).map((text) => JSON.parse(text) as GapRecord);
+  const [before, after] = frames.filter((frame) => frame.stream === "sensors");
+  assert.deepEqual([gap!.device, gap!.sensor, gap!.stream], ["pi-1", "board", "sensors"]);
+  assert.ok(gap!.fromUs <= before!.storedUs && gap!.toUs > before!.storedUs);
+  assert.ok(gap!.toUs < after!.storedUs);
+  await source.close();
+  await unplug(second);
+  await buffer.close();
+});
+
+test("a full buffer stops the reading of the port, and nothing is lost", async (t) => {
+  const folder = await temporaryFolder(t);
+  const buffer = await openBuffer(join(folder, "buffer"), { maxBytes: 60_000 });
+  const child = await plug(t, join(folder, "tty"));
+  const source = serial(t, join(folder, "tty"), buffer);
+  await source.start();
+  const count = 4_000;
+  for (let i = 0; i < count; i++) child.stdin!.write(`{"counter":${i},"pad":"${"x".repeat(60)}"}\n`);
+  const counters: number[] = [];
+  while (counters.length < count) {
+    await until(() => buffer.usage().waitingRecords > 0);
+    for (const frame of await buffer.read(undefined, 20_000)) {
+      assert.ok(buffer.usage().waitingBytes <= 70_000);
+      for (const text of texts([frame])) counters.push((JSON.parse(text) as { counter: number }).counter);
+      await buffer.ack(frame.epoch, frame.sequence);
+    }
+  }
+  assert.deepEqual(
+    counters,
+    Array.from({ length: count }, (_, i) => i),
+  );
+  await source.close();
+  await unplug(child);
+  await buffer.close();
+});

@@ -1,0 +1,228 @@
+import assert from "node:assert/strict";
+import { createServer, type Socket } from "node:net";
+import test, { type TestContext } from "node:test";
+import { Aedes } from "aedes";
+import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
+import { MqttUplink, type MqttUplinkOptions } from "../../../agent/uplink/mqtt-uplink.ts";
+import { decodeFrames, epochName, type Frame } from "../../../protocol/frame.ts";
+import { type DrainedMessage, parseTopic, type StatusMessage } from "../../../protocol/topics.ts";
+import { Backoff } from "../../../runtime/backoff.ts";
+import { systemClock } from "../../../runtime/clock.ts";
+import { silentLog } from "../../../runtime/log.ts";
+import { Metrics } from "../../../runtime/metrics.ts";
+import { openBuffer, record, temporaryFolder, texts } from "../buffer/buffer-fixture.ts";
+
+/** A gateway's broker that keeps what it gets, and misbehaves as it is told. */
+class StandInGateway {
+  readonly frames: Frame[] = [];
+  readonly drained: string[] = [];
+  readonly statuses: StatusMessage[] = [];
+  connections = 0;
+  /** Decides over one publish of frames: PUBACK, silence, a cut connection or `busy`. */
+  onFrames: (frames: Frame[]) => "ack" | "withhold" | "cut" | "busy" = () => "ack";
+  readonly #sockets = new Set<Socket>();
+  #wake = (): void => {};
+
+  async start(t: TestContext): Promise<number> {
+    const broker = await Aedes.createBroker();
+    // As the protocol has it: behind a publish that was not taken, nothing of that connection is.
+    const refused = new WeakSet<object>();
+    broker.authorizePublish = (client, packet, done) => {
+      if (client !== null && refused.has(client)) return;
+      const kind = parseTopic(packet.topic)?.kind;
+      const payload = packet.payload as Buffer;
+      if (kind === "status") this.statuses.push(JSON.parse(payload.toString()) as StatusMessage);
+      if (kind === "drained") this.drained.push(...(JSON.parse(payload.toString()) as DrainedMessage).epochs);
+      if (kind === "frames") {
+        const frames = decodeFrames(payload);
+        const verdict = this.onFrames(frames);
+        if (verdict !== "ack") refused.add(client!);
+        if (verdict === "cut") client!.conn.destroy();
+        if (verdict === "cut" || verdict === "withhold") return;
+        if (verdict === "busy") {
+          const busy = JSON.stringify({ type: "busy", reason: "full", retryAfterMs: 100 });
+          broker.publish(
+            {
+              cmd: "publish",
+              topic: `headwater/v1/pi-1/control`,
+              payload: busy,
+              qos: 0,
+              retain: false,
+              dup: false,
+            },
+            () => {},
+          );
+          return;
+        }
+        this.frames.push(...frames);
+      }
+      done(null);
+      this.#wake();
+    };
+    const server = createServer((socket) => {
+      this.connections++;
+      this.#sockets.add(socket);
+      broker.handle(socket);
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    t.after(async () => {
+      server.close();
+      for (const socket of this.#sockets) socket.destroy();
+      await new Promise<void>((resolve) => broker.close(resolve));
+    });
+    return (server.address() as { port: number }).port;
+  }
+
+  async until(holds: () => boolean): Promise<void> {
+    while (!holds()) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+
+  /** Of frames that came twice, the first. */
+  get unique(): Frame[] {
+    const seen = new Set<string>();
+    return this.frames.filter((frame) => {
+      const name = `${frame.epoch}/${frame.sequence}`;
+      return !seen.has(name) && seen.add(name);
+    });
+  }
+}
+
+async function uplink(
+  t: TestContext,
+  port: number,
+  buffer: RecordBuffer,
+  options: Partial<MqttUplinkOptions> = {},
+): Promise<MqttUplink> {
+  const status: StatusMessage = {
+    version: "0",
+    buffer: { waitingRecords: 0, waitingBytes: 0, maxBytes: 1, oldestAgeMs: 0, droppedRecords: 0 },
+    sources: [],
+    residentBytes: 1,
+  };
+  const made = new MqttUplink({
+    url: `mqtt://127.0.0.1:${port}`,
+    device: "pi-1",
+    buffer,
+    clock: systemClock,
+    log: silentLog,
+    metrics: new Metrics(),
+    publishBytes: 2_000,
+    windowBytes: 10_000,
+    statusSeconds: 0.1,
+    status: () => status,
+    backoff: new Backoff(5, 50),
+    ...options,
+  });
+  await made.start();
+  t.after(() => made.close());
+  return made;
+}
+
+async function waitFor(holds: () => boolean): Promise<void> {
+  while (!holds()) await new Promise((resolve) => setTimeout(resolve, 5));
+}
+
+async function fill(buffer: RecordBuffer, count: number, from = 0): Promise<void> {
+  const appends: Promise<void>[] = [];
+  for (let i = 0; i < count; i++) appends.push(buffer.append([record(`${from + i}`.padEnd(100))]));
+  await Promise.all(appends);
+}
+
+test("every frame arrives in order, is acknowledged and forgotten", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t), { commitRecords: 5 });
+  const gateway = new StandInGateway();
+  const up = await uplink(t, await gateway.start(t), buffer);
+  await fill(buffer, 200);
+  await gateway.until(() => texts(gateway.frames).length === 200);
+  assert.deepEqual(
+    texts(gateway.frames).map(Number),
+    Array.from({ length: 200 }, (_, i) => i),
+  );
+  await waitFor(() => buffer.usage().waitingBytes === 0);
+  await gateway.until(() => gateway.statuses.length > 0);
+  assert.equal(up.connected, true);
+  await up.close();
+  await buffer.close();
+});
+
+test("after cut connections everything is sent again from the oldest, in order", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t), { commitRecords: 5 });
+  const gateway = new StandInGateway();
+  let publishes = 0;
+  gateway.onFrames = () => (++publishes % 4 === 0 ? "cut" : "ack");
+  const up = await uplink(t, await gateway.start(t), buffer);
+  await fill(buffer, 300);
+  await waitFor(() => buffer.usage().waitingBytes === 0);
+  assert.deepEqual(
+    texts(gateway.unique).map(Number),
+    Array.from({ length: 300 }, (_, i) => i),
+  );
+  assert.ok(gateway.connections > 2);
+  await up.close();
+  await buffer.close();
+});
+
+test("a gateway that withholds PUBACK stops the window, and is left after a while", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t), { commitRecords: 5 });
+  const gateway = new StandInGateway();
+  let seenBytes = 0;
+  let silent = true;
+  gateway.onFrames = (frames) => {
+    if (!silent) return "ack";
+    seenBytes += frames.reduce((sum, frame) => sum + frame.bytes.length, 0);
+    return "withhold";
+  };
+  const up = await uplink(t, await gateway.start(t), buffer, { ackTimeoutMs: 200 });
+  await fill(buffer, 300);
+  await waitFor(() => gateway.connections >= 2);
+  assert.ok(seenBytes <= 2 * 12_000, `${seenBytes} bytes under way`);
+  assert.equal(buffer.usage().waitingRecords, 300);
+  silent = false;
+  await waitFor(() => buffer.usage().waitingBytes === 0);
+  assert.equal(new Set(texts(gateway.unique)).size, 300);
+  await up.close();
+  await buffer.close();
+});
+
+test("a busy gateway is left alone for as long as it asks", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const gateway = new StandInGateway();
+  let busyAtMs = 0;
+  let backAtMs = 0;
+  gateway.onFrames = () => {
+    if (busyAtMs === 0) {
+      busyAtMs = performance.now();
+      return "busy";
+    }
+    backAtMs ||= performance.now();
+    return "ack";
+  };
+  const up = await uplink(t, await gateway.start(t), buffer);
+  await fill(buffer, 3);
+  await waitFor(() => buffer.usage().waitingBytes === 0);
+  assert.ok(backAtMs - busyAtMs >= 50, `${backAtMs - busyAtMs} ms`);
+  await up.close();
+  await buffer.close();
+});
+
+test("an epoch of an earlier start is declared drained once all of it is acknowledged", async (t) => {
+  const dir = await temporaryFolder(t);
+  const before = await openBuffer(dir);
+  await fill(before, 10);
+  const [old] = await before.read(undefined, 1);
+  await before.close();
+  const buffer = await openBuffer(dir);
+  const gateway = new StandInGateway();
+  const up = await uplink(t, await gateway.start(t), buffer);
+  await fill(buffer, 1, 10);
+  await gateway.until(() => gateway.drained.length > 0);
+  assert.deepEqual(gateway.drained, [epochName(old!.epoch)]);
+  await waitFor(() => buffer.usage().waitingBytes === 0);
+  while ((await buffer.drainedEpochs()).length > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await up.close();
+  await buffer.close();
+});

@@ -1,0 +1,58 @@
+/** `npm run faults -- NAME --times N`: real processes, harmed on purpose, then judged. */
+import { mkdtemp } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { runOrdeal } from "../support/ordeal.ts";
+
+const USAGE = `npm run faults -- NAME [--times N] [--seed S] [--seconds S]
+
+  pipeline   agent and gateway are each killed five times a minute, at random moments
+
+The last line is \`lost N, doubled N, corrupted N\`; the exit code is 0 only if all are 0.
+`;
+
+async function main(): Promise<number> {
+  const { values, positionals } = parseArgs({
+    options: {
+      times: { type: "string", default: "1" },
+      seed: { type: "string" },
+      seconds: { type: "string", default: "60" },
+      help: { type: "boolean" },
+    },
+    allowPositionals: true,
+  });
+  const name = positionals[0] ?? "pipeline";
+  if (values.help || name !== "pipeline") {
+    process.stdout.write(USAGE);
+    return values.help ? 0 : 2;
+  }
+  const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 31));
+  const times = Number(values.times);
+  const seconds = Number(values.seconds);
+  if (![seed, times, seconds].every(Number.isFinite) || times < 1 || seconds < 20) {
+    process.stderr.write(`--times from 1, --seconds from 20\n\n${USAGE}`);
+    return 2;
+  }
+  const sum = { lost: 0, doubled: 0, corrupted: 0 };
+  for (let i = 0; i < times; i++) {
+    const dir = await mkdtemp(join(tmpdir(), "headwater-faults-"));
+    process.stdout.write(`run ${i + 1} of ${times}, seed ${seed + i}, folder ${dir}\n`);
+    const verdict = await runOrdeal({
+      dir,
+      seed: seed + i,
+      seconds,
+      kills: Math.max(1, Math.round(seconds / 12)),
+      say: (line) => process.stdout.write(`  ${line}\n`),
+    });
+    for (const finding of verdict.findings) process.stdout.write(`  ${finding}\n`);
+    process.stdout.write(`  compared ${JSON.stringify(verdict.compared)}\n`);
+    sum.lost += verdict.lost;
+    sum.doubled += verdict.doubled;
+    sum.corrupted += verdict.corrupted;
+  }
+  process.stdout.write(`lost ${sum.lost}, doubled ${sum.doubled}, corrupted ${sum.corrupted}\n`);
+  return sum.lost + sum.doubled + sum.corrupted === 0 ? 0 : 1;
+}
+
+process.exit(await main());

@@ -1,0 +1,334 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import test from "node:test";
+import { fileURLToPath } from "node:url";
+import { StatementRefusedError } from "../../../gateway/analytics/open-analytics.ts";
+import type { CommitStep } from "../../../gateway/analytics/statement.ts";
+import { pause } from "../../../runtime/backoff.ts";
+import type { Clock } from "../../../runtime/clock.ts";
+import {
+  askDuckDb,
+  closeRigs,
+  contents,
+  DELAY_MS,
+  difference,
+  INPUT,
+  madeUp,
+  OUTPUT,
+  openRig,
+  type Reading,
+  results,
+  SQL,
+  until,
+} from "./analytics-rig.ts";
+
+const START_MS = Date.UTC(2026, 0, 1);
+
+async function inFolder(body: (dir: string) => Promise<void>): Promise<void> {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-analytics-"));
+  try {
+    await body(dir);
+  } finally {
+    await closeRigs();
+    await rm(dir, { recursive: true, force: true });
+  }
+}
+
+/** Both hands are turned by the test. */
+function handClock(): Clock & { advance(ms: number): void } {
+  let ms = 0;
+  return {
+    nowUs: () => (START_MS + ms) * 1_000,
+    monotonicMs: () => ms,
+    advance: (by) => {
+      ms += by;
+    },
+  };
+}
+
+/** The watermark is that of the slowest shard. */
+function watermarkOf(readings: readonly Reading[], shardOf: (sensor: string) => string): number {
+  const newest = new Map<string, number>();
+  for (const { sensor, timeMs } of readings) {
+    const shard = shardOf(sensor ?? "none");
+    newest.set(shard, Math.max(newest.get(shard) ?? 0, timeMs));
+  }
+  return Math.min(...newest.values()) - DELAY_MS;
+}
+
+async function shardsOf(dir: string): Promise<(sensor: string) => string> {
+  const rig = await openRig(join(dir, "routing"));
+  const shards = new Map<string, string>();
+  for (const sensor of [...Array.from({ length: 6 }, (_, i) => `sensor/${i}`), "none"]) {
+    const [placed] = await rig.streams.append(INPUT, [{ partitionKey: sensor, data: Buffer.from("{}") }]);
+    shards.set(sensor, placed!.shardId);
+  }
+  await rig.close();
+  return (sensor) => shards.get(sensor)!;
+}
+
+test("results equal what DuckDB computes from the same records", () =>
+  inFolder(async (dir) => {
+    const shardOf = await shardsOf(dir);
+    const readings = madeUp(120, START_MS);
+    const rig = await openRig(dir);
+    await rig.analytics.start();
+    for (let at = 0; at < readings.length; at += 70) await rig.put(readings.slice(at, at + 70));
+    const expected = await askDuckDb(readings, watermarkOf(readings, shardOf));
+    assert.ok(expected.length > 50, `${expected.length} windows`);
+    await until("all windows", async () => (await contents(rig.streams, OUTPUT)).length >= expected.length);
+    assert.equal(difference(await results(rig.streams), expected), undefined);
+    const status = rig.analytics.status()[0]!;
+    assert.equal(status.records, readings.length);
+    assert.equal(status.late, 0);
+    assert.equal(status.rejected, 0);
+    assert.equal(status.results, expected.length);
+    assert.equal(status.watermarkUs, watermarkOf(readings, shardOf) * 1_000);
+    assert.equal(status.state, "running");
+    await rig.close();
+    await rig.close();
+  }));
+
+test("a late record is counted and changes nothing; one within the delay counts", () =>
+  inFolder(async (dir) => {
+    const rig = await openRig(dir, { shards: 1 });
+    await rig.analytics.start();
+    const at = (seconds: number): Reading => ({
+      sensor: "a",
+      timeMs: START_MS + seconds * 1_000,
+      temperature: 1,
+    });
+    await rig.put([at(1), at(14)]);
+    await until("read", () => rig.analytics.status()[0]!.records === 2);
+    await rig.put([at(2)]);
+    await until("read", () => rig.analytics.status()[0]!.records === 3);
+    assert.deepEqual(await results(rig.streams), []);
+    await rig.put([at(15)]);
+    await until("the first window closes", async () => (await results(rig.streams)).length === 1);
+    await rig.put([at(9.999), at(3), at(10)]);
+    await rig.put([at(25)]);
+    await until("the second window closes", async () => (await results(rig.streams)).length === 2);
+    assert.deepEqual(
+      (await results(rig.streams)).map((result) => [result.window_end, result.n]),
+      [
+        ["2026-01-01T00:00:10.000Z", 2],
+        ["2026-01-01T00:00:20.000Z", 3],
+      ],
+    );
+    assert.equal(rig.analytics.status()[0]!.late, 2);
+    await rig.close();
+  }));
+
+test("a silent shard holds the watermark back until it is idle, and is waited for again when it speaks", () =>
+  inFolder(async (dir) => {
+    const shardOf = await shardsOf(dir);
+    const names = Array.from({ length: 6 }, (_, i) => `sensor/${i}`);
+    const one = names[0]!;
+    const other = names.find((name) => shardOf(name) !== shardOf(one))!;
+    const clock = handClock();
+    const rig = await openRig(dir, { clock, idleSeconds: 30 });
+    await rig.analytics.start();
+    const at = (sensor: string, seconds: number): Reading => ({ sensor, timeMs: START_MS + seconds * 1_000 });
+    await rig.put([at(one, 1), at(one, 40)]);
+    await until("read", () => rig.analytics.status()[0]!.records === 2);
+    assert.equal(rig.analytics.status()[0]!.watermarkUs, undefined);
+    clock.advance(29_000);
+    await rig.put([at(one, 41)]);
+    await until("read", () => rig.analytics.status()[0]!.records === 3);
+    assert.equal(rig.analytics.status()[0]!.watermarkUs, undefined);
+    clock.advance(2_000);
+    await until("the others are idle", () => rig.analytics.status()[0]!.watermarkUs !== undefined);
+    assert.equal(rig.analytics.status()[0]!.watermarkUs, (START_MS + 36_000) * 1_000);
+    await rig.put([at(other, 37), at(other, 20)]);
+    await until("read", () => rig.analytics.status()[0]!.records === 5);
+    assert.equal(rig.analytics.status()[0]!.late, 1);
+    await rig.put([at(one, 100)]);
+    await until("read", () => rig.analytics.status()[0]!.records === 6);
+    assert.equal(
+      rig.analytics.status()[0]!.watermarkUs,
+      (START_MS + 36_000) * 1_000,
+      "held by the other at 37 s",
+    );
+    await rig.close();
+  }));
+
+test("records that do not fit the table are counted as rejected and do not stop the statement", () =>
+  inFolder(async (dir) => {
+    const rig = await openRig(dir, { shards: 1 });
+    await rig.analytics.start();
+    const bad = [
+      "no json",
+      "[]",
+      "{}",
+      '{"time":"yesterday"}',
+      '{"time":"2026-01-01T00:00:01Z","temperature":"warm"}',
+      '{"time":"2026-01-01T00:00:01Z","counter":1.5}',
+      `{"time":${Date.now() + 7_200_000}}`,
+    ];
+    await rig.streams.append(
+      INPUT,
+      bad.map((text) => ({ partitionKey: "x", data: Buffer.from(text) })),
+    );
+    await rig.put([
+      { sensor: "a", timeMs: START_MS },
+      { sensor: "a", timeMs: START_MS + 15_000 },
+    ]);
+    await until("a window", async () => (await results(rig.streams)).length === 1);
+    assert.equal(rig.analytics.status()[0]!.rejected, bad.length);
+    const [result] = await results(rig.streams);
+    assert.deepEqual([result!.n, result!.temperatures, result!.mean, result!.counted], [1, 0, null, null]);
+    await rig.close();
+  }));
+
+const STEPS: CommitStep[] = ["checkpoint", "frames", "consumer"];
+for (const step of STEPS) {
+  for (const kills of [1, 2]) {
+    test(`a statement killed by SIGKILL after "${step}", ${kills} times, yields each window once`, () =>
+      inFolder(async (dir) => {
+        const shardOf = await shardsOf(dir);
+        const readings = madeUp(60, START_MS);
+        const before = await openRig(dir);
+        await before.put(readings.slice(0, 210));
+        await before.close();
+        // The first commit is the empty one of the start; the second closes windows.
+        await runKilled(dir, step, 2);
+        if (kills === 2) {
+          const between = await openRig(dir);
+          await between.put(readings.slice(210, 350));
+          await between.close();
+          await runKilled(dir, step, 2);
+        }
+        const rig = await openRig(dir);
+        await rig.analytics.start();
+        await rig.put(readings.slice(kills === 1 ? 210 : 350));
+        const expected = await askDuckDb(readings, watermarkOf(readings, shardOf));
+        await until(
+          "all windows",
+          async () => (await contents(rig.streams, OUTPUT)).length >= expected.length,
+        );
+        assert.equal(difference(await results(rig.streams), expected), undefined);
+        assert.equal(rig.analytics.status()[0]!.late, 0);
+        assert.equal(rig.analytics.status()[0]!.records, readings.length);
+        await rig.close();
+      }));
+  }
+}
+
+test("restarted at random moments, it yields each window once with the right values", () =>
+  inFolder(async (dir) => {
+    const shardOf = await shardsOf(dir);
+    const readings = madeUp(180, START_MS);
+    let fed = 0;
+    for (let round = 0; round < 6; round++) {
+      const failAt = Math.floor(Math.random() * 12);
+      let steps = 0;
+      const rig = await openRig(dir, {
+        onStep: () => {
+          // A disk that fails at this step: all that is in memory is thrown away and built again.
+          if (++steps === failAt) throw new Error("the disk said no");
+        },
+      });
+      await rig.analytics.start();
+      const upTo = Math.floor(((round + 1) * readings.length) / 6);
+      for (; fed < upTo; fed += 35) await rig.put(readings.slice(fed, Math.min(fed + 35, readings.length)));
+      await pause(Math.random() * 300);
+      await rig.close();
+    }
+    assert.ok(fed >= readings.length);
+    const rig = await openRig(dir);
+    await rig.analytics.start();
+    const expected = await askDuckDb(readings, watermarkOf(readings, shardOf));
+    await until("all windows", async () => (await contents(rig.streams, OUTPUT)).length >= expected.length);
+    assert.equal(difference(await results(rig.streams), expected), undefined);
+    await rig.close();
+  }));
+
+test("an output stream that is missing is waited for, and its results come once", () =>
+  inFolder(async (dir) => {
+    const rig = await openRig(dir, { shards: 1 });
+    await rig.streams.deleteStream(OUTPUT);
+    await rig.put([
+      { sensor: "a", timeMs: START_MS },
+      { sensor: "a", timeMs: START_MS + 15_000 },
+    ]);
+    await rig.analytics.start();
+    await until("the error shows", () => rig.analytics.status()[0]!.lastError !== undefined);
+    assert.match(rig.analytics.status()[0]!.lastError!, /^STREAM_NOT_FOUND/);
+    assert.equal(rig.analytics.status()[0]!.state, "running");
+    await rig.streams.createStream({ name: OUTPUT, shards: 1, retentionHours: 24 });
+    await until("the window comes", async () => (await results(rig.streams)).length === 1);
+    await rig.close();
+  }));
+
+test("more keys than the state may hold stop the statement and say so", () =>
+  inFolder(async (dir) => {
+    const rig = await openRig(dir, { shards: 1, maxGroups: 10 });
+    await rig.put(Array.from({ length: 11 }, (_, i) => ({ sensor: `s${i}`, timeMs: START_MS })));
+    await rig.analytics.start();
+    await until("it stops", () => rig.analytics.status()[0]!.state === "failed");
+    assert.match(rig.analytics.status()[0]!.lastError!, /^ANALYTICS_STATE_FULL: more than 10 keys/);
+    await rig.close();
+  }));
+
+test("a damaged or missing checkpoint and changed SQL stop the statement instead of guessing", () =>
+  inFolder(async (dir) => {
+    const first = await openRig(dir, { shards: 1 });
+    await first.put([
+      { sensor: "a", timeMs: START_MS },
+      { sensor: "a", timeMs: START_MS + 15_000 },
+    ]);
+    await first.analytics.start();
+    await until("a window", async () => (await results(first.streams)).length === 1);
+    await first.close();
+    const file = join(dir, "analytics", "tens", "checkpoint");
+    const good = await readFile(file);
+    const attempt = async (sql = SQL): Promise<string | undefined> => {
+      const rig = await openRig(dir, { shards: 1, sql });
+      await rig.analytics.start();
+      await until("it stops", () => rig.analytics.status()[0]!.state === "failed");
+      const { lastError } = rig.analytics.status()[0]!;
+      await rig.close();
+      return lastError;
+    };
+    assert.match(
+      (await attempt(SQL.replace("'10' SECOND", "'20' SECOND"))) ?? "",
+      /its SQL means something else/,
+    );
+    const bad = Buffer.from(good);
+    bad[bad.length - 5]! ^= 1;
+    await writeFile(file, bad);
+    assert.match((await attempt()) ?? "", /^ANALYTICS_STATE_LOST: .*checksum/);
+    await rm(file);
+    assert.match((await attempt()) ?? "", /is missing, though the input is read half-way/);
+    await writeFile(file, good);
+    const again = await openRig(dir, { shards: 1, sql: `-- only a comment\n${SQL}` });
+    await again.analytics.start();
+    await again.put([{ sensor: "a", timeMs: START_MS + 25_000 }]);
+    await until("the next window", async () => (await results(again.streams)).length === 2);
+    await again.close();
+  }));
+
+test("a statement that is not supported is refused before anything runs", () =>
+  inFolder(async (dir) => {
+    await assert.rejects(openRig(dir, { sql: "SELECT 1" }), (error) => {
+      assert.ok(error instanceof StatementRefusedError);
+      assert.equal(error.message, "analytics tens: line 1, column 1: SELECT is not supported here");
+      assert.match(error.hint ?? "", /^accepted: CREATE TABLE/);
+      return true;
+    });
+  }));
+
+async function runKilled(dir: string, step: CommitStep, nth: number): Promise<void> {
+  const script = fileURLToPath(new URL("killed-statement.ts", import.meta.url));
+  const child = spawn(process.execPath, ["--import", "tsx", script, dir, step, String(nth)], {
+    stdio: ["ignore", "inherit", "inherit"],
+  });
+  const timer = setTimeout(() => child.kill("SIGTERM"), 20_000);
+  const [, signal] = (await once(child, "exit")) as [number | null, string | null];
+  clearTimeout(timer);
+  assert.equal(signal, "SIGKILL", `it never came to "${step}" number ${nth}`);
+}

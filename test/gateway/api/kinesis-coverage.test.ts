@@ -1,0 +1,31 @@
+/** The reference says of every operation that the SDK knows whether it is there, and says so truly. */
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import test from "node:test";
+import * as sdk from "@aws-sdk/client-kinesis";
+import { openFixture } from "./api-fixture.ts";
+import { call } from "./sign.ts";
+
+test("each operation of the SDK is offered or refused as docs/reference/kinesis-api.md says", async (t) => {
+  const fixture = await openFixture();
+  t.after(() => fixture.close());
+  const text = await readFile(new URL("../../../docs/reference/kinesis-api.md", import.meta.url), "utf8");
+  const offered = new Set([...text.matchAll(/^\| ([A-Z]\w+) \| /gm)].map((match) => match[1]!));
+  const refused = new Set(
+    /### Not offered\n\n[^:]+:\n\n([^.]+?)\n\n/
+      .exec(text)![1]!
+      .split(/,\s+/)
+      .map((name) => name.trim()),
+  );
+  const names = Object.keys(sdk)
+    .filter((name) => /^[A-Z]\w+Command$/.test(name) && name !== "$Command")
+    .map((name) => name.slice(0, -"Command".length));
+  assert.ok(names.length > 30);
+  for (const name of names) {
+    const answer = await call(fixture.origin, name, "{}");
+    const isRefused = answer.message === `${name} is not offered by this gateway.`;
+    assert.equal(isRefused, refused.has(name), `${name} in the list of what is not offered`);
+    assert.equal(!isRefused, offered.has(name), `${name} in the table of operations`);
+    assert.ok(!answer.message.includes("must name an operation"), `${name} is known`);
+  }
+});
