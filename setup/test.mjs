@@ -11,7 +11,7 @@ const tests = wanted.length === 0 ? all : all.filter((path) => wanted.some((part
 if (tests.length === 0) fail("no test was found");
 say(`${tests.length} test files`);
 
-const child = spawn(process.execPath, ["--test", "--enable-source-maps", ...tests], {
+const child = spawn(process.execPath, ["--test", "--test-timeout=300000", "--enable-source-maps", ...tests], {
   cwd: root,
   stdio: "inherit",
 });

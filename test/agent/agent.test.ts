@@ -5,19 +5,19 @@ import { writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
-import { fileURLToPath } from "node:url";
 import { Aedes } from "aedes";
 import mqtt from "mqtt";
 import type { AgentStatus } from "../../agent/health.ts";
 import { decodeFrames, type Frame } from "../../protocol/frame.ts";
 import { parseTopic } from "../../protocol/topics.ts";
 import { VERSION } from "../../runtime/version.ts";
+import { nodeFlags, scriptPath } from "../support/script.ts";
 import { temporaryFolder, texts } from "./buffer/buffer-fixture.ts";
 
-const main = fileURLToPath(new URL("../../agent/main.ts", import.meta.url));
+const main = scriptPath("../../agent/main.ts", import.meta.url);
 
 function run(t: TestContext, args: string[], environment: NodeJS.ProcessEnv = {}): ChildProcess {
-  const child = spawn(process.execPath, ["--import", "tsx", main, ...args], {
+  const child = spawn(process.execPath, [...nodeFlags, main, ...args], {
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...process.env, ...environment },
   });
@@ -157,5 +157,5 @@ test("a port that is taken is a clear error", async (t) => {
   await writeFile(file, JSON.stringify({ device: "pi-1", dataDir: "data", http: { port } }));
   const ended = await output(run(t, ["--config", file]));
   assert.equal(ended.code, 1);
-  assert.match(ended.err, /HTTP_LISTEN: .*EADDRINUSE.*choose another http.port/);
+  assert.match(ended.err, /PORT_BUSY: another program listens on .*set another port/);
 });

@@ -16,6 +16,7 @@ import { parseRtp } from "../../protocol/rtsp/rtp.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { silentLog } from "../../runtime/log.ts";
 import { until } from "../support/relay-server.ts";
+import { nodeFlags, scriptPath } from "../support/script.ts";
 
 async function withCamera(body: (camera: SimCamera, truthFile: string) => Promise<void>): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), "headwater-camera-"));
@@ -164,10 +165,10 @@ function runs(pid: number): boolean {
 test("no encoder survives a camera that is killed", async () => {
   const folder = await mkdtemp(join(tmpdir(), "headwater-camera-"));
   const child = fork(
-    new URL("../support/camera-process.ts", import.meta.url),
+    scriptPath("../support/camera-process.ts", import.meta.url),
     [join(folder, "truth.ndjson")],
     {
-      execArgv: ["--import", "tsx"],
+      execArgv: [...nodeFlags],
     },
   );
   const [encoderPid] = (await once(child, "message")) as [number];

@@ -13,13 +13,11 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
-import { fileURLToPath } from "node:url";
 import { pause } from "../../runtime/backoff.ts";
+import { nodeFlags, scriptPath } from "../support/script.ts";
 
-/** The tests run from the sources or compiled, and so does the program. */
-const COMPILED = import.meta.url.endsWith(".js");
-const MAIN = fileURLToPath(new URL(`../../firmware-sim/main.${COMPILED ? "js" : "ts"}`, import.meta.url));
-const NODE = [process.execPath, ...(COMPILED ? [] : ["--import", "tsx"]), MAIN] as [string, ...string[]];
+const MAIN = scriptPath("../../firmware-sim/main.ts", import.meta.url);
+const NODE = [process.execPath, ...nodeFlags, MAIN] as [string, ...string[]];
 
 async function until(holds: () => boolean, what: string, timeoutMs = 20_000): Promise<void> {
   const endMs = Date.now() + timeoutMs;

@@ -45,4 +45,4 @@ async function main(dir: string, mode: string): Promise<void> {
   await video.close();
 }
 
-if (process.argv[1]?.endsWith("crashing-archive.ts")) await main(process.argv[2]!, process.argv[3]!);
+if (/crashing-archive\.[jt]s$/.test(process.argv[1] ?? "")) await main(process.argv[2]!, process.argv[3]!);

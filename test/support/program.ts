@@ -3,7 +3,7 @@ import { type ChildProcess, fork } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:net";
-import { fileURLToPath } from "node:url";
+import { nodeFlags as ownFlags, scriptPath } from "./script.ts";
 
 export type ProgramName = "agent" | "gateway" | "firmware-sim";
 
@@ -13,8 +13,6 @@ export interface ReadyMessage {
   readonly signInUrl?: string;
   readonly addresses?: Readonly<Record<string, string>>;
 }
-
-const compiled = import.meta.url.endsWith(".js");
 
 export class Program {
   readonly name: ProgramName;
@@ -27,10 +25,10 @@ export class Program {
   /** @param logFile what it prints is appended there, over all starts */
   constructor(name: ProgramName, configFile: string, logFile: string, nodeFlags: readonly string[] = []) {
     this.name = name;
-    const entry = fileURLToPath(new URL(`../../${name}/main.${compiled ? "js" : "ts"}`, import.meta.url));
+    const entry = scriptPath(`../../${name}/main.ts`, import.meta.url);
     const output = openSync(logFile, "a");
     this.#child = fork(entry, ["--config", configFile], {
-      execArgv: [...(compiled ? ["--enable-source-maps"] : ["--import", "tsx"]), ...nodeFlags],
+      execArgv: [...ownFlags, ...nodeFlags],
       stdio: ["ignore", output, output, "ipc"],
     });
     closeSync(output);

@@ -5,20 +5,20 @@ import { copyFile, mkdir, open, readdir, readFile, rm, truncate, writeFile } fro
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import test from "node:test";
-import { fileURLToPath } from "node:url";
 import { findLogDamage } from "../../../agent/buffer/leveldb-log.ts";
 import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
 import { BufferLockedError } from "../../../agent/buffer/record-folder.ts";
 import { ForeignBufferError } from "../../../agent/buffer/sidecar.ts";
 import type { Frame } from "../../../protocol/frame.ts";
 import { GAPS_STREAM, type GapRecord } from "../../../protocol/topics.ts";
+import { nodeFlags, scriptPath } from "../../support/script.ts";
 import { openBuffer, readAll, record, temporaryFolder, texts } from "./buffer-fixture.ts";
 
-const child = fileURLToPath(new URL("./append-until-killed.ts", import.meta.url));
+const child = scriptPath("./append-until-killed.ts", import.meta.url);
 
 /** Lets a child append until it is killed at a random moment. @returns what it was told is stored */
 async function appendAndKill(dir: string, from: number): Promise<number[]> {
-  const running = spawn(process.execPath, ["--import", "tsx", child, dir, String(from)], {
+  const running = spawn(process.execPath, [...nodeFlags, child, dir, String(from)], {
     stdio: ["ignore", "pipe", "inherit"],
   });
   const acknowledged: number[] = [];

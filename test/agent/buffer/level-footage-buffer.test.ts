@@ -5,7 +5,6 @@ import { mkdtemp, readdir, readFile, rm, stat, truncate, unlink, writeFile } fro
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
-import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { Level } from "level";
 import type { FootageBuffer, FootageGap, UnitPlace } from "../../../agent/buffer/footage-buffer.ts";
@@ -17,6 +16,7 @@ import { epochName } from "../../../protocol/frame.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
+import { nodeFlags, scriptPath } from "../../support/script.ts";
 import { madeUnit } from "./made-unit.ts";
 
 async function folder(t: TestContext): Promise<string> {
@@ -259,7 +259,7 @@ test("a folder beyond repair is kept aside, reported, and begun anew", async (t)
 
 test("every acknowledged unit is there after SIGKILL, and only those given up are gone", async (t) => {
   const dir = await folder(t);
-  const script = fileURLToPath(new URL("./footage-writer.ts", import.meta.url));
+  const script = scriptPath("./footage-writer.ts", import.meta.url);
   interface Told {
     epoch: string;
     sequence: number;
@@ -269,7 +269,7 @@ test("every acknowledged unit is there after SIGKILL, and only those given up ar
   const killAfter = [7, 4, 11];
   for (const [round, units] of killAfter.entries()) {
     const child = fork(script, [dir, String(round * 1_000)], {
-      execArgv: ["--import", "tsx"],
+      execArgv: [...nodeFlags],
       stdio: "inherit",
     });
     let seen = 0;
@@ -304,10 +304,17 @@ test("every acknowledged unit is there after SIGKILL, and only those given up ar
 
 test("a disk that refuses one unit takes the next, and keeps those before it", async (t) => {
   const dir = await folder(t);
-  const script = fileURLToPath(new URL("./footage-full-disk.ts", import.meta.url));
+  const script = scriptPath("./footage-full-disk.ts", import.meta.url);
   // Without the trap the signal of a file that grew too long would end the process.
-  const limited = 'trap "" XFSZ; ulimit -f 3000; exec "$0" --import tsx "$@"';
-  const { stdout } = await promisify(execFile)("bash", ["-c", limited, process.execPath, script, dir]);
+  const limited = 'trap "" XFSZ; ulimit -f 3000; exec "$0" "$@"';
+  const { stdout } = await promisify(execFile)("bash", [
+    "-c",
+    limited,
+    process.execPath,
+    ...nodeFlags,
+    script,
+    dir,
+  ]);
   assert.match(stdout, /stored/);
   const buffer = await open(dir);
   const left = await sequences(buffer, "yard");

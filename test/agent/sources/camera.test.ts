@@ -5,7 +5,6 @@ import { mkdtemp, rm, symlink, unlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
-import { fileURLToPath } from "node:url";
 import type { FootageBuffer, FootageGap, UnitPlace } from "../../../agent/buffer/footage-buffer.ts";
 import { openLevelFootageBuffer } from "../../../agent/buffer/level-footage-buffer.ts";
 import { CameraSource } from "../../../agent/sources/camera.ts";
@@ -17,6 +16,7 @@ import { systemClock } from "../../../runtime/clock.ts";
 import { createLog, type Log, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { startGstCamera } from "../../support/gst-camera.ts";
+import { nodeFlags, scriptPath } from "../../support/script.ts";
 import { LavfiCamera, type LavfiCameraOptions } from "./lavfi-camera.ts";
 
 interface Bench {
@@ -225,8 +225,8 @@ test("passwords stay out of log and status, right or wrong", async (t) => {
 
 test("no ffmpeg outlives an agent that is killed", async (t) => {
   const camera = await startCamera(t);
-  const script = fileURLToPath(new URL("./camera-child.ts", import.meta.url));
-  const child = fork(script, [camera.url], { execArgv: ["--import", "tsx"], stdio: "inherit" });
+  const script = scriptPath("./camera-child.ts", import.meta.url);
+  const child = fork(script, [camera.url], { execArgv: [...nodeFlags], stdio: "inherit" });
   t.after(() => child.kill("SIGKILL"));
   const [pid] = (await once(child, "message")) as [number];
   assert.equal(lives(pid), true);

@@ -5,11 +5,11 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
-import { fileURLToPath } from "node:url";
 import { StatementRefusedError } from "../../../gateway/analytics/open-analytics.ts";
 import type { CommitStep } from "../../../gateway/analytics/statement.ts";
 import { pause } from "../../../runtime/backoff.ts";
 import type { Clock } from "../../../runtime/clock.ts";
+import { nodeFlags, scriptPath } from "../../support/script.ts";
 import {
   askDuckDb,
   closeRigs,
@@ -323,8 +323,8 @@ test("a statement that is not supported is refused before anything runs", () =>
   }));
 
 async function runKilled(dir: string, step: CommitStep, nth: number): Promise<void> {
-  const script = fileURLToPath(new URL("killed-statement.ts", import.meta.url));
-  const child = spawn(process.execPath, ["--import", "tsx", script, dir, step, String(nth)], {
+  const script = scriptPath("./killed-statement.ts", import.meta.url);
+  const child = spawn(process.execPath, [...nodeFlags, script, dir, step, String(nth)], {
     stdio: ["ignore", "inherit", "inherit"],
   });
   const timer = setTimeout(() => child.kill("SIGTERM"), 20_000);

@@ -5,10 +5,10 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
-import { fileURLToPath } from "node:url";
 import { DeliveryStateError } from "../../../gateway/delivery/cut-ledger.ts";
 import type { CutStep } from "../../../gateway/delivery/cutter.ts";
 import { systemClock } from "../../../runtime/clock.ts";
+import { nodeFlags, scriptPath } from "../../support/script.ts";
 import { closeRigs, countInOrder, files, lines, numbered, openRig, STREAM, until } from "./delivery-rig.ts";
 
 async function inFolder(body: (dir: string) => Promise<void>): Promise<void> {
@@ -234,8 +234,8 @@ test("a damaged ledger is refused, never guessed at", () =>
   }));
 
 async function runKilled(dir: string, step: CutStep, nth: number): Promise<void> {
-  const script = fileURLToPath(new URL("killed-delivery.ts", import.meta.url));
-  const child = spawn(process.execPath, ["--import", "tsx", script, dir, step, String(nth)], {
+  const script = scriptPath("./killed-delivery.ts", import.meta.url);
+  const child = spawn(process.execPath, [...nodeFlags, script, dir, step, String(nth)], {
     stdio: ["ignore", "inherit", "inherit"],
   });
   const timer = setTimeout(() => child.kill("SIGTERM"), 20_000);

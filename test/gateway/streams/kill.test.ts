@@ -2,19 +2,17 @@ import assert from "node:assert/strict";
 import { fork } from "node:child_process";
 import { once } from "node:events";
 import test from "node:test";
-import { fileURLToPath } from "node:url";
 import { readAll } from "../../contract/streams.ts";
+import { nodeFlags, scriptPath } from "../../support/script.ts";
 import { textsOfFrame } from "./append-forever.ts";
 import { makeLocalPlace } from "./local-place.ts";
 
-/** From source during development, compiled otherwise. */
-const EXTENSION = import.meta.url.slice(-3);
-const SCRIPT = fileURLToPath(new URL(`./append-forever${EXTENSION}`, import.meta.url));
+const SCRIPT = scriptPath("./append-forever.ts", import.meta.url);
 const ROUNDS = 6;
 
 /** Appends from `first` on and is killed `afterMs` after its first acknowledgement. Returns the last of those without a gap. */
 async function appendUntilKilled(dir: string, first: bigint, afterMs: number): Promise<bigint> {
-  const execArgv = EXTENSION === ".ts" ? ["--import", "tsx"] : [];
+  const execArgv = [...nodeFlags];
   const child = fork(SCRIPT, [dir, String(first)], { execArgv, stdio: ["ignore", "pipe", "inherit", "ipc"] });
   let output = "";
   child.stdout!.setEncoding("utf8").on("data", (text: string) => {

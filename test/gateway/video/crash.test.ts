@@ -6,7 +6,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import test, { type TestContext } from "node:test";
-import { fileURLToPath } from "node:url";
 import { openVideo, type VideoArchive } from "../../../gateway/video/video-archive.ts";
 import { pause } from "../../../runtime/backoff.ts";
 import { systemClock } from "../../../runtime/clock.ts";
@@ -15,8 +14,9 @@ import { Metrics } from "../../../runtime/metrics.ts";
 import { CRASH_EPOCH, CRASH_FIRST_US, CRASH_FRAMES } from "../../support/crashing-archive.ts";
 import { makeClip, sendUnit, unitsOf } from "../../support/h264-rtp.ts";
 import { pictureDigests } from "../../support/picture-digests.ts";
+import { nodeFlags, scriptPath } from "../../support/script.ts";
 
-const SCRIPT = fileURLToPath(new URL("../../support/crashing-archive.ts", import.meta.url));
+const SCRIPT = scriptPath("../../support/crashing-archive.ts", import.meta.url);
 
 async function makeFolder(t: TestContext): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), "headwater-crash-"));
@@ -31,7 +31,7 @@ async function runAndKill(
   mode: string,
   shouldKill: (line: string) => Promise<boolean> | boolean,
 ): Promise<string[]> {
-  const args = ["--import", "tsx", SCRIPT, dir, mode];
+  const args = [...nodeFlags, SCRIPT, dir, mode];
   const child: ChildProcess = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
   t.after(() => child.kill("SIGKILL"));
   const exit = once(child, "exit");
