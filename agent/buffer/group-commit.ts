@@ -65,6 +65,8 @@ export class GroupCommit {
   #start(): void {
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined;
+      // Whoever was just answered may have pushed a full group before this line.
+      if (this.#due) this.#start();
     });
   }
 
