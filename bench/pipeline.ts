@@ -86,7 +86,7 @@ async function fillBuffer(dir: string): Promise<void> {
 async function drain(pipeline: Pipeline): Promise<Record<string, number>> {
   pipeline.startAgent();
   const stored = (): Promise<number> =>
-    pipeline.metric("headwater_stream_appended_records_total", 'stream="sensors"');
+    pipeline.metric("headwater_log_appended_records_total", 'stream="sensors"');
   let atFirst = 0;
   const first = await eventually("the first records arrive", 30_000, async () => {
     atFirst = await stored();
@@ -123,6 +123,15 @@ async function latency(pipeline: Pipeline): Promise<Record<string, number>> {
   });
   await new Promise((resolve, reject) => socket.once("open", resolve).once("error", reject));
   const sensor = await mqtt.connectAsync(pipeline.brokerUrl, { clientId: "bench", protocolVersion: 4 });
+  // The consumer follows from some moment after the socket opened: begin once it is seen to.
+  await eventually("the consumer follows", 10_000, async () => {
+    await sensor.publishAsync("bench/latency", JSON.stringify({ sentMs: systemClock.nowUs() / 1000 }), {
+      qos: 1,
+    });
+    return waits.length > 0 ? true : undefined;
+  });
+  await new Promise((resolve) => setTimeout(resolve, 1_000));
+  waits.length = 0;
   const total = MESSAGES_PER_SECOND * LATENCY_SECONDS;
   const began = performance.now();
   for (let sent = 0; sent < total; ) {
@@ -134,9 +143,10 @@ async function latency(pipeline: Pipeline): Promise<Record<string, number>> {
     }
     await new Promise((resolve) => setTimeout(resolve, 1));
   }
-  await eventually("the last message arrives", 20_000, async () =>
-    waits.length >= total ? true : undefined,
-  );
+  await eventually("the last message arrives", 20_000, async () => {
+    if (waits.length < total) throw new Error(`${waits.length} of ${total} came`);
+    return true;
+  });
   await sensor.endAsync();
   socket.close();
   return {
