@@ -61,6 +61,10 @@ export const agentConfig = z
           .default("mqtt://127.0.0.1:1883"),
         rtsp: z
           .string()
+          .refine(
+            (url) => !/^rtsps:/i.test(url),
+            "footage cannot be sent over TLS yet; write rtsp://, and lay a tunnel (WireGuard, ssh -L) where others can listen",
+          )
           .regex(/^rtsps?:\/\//, "an rtsp:// address")
           .default("rtsp://127.0.0.1:8554"),
         password: z.string().optional().describe("This device's password at the gateway"),
@@ -115,6 +119,13 @@ export const agentConfig = z
         });
       }
       seen.add(source.name);
+      if (source.type === "camera" && source.name.startsWith(".")) {
+        context.addIssue({
+          code: "custom",
+          path: ["sources", i, "name"],
+          message: "a camera's name becomes a folder at the gateway and must not begin with a dot",
+        });
+      }
       if (source.type === "mqtt" && !isLoopback(source.host) && source.users.length === 0) {
         context.addIssue({
           code: "custom",

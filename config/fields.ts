@@ -36,12 +36,27 @@ export function isLoopback(host: string): boolean {
   return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
 }
 
-export function listen(defaultPort: number, what: string) {
+/** As it stands in a Host header, without the port. */
+export const hostName = z
+  .string()
+  .regex(
+    /^(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?$|^[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*$/,
+    "a name such as gateway.local, or an address; without http:// and without a port",
+  )
+  .transform((text) => text.toLowerCase());
+
+/** @param more keys of this door alone */
+export function listen<More extends z.ZodRawShape = Record<never, never>>(
+  defaultPort: number,
+  what: string,
+  more?: More,
+) {
   return z
     .strictObject({
       host: z.string().default("127.0.0.1").describe("Address to bind; 127.0.0.1 is this machine alone"),
       port: port.default(defaultPort).describe("Port; 0 takes a free one and logs it"),
+      ...((more ?? {}) as More),
     })
-    .prefault({})
+    .prefault({} as never)
     .describe(what);
 }

@@ -1,6 +1,6 @@
 /** gateway.yaml: every key, its default and its meaning. */
 import { z } from "zod";
-import { bytes, isLoopback, listen, name, streamName } from "./fields.ts";
+import { bytes, hostName, isLoopback, listen, name, streamName } from "./fields.ts";
 
 const accessKey = z.strictObject({
   id: z.string().regex(/^[A-Za-z0-9_]{4,128}$/, "4 to 128 letters, digits or _"),
@@ -66,7 +66,13 @@ export const gatewayConfig = z
       .string()
       .default("/var/lib/headwater-gateway")
       .describe("Where everything is kept; relative to this file"),
-    http: listen(8080, "AWS protocols, console, /metrics, /healthz"),
+    http: listen(8080, "AWS protocols, console, /metrics, /healthz", {
+      hostNames: z
+        .array(hostName)
+        .max(64)
+        .default([])
+        .describe("Names under which browsers may open the console, beside the address and localhost"),
+    }),
     mqtt: listen(1883, "Agents and plain sensors"),
     rtsp: listen(8554, "Agents' footage, cameras that publish, and readers"),
     accessKeys: z

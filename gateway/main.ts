@@ -9,6 +9,7 @@ import { describeError } from "../runtime/errors.ts";
 import { createLog } from "../runtime/log.ts";
 import { closeOnExit } from "../runtime/shutdown.ts";
 import { VERSION } from "../runtime/version.ts";
+import { checkStatement } from "./analytics/open-analytics.ts";
 import { startGateway } from "./gateway.ts";
 
 const USAGE = `headwater-gateway ${VERSION}: receives what agents send, keeps it, delivers, computes, shows
@@ -25,14 +26,30 @@ const options = {
   version: { type: "boolean" },
 } as const;
 
+function readArguments(): { config?: string; check?: boolean; help?: boolean; version?: boolean } {
+  try {
+    return parseArgs({ options, strict: true }).values;
+  } catch (error) {
+    return refuse(`${describeError(error)}\n\n${USAGE}`);
+  }
+}
+
+/** The command line or the config is wrong. */
+function refuse(problem: string): never {
+  process.stderr.write(`${problem.trimEnd()}\n`);
+  process.exit(2);
+}
+
 async function main(): Promise<void> {
-  const { values } = parseArgs({ options, strict: true });
+  const values = readArguments();
   if (values.help) return void process.stdout.write(USAGE);
   if (values.version) return void process.stdout.write(`${VERSION}\n`);
-  if (values.config === undefined) throw new Error(`--config FILE is missing\n\n${USAGE}`);
+  if (values.config === undefined) return refuse(`--config FILE is missing\n\n${USAGE}`);
   const file = resolve(values.config);
   const config = await loadConfig(file, gatewayConfig, process.env);
-  if (values.check) return void process.stdout.write(`${file}: good\n`);
+  // What would be refused at the start is refused before anything is opened.
+  for (const statement of config.analytics) checkStatement(statement);
+  if (values.check) return void process.stdout.write(`${values.config} is good\n`);
 
   const log = createLog("gateway", config.log);
   try {
@@ -47,7 +64,4 @@ async function main(): Promise<void> {
   }
 }
 
-main().catch((error: unknown) => {
-  process.stderr.write(`headwater-gateway: ${describeError(error)}\n`);
-  process.exit(2);
-});
+main().catch((error: unknown) => refuse(describeError(error)));

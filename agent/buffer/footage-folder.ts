@@ -51,7 +51,7 @@ export interface OpenedFolder {
 
 /** @throws FootageLockedError, FootageVersionError, and what the file system throws */
 export async function openFootageFolder(dir: string, log: Log): Promise<OpenedFolder> {
-  await mkdir(dir, { recursive: true });
+  await mkdir(dir, { recursive: true, mode: 0o700 });
   const lock = await takeLock(join(dir, "lock"));
   try {
     return { ...(await openUnits(dir, log)), lock };
@@ -158,7 +158,7 @@ export async function openDb(units: string, createIfMissing: boolean): Promise<D
     createIfMissing,
     compression: false,
     cacheSize: 512 * 1024,
-    writeBufferSize: 4 * 1_048_576,
+    writeBufferSize: 1_048_576,
     maxOpenFiles: 100,
   });
   await db.open();

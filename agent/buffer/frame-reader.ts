@@ -43,10 +43,11 @@ export class FrameReader {
       const from = frameKey(expected.start, expected.sequence);
       for await (const [key, value] of this.#database.iterator({ gte: from, lt: within("f/").lt })) {
         const place = placeInKey(key);
-        const start =
-          place.start === expected.start ? expected.sequence : this.#ledger.at(place.start).removedTo + 1n;
+        const { removedTo } = this.#ledger.at(place.start);
         // Removed while the iterator's snapshot still shows it.
-        if (place.sequence <= this.#ledger.at(place.start).removedTo) continue;
+        if (place.sequence <= removedTo) continue;
+        const follows = place.start === expected.start && expected.sequence > removedTo;
+        const start = follows ? expected.sequence : removedTo + 1n;
         if (place.sequence > start) await this.#noticeHole(place.start, start, place.sequence);
         expected = { start: place.start, sequence: place.sequence + 1n };
         const frame = await this.decode(key, value);

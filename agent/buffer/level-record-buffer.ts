@@ -65,6 +65,8 @@ export interface LevelRecordBufferOptions {
 
 const MAX_MARK_NAMES = 100_000;
 const SIDECAR_EVERY_MS = 5_000;
+/** More than that does not wait in memory for room: clients that come and go would fill it. */
+const MAX_PAUSED_BYTES = 8 * 1_048_576;
 /** `drop-oldest` makes at least so much room at once, so that not each append needs a gap record. */
 const DROP_BYTES = 65_536;
 
@@ -88,6 +90,7 @@ class LevelRecordBuffer implements RecordBuffer {
   /** Bytes of appends that are admitted and not yet on disk. */
   #gatheringBytes = 0;
   readonly #paused: (Append & { resolve: () => void; reject: (error: unknown) => void })[] = [];
+  #pausedBytes = 0;
   #makingRoom = false;
   readonly #waiters = new Set<() => void>();
   readonly #headSynced = new Set<number>();
@@ -155,9 +158,14 @@ class LevelRecordBuffer implements RecordBuffer {
   }
 
   refuses(records: readonly BufferRecord[]): boolean {
+    return this.#refusesBytes(estimateBytes(records));
+  }
+
+  #refusesBytes(bytes: number): boolean {
     const { maxBytes, whenFull } = this.#options;
-    const bytes = estimateBytes(records);
-    return bytes > maxBytes || (whenFull === "reject" && !this.#fits(bytes));
+    if (bytes > maxBytes) return true;
+    if (this.#paused.length > 0) return this.#pausedBytes + bytes > MAX_PAUSED_BYTES;
+    return whenFull === "reject" && !this.#fits(bytes);
   }
 
   #admit(append: Append): Promise<void> {
@@ -165,10 +173,11 @@ class LevelRecordBuffer implements RecordBuffer {
     const refusal = this.#refusal();
     if (refusal !== undefined) return Promise.reject(refusal);
     if (this.#paused.length === 0 && this.#fits(append.bytes)) return this.#push(append);
-    if (whenFull === "reject" || append.bytes > maxBytes) {
+    if (this.#refusesBytes(append.bytes)) {
       return Promise.reject(new BufferFullError(this.#usedBytes(), maxBytes));
     }
     return new Promise((resolve, reject) => {
+      this.#pausedBytes += append.bytes;
       this.#paused.push({ ...append, resolve, reject });
       if (whenFull === "drop-oldest") void this.#makeRoom();
     });
@@ -196,6 +205,7 @@ class LevelRecordBuffer implements RecordBuffer {
   #admitPaused(): void {
     while (this.#paused.length > 0 && this.#fits(this.#paused[0]!.bytes)) {
       const next = this.#paused.shift()!;
+      this.#pausedBytes -= next.bytes;
       this.#push(next).then(next.resolve, next.reject);
     }
   }
@@ -318,6 +328,7 @@ class LevelRecordBuffer implements RecordBuffer {
         this.#admitPaused();
       }
     } catch (error) {
+      this.#pausedBytes = 0;
       for (const waiting of this.#paused.splice(0)) waiting.reject(error);
     } finally {
       this.#makingRoom = false;

@@ -49,7 +49,7 @@ export const sidecarFile = (dir: string): string => join(dir, "sidecar");
 export const suspectFile = (dir: string): string => join(dir, "suspect");
 
 export async function openRecordFolder(dir: string, device: string): Promise<OpenedFolder> {
-  await mkdir(dir, { recursive: true });
+  await mkdir(dir, { recursive: true, mode: 0o700 });
   const lock = await takeLock(dir);
   try {
     return { ...(await openLocked(dir, device)), lock };

@@ -53,6 +53,8 @@ const RECOGNISE_MS = 5_000;
 const WATCH_EVERY_MS = 250;
 /** How much longer than stallSeconds ffmpeg itself waits for a camera that sends nothing. */
 const ORPHAN_TIMEOUT_US = 5_000_000;
+/** A unit that ends so long before the one ahead of it was not made before it: our clock was set. */
+const SET_BACK_US = 10_000_000;
 /** A shorter break is not worth a report. */
 const GAP_US = 1_000_000;
 
@@ -245,7 +247,9 @@ export class CameraSource implements Source {
 
   #unitEnded(session: Session, unit: RecordedUnit, stored: boolean): void {
     const coveredUs = this.#coveredUntilUs;
-    this.#coveredUntilUs = Math.max(coveredUs ?? 0, unit.endUs);
+    // A clock that was set back makes all that was covered before it mean nothing.
+    const setBack = coveredUs !== undefined && coveredUs - unit.endUs > SET_BACK_US;
+    this.#coveredUntilUs = setBack ? unit.endUs : Math.max(coveredUs ?? 0, unit.endUs);
     // Within a session a slow camera must not look like a broken one.
     const slowUs = session.units++ === 0 ? 0 : this.#options.config.stallSeconds * 500_000;
     if (coveredUs !== undefined && unit.producerUs - coveredUs > Math.max(GAP_US, slowUs)) {

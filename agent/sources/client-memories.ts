@@ -60,7 +60,10 @@ export class ClientMemories {
   }
 
   /** @returns marks to be removed in the same write, as one more is about to be stored. */
-  touch(clientId: string): Mark[] {
+  touch(clientId: string, memory: PublishMemory): Mark[] {
+    // Who is connected for long was opened long ago, but is not the one longest not seen.
+    this.#memories.delete(clientId);
+    this.#memories.set(clientId, memory);
     const name = this.markName(clientId);
     this.#marks.delete(name);
     this.#marks.add(name);

@@ -6,6 +6,7 @@
  * withheld. No sessions are kept: a client that asks for one gets a fresh one (§3.2.2.2 allows it).
  */
 import { createHash, timingSafeEqual } from "node:crypto";
+import type { EventEmitter } from "node:events";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { Aedes, type Client, type PublishPacket } from "aedes";
 import type { MqttSourceConfig } from "../../config/agent-config.ts";
@@ -59,6 +60,8 @@ export class MqttSource implements Source {
   readonly #meters: SourceMeters;
   readonly #connections = new WeakMap<Client, Connection>();
   readonly #anonymous = new WeakSet<Client>();
+  /** Those that asked for a session that outlives its connection: they send again also after a DISCONNECT. */
+  readonly #keepsSession = new WeakSet<Client>();
   readonly #sockets = new Set<Socket>();
   readonly #pending = new Set<Promise<void>>();
   /** When the oldest append began that is still not on disk, by its promise's order. */
@@ -90,6 +93,7 @@ export class MqttSource implements Source {
     broker.preConnect = (client, packet, done) => {
       const clientId = packet.clientId ?? "";
       if (clientId === "") this.#anonymous.add(client);
+      if (packet.clean === false) this.#keepsSession.add(client);
       packet.clean = true;
       const full = broker.connectedClients >= MAX_CLIENTS;
       if (full || clientId.length > MAX_CLIENT_ID_CHARACTERS || this.#closing) {
@@ -109,6 +113,8 @@ export class MqttSource implements Source {
     broker.on("connectionError", (_c, error) =>
       this.#options.log.debug({ error: error.message }, "connection"),
     );
+    // Its types do not know this event; unheard, it would end the process.
+    (broker as EventEmitter).on("error", (error: unknown) => this.#meters.fault(describeError(error)));
     const server = createServer((socket) => {
       this.#sockets.add(socket);
       socket.on("close", () => this.#sockets.delete(socket));
@@ -136,7 +142,7 @@ export class MqttSource implements Source {
     // Only a DISCONNECT packet says that the client means to go; a broken connection does not.
     const { _disconnected: clean } = client as unknown as { _disconnected: boolean };
     // Where another connection has taken over, the memory is that one's.
-    if (!clean) return;
+    if (!clean || this.#keepsSession.has(client)) return;
     if (this.#broker !== undefined && client.id in (this.#broker as unknown as { clients: object }).clients)
       return;
     this.#memories.forget(client.id).catch(() => {
@@ -182,7 +188,7 @@ export class MqttSource implements Source {
     if (connection.refused || this.#closing) return undefined;
     const key = publishKey(messageId, topic, payload);
     connection.leading ??= connection.memory.leading();
-    const before = connection.leading.match(key);
+    const before = connection.leading.match(key, packet.dup);
     if (before !== undefined) {
       this.#meters.repeated();
       return before;
@@ -196,7 +202,7 @@ export class MqttSource implements Source {
     }
     if (this.#anonymous.has(client)) return this.#append([record]);
     const mark = { source: this.#memories.markName(client.id), value: connection.memory.encodeWith(key) };
-    const evicted = this.#memories.touch(client.id);
+    const evicted = this.#memories.touch(client.id, connection.memory);
     if (evicted.length > 0) this.#options.buffer.setMarks(evicted).catch(() => {});
     const stored = this.#append([{ ...record, mark }]);
     connection.memory.add(key, stored);

@@ -9,6 +9,7 @@
  * recognised; the first that does not continue it ends the search for this connection.
  */
 import { createHash } from "node:crypto";
+import { numbersAnew } from "../../protocol/packet-numbering.ts";
 
 export const MEMORY_ENTRIES = 64;
 const HASH_BYTES = 6;
@@ -22,6 +23,10 @@ export function publishKey(packetId: number, topic: string, payload: Uint8Array)
   key.writeUInt16BE(packetId);
   createHash("sha256").update(topic).update("\0").update(payload).digest().copy(key, 2, 0, HASH_BYTES);
   return key.toString("latin1");
+}
+
+function packetIdOf(key: PublishKey): number {
+  return key.charCodeAt(0) * 256 + key.charCodeAt(1);
 }
 
 interface Entry {
@@ -85,8 +90,14 @@ export class LeadingPublishes {
     this.#remembered = [...entries];
   }
 
-  /** @returns when the same publish of an earlier connection is stored; undefined when this one is new. */
-  match(key: PublishKey): Promise<void> | undefined {
+  /**
+   * @param dup what the client says of it
+   * @returns when the same publish of an earlier connection is stored; undefined when this one is new.
+   */
+  match(key: PublishKey, dup = false): Promise<void> | undefined {
+    if (!this.#begun && numbersAnew(packetIdOf(key), dup, (packetId) => this.#remembers(packetId))) {
+      this.#remembered = [];
+    }
     if (this.#remembered.length === 0) return undefined;
     // The first may be any of them, the newest where it could be several; what follows must follow on.
     const at = this.#begun
@@ -100,5 +111,9 @@ export class LeadingPublishes {
     const { pending } = this.#remembered[at]!;
     this.#remembered = this.#remembered.slice(at + 1);
     return pending ?? Promise.resolve();
+  }
+
+  #remembers(packetId: number): boolean {
+    return this.#remembered.some((entry) => packetIdOf(entry.key) === packetId);
   }
 }

@@ -111,7 +111,6 @@ export class SerialSource implements Source {
   }
 
   async #readUntilClosed(port: SerialPort): Promise<void> {
-    this.#port = port;
     this.#lines.reset();
     const openedUs = this.#options.clock.nowUs();
     const closed = new Promise<Error | undefined>((resolve) => {
@@ -119,13 +118,21 @@ export class SerialSource implements Source {
       port.on("error", (error) => resolve(error));
       this.#stop.signal.addEventListener("abort", () => resolve(undefined), { once: true });
     });
-    port.on("data", (chunk: Buffer) => this.#take(port, chunk));
-    // What was read before the port went away belongs before the gap.
-    await this.#storing;
-    await this.#reportGap(openedUs);
-    const error = await closed;
-    this.#port = undefined;
-    if (port.isOpen) await new Promise<void>((resolve) => port.close(() => resolve()));
+    let error: Error | undefined;
+    try {
+      // What was read before the port went away belongs before the gap, and what comes now behind
+      // it: the mark must still be that of the last record before.
+      await this.#storing;
+      await this.#reportGap(openedUs);
+      // Not known before: resumed without a listener, a port throws away what it reads.
+      this.#port = port;
+      port.on("data", (chunk: Buffer) => this.#take(port, chunk));
+      error = await closed;
+    } finally {
+      this.#port = undefined;
+      // Left open, it could not be opened again.
+      if (port.isOpen) await new Promise<void>((resolve) => port.close(() => resolve()));
+    }
     if (error !== undefined) throw error;
     if (!this.#stop.signal.aborted) throw new Error("the port was closed");
   }

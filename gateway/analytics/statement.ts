@@ -145,7 +145,7 @@ export class Statement {
   /** Builds the state from the checkpoint and finishes the commit that a crash may have interrupted. */
   async #resume(consumer: Consumer, partials: Partials): Promise<Session> {
     const { config, plan, streams, clock, log, dir, maxGroups } = this.#parts;
-    await mkdir(dir, { recursive: true });
+    await mkdir(dir, { recursive: true, mode: 0o700 });
     const stored = await readCheckpoint(this.#file, config.name);
     const { streamId, shardList } = streams.describe(plan.inputStream);
     if (

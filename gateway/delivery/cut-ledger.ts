@@ -78,7 +78,7 @@ export class CutLedger {
 
   /** @throws DeliveryStateError */
   static async open(dir: string): Promise<CutLedger> {
-    await mkdir(dir, { recursive: true });
+    await mkdir(dir, { recursive: true, mode: 0o700 });
     await syncFolder(dirname(dir));
     let ledger = await readState(join(dir, "delivery.json"), ledgerSchema);
     let pending = await readState(join(dir, "cut.json"), manifestSchema);

@@ -7,10 +7,12 @@
  *                                later is taken on that connection, which ends soon after
  *   not allowed                → disconnected and counted
  */
+import type { EventEmitter } from "node:events";
 import { createServer, type Server, type Socket } from "node:net";
 import { Aedes, type AuthenticateError, type Client, type PublishPacket } from "aedes";
 import { decodeFrames, type Frame, MAX_FRAME_BYTES } from "../../protocol/frame.ts";
 import { limitPackets } from "../../protocol/mqtt-packet-limit.ts";
+import { numbersAnew } from "../../protocol/packet-numbering.ts";
 import { MAX_KEY_BYTES } from "../../protocol/record-batch.ts";
 import {
   type ControlMessage,
@@ -24,7 +26,12 @@ import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import { listenOn } from "../../runtime/listen.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
-import type { AppendOutcome, Streams } from "../streams/streams.ts";
+import {
+  type AppendOutcome,
+  type PlainPublish,
+  StreamNotFoundError,
+  type Streams,
+} from "../streams/streams.ts";
 import { parseDrained, parseStatus } from "./agent-messages.ts";
 import type { DeviceDirectory } from "./device-directory.ts";
 import type { DeviceStatus, Ingest, QuarantineStatus } from "./ingest.ts";
@@ -36,6 +43,13 @@ const MAX_PACKET_BYTES = MAX_FRAME_BYTES + 1_024;
 /** A plain sensor's publish is one record. */
 const MAX_PLAIN_BYTES = 1_048_576;
 const MAX_CONNECTIONS = 10_000;
+/** MQTT allows 65,535 bytes, and what is remembered of a client is kept under its id. */
+const MAX_CLIENT_ID_CHARACTERS = 256;
+/** A name that is only a label is shown in the console. */
+const MAX_LABEL_CHARACTERS = 128;
+/** What a publish is replaced by once it is stored: nobody is subscribed to it, and QoS 2 would be kept until PUBREL. */
+const NO_PAYLOAD = Buffer.alloc(0);
+const NO_TOPIC = "stored";
 const RETRY_AFTER_MS = 1_000;
 /** Time for the control message to leave before its connection ends. */
 const BUSY_GRACE_MS = 500;
@@ -57,8 +71,17 @@ interface Session {
   readonly device: string;
   /** Set when a publish had to be left unanswered; nothing later may overtake it. */
   withheld: boolean;
-  /** All that came so far on this connection was known already, so it may be a resend. */
-  resending: boolean;
+  /**
+   * Streams to which it has sent something new on this connection: what follows there is new as
+   * well. Of each stream by itself, as one may have stored what another still lacked.
+   */
+  readonly fresh: Set<string>;
+  /** Whether it numbers its packets anew, so that nothing on this connection is a resend; told by its first publish. */
+  anew: boolean | undefined;
+}
+
+function newSession(device: string): Session {
+  return { device, withheld: false, fresh: new Set(), anew: undefined };
 }
 
 /** The client may not do this; its connection ends. */
@@ -73,6 +96,8 @@ export class MqttIngest implements Ingest {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #sessions = new WeakMap<Client, Session>();
+  /** Those that asked for a session that outlives its connection: they send again also after a DISCONNECT. */
+  readonly #keepsSession = new WeakSet<Client>();
   readonly #publishes;
   readonly #refused;
   #broker: Aedes | undefined;
@@ -102,6 +127,19 @@ export class MqttIngest implements Ingest {
     this.#broker = await Aedes.createBroker({
       maxClientsIdLength: 256,
       concurrency: 1_000,
+      preConnect: (client, packet, done) => {
+        // No session is kept: its QoS 2 publishes and its will would stay in memory for a client
+        // that may never return (§3.2.2.2 allows it). A will is no reading.
+        const keepsSession = packet.clean === false;
+        packet.clean = true;
+        delete (packet as { will?: unknown }).will;
+        if ((packet.clientId ?? "").length > MAX_CLIENT_ID_CHARACTERS) {
+          this.#refused.inc({ reason: "client id too long" });
+          return done(new Error("client id too long"), false);
+        }
+        if (keepsSession) this.#keepsSession.add(client);
+        done(null, true);
+      },
       authenticate: (client, username, password, done) =>
         this.#authenticate(client, username, password, done),
       authorizePublish: (client, packet, done) => this.#authorizePublish(client, packet, done),
@@ -111,8 +149,13 @@ export class MqttIngest implements Ingest {
     this.#broker.on("clientReady", (client) =>
       this.#options.directory.connected(this.#session(client).device),
     );
-    this.#broker.on("clientDisconnect", (client) =>
-      this.#options.directory.disconnected(this.#session(client).device),
+    this.#broker.on("clientDisconnect", (client) => {
+      this.#options.directory.disconnected(this.#session(client).device);
+      this.#endOfSession(client);
+    });
+    // Its types do not know this event; unheard, it would end the process.
+    (this.#broker as EventEmitter).on("error", (error: unknown) =>
+      this.#options.log.error({ error: describeError(error) }, "the MQTT broker failed"),
     );
     const unusable = (client: Client, error: Error): void => {
       this.#refused.inc({ reason: "protocol" });
@@ -170,7 +213,7 @@ export class MqttIngest implements Ingest {
     if (directory.admits(username, password)) {
       // Without configured devices a name is only a label, and the client's id serves as well.
       const device = username ?? client.id;
-      this.#sessions.set(client, { device, withheld: false, resending: true });
+      this.#sessions.set(client, newSession(device.slice(0, MAX_LABEL_CHARACTERS)));
       done(null, true);
       return;
     }
@@ -188,10 +231,28 @@ export class MqttIngest implements Ingest {
   #session(client: Client): Session {
     let session = this.#sessions.get(client);
     if (session === undefined) {
-      session = { device: client.id, withheld: false, resending: true };
+      session = newSession(client.id);
       this.#sessions.set(client, session);
     }
     return session;
+  }
+
+  /**
+   * [MQTT-3.1.2-6]: a clean session ends with its DISCONNECT, and nothing of it is sent again. So the
+   * same reading under the same packet id on the next connection is a new one. A kill before it is on
+   * disk takes one such reading for known.
+   */
+  #endOfSession(client: Client): void {
+    const { _disconnected: inPeace } = client as unknown as { _disconnected: boolean };
+    const taken = this.#broker !== undefined && this.#isConnected(client.id);
+    if (!inPeace || taken || this.#keepsSession.has(client)) return;
+    this.#options.streams.forgetClient(client.id).catch((error: unknown) => {
+      this.#options.log.debug({ client: client.id, error: describeError(error) }, "client not forgotten");
+    });
+  }
+
+  #isConnected(clientId: string): boolean {
+    return clientId in (this.#broker as unknown as { clients: object }).clients;
   }
 
   /** An agent hears its own control topic, and nobody hears anything else: this is a door, not a bus. */
@@ -210,16 +271,21 @@ export class MqttIngest implements Ingest {
     packet: PublishPacket,
     done: (error?: Error | null) => void,
   ): void {
-    // A will is published by the broker itself when a client is gone; it is no reading.
+    // Without a client it is the broker's own.
     if (client === null) {
-      done(new Error("wills are not stored"));
+      done(new Error("not from a client"));
       return;
     }
     const session = this.#session(client);
     if (session.withheld) return;
     // Retained messages would be kept in memory for ever, for subscribers that cannot exist.
     packet.retain = false;
+    const { topic } = packet;
     const stored = this.#store(client, session, packet);
+    // It is in the log's hands. The broker trusts what is published below $SYS, and could close other
+    // clients by it.
+    packet.payload = NO_PAYLOAD;
+    packet.topic = NO_TOPIC;
     stored.then(
       (answer) => {
         if (session.withheld) return;
@@ -233,7 +299,7 @@ export class MqttIngest implements Ingest {
           done(error);
           return;
         }
-        this.#withhold(client, session, packet.topic, error);
+        this.#withhold(client, session, topic, error);
       },
     );
   }
@@ -334,19 +400,43 @@ export class MqttIngest implements Ingest {
     if (Buffer.byteLength(packet.topic) > MAX_KEY_BYTES || packet.topic.length > 256) {
       return this.#quarantine(client, packet, payload, "its topic is longer than a partition key may be");
     }
-    const outcome: AppendOutcome = await streams.appendPublish(stream, {
+    const publish = {
       clientId: client.id,
       packetId: packet.messageId ?? 0,
       partitionKey: packet.topic,
       timeUs: clock.nowUs(),
       payload,
-      mayRepeat: session.resending && packet.qos > 0,
-    });
-    if (outcome === "stored") {
-      session.resending = false;
-      directory.record(session.device);
+    };
+    const { topic } = packet;
+    let outcome: AppendOutcome;
+    try {
+      const mayRepeat = this.#mayRepeat(session, packet, stream, publish);
+      outcome = await streams.appendPublish(stream, { ...publish, mayRepeat });
+    } catch (error) {
+      // Deleted, or never made: withheld, the publish would come again for ever.
+      if (!(error instanceof StreamNotFoundError)) throw error;
+      return this.#quarantine(client, { ...packet, topic }, payload, `there is no stream ${stream}`);
     }
+    if (outcome === "stored") directory.record(session.device);
     return outcome;
+  }
+
+  /** Decided in the call, before anything is awaited: what follows in the same chunk depends on it. */
+  #mayRepeat(
+    session: Session,
+    packet: PublishPacket,
+    stream: string,
+    publish: Omit<PlainPublish, "mayRepeat">,
+  ): boolean {
+    if (packet.qos === 0) return false;
+    const { streams } = this.#options;
+    session.anew ??= numbersAnew(publish.packetId, packet.dup, (packetId) =>
+      streams.remembersPacket(publish.clientId, packetId),
+    );
+    if (session.anew || session.fresh.has(stream)) return false;
+    if (streams.recognises(stream, publish)) return true;
+    session.fresh.add(stream);
+    return false;
   }
 
   async #quarantine(

@@ -23,6 +23,7 @@ export class Quarantine {
   readonly #log: Log;
   readonly #counter;
   #file: FileHandle | undefined;
+  #closed = false;
   #bytes = 0;
   #olderBytes = 0;
   #publishes = 0;
@@ -41,7 +42,7 @@ export class Quarantine {
   }
 
   async start(): Promise<void> {
-    await mkdir(this.#dir, { recursive: true });
+    await mkdir(this.#dir, { recursive: true, mode: 0o700 });
     this.#olderBytes = (await stat(this.#path("older")).catch(() => undefined))?.size ?? 0;
     await this.#open("a");
   }
@@ -62,6 +63,7 @@ export class Quarantine {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     await this.#queue;
     await this.#file?.close();
     this.#file = undefined;
@@ -76,12 +78,11 @@ export class Quarantine {
       reason,
       payload: Buffer.from(payload).toString("base64"),
     })}\n`;
-    if (this.#bytes > 0 && this.#bytes + line.length > this.#maxBytes) await this.#rotate();
-    const file = this.#file;
-    if (file === undefined) throw new Error("the quarantine is closed");
-    await file.write(line);
-    await file.datasync();
-    this.#bytes += Buffer.byteLength(line);
+    if (this.#closed) throw new Error("the quarantine is closed");
+    // A full disk may have kept an earlier rotation from opening a file.
+    const file = this.#file ?? (await this.#open("a"));
+    const full = this.#bytes > 0 && this.#bytes + line.length > this.#maxBytes;
+    await this.#append(full ? await this.#rotate() : file, Buffer.from(line));
     this.#publishes++;
     this.#lastReason = reason;
     this.#counter.inc();
@@ -91,18 +92,39 @@ export class Quarantine {
     );
   }
 
-  async #rotate(): Promise<void> {
-    await this.#file?.close();
+  /** What a full disk took of a line is cut off again, so that the next one stands by itself. */
+  async #append(file: FileHandle, line: Buffer): Promise<void> {
+    try {
+      await file.appendFile(line);
+      await file.datasync();
+    } catch (error) {
+      await file.truncate(this.#bytes).catch(() => {});
+      throw error;
+    }
+    this.#bytes += line.length;
+  }
+
+  async #rotate(): Promise<FileHandle> {
+    const file = this.#file;
+    this.#file = undefined;
+    await file?.close();
     // A crash here leaves only the older file; the next start makes a new one.
     await rename(this.#path("newer"), this.#path("older"));
     this.#olderBytes = this.#bytes;
-    await this.#open("w");
+    return this.#open("w");
   }
 
-  async #open(flags: "a" | "w"): Promise<void> {
-    this.#file = await open(this.#path("newer"), flags, 0o600);
-    this.#bytes = (await this.#file.stat()).size;
-    await syncFolder(this.#dir);
+  async #open(flags: "a" | "w"): Promise<FileHandle> {
+    const file = await open(this.#path("newer"), flags, 0o600);
+    try {
+      this.#bytes = (await file.stat()).size;
+      await syncFolder(this.#dir);
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+    this.#file = file;
+    return file;
   }
 
   #path(age: "newer" | "older"): string {

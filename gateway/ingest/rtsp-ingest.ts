@@ -29,8 +29,11 @@ import type { CameraFeed, Video } from "../video/video.ts";
 
 /** A publisher that is so far ahead of the disk is read no further until the disk has caught up. */
 const MAX_WAITING_BYTES = 16 * 1_048_576;
-/** The gateway's own reader, for the preview. No device can have this name, as it holds a space. */
-const OWN_READER = "headwater gateway";
+/** The gateway's own readers, for the preview. No device can have such a name, as it holds a space. */
+const OWN_READER = "headwater gateway ";
+/** A login of theirs that nobody used for so long is void. */
+const OWN_LOGIN_MS = 30_000;
+const MAX_OWN_LOGINS = 64;
 
 export interface RtspIngestOptions {
   readonly host: string;
@@ -60,7 +63,8 @@ export class RtspIngest {
   readonly #options: RtspIngestOptions;
   readonly #log: Log;
   readonly #passwords: ReadonlyMap<string, string>;
-  readonly #ownPassword = randomBytes(18).toString("hex");
+  /** By user; each is good for one DESCRIBE. */
+  readonly #ownLogins = new Map<string, { readonly password: string; readonly untilMs: number }>();
   readonly #server: RtspServer;
   /** Of each camera the publishers that are connected, the newest last: that one is read. */
   readonly #publishers = new Map<string, Publisher[]>();
@@ -119,16 +123,34 @@ export class RtspIngest {
     return this.#server.address;
   }
 
-  /** For the gateway's own readers; holds a password of this process, so it belongs in no log. */
+  /**
+   * For one connection of the gateway's own reader, to be made at once. That reader is a program whose arguments
+   * every user of this machine can list, so the login in it is worth nothing once it was used.
+   */
   readerUrl(camera: string): string {
     const { host, port } = this.#server.address;
-    const login = this.#passwords.size === 0 ? "" : `${encodeURIComponent(OWN_READER)}:${this.#ownPassword}@`;
     const name = host.includes(":") ? `[${host}]` : host;
-    return `rtsp://${login}${name}:${port}/${camera}`;
+    return `rtsp://${this.#passwords.size === 0 ? "" : this.#ownLogin()}${name}:${port}/${camera}`;
+  }
+
+  #ownLogin(): string {
+    const user = `${OWN_READER}${randomBytes(8).toString("hex")}`;
+    const password = randomBytes(18).toString("hex");
+    const [oldest] = this.#ownLogins.keys();
+    if (oldest !== undefined && this.#ownLogins.size >= MAX_OWN_LOGINS) this.#ownLogins.delete(oldest);
+    this.#ownLogins.set(user, { password, untilMs: this.#options.clock.monotonicMs() + OWN_LOGIN_MS });
+    return `${encodeURIComponent(user)}:${password}@`;
+  }
+
+  #useOwnLogin(user: string, method: string): string | undefined {
+    const login = this.#ownLogins.get(user);
+    if (login === undefined || method !== "DESCRIBE") return undefined;
+    this.#ownLogins.delete(user);
+    return login.untilMs > this.#options.clock.monotonicMs() ? login.password : undefined;
   }
 
   #passwordOf(user: string, path: string, method: string): string | undefined {
-    if (user === OWN_READER) return method === "DESCRIBE" ? this.#ownPassword : undefined;
+    if (user.startsWith(OWN_READER)) return this.#useOwnLogin(user, method);
     const place = placeOf(path);
     if (place === undefined || (place.device !== undefined && place.device !== user)) return undefined;
     return this.#passwords.get(user);
@@ -151,7 +173,13 @@ export class RtspIngest {
     const { camera } = place;
     const others = this.#publishers.get(camera) ?? [];
     // A device may come again before its old connection is known to be dead; another may not take its camera over.
-    if (others.some((other) => other.session.user !== session.user)) throw new RtspError(403, "Forbidden");
+    if (others.some((other) => other.session.user !== session.user)) {
+      this.#log.warn(
+        { camera, path, from: session.remoteAddress },
+        "another device publishes a camera of this name; give each camera a name of its own",
+      );
+      throw new RtspError(403, "Another Device Publishes This Camera");
+    }
     const relay = new Relay({ sdp });
     const feed = this.#options.video.openFeed(camera, sdp);
     const publisher: Publisher = { session, relay };

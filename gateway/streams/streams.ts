@@ -73,11 +73,12 @@ export type AppendOutcome = "stored" | "duplicate";
 /** A publish of a plain MQTT client, which carries no sequence of its own. */
 export interface PlainPublish {
   readonly clientId: string;
+  /** 0 where there is none, as at QoS 0: such a publish never comes again and is not remembered. */
   readonly packetId: number;
   readonly partitionKey: string;
   readonly timeUs: number;
   readonly payload: Uint8Array;
-  /** True while this may be a resend: the client has just reconnected and all it sent so far was known. */
+  /** True while this may be a resend: the client has just reconnected and all it sent to this stream so far was known. */
   readonly mayRepeat: boolean;
 }
 
@@ -144,6 +145,12 @@ export interface Streams {
   appendFrame(frame: Frame): Promise<AppendOutcome>;
   /** Stores a publish once, as far as the last 64 of its client tell. */
   appendPublish(name: string, publish: PlainPublish): Promise<AppendOutcome>;
+  /** True when `appendPublish` of this would find it known, were `mayRepeat` set. @throws StreamNotFoundError */
+  recognises(name: string, publish: Omit<PlainPublish, "mayRepeat">): boolean;
+  /** True when any stream remembers a publish with this packet id of the client. */
+  remembersPacket(clientId: string, packetId: number): boolean;
+  /** The client ended its session in peace: it will send nothing again, on any stream. Resolves when on disk. */
+  forgetClient(clientId: string): Promise<void>;
   /** The agent declared the epoch drained: no frame of it will come again, on any stream. Resolves when on disk. */
   forgetEpoch(device: string, epoch: Epoch): Promise<void>;
 

@@ -38,10 +38,14 @@ import { type Picture, VIDEO_TIMESCALE, type VideoFormat } from "./video-format.
 const PACKET_COST_BYTES = 64;
 /** An agent's unit may be as long as the protocol lets it, plus the cost of its packets. */
 const MAX_OPEN_BYTES = MAX_UNIT_BYTES + MAX_UNIT_PACKETS * PACKET_COST_BYTES;
+/** An own unit is cut at MAX_UNIT_BYTES, but only between two pictures. */
+const MAX_OWN_OPEN_BYTES = 2 * MAX_UNIT_BYTES;
 /** Ten seconds of the fastest AAC are 940 frames. */
 const MAX_SOUNDS = 8_192;
 /** A sender whose clock is further from ours than this has none. */
 const MAX_CLOCK_ERROR_US = 86_400_000_000;
+/** More than an agent has in flight. */
+const MAX_CONFIRMED = 64;
 /** A unit that begins no more than so long before what was shown repeats it. */
 const REPEAT_US = 60_000_000;
 
@@ -105,6 +109,8 @@ export class UnitFeed implements CameraFeed {
   #unit: OpenUnit | undefined;
   #waitingBytes = 0;
   #stores: Promise<unknown> = Promise.resolve();
+  /** The newest units of this session that are on disk: what its sender waits for. */
+  readonly #confirmed: PersistedRange[] = [];
   #closed = false;
 
   /** @throws NoTrackError, MalformedSdpError */
@@ -139,7 +145,10 @@ export class UnitFeed implements CameraFeed {
     unit = this.#unit!;
     unit.digest?.add(track, rtp);
     unit.bytes += rtp.length + PACKET_COST_BYTES;
-    if (unit.bytes > MAX_OPEN_BYTES) this.#giveUp(unit);
+    if (!this.#bracketed && unit.bytes > MAX_OWN_OPEN_BYTES) {
+      // A picture that never ends: nothing else would cut this unit any more.
+      this.#end(true);
+    } else if (unit.bytes > MAX_OPEN_BYTES) this.#giveUp(unit);
     else unit.packets?.push({ track, rtp });
   }
 
@@ -174,8 +183,14 @@ export class UnitFeed implements CameraFeed {
     }
   }
 
+  /** First what this session brought: the archive's own list is cut where it grows too long for an answer. */
   persisted(): PersistedRange[] {
-    return this.#parts.archive.persisted();
+    const listed = this.#parts.archive.persisted();
+    const unlisted = this.#confirmed.filter(
+      (own) =>
+        !listed.some((one) => one.epoch === own.epoch && one.first <= own.first && own.last <= one.last),
+    );
+    return [...unlisted, ...listed];
   }
 
   waitingBytes(): number {
@@ -235,6 +250,7 @@ export class UnitFeed implements CameraFeed {
     start: Pick<OpenUnit, "epoch" | "sequence" | "startsWithKeyFrame" | "producerUs" | "digest" | "packets">,
   ): void {
     const { archive, live, clock } = this.#parts;
+    this.#source?.beginUnit();
     const newestUs = live.newestUs ?? 0;
     const repeats = start.producerUs !== undefined && newestUs - start.producerUs < REPEAT_US;
     this.#unit = {
@@ -329,12 +345,15 @@ export class UnitFeed implements CameraFeed {
   #store(unit: OpenUnit, whole: boolean): void {
     const { archive, counters, log, ownEpoch, sdp } = this.#parts;
     const { camera } = archive;
+    const { epoch, sequence, startsWithKeyFrame, pictures, packets } = unit;
     if (unit.repeated) {
       counters.units.inc({ camera, result: "repeated" });
+      this.#confirm(unit);
       return;
     }
-    const { epoch, sequence, startsWithKeyFrame, pictures, packets } = unit;
-    const format = unit.unreadable && packets !== undefined ? undefined : unit.format;
+    // The sender deletes what is persisted: a file of the pictures alone would leave out what is not understood.
+    const partly = whole && this.#source?.leftOut === true;
+    const format = (unit.unreadable || partly) && packets !== undefined ? undefined : unit.format;
     const producerUs = unit.producerUs ?? this.#parts.clock.nowUs();
     const clocks = [...this.#clocks.values()];
     const raw = packets && { camera, epoch, sequence, producerUs, sdp, startsWithKeyFrame, clocks, packets };
@@ -353,7 +372,10 @@ export class UnitFeed implements CameraFeed {
     const stored = archive
       .store(arrived)
       .then(
-        (result) => counters.units.inc({ camera, result }),
+        (result) => {
+          counters.units.inc({ camera, result });
+          if (archive.has(epoch, sequence)) this.#confirm(unit);
+        },
         (error: unknown) => {
           counters.units.inc({ camera, result: "failed" });
           log.error(
@@ -366,6 +388,16 @@ export class UnitFeed implements CameraFeed {
         this.#waitingBytes -= unit.bytes;
       });
     this.#stores = this.#stores.then(() => stored);
+  }
+
+  #confirm({ epoch, sequence }: OpenUnit): void {
+    if (epoch === this.#parts.ownEpoch) return;
+    const last = this.#confirmed.at(-1);
+    if (last !== undefined && last.epoch === epoch && last.last + 1n === sequence) {
+      this.#confirmed[this.#confirmed.length - 1] = { ...last, last: sequence };
+    } else if (this.#confirmed.push({ epoch, first: sequence, last: sequence }) > MAX_CONFIRMED) {
+      this.#confirmed.shift();
+    }
   }
 
   /** Pictures and sound are set against one another by their sender reports; without both, they begin together. */

@@ -42,7 +42,13 @@ export class FragmentFiles {
       await syncFolder(this.#folder);
       this.#knownHours.add(hour);
     }
-    await writeDurably(this.#pathOf(file), bytes);
+    try {
+      await writeDurably(this.#pathOf(file), bytes);
+    } catch (error) {
+      // A full disk must not stay full of halves that nobody counts.
+      await rm(`${this.#pathOf(file)}.tmp`, { force: true }).catch(() => undefined);
+      throw error;
+    }
   }
 
   /** Undefined when there is no such file. */

@@ -35,6 +35,9 @@ export class PictureSource {
   readonly #isVcl: (nal: Uint8Array) => boolean;
   #lastRtpTime: number | undefined;
   #lastPts = 0;
+  #nextSequence: number | undefined;
+  #missing = false;
+  #damaged = false;
 
   /** @param media a track that videoTrackOf named */
   constructor(media: SdpMedia) {
@@ -49,16 +52,35 @@ export class PictureSource {
     return this.#parameters.format;
   }
 
+  /**
+   * Since beginUnit came something that is in no picture, though every packet was there. Where packets were
+   * missing already, their pictures are as whole as they can be.
+   */
+  get leftOut(): boolean {
+    return this.#damaged && !this.#missing;
+  }
+
+  beginUnit(): void {
+    this.#missing = false;
+    this.#damaged = false;
+  }
+
   /** @returns the picture before this packet's, once its RTP time changes. */
   push(rtp: Buffer): RawPicture | undefined {
     const packet = parseRtp(rtp);
-    if (packet === undefined) return undefined;
+    if (packet === undefined) {
+      this.#damaged = true;
+      return undefined;
+    }
+    if (this.#nextSequence !== undefined && packet.sequence !== this.#nextSequence) this.#missing = true;
+    this.#nextSequence = (packet.sequence + 1) & 0xffff;
     const unit = this.#depacketiser.push(packet);
     return unit && this.#picture(unit, packet.timestamp);
   }
 
   /** The last picture. The next packet may have any sequence number. */
   flush(): RawPicture | undefined {
+    this.#nextSequence = undefined;
     const unit = this.#depacketiser.flush();
     return unit && this.#picture(unit, undefined);
   }
@@ -66,6 +88,7 @@ export class PictureSource {
   /** Access units without a slice, such as lone parameter sets, are learnt from and make no picture. */
   #picture(unit: AccessUnit, nextRtpTime: number | undefined): RawPicture | undefined {
     this.#parameters.learn(unit.nals);
+    if (unit.damaged) this.#damaged = true;
     if (!unit.nals.some(this.#isVcl)) return undefined;
     const { rtpTime, nals, keyFrame } = unit;
     const step = this.#lastRtpTime === undefined ? 0 : rtpTimeDifference(rtpTime, this.#lastRtpTime);

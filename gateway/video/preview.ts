@@ -34,7 +34,7 @@ type MuxerClass = new (options: {
 const Mpeg1Muxer = createRequire(import.meta.url)("node-rtsp-stream/mpeg1muxer") as MuxerClass;
 
 export interface Mpeg1PreviewOptions {
-  /** May hold a password; it is never logged, but a list of processes shows it. */
+  /** Never logged, but a list of processes shows it: a password in it should be good for one use only. */
   readonly rtspUrl: string;
   onData(chunk: Buffer): void;
   /** ffmpeg ended by itself, or could not be started. Called once, never after close(). */
@@ -100,7 +100,7 @@ export class Mpeg1Preview {
 }
 
 export interface PreviewsOptions {
-  /** Where a camera can be read. */
+  /** Where a camera can be read; asked anew for each run of ffmpeg. */
   urlOf(camera: string): string;
   readonly log: Log;
   readonly ffmpegPath?: string;

@@ -35,10 +35,11 @@ export class SequenceRanges {
       else if (range.first === last + 1n) last = range.last;
       else apart.push(range);
     }
-    apart.push({ first, last });
     apart.sort((a, b) => (a.first < b.first ? -1 : 1));
-    // The oldest is forgotten: at worst its units come once more.
-    return new SequenceRanges(apart.slice(-MAX_RANGES));
+    // The oldest other one is forgotten: at worst its units come once more.
+    const kept = [...apart.slice(-(MAX_RANGES - 1)), { first, last }];
+    kept.sort((a, b) => (a.first < b.first ? -1 : 1));
+    return new SequenceRanges(kept);
   }
 
   /** `1-17,19-19` */

@@ -115,7 +115,7 @@ export class VideoArchive implements Video {
     if (this.#started) return;
     this.#started = true;
     const { dir } = this.#options;
-    await mkdir(join(dir, "cameras"), { recursive: true });
+    await mkdir(join(dir, "cameras"), { recursive: true, mode: 0o700 });
     await syncFolder(dirname(dir));
     await this.#checkFormat();
     await this.#openIndex();

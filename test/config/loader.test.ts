@@ -41,6 +41,35 @@ test("a door that others can reach needs credentials first", () => {
   );
 });
 
+test("footage over TLS is refused with what to do instead, and a camera's own TLS is not", () => {
+  const text = problems("device: pi\ngateway: {rtsp: 'rtsps://gw:8322'}", agentConfig);
+  assert.match(text, /gateway\.rtsp: footage cannot be sent over TLS yet; write rtsp:\/\//);
+  assert.match(problems("device: pi\ngateway: {rtsp: 'http://gw'}", agentConfig), /an rtsp:\/\/ address/);
+  // ffmpeg fetches from cameras, and it knows TLS.
+  const camera = "device: pi\nsources: [{name: a, type: camera, url: 'rtsps://cam/x'}]";
+  assert.equal(parseConfig("a.yaml", camera, agentConfig, {}).sources.length, 1);
+});
+
+test("a camera's name that the gateway could not take is refused at once", () => {
+  for (const bad of [".hidden", "..", "."]) {
+    const text = `device: pi\nsources: [{name: ${bad}, type: camera, url: 'rtsp://cam/x'}]`;
+    assert.match(problems(text, agentConfig), /sources\[0\]\.name: .*dot/);
+  }
+});
+
+test("the console answers to further names, which are names and no addresses of pages", () => {
+  const { http } = parseConfig("g.yaml", "http: {hostNames: [Gateway.Local, '::1', pi]}", gatewayConfig, {});
+  assert.deepEqual(http.hostNames, ["gateway.local", "::1", "pi"]);
+  assert.deepEqual(parseConfig("g.yaml", "", gatewayConfig, {}).http.hostNames, []);
+  for (const bad of ["http://gw", "gw:8080", "*", "a b", ""]) {
+    assert.match(
+      problems(`http: {hostNames: ['${bad}']}`, gatewayConfig),
+      /http\.hostNames\[0\]: a name such as/,
+    );
+  }
+  assert.match(problems("mqtt: {hostNames: [x]}", gatewayConfig), /unknown key "hostNames"/);
+});
+
 test("the environment fills in, with a fallback where one is given", () => {
   const text = "device: ${NAME}\ngateway: {password: '${SECRET:-none at all}'}";
   assert.deepEqual(

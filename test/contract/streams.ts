@@ -246,8 +246,26 @@ export function streamsContract(adapter: string, makePlace: () => Promise<Stream
     assert.equal(await opened.appendPublish("s", publish(2, "off", true)), "duplicate");
     assert.equal(await opened.appendPublish("s", publish(3, "off", true)), "stored");
     assert.equal(await opened.appendPublish("s", { ...publish(3, "off", true), clientId: "x" }), "stored");
+    assert.equal(opened.recognises("s", publish(2, "off", true)), true);
+    assert.equal(opened.recognises("s", publish(2, "other", true)), false);
+    assert.deepEqual([opened.remembersPacket("plug", 3), opened.remembersPacket("plug", 4)], [true, false]);
     for (let i = 0; i < 64; i++) await opened.appendPublish("s", publish(100 + i, "more", false));
     assert.equal(await opened.appendPublish("s", publish(2, "off", true)), "stored");
+  });
+
+  fact("a client whose session ended says something new with the same words", async (streams, reopen) => {
+    await make(streams);
+    await streams.appendPublish("s", publish(1, "on", false));
+    // Not waited for: what comes next is new at once.
+    const waiting = streams.appendPublish("s", publish(2, "off", false));
+    const forgotten = streams.forgetClient("plug");
+    assert.equal(await streams.appendPublish("s", publish(2, "off", true)), "stored");
+    await Promise.all([waiting, forgotten]);
+    const opened = await reopen();
+    assert.equal(opened.recognises("s", publish(1, "on", true)), false);
+    assert.equal(opened.recognises("s", publish(2, "off", true)), true);
+    await opened.forgetClient("plug");
+    assert.equal((await reopen()).describe("s").producers, 0);
   });
 
   fact("a reader that waits hears of the next record", async (streams) => {

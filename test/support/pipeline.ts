@@ -84,7 +84,10 @@ export class Pipeline {
   }
 
   startAgent(): void {
-    this.#agent = this.#program("agent", ["--max-semi-space-size=2"]);
+    // As setup/demo.mjs starts it, so that its memory is the demo's.
+    this.#agent = this.#program("agent", ["--no-enable-source-maps", "--max-semi-space-size=2"], {
+      MALLOC_MMAP_THRESHOLD_: "131072",
+    });
   }
 
   startGateway(): void {
@@ -211,8 +214,12 @@ export class Pipeline {
     return cookie;
   }
 
-  #program(name: "agent" | "gateway" | "firmware-sim", nodeFlags: string[] = []): Program {
-    return new Program(name, this.#config(name), this.path(`${name}.log`), nodeFlags);
+  #program(
+    name: "agent" | "gateway" | "firmware-sim",
+    nodeFlags: string[] = [],
+    environment: Record<string, string> = {},
+  ): Program {
+    return new Program(name, this.#config(name), this.path(`${name}.log`), nodeFlags, environment);
   }
 
   #config(name: string): string {

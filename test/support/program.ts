@@ -23,12 +23,19 @@ export class Program {
   readonly #child: ChildProcess;
 
   /** @param logFile what it prints is appended there, over all starts */
-  constructor(name: ProgramName, configFile: string, logFile: string, nodeFlags: readonly string[] = []) {
+  constructor(
+    name: ProgramName,
+    configFile: string,
+    logFile: string,
+    nodeFlags: readonly string[] = [],
+    environment: Readonly<Record<string, string>> = {},
+  ) {
     this.name = name;
     const entry = scriptPath(`../../${name}/main.ts`, import.meta.url);
     const output = openSync(logFile, "a");
     this.#child = fork(entry, ["--config", configFile], {
       execArgv: [...ownFlags, ...nodeFlags],
+      env: { ...process.env, ...environment },
       stdio: ["ignore", output, output, "ipc"],
     });
     closeSync(output);

@@ -18,11 +18,14 @@ import {
   StreamNotFoundError,
 } from "../streams.ts";
 import { LogConsumer } from "./log-consumer.ts";
-import { ENTRY_KIND, type Producer } from "./log-entry.ts";
+import { ENTRY_KIND, IDENTITY_BYTES, type Producer } from "./log-entry.ts";
 import type { LogMeters } from "./log-meters.ts";
 import type { ShardRecord, StreamRecord } from "./metadata.ts";
 import { publishIdentity, routeEntries, routeFrame, routePublish, shortClientId } from "./routing.ts";
 import type { RoutedPart, StreamLog } from "./stream-log.ts";
+
+/** An entry that forgets a client names no publish. */
+const NO_IDENTITY = "\0".repeat(IDENTITY_BYTES);
 
 export class LocalStream {
   readonly record: StreamRecord;
@@ -98,16 +101,35 @@ export class LocalStream {
   }
 
   appendPublish(publish: PlainPublish): Promise<AppendOutcome> {
+    const routed = [routePublish(publish, this.#shards)];
+    if (publish.packetId === 0) return this.#store(undefined, routed);
     const clientId = shortClientId(publish.clientId);
     const identity = publishIdentity(publish);
     if (publish.mayRepeat) {
       const verdict = this.log.producers.judgePublish(clientId, identity);
       if (verdict !== "new") return this.#repeated(verdict === "duplicate-of-waiting");
     }
-    return this.#store({ kind: "publish", clientId, identity }, [routePublish(publish, this.#shards)]);
+    return this.#store({ kind: "publish", clientId, identity }, routed);
   }
 
-  #store(producer: Producer, parts: readonly RoutedPart[]): Promise<AppendOutcome> {
+  recognises(publish: Omit<PlainPublish, "mayRepeat">): boolean {
+    const clientId = shortClientId(publish.clientId);
+    return this.log.producers.judgePublish(clientId, publishIdentity(publish)) !== "new";
+  }
+
+  remembersPacket(clientId: string, packetId: number): boolean {
+    return this.log.producers.remembersPacket(shortClientId(clientId), packetId);
+  }
+
+  /** Also what still waits for the disk is forgotten: at once, and in the log, which keeps the order of calls. */
+  forgetClient(clientId: string): Promise<void> {
+    const known = shortClientId(clientId);
+    if (!this.log.producers.knowsClient(known)) return Promise.resolve();
+    this.log.producers.endSession(known);
+    return this.#forget({ kind: "publish", clientId: known, identity: NO_IDENTITY });
+  }
+
+  #store(producer: Producer | undefined, parts: readonly RoutedPart[]): Promise<AppendOutcome> {
     return new Promise((resolve, reject) => {
       this.log.append(ENTRY_KIND.records, producer, parts, { done: () => resolve("stored"), failed: reject });
     });
@@ -125,6 +147,10 @@ export class LocalStream {
   forgetEpoch(device: string, epoch: Epoch): Promise<void> {
     if (!this.log.producers.knowsEpoch(device, epoch)) return Promise.resolve();
     const producer: Producer = { kind: "frame", device, epoch, epochStart: 0, sequence: 0n };
+    return this.#forget(producer);
+  }
+
+  #forget(producer: Producer): Promise<void> {
     return new Promise((resolve, reject) => {
       this.log.append(ENTRY_KIND.forget, producer, [], { done: resolve, failed: reject });
     });

@@ -66,7 +66,7 @@ export interface LocalStreams extends Streams {
 
 /** @throws StreamFormatError, MetadataDamagedError, LogMissingError; HeadwaterError STREAMS_LOCKED */
 export async function openLocalStreams(options: LocalStreamsOptions): Promise<LocalStreams> {
-  await mkdir(join(options.dir, "logs"), { recursive: true });
+  await mkdir(join(options.dir, "logs"), { recursive: true, mode: 0o700 });
   await syncFolder(dirname(resolve(options.dir)));
   await checkFormat(options.dir);
   const metadata = await Metadata.open(options.dir);
@@ -229,6 +229,19 @@ class DiskStreams implements LocalStreams {
     return this.#get(name).appendPublish(publish);
   }
 
+  recognises(name: string, publish: Omit<PlainPublish, "mayRepeat">): boolean {
+    return this.#get(name).recognises(publish);
+  }
+
+  remembersPacket(clientId: string, packetId: number): boolean {
+    return [...this.#streams.values()].some((stream) => stream.remembersPacket(clientId, packetId));
+  }
+
+  async forgetClient(clientId: string): Promise<void> {
+    this.#refuseWhenClosed();
+    await Promise.all([...this.#streams.values()].map((stream) => stream.forgetClient(clientId)));
+  }
+
   async forgetEpoch(device: string, epoch: Epoch): Promise<void> {
     this.#refuseWhenClosed();
     await Promise.all([...this.#streams.values()].map((stream) => stream.forgetEpoch(device, epoch)));
@@ -263,8 +276,13 @@ class DiskStreams implements LocalStreams {
       const known = (await this.#metadata.consumers(streamId)).find((record) => record.name === name);
       const save = (positions: ReadonlyMap<ShardId, Offset>): Promise<void> =>
         this.#metadata.putConsumer(streamId, { name, positions: Object.fromEntries(positions) });
-      if (known === undefined) await save(new Map());
-      return stream.openConsumer(name, new Map(Object.entries(known?.positions ?? {})), save, release);
+      if (known !== undefined) {
+        return stream.openConsumer(name, new Map(Object.entries(known.positions)), save, release);
+      }
+      // Where it begins is written down: else what retention takes before its first checkpoint would go unnoticed.
+      const first = new Map(stream.describe().shardList.map((shard) => [shard.shardId, shard.trimHorizon]));
+      await save(first);
+      return stream.openConsumer(name, first, save, release);
     } catch (error) {
       stream.consumers.delete(name);
       throw error;

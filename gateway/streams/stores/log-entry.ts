@@ -27,7 +27,7 @@ export const MAGIC_BYTES = Buffer.from("HWLE", "latin1");
 const CRC_FROM = 8;
 const FRAME_BYTES = 20;
 
-/** `records` came in; `state` is the producer state at a segment's head; `forget` ends an epoch. */
+/** `records` came in; `state` is the producer state at a segment's head; `forget` ends an epoch, or a client's session. */
 export const ENTRY_KIND = { records: 1, state: 2, forget: 3 } as const;
 export type EntryKind = (typeof ENTRY_KIND)[keyof typeof ENTRY_KIND];
 

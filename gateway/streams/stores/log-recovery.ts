@@ -65,7 +65,7 @@ class Replay {
     }
     const producer = entry.producer();
     if (entry.kind === ENTRY_KIND.forget) {
-      if (producer?.kind === "frame") this.producers.forget(producer.device, producer.epoch);
+      if (producer !== undefined) this.producers.forgetProducer(producer);
       return;
     }
     if (producer !== undefined) this.producers.settle(producer);

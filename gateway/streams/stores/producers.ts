@@ -11,7 +11,10 @@ import type { Producer } from "./log-entry.ts";
 export const REMEMBERED_PUBLISHES = 64;
 /** Clients remembered per stream; the one silent for longest goes first, as ids are often random. */
 export const MAX_CLIENTS = 4_096;
-/** Epochs remembered per stream. Agents declare theirs drained, so only a broken one comes near. */
+/**
+ * Epochs remembered per stream; the one silent for longest goes first. Agents declare theirs drained,
+ * so only a broken one comes near.
+ */
 export const MAX_EPOCHS = 100_000;
 
 interface EpochState {
@@ -56,6 +59,17 @@ export class Producers {
     return this.#waitingPublishes.get(clientId)?.includes(identity) ? "duplicate-of-waiting" : "new";
   }
 
+  knowsClient(clientId: string): boolean {
+    return this.#clients.has(clientId) || this.#waitingPublishes.has(clientId);
+  }
+
+  remembersPacket(clientId: string, packetId: number): boolean {
+    const prefix = packetPrefix(packetId);
+    const of = (identities: readonly string[] | undefined): boolean =>
+      identities?.some((identity) => identity.startsWith(prefix)) ?? false;
+    return of(this.#clients.get(clientId)) || of(this.#waitingPublishes.get(clientId));
+  }
+
   knowsEpoch(device: string, epoch: bigint): boolean {
     const key = epochKey(device, epoch);
     return this.#epochs.has(key) || this.#waitingFrames.has(key);
@@ -84,6 +98,9 @@ export class Producers {
     const known = this.#epochs.get(key);
     if (known !== undefined) {
       if (frame.sequence > known.last) known.last = frame.sequence;
+      // Set anew, so that the Map's order is the order of last use.
+      this.#epochs.delete(key);
+      this.#epochs.set(key, known);
       return;
     }
     const { device, epoch, epochStart } = frame;
@@ -107,8 +124,16 @@ export class Producers {
     if (this.#clients.size > MAX_CLIENTS) this.#clients.delete(this.#clients.keys().next().value!);
   }
 
-  forget(device: string, epoch: bigint): void {
-    this.#epochs.delete(epochKey(device, epoch));
+  /** An epoch that is drained, or a client whose session has ended. */
+  forgetProducer(producer: Producer): void {
+    if (producer.kind === "frame") this.#epochs.delete(epochKey(producer.device, producer.epoch));
+    else this.#clients.delete(producer.clientId);
+  }
+
+  /** A client's session has ended, before that is on disk: what it sends next is new. */
+  endSession(clientId: string): void {
+    this.#clients.delete(clientId);
+    this.#waitingPublishes.delete(clientId);
   }
 
   /** What waited was not written. */
@@ -147,6 +172,11 @@ export class Producers {
       );
     }
   }
+}
+
+/** How the identity of a publish with this packet id begins. */
+function packetPrefix(packetId: number): string {
+  return String.fromCharCode((packetId >> 8) & 0xff, packetId & 0xff);
 }
 
 function epochKey(device: string, epoch: bigint): string {

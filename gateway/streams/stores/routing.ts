@@ -82,7 +82,9 @@ export function routePublish(publish: PlainPublish, shards: ShardMap): RoutedPar
 }
 
 /** Packet id and the MD5 of key and payload, as latin1. The key is in it: two topics may say the same. */
-export function publishIdentity(publish: PlainPublish): string {
+export function publishIdentity(
+  publish: Pick<PlainPublish, "packetId" | "partitionKey" | "payload">,
+): string {
   const keyBytes = Buffer.byteLength(publish.partitionKey);
   const hashed = Buffer.allocUnsafe(RECORD_HEAD_BYTES + keyBytes + publish.payload.length);
   hashed.fill(0, 0, RECORD_HEAD_BYTES);

@@ -310,9 +310,7 @@ export class StreamLog {
     for (const entry of group.entries) {
       this.#number++;
       if (entry.kind === ENTRY_KIND.forget) {
-        if (entry.producer?.kind === "frame") {
-          this.producers.forget(entry.producer.device, entry.producer.epoch);
-        }
+        if (entry.producer !== undefined) this.producers.forgetProducer(entry.producer);
         continue;
       }
       if (entry.producer !== undefined) this.producers.settle(entry.producer);

@@ -116,6 +116,53 @@ test("a full buffer that drops its oldest reports each gap", async (t) => {
   await buffer.close();
 });
 
+test("frames that are dropped while they are read are no damage", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t), { maxBytes: 100_000, whenFull: "drop-oldest" });
+  for (let i = 0; i < 80; i++) await buffer.append([record("x".repeat(1_000))]);
+  const dropping = (async () => {
+    for (let i = 0; i < 300; i++) await buffer.append([record("y".repeat(1_000))]);
+  })();
+  let ended = false;
+  void dropping.then(() => {
+    ended = true;
+  });
+  const reasons: string[] = [];
+  while (!ended) {
+    for (const text of texts(await buffer.read(undefined, 100_000), GAPS_STREAM))
+      reasons.push((JSON.parse(text) as { reason: string }).reason);
+  }
+  await dropping;
+  assert.ok(buffer.usage().droppedRecords > 200);
+  assert.deepEqual(
+    reasons.filter((reason) => !reason.startsWith("buffer full")),
+    [],
+  );
+  await buffer.close();
+});
+
+test("what waits for room is bounded; beyond it an append is refused", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t), { maxBytes: 2_000_000 });
+  const large = "x".repeat(1_000_000);
+  await buffer.append([record(large)]);
+  const asked = Array.from({ length: 20 }, () => buffer.append([record(large)]));
+  const outcomes = asked.map((append) =>
+    append.then(
+      () => "stored",
+      (error: { code: string }) => error.code,
+    ),
+  );
+  assert.equal(await outcomes.at(-1), "BUFFER_FULL");
+  assert.equal(buffer.refuses([record(large)]), true);
+  while (buffer.usage().waitingRecords > 0) {
+    const [frame] = await buffer.read(undefined, 1);
+    await buffer.ack(frame!.epoch, frame!.sequence);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  assert.equal((await Promise.all(outcomes)).filter((outcome) => outcome === "stored").length, 8);
+  assert.equal(buffer.refuses([record(large)]), false);
+  await buffer.close();
+});
+
 test("waiting wakes for a frame behind a place, or when it is given up", async (t) => {
   const buffer = await openBuffer(await temporaryFolder(t));
   const never = new AbortController();

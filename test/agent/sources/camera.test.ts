@@ -12,7 +12,7 @@ import type { CameraSourceConfig } from "../../../config/agent-config.ts";
 import { type FootageUnit, utcUsOf } from "../../../protocol/footage.ts";
 import { type AccessUnit, H264Depacketiser, vclSha256 } from "../../../protocol/rtsp/h264.ts";
 import { parseRtp } from "../../../protocol/rtsp/rtp.ts";
-import { systemClock } from "../../../runtime/clock.ts";
+import { type Clock, systemClock } from "../../../runtime/clock.ts";
 import { createLog, type Log, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { startGstCamera } from "../../support/gst-camera.ts";
@@ -53,13 +53,13 @@ async function startSource(
   t: TestContext,
   buffer: FootageBuffer,
   config: Partial<CameraSourceConfig> & { url: string },
-  more: { log?: Log; ffmpeg?: string } = {},
+  more: { log?: Log; ffmpeg?: string; clock?: Clock } = {},
 ): Promise<CameraSource> {
   const source = new CameraSource({
     config: { type: "camera", name: "yard", stallSeconds: 8, ...config },
     device: "pi",
     buffer,
-    clock: systemClock,
+    clock: more.clock ?? systemClock,
     log: more.log ?? silentLog,
     metrics: new Metrics(),
     random: () => 0.3,
@@ -155,6 +155,25 @@ test("a camera that stalls is connected to again, and the gap is reported", asyn
   await until(() => buffer.usage().waitingUnits >= before + 2);
   assert.equal(source.status().state, "running");
   assert.equal(gaps.length, 1);
+  assert.ok(gaps[0]!.toUs - gaps[0]!.fromUs >= 1_000_000);
+});
+
+test("a gap is reported also after the clock was set back", async (t) => {
+  const { buffer, gaps } = await openBench(t);
+  const camera = await startCamera(t);
+  let aheadUs = 3_600_000_000;
+  const clock = { nowUs: () => systemClock.nowUs() + aheadUs, monotonicMs: () => systemClock.monotonicMs() };
+  const source = await startSource(t, buffer, { url: camera.url, stallSeconds: 2 }, { clock });
+  await until(() => buffer.usage().waitingUnits >= 1);
+  aheadUs = 0;
+  const before = buffer.usage().waitingUnits;
+  await until(() => buffer.usage().waitingUnits >= before + 2);
+  const fromUs = systemClock.nowUs();
+  camera.stalled = true;
+  await until(() => source.status().state === "stalled");
+  camera.stalled = false;
+  await until(() => gaps.length > 0);
+  assert.ok(Math.abs(gaps[0]!.fromUs - fromUs) < 10_000_000, `${gaps[0]!.fromUs - fromUs} µs off`);
   assert.ok(gaps[0]!.toUs - gaps[0]!.fromUs >= 1_000_000);
 });
 

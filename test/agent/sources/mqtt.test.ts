@@ -267,3 +267,31 @@ test("only listed users and wanted topics get in", async (t) => {
   await broker.close();
   await buffer.close();
 });
+
+test("a sensor that wakes, says the same as its first packet and loses its power is heard each time", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const made = await source(t, buffer);
+  for (let wake = 0; wake < 3; wake++) {
+    const client = await new RawClient(made.port).connect("sleepy");
+    client.publish(1, "farm/door", "0");
+    assert.equal((await client.next()).cmd, "puback");
+    client.socket.destroy();
+    await once(client.socket, "close");
+  }
+  assert.equal((await records(buffer)).length, 3);
+  const again = await new RawClient(made.port).connect("sleepy");
+  again.send({
+    cmd: "publish",
+    topic: "farm/door",
+    payload: "0",
+    qos: 1,
+    messageId: 1,
+    dup: true,
+    retain: false,
+  });
+  assert.equal((await again.next()).cmd, "puback");
+  assert.equal((await records(buffer)).length, 3, "DUP says that it is a resend");
+  again.socket.destroy();
+  await made.close();
+  await buffer.close();
+});

@@ -37,10 +37,25 @@ test("a mark brings the memory back, and holds the newest only", () => {
 test("a publish that could not be stored is forgotten, and whoever waited for it hears so", async () => {
   const memory = new PublishMemory();
   let fail = (_: Error): void => {};
-  memory.add(key(1, "1"), new Promise((_, reject) => (fail = reject)));
-  const again = memory.leading().match(key(1, "1"))!;
+  memory.add(key(9, "1"), new Promise((_, reject) => (fail = reject)));
+  const again = memory.leading().match(key(9, "1"))!;
   assert.equal(memory.hasPending, true);
   fail(new Error("full"));
   await assert.rejects(again, /full/);
-  assert.equal(memory.leading().match(key(1, "1")), undefined);
+  assert.equal(memory.leading().match(key(9, "1")), undefined);
+});
+
+test("a sensor that lost its power and numbers anew says something new, also with the same words", () => {
+  const memory = new PublishMemory();
+  for (const packetId of [1, 2, 3]) memory.add(key(packetId, "21.5"), done);
+  const rebooted = memory.leading();
+  for (const packetId of [1, 2, 3]) assert.equal(rebooted.match(key(packetId, "21.5")), undefined);
+  assert.ok(memory.leading().match(key(1, "21.5"), true), "DUP says that it is a resend");
+  assert.ok(memory.leading().match(key(3, "21.5")), "the packet before it is remembered: numbering goes on");
+});
+
+test("packet ids that have come round are no new beginning", () => {
+  const memory = new PublishMemory();
+  for (const packetId of [65_534, 65_535, 1]) memory.add(key(packetId, "on"), done);
+  assert.ok(memory.leading().match(key(1, "on")));
 });

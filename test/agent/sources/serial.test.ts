@@ -11,7 +11,7 @@ import { Backoff } from "../../../runtime/backoff.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
-import { openBuffer, readAll, temporaryFolder, texts } from "../buffer/buffer-fixture.ts";
+import { openBuffer, readAll, record, temporaryFolder, texts } from "../buffer/buffer-fixture.ts";
 
 /** A PTY by socat: what is written to the child's stdin comes out at `path`. */
 async function plug(t: TestContext, path: string): Promise<ChildProcess> {
@@ -101,6 +101,44 @@ test("a port that goes away is opened again, and the gap is reported", async (t)
   assert.deepEqual([gap!.device, gap!.sensor, gap!.stream], ["pi-1", "board", "sensors"]);
   assert.ok(gap!.fromUs <= before!.storedUs && gap!.toUs > before!.storedUs);
   assert.ok(gap!.toUs < after!.storedUs);
+  await source.close();
+  await unplug(second);
+  await buffer.close();
+});
+
+test("what a new port brings does not hide the gap before it, also while the buffer is full", async (t) => {
+  const folder = await temporaryFolder(t);
+  const path = join(folder, "tty");
+  const buffer = await openBuffer(join(folder, "buffer"), { maxBytes: 3_500 });
+  const first = await plug(t, path);
+  const source = serial(t, path, buffer);
+  await source.start();
+  await until(() => source.status().state === "running");
+  first.stdin!.write(`{"counter":1}\n`);
+  await until(() => buffer.usage().waitingRecords === 1);
+  await buffer.append([record("x".repeat(2_000), "pi-1/other", "others")]);
+  first.stdin!.write(`{"counter":2,"pad":"${"x".repeat(1_200)}"}\n`);
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  await unplug(first);
+  await until(() => source.status().state === "waiting");
+  const second = await plug(t, path);
+  await until(() => source.status().state === "running");
+  second.stdin!.write(`{"counter":3}\n`);
+  await new Promise((resolve) => setTimeout(resolve, 100));
+
+  const counters: number[] = [];
+  let gap: GapRecord | undefined;
+  while (!counters.includes(3)) {
+    await until(() => buffer.usage().waitingRecords > 0);
+    for (const frame of await buffer.read(undefined, 100_000)) {
+      for (const text of texts([frame], GAPS_STREAM)) gap = JSON.parse(text) as GapRecord;
+      for (const text of texts([frame], "sensors"))
+        counters.push((JSON.parse(text) as { counter: number }).counter);
+      await buffer.ack(frame.epoch, frame.sequence);
+    }
+  }
+  assert.deepEqual(counters, [1, 2, 3]);
+  assert.ok(gap!.toUs - gap!.fromUs > 90_000, "from the last reading before to the opening");
   await source.close();
   await unplug(second);
   await buffer.close();

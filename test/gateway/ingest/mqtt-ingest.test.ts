@@ -1,60 +1,14 @@
 import assert from "node:assert/strict";
 import { type EventEmitter, once } from "node:events";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { connect } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import mqtt, { type MqttClient } from "mqtt";
-import { DeviceDirectory } from "../../../gateway/ingest/device-directory.ts";
-import { MqttIngest } from "../../../gateway/ingest/mqtt-ingest.ts";
-import { Quarantine } from "../../../gateway/ingest/quarantine.ts";
-import { TopicRules } from "../../../gateway/ingest/topic-rules.ts";
-import { openLocalStreams } from "../../../gateway/streams/stores/local.ts";
-import { LogFullError, type Streams } from "../../../gateway/streams/streams.ts";
+import { LogFullError } from "../../../gateway/streams/streams.ts";
 import { encodeFrame } from "../../../protocol/frame.ts";
-import { encodeBatch, forEachRecord } from "../../../protocol/record-batch.ts";
-import { systemClock } from "../../../runtime/clock.ts";
-import { silentLog } from "../../../runtime/log.ts";
-import { Metrics } from "../../../runtime/metrics.ts";
-
-interface Door {
-  readonly url: string;
-  readonly port: number;
-  readonly ingest: MqttIngest;
-  readonly streams: Streams;
-  readonly dir: string;
-}
-
-async function openDoor(
-  context: TestContext,
-  options: { devices?: Array<{ id: string; password: string }>; wrap?: (streams: Streams) => Streams } = {},
-): Promise<Door> {
-  const dir = await mkdtemp(join(tmpdir(), "headwater-ingest-"));
-  const metrics = new Metrics();
-  const shared = { clock: systemClock, log: silentLog, metrics };
-  const streams = await openLocalStreams({ dir: join(dir, "streams"), ...shared });
-  await streams.createStream({ name: "sensors", shards: 2, retentionHours: 24 });
-  const quarantine = new Quarantine(join(dir, "quarantine"), silentLog, metrics);
-  await quarantine.start();
-  const ingest = new MqttIngest({
-    host: "127.0.0.1",
-    port: 0,
-    streams: options.wrap?.(streams) ?? streams,
-    directory: new DeviceDirectory(options.devices ?? [], systemClock),
-    quarantine,
-    rules: new TopicRules([{ topic: "plant/+/temperature", stream: "sensors" }]),
-    ...shared,
-  });
-  await ingest.start();
-  context.after(async () => {
-    await ingest.close();
-    await quarantine.close();
-    await streams.close();
-    await rm(dir, { recursive: true, force: true });
-  });
-  return { url: `mqtt://127.0.0.1:${ingest.port}`, port: ingest.port, ingest, streams, dir };
-}
+import { encodeBatch } from "../../../protocol/record-batch.ts";
+import { openDoor, stored } from "./door.ts";
 
 function agent(context: TestContext, url: string, options: mqtt.IClientOptions = {}): Promise<MqttClient> {
   const client = mqtt.connect(url, {
@@ -97,16 +51,6 @@ function frame(
     },
     encodeBatch(records),
   );
-}
-
-async function stored(streams: Streams): Promise<string[]> {
-  const found: string[] = [];
-  for (const { shardId } of streams.describe("sensors").shardList) {
-    for (const part of (await streams.read("sensors", shardId, 0, 1_048_576)).parts) {
-      for (const run of part.runs) forEachRecord(run, (payload) => found.push(payload.toString()));
-    }
-  }
-  return found.sort();
 }
 
 const FRAMES = "headwater/v1/pi-1/frames";

@@ -274,6 +274,32 @@ test("readers get what a publisher sends, from the last key frame on", async (t)
   }, /404/);
 });
 
+test("the gateway's own login, which a list of processes shows, is good for one connection", async (t) => {
+  const { ingest, url, video } = await makeHouse(t, DEVICES);
+  const clip = await makeClip(15);
+  const credentials = { username: "pi-1", password: "correct horse" };
+  const publisher = new RtspClient({ url: url("yard"), credentials });
+  t.after(() => publisher.close());
+  await publisher.connect();
+  await publisher.announce(clip.sdp);
+  assert.equal(video.cameras().length, 1);
+  const read = async (address: string): Promise<void> => {
+    const client = new RtspClient({ url: address });
+    await client.connect();
+    await client.describe().finally(() => client.close());
+  };
+  const [first, second] = [ingest.readerUrl("yard"), ingest.readerUrl("yard")];
+  assert.notEqual(first, second);
+  await read(first);
+  await assert.rejects(read(first), /401/);
+  await read(second);
+  // It opens nothing but a camera's stream.
+  const third = new RtspClient({ url: ingest.readerUrl("porch") });
+  t.after(() => third.close());
+  await third.connect();
+  await assert.rejects(third.announce(clip.sdp), /401/);
+});
+
 test("whoever may not, is refused, and harms nobody else", async (t) => {
   const { ingest, url, video } = await makeHouse(t, DEVICES);
   const clip = await makeClip(15);
@@ -300,7 +326,7 @@ test("whoever may not, is refused, and harms nobody else", async (t) => {
   const good = await announce("yard", "pi-1", "correct horse");
   await good.setup("record");
   await good.record();
-  await assert.rejects(announce("yard", "pi-2", "battery staple"), /403/);
+  await assert.rejects(announce("yard", "pi-2", "battery staple"), /403 Another Device/);
   // Garbage in place of RTP and RTCP, and half a request on another connection.
   const bad = await announce("bad", "pi-2", "battery staple");
   await bad.setup("record");
