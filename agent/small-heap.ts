@@ -1,9 +1,50 @@
 /**
- * Imported first by main.ts: keeps V8 from growing its nursery to 16 MiB and code for speed, of
- * which an agent needs little. Measured with three sources and a camera: 145 MB resident without,
- * 105 to 109 MB with.
+ * Imported first by main.ts: keeps the agent small. docs/design/0009-agent-memory.md has the figures.
  */
+import { createRequire } from "node:module";
 import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 
+/** How often it is asked whether a collection is worth it: one stops everything while it lasts. */
+const LOOK_EVERY_MS = 5_000;
+/** Growth since the last collection that makes one worth it. */
+const WORTH_BYTES = 524_288;
+
+// The nursery may not grow to 16 MiB, and code is made for size: an agent needs little speed.
 setFlagsFromString("--semi-space-growth-factor=1");
 setFlagsFromString("--optimize-for-size");
+forgetNumbers();
+collectFootage();
+
+/**
+ * The packet writer under mqtt and aedes makes a Buffer of each number from 0 to 65,535 at its first
+ * packet, 7 MB in all, unless it is told beforehand to write numbers when they are needed.
+ */
+function forgetNumbers(): void {
+  for (const library of ["mqtt", "aedes"]) {
+    const require = createRequire(createRequire(import.meta.url).resolve(library));
+    const packet = require("mqtt-packet") as { writeToStream: { cacheNumbers: boolean } };
+    packet.writeToStream.cacheNumbers = false;
+  }
+}
+
+/**
+ * A group of pictures outlives the nursery, and V8 by itself lets some 20 MB of such bytes gather
+ * before it looks for those that nobody needs.
+ */
+function collectFootage(): void {
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as () => void;
+  setFlagsFromString("--no-expose-gc");
+  let keptBytes = usedBytes();
+  setInterval(() => {
+    if (usedBytes() - keptBytes < WORTH_BYTES) return;
+    collect();
+    keptBytes = usedBytes();
+  }, LOOK_EVERY_MS).unref();
+}
+
+function usedBytes(): number {
+  const { heapUsed, external } = process.memoryUsage();
+  return heapUsed + external;
+}

@@ -10,8 +10,8 @@ export async function openDatabase(folder: string, createIfMissing: boolean): Pr
     keyEncoding: "utf8",
     valueEncoding: "buffer",
     createIfMissing,
-    cacheSize: 2 * 1_048_576,
-    writeBufferSize: 4 * 1_048_576,
+    cacheSize: 512 * 1_024,
+    writeBufferSize: 2 * 1_048_576,
     maxOpenFiles: 64,
   });
   await database.open();

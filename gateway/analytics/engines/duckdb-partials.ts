@@ -1,11 +1,11 @@
 /**
  * Partial aggregates by DuckDB: a batch of columns goes in, one row for each key and window comes
- * out. One thread and a memory limit, as it runs inside the gateway.
+ * out. One thread and a memory limit, as it runs inside the gateway. DuckDB is loaded when the engine
+ * starts: a gateway without statements does not carry it.
  */
 
-import type { DuckDBConnection } from "@duckdb/node-api";
-import { BIGINT, DOUBLE, DuckDBDataChunk, DuckDBInstance, INTEGER } from "@duckdb/node-api";
-import duckdb from "@duckdb/node-bindings";
+import type { DuckDBConnection, DuckDBDataChunk, DuckDBInstance } from "@duckdb/node-api";
+import type { Vector } from "@duckdb/node-bindings";
 import type { ColumnBatch, MeasureKind } from "../columns.ts";
 import type { GroupPartial, MeasurePartial } from "../panes.ts";
 
@@ -16,12 +16,24 @@ const COLUMNS_BEFORE_MEASURES = 2;
 const FIELDS_BEFORE_MEASURES = 3;
 const FIELDS_A_MEASURE = 4;
 
+async function loadLibrary() {
+  const [api, bindings] = await Promise.all([import("@duckdb/node-api"), import("@duckdb/node-bindings")]);
+  return { api, duckdb: bindings.default };
+}
+
+type Library = Awaited<ReturnType<typeof loadLibrary>>;
+
 /** One in-memory database, shared by the statements of a gateway. */
 export class PartialsEngine {
+  #library: Library | undefined;
   #instance: DuckDBInstance | undefined;
 
   async start(): Promise<void> {
-    this.#instance ??= await DuckDBInstance.create(":memory:", { threads: "1", memory_limit: MEMORY_LIMIT });
+    this.#library ??= await loadLibrary();
+    this.#instance ??= await this.#library.api.DuckDBInstance.create(":memory:", {
+      threads: "1",
+      memory_limit: MEMORY_LIMIT,
+    });
   }
 
   /** @param table unique among the engine's; letters and digits */
@@ -29,7 +41,7 @@ export class PartialsEngine {
     const connection = await this.#instance!.connect();
     const columns = kinds.map((kind, i) => `, m${i} ${kind === "integer" ? "BIGINT" : "DOUBLE"}`);
     await connection.run(`CREATE TEMP TABLE ${table} (k INTEGER, p DOUBLE${columns.join("")})`);
-    return new Partials(connection, table, kinds);
+    return new Partials(this.#library!, connection, table, kinds);
   }
 
   close(): void {
@@ -39,6 +51,7 @@ export class PartialsEngine {
 }
 
 export class Partials {
+  readonly #duckdb: Library["duckdb"];
   readonly #connection: DuckDBConnection;
   readonly #table: string;
   readonly #kinds: readonly MeasureKind[];
@@ -47,10 +60,17 @@ export class Partials {
   readonly #integers = new BigInt64Array(CHUNK_ROWS);
   readonly #validity = new BigUint64Array(CHUNK_ROWS / 64);
 
-  constructor(connection: DuckDBConnection, table: string, kinds: readonly MeasureKind[]) {
+  constructor(
+    { api, duckdb }: Library,
+    connection: DuckDBConnection,
+    table: string,
+    kinds: readonly MeasureKind[],
+  ) {
+    this.#duckdb = duckdb;
     this.#connection = connection;
     this.#table = table;
     this.#kinds = kinds;
+    const { BIGINT, DOUBLE, DuckDBDataChunk, INTEGER } = api;
     this.#chunk = DuckDBDataChunk.create([
       INTEGER,
       DOUBLE,
@@ -86,6 +106,7 @@ export class Partials {
 
   /** Writes through copy_data_to_vector: memory from vector_get_data silently loses what is set in it. */
   #fill(batch: ColumnBatch, from: number, rows: number): void {
+    const duckdb = this.#duckdb;
     const chunk = this.#chunk.chunk;
     duckdb.data_chunk_reset(chunk);
     duckdb.data_chunk_set_size(chunk, rows);
@@ -107,7 +128,7 @@ export class Partials {
     }
   }
 
-  #fillValidity(vector: duckdb.Vector, present: Uint8Array, from: number, rows: number): void {
+  #fillValidity(vector: Vector, present: Uint8Array, from: number, rows: number): void {
     const words = Math.ceil(rows / 64);
     for (let word = 0; word < words; word++) {
       let bits = 0n;
@@ -115,8 +136,8 @@ export class Partials {
       for (let bit = 0; bit < end; bit++) if (present[from + word * 64 + bit]) bits |= 1n << BigInt(bit);
       this.#validity[word] = bits;
     }
-    duckdb.vector_ensure_validity_writable(vector);
-    duckdb.copy_data_to_vector_validity(vector, 0, this.#validity.buffer as ArrayBuffer, 0, words * 8);
+    this.#duckdb.vector_ensure_validity_writable(vector);
+    this.#duckdb.copy_data_to_vector_validity(vector, 0, this.#validity.buffer as ArrayBuffer, 0, words * 8);
   }
 
   #partial(batch: ColumnBatch, row: readonly unknown[]): GroupPartial {
