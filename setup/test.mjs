@@ -1,7 +1,9 @@
 /** `npm test`: sets up, builds and runs every test, or those whose path contains an argument. */
 import { spawn } from "node:child_process";
 import { join, relative } from "node:path";
-import { fail, filesBelow, prepare, root, say } from "./prepare.mjs";
+import { onParentEnd } from "./command.mjs";
+import { filesBelow, prepare, root } from "./prepare.mjs";
+import { fail, say } from "./terminal.mjs";
 
 await prepare("test");
 
@@ -17,3 +19,4 @@ const child = spawn(process.execPath, ["--test", "--test-timeout=300000", "--ena
 });
 child.on("close", (code) => process.exit(code ?? 1));
 for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => child.kill(signal));
+onParentEnd(() => child.kill("SIGTERM"));
