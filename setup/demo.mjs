@@ -60,7 +60,9 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => s
 onParentEnd(() => stop(0));
 
 say("starting the simulator, the gateway and the agent");
-const ready = await Promise.all(Object.keys(PROGRAMS).map((name) => start(name, "w")));
+// The agent last: it would do without the others, but report that it had to wait for them.
+const ready = await Promise.all(["sim", "gateway"].map((name) => start(name, "w")));
+if (!stopping) ready.push(await start("agent", "w"));
 const link = ready.find((message) => message.signInUrl)?.signInUrl;
 if (!stopping) {
   process.stdout.write(`
