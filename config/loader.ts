@@ -27,7 +27,10 @@ export async function loadConfig<T extends z.ZodType>(
   try {
     text = await readFile(file, "utf8");
   } catch (error) {
-    throw new ConfigError(file, [`cannot be read: ${(error as NodeJS.ErrnoException).code ?? error}`]);
+    const { code } = error as NodeJS.ErrnoException;
+    throw new ConfigError(file, [
+      code === "ENOENT" ? "there is no such file" : `cannot be read: ${code ?? error}`,
+    ]);
   }
   return parseConfig(file, text, schema, environment);
 }

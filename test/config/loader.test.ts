@@ -79,6 +79,10 @@ test("the environment fills in, with a fallback where one is given", () => {
   assert.match(problems("device: ${NAME}", agentConfig), /device: the environment has no NAME/);
 });
 
+test("a file that is not there is said to be so", async () => {
+  await assert.rejects(loadConfig("/nowhere/gateway.yaml", gatewayConfig, {}), /there is no such file/);
+});
+
 test("names that must differ are refused when they do not", () => {
   assert.match(
     problems("streams: [{name: a}, {name: a}]", gatewayConfig),
