@@ -71,7 +71,7 @@ export class AudioSource {
       at += size;
       const rtpTime = (timestamp + i * FRAME_SAMPLES) >>> 0;
       if (data.length === size && size > 0) frames.push(this.#frame(data, rtpTime));
-      else if (count === 1) return this.#join(payload.subarray(headersEnd), rtpTime, size);
+      else if (count === 1 && data.length > 0) return this.#join(data, rtpTime, size);
     }
     this.#parts = undefined;
     return frames;
