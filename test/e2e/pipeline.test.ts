@@ -25,4 +25,5 @@ test("killed ten times in a minute, the pipeline loses, doubles and changes noth
   assert.ok(verdict.compared.boardRecords > 200, "too few board records to prove anything");
   assert.ok(verdict.compared.windows > 20, "too few windows to prove anything");
   assert.ok(verdict.compared.pictures > 200, "too few pictures to prove anything");
+  assert.ok(verdict.compared.storedUnits > 5, "too few stored units to prove anything");
 });

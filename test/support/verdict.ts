@@ -22,6 +22,8 @@ export interface Verdict {
     windows: number;
     pictures: number;
     units: number;
+    /** What the agent said that it had stored. */
+    storedUnits: number;
   };
 }
 
@@ -33,7 +35,7 @@ export function emptyVerdict(): Verdict {
     doubled: 0,
     corrupted: 0,
     findings: [],
-    compared: { messages: 0, boardRecords: 0, windows: 0, pictures: 0, units: 0 },
+    compared: { messages: 0, boardRecords: 0, windows: 0, pictures: 0, units: 0, storedUnits: 0 },
   };
 }
 
@@ -191,6 +193,7 @@ export async function judgeFootage(
     push(places, picture.vclSha256, i);
   });
   const archived = new Set<string>();
+  verdict.compared.storedUnits += storedUnits.size;
   for (const fragment of await pipeline.footage("yard")) {
     const name = `${fragment.epoch}/${fragment.sequence}`;
     if (archived.has(name)) found(verdict, "doubled", `unit ${name}`);
