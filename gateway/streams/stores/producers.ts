@@ -44,7 +44,7 @@ export class Producers {
     return this.#epochs.size + this.#clients.size;
   }
 
-  /** @returns the verdict, and how many sequences before this one never came. */
+  /** Whether a frame is new; a jump in its sequence is, as others of its epoch may go to other streams. */
   judgeFrame(device: string, epoch: bigint, sequence: bigint): Verdict {
     const key = epochKey(device, epoch);
     const last = this.#epochs.get(key)?.last ?? 0n;
