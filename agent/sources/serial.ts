@@ -8,7 +8,7 @@
  * The mark `serial/<name>` is stored in the same write as the records: the last one's time. So the
  * gap begins at the right moment also after a power cut.
  */
-import { SerialPort } from "serialport";
+import type { SerialPort } from "serialport";
 import type { SerialSourceConfig } from "../../config/agent-config.ts";
 import type { SourceStatus } from "../../protocol/topics.ts";
 import { Backoff, pause } from "../../runtime/backoff.ts";
@@ -20,6 +20,7 @@ import { BufferFullError, type BufferRecord, type RecordBuffer } from "../buffer
 import { decodeJsonLine } from "./decode/json-line.ts";
 import { LineSplitter } from "./line-splitter.ts";
 import { gapRecord, readingRecord } from "./reading-record.ts";
+import { serialPort } from "./serial-port.ts";
 import type { Source } from "./source.ts";
 import { type SourceMeters, sourceMeters } from "./source-meters.ts";
 
@@ -104,7 +105,7 @@ export class SerialSource implements Source {
 
   #open(): Promise<SerialPort> {
     const { path, baudRate } = this.#options.config;
-    const port = new SerialPort({ path, baudRate, autoOpen: false });
+    const port = serialPort(path, baudRate);
     return new Promise((resolve, reject) => {
       port.open((error) => (error ? reject(error) : resolve(port)));
     });

@@ -5,7 +5,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
-import { SerialPort } from "serialport";
+import { serialPort } from "../../agent/sources/serial-port.ts";
 import { AnomalyRecord } from "../../firmware-sim/anomaly-record.ts";
 import { Board } from "../../firmware-sim/board.ts";
 import { MessageNumbers } from "../../firmware-sim/message-numbers.ts";
@@ -58,7 +58,7 @@ function makeBoard(t: TestContext, hz = 200) {
 }
 
 async function openPort(path: string) {
-  const port = new SerialPort({ path, baudRate: 115_200, autoOpen: false });
+  const port = serialPort(path, 115_200);
   let text = "";
   port.on("data", (chunk: Buffer) => {
     text += chunk.toString("latin1");

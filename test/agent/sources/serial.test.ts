@@ -150,6 +150,8 @@ test("a full buffer stops the reading of the port, and nothing is lost", async (
   const child = await plug(t, join(folder, "tty"));
   const source = serial(t, join(folder, "tty"), buffer);
   await source.start();
+  // Opening a terminal throws away what is waiting in it.
+  await until(() => source.status().state === "running");
   const count = 4_000;
   for (let i = 0; i < count; i++) child.stdin!.write(`{"counter":${i},"pad":"${"x".repeat(60)}"}\n`);
   const counters: number[] = [];

@@ -1,0 +1,59 @@
+/**
+ * A serial port that notices when its device is pulled.
+ *
+ * After a hang-up (the USB adapter is gone, the other end of a PTY is closed) Linux answers each
+ * read with 0 bytes. The library takes that for "nothing yet" and asks again at once, for ever: a
+ * core is busy and no `close` comes. Here 0 bytes mean what tty(4) means by them, the end.
+ */
+import { read } from "node:fs";
+import { promisify } from "node:util";
+import { SerialPort, type SerialPortOpenOptions } from "serialport";
+
+const readAsync = promisify(read);
+
+type Binding = typeof SerialPort.binding;
+type OpenPort = Awaited<ReturnType<Binding["open"]>>;
+type LinuxPort = OpenPort & {
+  fd: number | null;
+  poller: { once(event: "readable", then: Settled): unknown };
+};
+type Settled = (error: Error | null) => void;
+
+/** Not opened yet. Emits `close` with an error of `disconnected: true` when the device goes away. */
+export function serialPort(path: string, baudRate: number): SerialPort {
+  const options = { path, baudRate, autoOpen: false, binding: noticingBinding };
+  return new SerialPort(options as SerialPortOpenOptions<Binding>);
+}
+
+const noticingBinding = {
+  list: () => SerialPort.binding.list(),
+  async open(options: Parameters<Binding["open"]>[0]): Promise<OpenPort> {
+    const port = await SerialPort.binding.open(options as never);
+    // Windows has no descriptor to read, and another way of saying that a device is gone.
+    if ("poller" in port)
+      port.read = (buffer, offset, length) => readOrEnd(port as LinuxPort, buffer, offset, length);
+    return port;
+  },
+};
+
+async function readOrEnd(port: LinuxPort, buffer: Buffer, offset: number, length: number) {
+  for (;;) {
+    if (port.fd === null) throw Object.assign(new Error("the port is not open"), { canceled: true });
+    try {
+      const { bytesRead } = await readAsync(port.fd, buffer, offset, length, null);
+      if (bytesRead > 0) return { bytesRead, buffer };
+    } catch (error) {
+      if (!isNothingYet(error)) throw Object.assign(error as Error, { disconnect: true });
+      await new Promise<void>((resolve, reject) => {
+        port.poller.once("readable", (failed) => (failed ? reject(failed) : resolve()));
+      });
+      continue;
+    }
+    throw Object.assign(new Error("the device is gone"), { disconnect: true });
+  }
+}
+
+function isNothingYet(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === "EAGAIN" || code === "EWOULDBLOCK" || code === "EINTR";
+}
