@@ -1,9 +1,11 @@
 /**
  * A process to be killed: appends frames from the sequence given on, eight in flight, and says
- * `ack N` once the log has acknowledged frame N. Run with a folder and a sequence.
+ * `ack N` once the log has acknowledged frame N. Run with a folder and a sequence; `without-sync`
+ * behind them makes a log that lies, for a test that must notice it.
  */
 import { writeSync } from "node:fs";
 import { openLocalStreams } from "../../../gateway/streams/stores/local.ts";
+import { realDisk } from "../../../gateway/streams/stores/segment-file.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
@@ -19,7 +21,7 @@ export function textsOfFrame(sequence: bigint): string[] {
   return Array.from({ length: 1 + Number(sequence % 7n) }, (_, i) => `k${i % 3}=${sequence}/${i}`);
 }
 
-async function main(dir: string, first: bigint): Promise<void> {
+async function main(dir: string, first: bigint, lies: boolean): Promise<void> {
   process.on("disconnect", () => process.exit(1));
   const streams = await openLocalStreams({
     dir,
@@ -27,6 +29,7 @@ async function main(dir: string, first: bigint): Promise<void> {
     log: silentLog,
     metrics: new Metrics(),
     segmentBytes: 64 * 1024,
+    disk: lies ? { ...realDisk, datasync: async () => {} } : realDisk,
   });
   let next = first;
   const send = async (): Promise<void> => {
@@ -40,6 +43,6 @@ async function main(dir: string, first: bigint): Promise<void> {
   await Promise.all(Array.from({ length: WINDOW }, send));
 }
 
-const [, script, dir, first] = process.argv;
+const [, script, dir, first, mode] = process.argv;
 if (script !== undefined && /append-forever\.[jt]s$/.test(script) && dir !== undefined)
-  await main(dir, BigInt(first ?? "1"));
+  await main(dir, BigInt(first ?? "1"), mode === "without-sync");

@@ -23,8 +23,9 @@ export interface LocalPlace {
   segments(): Promise<string[]>;
 }
 
-export async function makeLocalPlace(): Promise<LocalPlace> {
-  const dir = await mkdtemp(join(tmpdir(), "headwater-streams-"));
+/** In a temporary folder unless told where. */
+export async function makeLocalPlace(folder?: string): Promise<LocalPlace> {
+  const dir = folder ?? (await mkdtemp(join(tmpdir(), "headwater-streams-")));
   const logged: string[] = [];
   const log: Log = {
     debug() {},

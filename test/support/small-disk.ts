@@ -1,0 +1,74 @@
+/**
+ * A disk of its own for a test: an ext4 file system in a file, mounted by loop. It can be full, and
+ * its power can be cut: what was not synced by then is gone for good.
+ *
+ * The cut is ext4's shutdown call without a flush of its journal (EXT4_IOC_SHUTDOWN, flag NOLOGFLUSH):
+ * from that moment nothing reaches the disk any more, and the next mount replays the journal as after
+ * a real power cut. What the call cannot show is a drive that lies about its own cache.
+ */
+import { execFile } from "node:child_process";
+import { mkdir, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+
+const run = promisify(execFile);
+
+/** `_IOR('X', 125, __u32)` of Linux's fs/ext4/ext4.h. */
+const SHUTDOWN = 0x8004587d;
+const NO_LOG_FLUSH = 2;
+/** perl-base is on every Debian; Node has no ioctl. */
+const CUT = `open(my $disk, "<", $ARGV[0]) or die "$!"; my $flag = pack("L", ${NO_LOG_FLUSH});
+defined(ioctl($disk, ${SHUTDOWN}, $flag)) or die "$!";`;
+
+export class SmallDisk {
+  /** Where it is mounted. */
+  readonly path: string;
+  readonly #folder: string;
+  readonly #image: string;
+  #mounted = false;
+
+  private constructor(folder: string) {
+    this.#folder = folder;
+    this.#image = join(folder, "disk.img");
+    this.path = join(folder, "disk");
+  }
+
+  /** A string says why this machine cannot have one. */
+  static async make(bytes: number): Promise<SmallDisk | string> {
+    const disk = new SmallDisk(await mkdtemp(join(tmpdir(), "headwater-disk-")));
+    try {
+      await mkdir(disk.path);
+      await writeFile(disk.#image, "");
+      await truncate(disk.#image, bytes);
+      await run("mkfs.ext4", ["-q", "-F", "-m", "0", disk.#image]);
+      await disk.mount();
+      return disk;
+    } catch (error) {
+      await disk.remove();
+      return `no file system can be mounted by loop here: ${(error as Error).message.split("\n")[0]}`;
+    }
+  }
+
+  async mount(): Promise<void> {
+    await run("mount", ["-o", "loop", this.#image, this.path]);
+    this.#mounted = true;
+  }
+
+  /** Every write and sync that has not ended by now fails. Mount again to see what is left. */
+  async cutPower(): Promise<void> {
+    await run("perl", ["-e", CUT, this.path]);
+  }
+
+  /** Whoever had files open here must have closed them. */
+  async unmount(): Promise<void> {
+    if (!this.#mounted) return;
+    await run("umount", [this.path]);
+    this.#mounted = false;
+  }
+
+  async remove(): Promise<void> {
+    if (this.#mounted) await run("umount", ["-l", this.path]).catch(() => undefined);
+    await rm(this.#folder, { recursive: true, force: true });
+  }
+}
