@@ -11,22 +11,34 @@ import { closeOnExit } from "../runtime/shutdown.ts";
 import { VERSION } from "../runtime/version.ts";
 import { checkStatement } from "./analytics/open-analytics.ts";
 import { startGateway } from "./gateway.ts";
+import { verifyDataFolder } from "./verify.ts";
 
 const USAGE = `headwater-gateway ${VERSION}: receives what agents send, keeps it, delivers, computes, shows
 
   headwater-gateway --config FILE            run
   headwater-gateway --config FILE --check    say whether the config is good, and end
+  headwater-gateway --verify DIR             check the streams of a stopped gateway's dataDir, and end:
+                                             0 sound, 1 damaged, 2 in use or no such folder
   headwater-gateway --version | --help
 `;
 
 const options = {
   config: { type: "string" },
   check: { type: "boolean" },
+  verify: { type: "string" },
   help: { type: "boolean" },
   version: { type: "boolean" },
 } as const;
 
-function readArguments(): { config?: string; check?: boolean; help?: boolean; version?: boolean } {
+interface Arguments {
+  config?: string;
+  check?: boolean;
+  verify?: string;
+  help?: boolean;
+  version?: boolean;
+}
+
+function readArguments(): Arguments {
   try {
     return parseArgs({ options, strict: true }).values;
   } catch (error) {
@@ -44,6 +56,11 @@ async function main(): Promise<void> {
   const values = readArguments();
   if (values.help) return void process.stdout.write(USAGE);
   if (values.version) return void process.stdout.write(`${VERSION}\n`);
+  if (values.verify !== undefined) {
+    const sound = await verifyDataFolder(values.verify, (line) => process.stdout.write(`${line}\n`));
+    process.exitCode = sound ? 0 : 1;
+    return;
+  }
   if (values.config === undefined) return refuse(`--config FILE is missing\n\n${USAGE}`);
   const file = resolve(values.config);
   const config = await loadConfig(file, gatewayConfig, process.env);
