@@ -4,10 +4,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { runOrdeal } from "../support/ordeal.ts";
+import { runStreamOrdeal } from "../support/stream-ordeal.ts";
 
 const USAGE = `npm run faults -- NAME [--times N] [--seed S] [--seconds S]
 
   pipeline   agent and gateway are each killed five times a minute, at random moments
+  streams    a gateway under load is killed, cut off from power and left without disk space; then bytes
+             of its files are flipped (the last three as root, where a file system can be mounted by loop)
 
 The last line is \`lost N, doubled N, corrupted N\`; the exit code is 0 only if all are 0.
 `;
@@ -23,7 +26,7 @@ async function main(): Promise<number> {
     allowPositionals: true,
   });
   const name = positionals[0] ?? "pipeline";
-  if (values.help || name !== "pipeline") {
+  if (values.help || !["pipeline", "streams"].includes(name)) {
     process.stdout.write(USAGE);
     return values.help ? 0 : 2;
   }
@@ -38,13 +41,12 @@ async function main(): Promise<number> {
   for (let i = 0; i < times; i++) {
     const dir = await mkdtemp(join(tmpdir(), "headwater-faults-"));
     process.stdout.write(`run ${i + 1} of ${times}, seed ${seed + i}, folder ${dir}\n`);
-    const verdict = await runOrdeal({
-      dir,
-      seed: seed + i,
-      seconds,
-      kills: Math.max(1, Math.round(seconds / 12)),
-      say: (line) => process.stdout.write(`  ${line}\n`),
-    });
+    const say = (line: string) => void process.stdout.write(`  ${line}\n`);
+    const run = { dir, seed: seed + i, seconds, say };
+    const verdict =
+      name === "streams"
+        ? await runStreamOrdeal(run)
+        : await runOrdeal({ ...run, kills: Math.max(1, Math.round(seconds / 12)) });
     for (const finding of verdict.findings) process.stdout.write(`  ${finding}\n`);
     process.stdout.write(`  compared ${JSON.stringify(verdict.compared)}\n`);
     sum.lost += verdict.lost;

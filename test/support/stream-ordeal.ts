@@ -1,0 +1,475 @@
+/**
+ * The stream log's ordeal: a real gateway with devices and API clients writing to it, killed, cut off
+ * from power and left without disk space at random moments; then judged by what its API gives back.
+ * At the end bytes of its files are flipped, and what is gone must be exactly what was reported.
+ */
+import { createHash } from "node:crypto";
+import { mkdir, open, readdir, rm, stat, statfs, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import {
+  GetRecordsCommand,
+  GetShardIteratorCommand,
+  KinesisClient,
+  ListShardsCommand,
+  PutRecordsCommand,
+} from "@aws-sdk/client-kinesis";
+import { NodeHttpHandler } from "@smithy/node-http-handler";
+import { connect, type MqttClient } from "mqtt";
+import { verifyLocalStreams } from "../../gateway/streams/stores/verify.ts";
+import { encodeFrame } from "../../protocol/frame.ts";
+import { encodeBatch } from "../../protocol/record-batch.ts";
+import { topicOf } from "../../protocol/topics.ts";
+import { randomFrom } from "./ordeal.ts";
+import { eventually, freePorts, Program } from "./program.ts";
+import { SmallDisk } from "./small-disk.ts";
+
+const STREAM = "ordeal";
+const DISK_BYTES = 768 * 1_048_576;
+const KEY = { id: "ordeal", secret: "a-secret-of-the-ordeal-alone" };
+const DEVICES = 4;
+const CLIENTS = 2;
+/** Publishes of a device on their way at once. */
+const WINDOW = 4;
+const FRAME_RECORDS = 20;
+const PUT_RECORDS = 25;
+const FLIPS = 6;
+const SETTLE_MS = 40_000;
+
+export interface StreamOrdealOptions {
+  readonly dir: string;
+  readonly seed: number;
+  readonly seconds: number;
+  readonly say: (line: string) => void;
+}
+
+export interface StreamVerdict {
+  readonly lost: number;
+  readonly doubled: number;
+  /** Records out of order, changed, or gone without a report. */
+  readonly corrupted: number;
+  readonly findings: readonly string[];
+  readonly compared: Readonly<Record<string, number>>;
+}
+
+/** The folder is removed when nothing was found. */
+export async function runStreamOrdeal(options: StreamOrdealOptions): Promise<StreamVerdict> {
+  const ordeal = new StreamOrdeal(options);
+  try {
+    await ordeal.run();
+  } finally {
+    await ordeal.close();
+  }
+  const verdict = ordeal.verdict();
+  if (verdict.findings.length === 0) await rm(options.dir, { recursive: true, force: true });
+  return verdict;
+}
+
+type Fault = "kill" | "power-cut" | "full-disk";
+
+class StreamOrdeal {
+  readonly #options: StreamOrdealOptions;
+  readonly #random: () => number;
+  readonly #findings: string[] = [];
+  readonly #faults: Record<Fault, number> = { kill: 0, "power-cut": 0, "full-disk": 0 };
+  readonly #devices: Device[] = [];
+  readonly #clients: ApiWriter[] = [];
+  #disk: SmallDisk | undefined;
+  #gateway: Program | undefined;
+  #ports: { http: number; mqtt: number; rtsp: number } = { http: 0, mqtt: 0, rtsp: 0 };
+  #lost = 0;
+  #doubled = 0;
+  #corrupted = 0;
+  #read = 0;
+  #flippedBytes = 0;
+  #damagedRecords = 0;
+
+  constructor(options: StreamOrdealOptions) {
+    this.#options = options;
+    this.#random = randomFrom(options.seed);
+  }
+
+  async run(): Promise<void> {
+    await this.#prepare();
+    await this.#start();
+    await this.#createWriters();
+    await this.#harm();
+    await this.#settle();
+    const found = await this.#readAll();
+    this.#judge(found);
+    await this.#flipBytes(found);
+  }
+
+  verdict(): StreamVerdict {
+    const frames = this.#devices.reduce((sum, { acknowledged }) => sum + acknowledged, 0);
+    const puts = this.#clients.reduce((sum, { acknowledged }) => sum + acknowledged.size, 0);
+    return {
+      lost: this.#lost,
+      doubled: this.#doubled,
+      corrupted: this.#corrupted,
+      findings: this.#findings,
+      compared: {
+        ...this.#faults,
+        acknowledgedFrames: frames,
+        acknowledgedPuts: puts,
+        readRecords: this.#read,
+        flippedBytes: this.#flippedBytes,
+        damagedRecords: this.#damagedRecords,
+      },
+    };
+  }
+
+  async close(): Promise<void> {
+    for (const writer of [...this.#devices, ...this.#clients]) await writer.stop();
+    await this.#gateway?.kill();
+    await this.#disk?.remove();
+  }
+
+  get #dataDir(): string {
+    return join(this.#disk?.path ?? this.#options.dir, "data");
+  }
+
+  async #prepare(): Promise<void> {
+    const { dir, say } = this.#options;
+    await mkdir(dir, { recursive: true });
+    const disk = await SmallDisk.make(DISK_BYTES);
+    if (typeof disk === "string") say(`only kills: ${disk}`);
+    else this.#disk = disk;
+    const [http, mqtt, rtsp] = (await freePorts(3)) as [number, number, number];
+    this.#ports = { http, mqtt, rtsp };
+    await writeFile(
+      join(dir, "gateway.yaml"),
+      `
+dataDir: ${this.#dataDir}
+http: { port: ${http} }
+mqtt: { port: ${mqtt} }
+rtsp: { port: ${rtsp} }
+accessKeys: [{ id: ${KEY.id}, secret: ${KEY.secret}, allow: ["*"] }]
+streams: [{ name: ${STREAM}, shards: 4 }]
+`,
+    );
+  }
+
+  async #start(): Promise<void> {
+    const { dir } = this.#options;
+    this.#gateway = new Program("gateway", join(dir, "gateway.yaml"), join(dir, "gateway.log"));
+    await this.#gateway.ready;
+  }
+
+  async #createWriters(): Promise<void> {
+    for (let i = 0; i < DEVICES; i++) this.#devices.push(new Device(`pi-${i}`, this.#ports.mqtt));
+    for (let i = 0; i < CLIENTS; i++) this.#clients.push(new ApiWriter(`api-${i}`, this.#newClient()));
+  }
+
+  #newClient(): KinesisClient {
+    return new KinesisClient({
+      endpoint: `http://127.0.0.1:${this.#ports.http}`,
+      region: "us-east-1",
+      maxAttempts: 1,
+      credentials: { accessKeyId: KEY.id, secretAccessKey: KEY.secret },
+      requestHandler: new NodeHttpHandler({ requestTimeout: 5_000, connectionTimeout: 2_000 }),
+    });
+  }
+
+  async #harm(): Promise<void> {
+    const { seconds, say } = this.#options;
+    const kinds: Fault[] = this.#disk === undefined ? ["kill"] : ["kill", "power-cut", "full-disk"];
+    const began = performance.now();
+    for (let round = 0; performance.now() - began < seconds * 1_000; round++) {
+      await wait(300 + this.#random() * 1_700);
+      // Each kind comes in turn at first, so that a short run has had them all.
+      const fault = kinds[round < kinds.length ? round : Math.floor(this.#random() * kinds.length)]!;
+      say(`${((performance.now() - began) / 1_000).toFixed(1)} s: ${fault}`);
+      this.#faults[fault]++;
+      if (fault === "full-disk") await this.#fillDisk();
+      else await this.#crash(fault);
+    }
+  }
+
+  async #crash(fault: Fault): Promise<void> {
+    if (fault === "power-cut") await this.#disk!.cutPower();
+    await this.#gateway!.kill();
+    if (fault === "power-cut") {
+      await this.#disk!.unmount();
+      await this.#disk!.mount();
+    }
+    await wait(this.#random() * 500);
+    await this.#start();
+  }
+
+  /** Writes go on being tried; when room is back they must succeed again by themselves. */
+  async #fillDisk(): Promise<void> {
+    const filler = join(this.#disk!.path, "filler");
+    const file = await open(filler, "w");
+    try {
+      const block = Buffer.alloc(1_048_576);
+      // A write that finds less room than it needs writes that much; the next one fails.
+      for (;;) await file.write(block);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+    } finally {
+      await file.close();
+    }
+    await wait(1_000 + this.#random() * 1_000);
+    const { bavail } = await statfs(this.#disk!.path);
+    this.#options.say(`       ${bavail} blocks were free; making room again`);
+    await rm(filler);
+    const before = this.#clients.map(({ acknowledged }) => acknowledged.size);
+    await eventually("writes succeed again after the disk was full", 20_000, async () =>
+      this.#clients.every(({ acknowledged }, i) => acknowledged.size > before[i]!) ? true : undefined,
+    );
+  }
+
+  async #settle(): Promise<void> {
+    for (const writer of [...this.#devices, ...this.#clients]) writer.finish();
+    await eventually("all that was sent is acknowledged", SETTLE_MS, async () =>
+      [...this.#devices, ...this.#clients].every((writer) => writer.idle) ? true : undefined,
+    );
+  }
+
+  /** The records of each shard in order. */
+  async #readAll(): Promise<string[]> {
+    const client = this.#newClient();
+    const texts: string[] = [];
+    try {
+      const { Shards = [] } = await client.send(new ListShardsCommand({ StreamName: STREAM }));
+      for (const { ShardId } of Shards) {
+        const start = { StreamName: STREAM, ShardId, ShardIteratorType: "TRIM_HORIZON" } as const;
+        let iterator = (await client.send(new GetShardIteratorCommand(start))).ShardIterator;
+        while (iterator !== undefined) {
+          const page = await client.send(new GetRecordsCommand({ ShardIterator: iterator }));
+          for (const { Data } of page.Records ?? []) texts.push(Buffer.from(Data!).toString());
+          iterator = page.NextShardIterator;
+          if ((page.Records ?? []).length === 0 && page.MillisBehindLatest === 0) break;
+        }
+      }
+    } finally {
+      client.destroy();
+    }
+    return texts;
+  }
+
+  #judge(texts: readonly string[]): void {
+    this.#read = texts.length;
+    const seen = new Map<string, number>();
+    const lastOf = new Map<string, number>();
+    for (const text of texts) {
+      const record = parse(text);
+      if (record === undefined) {
+        this.#corrupt(`a record is not what was sent: ${text.slice(0, 80)}`);
+        continue;
+      }
+      const { name, id, counter } = record;
+      seen.set(id, (seen.get(id) ?? 0) + 1);
+      if (!name.startsWith("pi-")) continue;
+      if (counter < (lastOf.get(name) ?? 0)) this.#corrupt(`${name}: ${counter} stands behind a later one`);
+      lastOf.set(name, counter);
+    }
+    for (const [id, count] of seen) {
+      if (count === 1) continue;
+      this.#doubled += count - 1;
+      this.#find(`${id} came ${count} times`);
+    }
+    for (const device of this.#devices) {
+      for (let counter = 1; counter <= device.acknowledged * FRAME_RECORDS; counter++) {
+        if (!seen.has(`${device.name}/${counter}`)) this.#lose(`${device.name}/${counter}`);
+      }
+    }
+    for (const { acknowledged } of this.#clients) {
+      for (const put of acknowledged) {
+        for (let i = 0; i < PUT_RECORDS; i++) if (!seen.has(`${put}.${i}`)) this.#lose(`${put}.${i}`);
+      }
+    }
+  }
+
+  async #flipBytes(before: readonly string[]): Promise<void> {
+    const { say } = this.#options;
+    const ended = await this.#gateway!.stop();
+    if (ended !== 0) this.#find(`the gateway ended with ${ended} instead of 0`);
+    const streams = join(this.#dataDir, "streams");
+    const sound = await verifyLocalStreams(streams);
+    for (const { file, detail } of sound.findings) this.#corrupt(`before any flip, ${file}: ${detail}`);
+    for (let i = 0; i < FLIPS; i++) await this.#flipOne(join(streams, "logs"));
+    const report = await verifyLocalStreams(streams);
+    const damages = report.findings.filter(({ kind }) => kind === "damage").length;
+    this.#damagedRecords = sound.records - report.records;
+    say(`${FLIPS} bytes flipped: ${damages} places reported, ${this.#damagedRecords} records in them`);
+    await this.#start();
+    const after = await this.#readAll();
+    const known = new Set(before);
+    for (const text of after) if (!known.has(text)) this.#corrupt(`after a flip: ${text.slice(0, 80)}`);
+    const gone = before.length - after.length;
+    if (gone !== this.#damagedRecords) {
+      this.#corrupt(`${gone} records are gone, and ${this.#damagedRecords} were reported`);
+    }
+  }
+
+  /** A bit of a random byte behind a segment's head. */
+  async #flipOne(logs: string): Promise<void> {
+    const files = (await readdir(logs, { recursive: true })).filter((name) => name.endsWith(".log")).sort();
+    const path = join(logs, files[Math.floor(this.#random() * files.length)]!);
+    const { size } = await stat(path);
+    if (size <= 64) return;
+    const position = 64 + Math.floor(this.#random() * (size - 64));
+    const file = await open(path, "r+");
+    try {
+      const byte = Buffer.alloc(1);
+      await file.read(byte, 0, 1, position);
+      byte[0] = byte[0]! ^ (1 << Math.floor(this.#random() * 8));
+      await file.write(byte, 0, 1, position);
+      this.#flippedBytes++;
+    } finally {
+      await file.close();
+    }
+  }
+
+  #lose(id: string): void {
+    this.#lost++;
+    this.#find(`${id} was acknowledged and is not there`);
+  }
+
+  #corrupt(finding: string): void {
+    this.#corrupted++;
+    this.#find(finding);
+  }
+
+  #find(finding: string): void {
+    if (this.#findings.length < 50) this.#findings.push(finding);
+  }
+}
+
+/** An agent's uplink in its simplest form: frames of an epoch in order, sent again until acknowledged. */
+class Device {
+  readonly name: string;
+  /** Frames, from the first on without a gap. */
+  acknowledged = 0;
+  readonly #client: MqttClient;
+  #sequence = 0;
+  #inFlight = 0;
+  #stopped = false;
+
+  constructor(name: string, port: number) {
+    this.name = name;
+    this.#client = connect(`mqtt://127.0.0.1:${port}`, {
+      clientId: `headwater-${name}`,
+      username: name,
+      protocolVersion: 4,
+      clean: true,
+      reconnectPeriod: 150,
+      connectTimeout: 3_000,
+      keepalive: 5,
+    });
+    this.#client.on("error", () => {});
+    for (let i = 0; i < WINDOW; i++) void this.#send();
+  }
+
+  get idle(): boolean {
+    return this.#inFlight === 0;
+  }
+
+  finish(): void {
+    this.#stopped = true;
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#client.endAsync(true);
+  }
+
+  async #send(): Promise<void> {
+    while (!this.#stopped) {
+      const sequence = ++this.#sequence;
+      const records = Array.from({ length: FRAME_RECORDS }, (_, i) => ({
+        key: this.name,
+        timeUs: Date.now() * 1_000,
+        payload: Buffer.from(signed(`${this.name}/${(sequence - 1) * FRAME_RECORDS + i + 1}`)),
+      }));
+      const frame = encodeFrame(
+        {
+          device: this.name,
+          stream: STREAM,
+          epoch: 1n,
+          epochStart: 1,
+          sequence: BigInt(sequence),
+          storedUs: Date.now() * 1_000,
+          recordCount: records.length,
+          timeSource: "system",
+        },
+        encodeBatch(records),
+      );
+      this.#inFlight++;
+      try {
+        await this.#client.publishAsync(topicOf(this.name, "frames"), frame, { qos: 1 });
+        // The gateway acknowledges in order, so the highest tells all before it.
+        this.acknowledged = Math.max(this.acknowledged, sequence);
+      } catch {
+        return;
+      } finally {
+        this.#inFlight--;
+      }
+      await wait(10);
+    }
+  }
+}
+
+/** A client of the API: what fails is tried again under a name of its own, as it may have been stored. */
+class ApiWriter {
+  readonly acknowledged = new Set<string>();
+  readonly #name: string;
+  readonly #client: KinesisClient;
+  #counter = 0;
+  #busy = true;
+  #stopped = false;
+
+  constructor(name: string, client: KinesisClient) {
+    this.#name = name;
+    this.#client = client;
+    void this.#run();
+  }
+
+  get idle(): boolean {
+    return !this.#busy;
+  }
+
+  finish(): void {
+    this.#stopped = true;
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#client.destroy();
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#stopped) {
+      const put = `${this.#name}/${++this.#counter}`;
+      const Records = Array.from({ length: PUT_RECORDS }, (_, i) => ({
+        PartitionKey: `${this.#name}-${i % 5}`,
+        Data: Buffer.from(signed(`${put}.${i}`)),
+      }));
+      try {
+        const answer = await this.#client.send(new PutRecordsCommand({ StreamName: STREAM, Records }));
+        if (answer.FailedRecordCount === 0) this.acknowledged.add(put);
+      } catch {
+        await wait(100);
+      }
+      await wait(10);
+    }
+    this.#busy = false;
+  }
+}
+
+/** With a checksum, so that a changed record is known. */
+function signed(id: string): string {
+  return `${id} ${createHash("sha256").update(id).digest("hex")}`;
+}
+
+function parse(text: string): { name: string; id: string; counter: number } | undefined {
+  const [id, hash] = text.split(" ");
+  if (id === undefined || hash !== createHash("sha256").update(id).digest("hex")) return undefined;
+  const [name, counter] = id.split("/");
+  return { name: name!, id, counter: Number(counter) };
+}
+
+function wait(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
