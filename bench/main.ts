@@ -1,12 +1,18 @@
 /** `npm run bench -- NAME`: measures one thing, or everything; the last line of each is one JSON object. */
 import { benchPipeline } from "./pipeline.ts";
+import { benchStreams } from "./streams.ts";
 
-const BENCHES: Readonly<Record<string, (say: (line: string) => void) => Promise<Record<string, number>>>> = {
+type Bench = (say: (line: string) => void, flags: readonly string[]) => Promise<Record<string, number>>;
+
+const BENCHES: Readonly<Record<string, Bench>> = {
   pipeline: benchPipeline,
+  streams: benchStreams,
 };
 
 async function main(): Promise<number> {
-  const wanted = process.argv.slice(2);
+  const args = process.argv.slice(2);
+  const wanted = args.filter((arg) => !arg.startsWith("--"));
+  const flags = args.filter((arg) => arg.startsWith("--"));
   const names = wanted.length === 0 ? Object.keys(BENCHES) : wanted;
   const unknown = names.find((name) => BENCHES[name] === undefined);
   if (unknown !== undefined) {
@@ -14,7 +20,7 @@ async function main(): Promise<number> {
     return 2;
   }
   for (const name of names) {
-    const figures = await BENCHES[name]!((line) => process.stdout.write(`${name}: ${line}\n`));
+    const figures = await BENCHES[name]!((line) => process.stdout.write(`${name}: ${line}\n`), flags);
     process.stdout.write(`${JSON.stringify({ bench: name, figures })}\n`);
   }
   return 0;

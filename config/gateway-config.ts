@@ -11,11 +11,67 @@ const accessKey = z.strictObject({
     .describe("Actions, such as kinesis:PutRecords, kinesis:Get*, console, or *"),
 });
 
-const stream = z.strictObject({
-  name: streamName,
-  shards: z.number().int().min(1).max(4_096).default(1),
-  retentionHours: z.number().int().min(24).max(8_760).default(24),
-});
+/** What is left out is chosen when the stream is made, and left alone when it is there already. */
+const stream = z
+  .strictObject({
+    name: streamName,
+    shards: z
+      .number()
+      .int()
+      .min(1)
+      .max(4_096)
+      .optional()
+      .describe("Of a new stream; 1 when left out. A stream that is there is never resharded by this"),
+    onDemand: z
+      .literal(true)
+      .optional()
+      .describe("Instead of shards: split and merged by measured traffic; begins with 4"),
+    retentionHours: z
+      .number()
+      .int()
+      .min(24)
+      .max(8_760)
+      .optional()
+      .describe("24 for a new stream when left out"),
+    limits: z
+      .enum(["none", "aws"])
+      .optional()
+      .describe(
+        "`aws`: clients are held to AWS's rates for each shard; `none` for a new stream when left out",
+      ),
+    maxRecordKiB: z
+      .number()
+      .int()
+      .min(1_024)
+      .max(10_240)
+      .optional()
+      .describe("Largest record; 1024 for a new stream when left out"),
+  })
+  .refine((entry) => entry.shards === undefined || entry.onDemand === undefined, {
+    path: ["shards"],
+    message: "a stream has shards or onDemand, not both",
+  });
+
+const store = z.union([
+  z.literal("local"),
+  z.strictObject({
+    jetstream: z.strictObject({
+      servers: z
+        .array(
+          z.string().regex(/^(?:(?:nats|tls):\/\/)?[^\s/@]{1,255}$/, "nats://host:port, without a password"),
+        )
+        .min(1)
+        .max(64)
+        .describe("NATS servers with JetStream, as nats://host:port"),
+      replicas: z.number().int().min(1).max(5).default(1).describe("Copies of every stream in the cluster"),
+      credentialsFile: z
+        .string()
+        .min(1)
+        .optional()
+        .describe("NATS credentials (.creds); relative to this file"),
+    }),
+  }),
+]);
 
 const rule = z.strictObject({
   topic: z
@@ -83,6 +139,9 @@ export const gatewayConfig = z
       .array(z.strictObject({ id: name, password: z.string().min(8, "at least 8 characters") }))
       .default([])
       .describe("Who may send; needed when mqtt or rtsp is not loopback"),
+    store: store
+      .default("local")
+      .describe("Where streams are kept: `local`, this machine's disk, or a NATS JetStream cluster"),
     streams: z.array(stream).default([]),
     rules: z.array(rule).default([]),
     delivery: z.array(delivery).default([]),
@@ -119,6 +178,7 @@ export const gatewayConfig = z
   });
 
 export type GatewayConfig = z.infer<typeof gatewayConfig>;
+export type StreamConfig = GatewayConfig["streams"][number];
 export type DeliveryConfig = GatewayConfig["delivery"][number];
 export type StatementConfig = GatewayConfig["analytics"][number];
 export type AccessKeyConfig = GatewayConfig["accessKeys"][number];

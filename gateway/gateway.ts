@@ -7,19 +7,20 @@ import { mkdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { GatewayConfig } from "../config/gateway-config.ts";
-import { GAPS_STREAM } from "../protocol/topics.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Log } from "../runtime/log.ts";
 import { Metrics } from "../runtime/metrics.ts";
 import { accessKeysOf } from "./access-keys.ts";
 import { openAnalytics } from "./analytics/open-analytics.ts";
 import { Api } from "./api/api.ts";
+import { prepareStreams } from "./configured-streams.ts";
 import { openDelivery } from "./delivery/open-delivery.ts";
 import { DeviceDirectory } from "./ingest/device-directory.ts";
 import { MqttIngest } from "./ingest/mqtt-ingest.ts";
 import { Quarantine } from "./ingest/quarantine.ts";
 import { RtspIngest } from "./ingest/rtsp-ingest.ts";
 import { TopicRules } from "./ingest/topic-rules.ts";
+import { OnDemand } from "./streams/on-demand.ts";
 import { openLocalStreams } from "./streams/stores/local.ts";
 import type { Streams } from "./streams/streams.ts";
 import { Previews } from "./video/preview.ts";
@@ -30,6 +31,10 @@ export interface GatewayParts {
   readonly configDir: string;
   readonly clock: Clock;
   readonly log: Log;
+}
+
+interface StoreParts extends GatewayParts {
+  readonly metrics: Metrics;
 }
 
 export interface Gateway {
@@ -56,15 +61,12 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
   try {
     await mkdir(dataDir, { recursive: true, mode: 0o700 });
     const accessKeys = await accessKeysOf(config.accessKeys, dataDir, log);
+    const streamsLog = log.child({ room: "streams" });
     const streams = keep(
-      await openLocalStreams({
-        dir: join(dataDir, "streams"),
-        clock,
-        log: log.child({ room: "streams" }),
-        metrics,
-      }),
+      await openStreams(config, dataDir, { configDir: parts.configDir, clock, log: streamsLog, metrics }),
     );
-    await createStreams(streams, config);
+    await prepareStreams(streams, config.streams, streamsLog);
+    keep(new OnDemand({ streams, clock, log: streamsLog, metrics })).start();
     const video = keep(
       await openVideo({
         dir: join(dataDir, "video"),
@@ -165,12 +167,20 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
   }
 }
 
-/** What the config names and is not there yet, and the stream of gaps. Existing streams stay as they are. */
-async function createStreams(streams: Streams, config: GatewayConfig): Promise<void> {
-  const there = new Set(streams.listStreams());
-  const wanted = [...config.streams, { name: GAPS_STREAM, shards: 1, retentionHours: 168 }];
-  for (const spec of wanted) {
-    if (!there.has(spec.name)) await streams.createStream(spec);
-    there.add(spec.name);
+/** The store that the config chooses. Code of NATS is loaded only when it is chosen. */
+async function openStreams(config: GatewayConfig, dataDir: string, parts: StoreParts): Promise<Streams> {
+  if (config.store === "local") {
+    const { clock, log, metrics } = parts;
+    return openLocalStreams({ dir: join(dataDir, "streams"), clock, log, metrics });
   }
+  const { openJetStreamStreams } = await import("./streams/stores/jetstream/jetstream.ts");
+  const { servers, replicas, credentialsFile } = config.store.jetstream;
+  return openJetStreamStreams({
+    servers,
+    replicas,
+    ...(credentialsFile !== undefined && { credentialsFile: resolve(parts.configDir, credentialsFile) }),
+    clock: parts.clock,
+    log: parts.log,
+    metrics: parts.metrics,
+  });
 }

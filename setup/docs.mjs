@@ -1,11 +1,13 @@
 /**
- * `npm run docs`: writes docs/reference/errors.md from the error classes and config.md from the
- * schemas. With --check it only says whether they are up to date.
+ * `npm run docs`: writes docs/reference/errors.md from the error classes, config.md from the schemas,
+ * and the tables of kinesis-api.md from the gateway's handler table. With --check it only says whether they are up to date.
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { pathToFileURL } from "node:url";
+import * as kinesisSdk from "@aws-sdk/client-kinesis";
 import { z } from "zod";
+import { kinesisPage } from "./kinesis-page.mjs";
 import { filesBelow, prepare, root } from "./prepare.mjs";
 
 const check = process.argv.includes("--check");
@@ -14,6 +16,9 @@ await prepare("build");
 const stale = [];
 write("docs/reference/errors.md", errorsPage());
 write("docs/reference/config.md", await configPage());
+const operations = await import(pathToFileURL(join(root, "dist/gateway/api/kinesis/operations.js")).href);
+const kinesisText = readFileSync(join(root, "docs/reference/kinesis-api.md"), "utf8");
+write("docs/reference/kinesis-api.md", kinesisPage(kinesisText, operations, kinesisSdk));
 const version = JSON.parse(readFileSync(join(root, "package.json"), "utf8")).version;
 if (!readFileSync(join(root, "runtime/version.ts"), "utf8").includes(`"${version}"`))
   stale.push("runtime/version.ts");
@@ -69,6 +74,10 @@ async function configPage() {
   return `${parts.join("\n\n")}\n`;
 }
 
+function nameOfType(one) {
+  return one.const === undefined ? one.type : `\`${one.const}\``;
+}
+
 function walk(schema, path, rows, required) {
   const cell = (text) =>
     String(text ?? "")
@@ -80,7 +89,7 @@ function walk(schema, path, rows, required) {
         ? `\`${schema.const}\``
         : schema.enum
           ? schema.enum.map((one) => `\`${one}\``).join(", ")
-          : (schema.type ?? (schema.anyOf ?? []).map((one) => one.type).join(" or "));
+          : (schema.type ?? (schema.anyOf ?? []).map(nameOfType).join(" or "));
     const fallback =
       schema.default === undefined ? (required ? "needed" : "") : `\`${JSON.stringify(schema.default)}\``;
     rows.push(`| \`${path}\` | ${cell(type)} | ${cell(fallback)} | ${cell(schema.description)} |`);
@@ -90,6 +99,7 @@ function walk(schema, path, rows, required) {
   for (const [key, inner] of Object.entries(schema.properties ?? {})) {
     walk(inner, path === "" ? key : `${path}.${key}`, rows, (schema.required ?? []).includes(key));
   }
+  for (const variant of schema.anyOf ?? []) if (variant.properties) walk(variant, path, rows, false);
   for (const variant of schema.oneOf ?? []) {
     const type = variant.properties?.type?.const;
     walk(variant, `${path}${type === undefined ? "" : `(${type})`}`, rows, required);

@@ -1,7 +1,7 @@
 /** The npm packages and the Debian packages: what is missing is installed, and said how far it is. */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { run } from "./command.mjs";
 import { fail, Progress } from "./terminal.mjs";
@@ -23,6 +23,9 @@ const DEBIAN = {
     "gstreamer1.0-plugins-good": "dpkg",
     "gstreamer1.0-plugins-bad": "dpkg",
     "gstreamer1.0-plugins-ugly": "dpkg",
+    awscli: "/usr/bin/aws",
+    "python3-boto3": "/usr/lib/python3/dist-packages/boto3/__init__.py",
+    "nats-server": "/usr/sbin/nats-server",
   },
 };
 
@@ -109,8 +112,27 @@ export async function installDebianPackages(names) {
   if (readdirSync("/var/lib/dpkg/updates").length > 0) {
     await run("dpkg", ["--configure", "-a"], { cwd: "/", env, mustFinish: true });
   }
-  await apt(install, "installing", true);
+  await withServicesBlocked(() => apt(install, "installing", true));
   progress.done();
+}
+
+/**
+ * A package must not start its service: nats-server would take a port that somebody else wants.
+ * invoke-rc.d(8): exit code 101 of this file forbids it. One that is there already stays.
+ */
+async function withServicesBlocked(install) {
+  const policy = "/usr/sbin/policy-rc.d";
+  if (existsSync(policy)) return install();
+  // A failure ends the program without coming back here.
+  const unblock = () => rmSync(policy, { force: true });
+  process.once("exit", unblock);
+  writeFileSync(policy, "#!/bin/sh\nexit 101\n", { mode: 0o755 });
+  try {
+    await install();
+  } finally {
+    unblock();
+    process.off("exit", unblock);
+  }
 }
 
 function installed(name) {

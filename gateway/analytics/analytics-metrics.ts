@@ -23,6 +23,11 @@ export function analyticsMetrics(metrics: Metrics) {
       "Records that retention removed before they were read",
       labels,
     ),
+    skipped: metrics.counter(
+      "headwater_analytics_skipped_total",
+      "Records left out because the checkpoint was older than what had been read",
+      labels,
+    ),
     errors: metrics.counter("headwater_analytics_errors_total", "Failed tries to read or write", labels),
     groups: metrics.gauge("headwater_analytics_open_groups", "Keys and windows that are open", labels),
   };

@@ -20,6 +20,8 @@ export interface StatementStatus {
   readonly results: number;
   /** Records that retention removed before they were read: missing from the results. */
   readonly trimmed: number;
+  /** Records between a checkpoint that was restored from a backup and where the reading had got to: missing as well. */
+  readonly skipped: number;
   /** µs since 1970 UTC; undefined before the first record. */
   readonly watermarkUs: number | undefined;
   readonly lastError?: string;

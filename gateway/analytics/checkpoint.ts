@@ -22,6 +22,7 @@ export interface Totals {
   rejected: number;
   results: number;
   trimmed: number;
+  skipped: number;
 }
 
 export interface Checkpoint {
@@ -66,7 +67,14 @@ const schema = z.strictObject({
   watermarkMs: z.number().int().nullable(),
   maxTimes: z.record(z.string(), z.number().int()),
   groups: z.array(z.tuple([z.array(keyValue), z.number().int(), count, z.array(measure)])),
-  totals: z.strictObject({ records: count, late: count, rejected: count, results: count, trimmed: count }),
+  totals: z.strictObject({
+    records: count,
+    late: count,
+    rejected: count,
+    results: count,
+    trimmed: count,
+    skipped: count.default(0),
+  }),
   epoch: digits,
   nextSequence: digits,
   pending: z.array(z.string()),

@@ -1,4 +1,5 @@
 /** Closed windows as result records, and result records as frames for the output stream. */
+import { createHash, randomBytes } from "node:crypto";
 import { decodeFrame, encodeFrame, type Frame } from "../../protocol/frame.ts";
 import { type BatchRecord, encodeBatch } from "../../protocol/record-batch.ts";
 import { type Group, sumOf } from "./panes.ts";
@@ -13,6 +14,25 @@ export interface Sink {
   readonly device: string;
   readonly stream: string;
   readonly epoch: bigint;
+}
+
+/** Where the producer of the results stands. */
+export interface SinkState {
+  readonly epoch: bigint;
+  nextSequence: bigint;
+  /** Frames that may not have reached the output stream. */
+  pending: Buffer[];
+}
+
+export function newSink(): SinkState {
+  return { epoch: randomBytes(8).readBigUInt64BE(), nextSequence: 1n, pending: [] };
+}
+
+/** A device's name has at most 64 characters; the sink's epoch is random, so two names may meet. */
+export function sinkDevice(statement: string): string {
+  const name = `analytics.${statement}`;
+  if (name.length <= 64) return name;
+  return `${name.slice(0, 55)}.${createHash("sha256").update(statement).digest("hex").slice(0, 8)}`;
 }
 
 /** One JSON object a window and key, its fields in the order of the output table. */

@@ -5,7 +5,7 @@
  *
  *   1 checkpoint (positions, windows, result frames) → 2 frames to the output → 3 consumer's checkpoint
  */
-import { createHash, randomBytes } from "node:crypto";
+import { createHash } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { StatementConfig } from "../../config/gateway-config.ts";
@@ -13,7 +13,7 @@ import { Backoff, pause } from "../../runtime/backoff.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
-import type { Consumer, Offset, ShardId, Streams } from "../streams/streams.ts";
+import { type Consumer, LeaseLostError, type Streams } from "../streams/streams.ts";
 import type { StatementStatus } from "./analytics.ts";
 import type { AnalyticsMetrics } from "./analytics-metrics.ts";
 import {
@@ -24,8 +24,9 @@ import {
   writeCheckpoint,
 } from "./checkpoint.ts";
 import type { Partials } from "./engines/duckdb-partials.ts";
+import { compare, InputPositions, readBefore } from "./input-positions.ts";
 import { type Group, StateFullError } from "./panes.ts";
-import { asFrame, resultFrames, resultRecord } from "./results.ts";
+import { asFrame, newSink, resultFrames, resultRecord, type SinkState, sinkDevice } from "./results.ts";
 import type { Plan } from "./sql/plan.ts";
 import { Watermark } from "./watermark.ts";
 import { WindowState } from "./window-state.ts";
@@ -61,7 +62,7 @@ interface Session {
   readonly consumer: Consumer;
   readonly state: WindowState;
   readonly streamId: string;
-  readonly positions: Map<ShardId, Offset>;
+  readonly input: InputPositions;
   readonly epoch: bigint;
   nextSequence: bigint;
   pending: Buffer[];
@@ -75,7 +76,7 @@ export class Statement {
   readonly #file: string;
   readonly #stop = new AbortController();
   #state: "running" | "failed" = "running";
-  #totals: Totals = { records: 0, late: 0, rejected: 0, results: 0, trimmed: 0 };
+  #totals: Totals = { records: 0, late: 0, rejected: 0, results: 0, trimmed: 0, skipped: 0 };
   #counted: Totals | undefined;
   #watermarkMs: number | undefined;
   #lastError: string | undefined;
@@ -148,10 +149,7 @@ export class Statement {
     await mkdir(dir, { recursive: true, mode: 0o700 });
     const stored = await readCheckpoint(this.#file, config.name);
     const { streamId, shardList } = streams.describe(plan.inputStream);
-    if (
-      stored === undefined &&
-      shardList.some((s) => (consumer.positions().get(s.shardId) ?? 0) > s.trimHorizon)
-    ) {
+    if (stored === undefined && readBefore(consumer.positions(), shardList)) {
       throw new AnalyticsStateError(
         config.name,
         `${this.#file} is missing, though the input is read half-way`,
@@ -164,61 +162,96 @@ export class Statement {
       );
     }
     const nowMs = clock.monotonicMs();
-    const watermark = new Watermark(
-      consumer.shards,
-      plan.watermarkDelayMs,
-      config.idleSeconds * 1_000,
-      nowMs,
-    );
-    const session: Session = {
-      consumer,
-      state: new WindowState(plan, partials, watermark, maxGroups),
-      streamId,
-      positions: new Map(consumer.positions()),
-      epoch: stored?.epoch ?? randomBytes(8).readBigUInt64BE(),
-      nextSequence: stored?.nextSequence ?? 1n,
-      pending: [...(stored?.pending ?? [])],
-      checkpointMs: nowMs,
-      moved: false,
-    };
+    const watermark = new Watermark(plan.watermarkDelayMs, config.idleSeconds * 1_000);
+    const state = new WindowState(plan, partials, watermark, maxGroups);
+    let positions = consumer.positions();
+    let sink: SinkState = newSink();
     if (stored !== undefined) {
-      Object.assign(session.state.totals, stored.totals);
+      Object.assign(state.totals, stored.totals);
+      sink = { epoch: stored.epoch, nextSequence: stored.nextSequence, pending: [...stored.pending] };
       if (stored.streamId === streamId) {
-        for (const [shardId, position] of stored.positions) {
-          if (session.positions.has(shardId)) session.positions.set(shardId, position);
+        const found = compare(stored.positions, positions, shardList);
+        positions = found.positions;
+        watermark.restore(stored.watermarkMs, stored.maxTimes, nowMs);
+        if (found.lost > 0) {
+          log.error({ records: found.lost }, "the input's log ends before the checkpoint: records are lost");
         }
-        watermark.restore(stored.watermarkMs, stored.maxTimes);
-        session.state.panes.restore(stored.groups);
+        if (found.skipped > 0) {
+          this.#goOnBehind(found.skipped, stored);
+          state.totals.skipped += found.skipped;
+          // The log knows the old epoch's sequences: results under them would be taken for repeats.
+          sink = newSink();
+        } else state.panes.restore(stored.groups);
       } else
         log.error({ windows: stored.groups.length }, "the input stream was made anew; open windows are lost");
     }
-    this.#counted ??= { ...session.state.totals };
+    watermark.follow(consumer.shards, shardList, nowMs);
+    const input = new InputPositions(positions, shardList);
+    const session: Session = {
+      consumer,
+      state,
+      streamId,
+      input,
+      ...sink,
+      checkpointMs: nowMs,
+      moved: false,
+    };
+    this.#counted ??= { ...state.totals };
     // Also when nothing changed: a kill between rename and sync leaves a checkpoint seen but not yet durable.
     await this.#commit(session);
     return session;
   }
 
+  /**
+   * The windows that the old file holds were closed since, or lack what is skipped: either way their
+   * results would be wrong, so they are dropped.
+   */
+  #goOnBehind(skipped: number, stored: Checkpoint): void {
+    this.#parts.log.error(
+      { records: skipped, windows: stored.groups.length },
+      "the checkpoint is older than what was read, as if put back from a backup; reading goes on where it had got to, without the windows that were open",
+    );
+  }
+
   async #work(session: Session, worked: () => void): Promise<void> {
-    const { clock } = this.#parts;
+    const { clock, plan } = this.#parts;
+    const { consumer } = session;
     while (!this.#stop.signal.aborted) {
+      // Without records nothing else would notice.
+      if (consumer.lost.aborted) throw new LeaseLostError(plan.inputStream, consumer.name);
+      this.#follow(session);
       const read = await this.#gather(session);
       const closed = await session.state.advance(clock.monotonicMs());
       if (closed.length > 0) this.#emit(session, closed);
       const due = session.moved && clock.monotonicMs() - session.checkpointMs >= CHECKPOINT_EVERY_MS;
-      if (closed.length > 0 || due) await this.#commit(session);
+      // The children of a closed shard are read once the checkpoint is behind its end.
+      const ended = session.moved && session.input.ended.size > 0;
+      if (closed.length > 0 || due || ended) await this.#commit(session);
       this.#report(session.state);
       this.#lastError = undefined;
       worked();
-      if (!read) await this.#news(session);
+      if (!read && !this.#follow(session)) await this.#news(session);
     }
+  }
+
+  /** Takes in the shards that have come, and leaves those that are done with. @returns true when there were any */
+  #follow({ consumer, input, state }: Session): boolean {
+    const { streams, plan, clock } = this.#parts;
+    const same = consumer.shards.length === input.open.size;
+    if (same && consumer.shards.every((shardId) => input.open.has(shardId))) return false;
+    const { shardList } = streams.describe(plan.inputStream);
+    const changed = input.follow(consumer.positions(), shardList);
+    state.watermark.follow(consumer.shards, shardList, clock.monotonicMs());
+    return changed;
   }
 
   /** Reads each shard once. @returns true when anything was read */
   async #gather(session: Session): Promise<boolean> {
     const { streams, plan, clock, log } = this.#parts;
-    const { state, positions } = session;
+    const { state, input } = session;
     let progressed = false;
-    for (const [shardId, from] of [...positions]) {
+    for (const [shardId, from] of [...input.open]) {
+      if (input.ended.has(shardId)) continue;
       if (state.gathered >= BATCH_ROWS) {
         // Not read this time, so nobody knows whether it is silent.
         state.watermark.active(shardId, clock.monotonicMs());
@@ -230,11 +263,9 @@ export class Statement {
         log.error({ shardId, records: result.trimmed }, "retention removed records before they were read");
       }
       for (const part of result.parts) state.gather(shardId, part, from);
-      if (result.next === from) continue;
+      if (result.next === from && !result.ended) continue;
       state.watermark.active(shardId, clock.monotonicMs());
-      // To the end, so that none starves while others have a backlog.
-      positions.delete(shardId);
-      positions.set(shardId, result.next);
+      input.moved(shardId, result.next, result.ended);
       progressed = true;
     }
     session.moved ||= progressed;
@@ -243,7 +274,7 @@ export class Statement {
 
   #emit(session: Session, closed: readonly Group[]): void {
     const { config, plan, clock } = this.#parts;
-    const sink = { device: deviceName(config.name), stream: plan.outputStream, epoch: session.epoch };
+    const sink = { device: sinkDevice(config.name), stream: plan.outputStream, epoch: session.epoch };
     const records = closed.map((group) => resultRecord(plan, group));
     session.pending = resultFrames(sink, session.nextSequence, Math.floor(clock.nowUs()), records);
     session.nextSequence += BigInt(session.pending.length);
@@ -256,7 +287,7 @@ export class Statement {
     const checkpoint: Checkpoint = {
       planHash: this.#planHash,
       streamId: session.streamId,
-      positions: session.positions,
+      positions: session.input.all(),
       watermarkMs: state.watermark.ms,
       maxTimes: state.watermark.maxTimes(),
       groups: state.panes.all(),
@@ -270,23 +301,26 @@ export class Statement {
     for (const frame of session.pending) await streams.appendFrame(asFrame(frame));
     await onStep("frames");
     // Only for retention and the console: after a crash the file's positions count.
-    await session.consumer.checkpoint(session.positions);
+    await session.consumer.checkpoint(session.input.open);
     await onStep("consumer");
     session.pending = [];
     session.moved = false;
     session.checkpointMs = clock.monotonicMs();
   }
 
-  /** Resolves when any shard has news, or after a while. */
-  async #news(session: Session): Promise<void> {
+  /** Resolves when any shard has news, when shards come or go, or after a while. */
+  async #news({ consumer, input }: Session): Promise<void> {
     const { streams, plan } = this.#parts;
     const done = new AbortController();
     const end = (): void => done.abort();
     this.#stop.signal.addEventListener("abort", end, { once: true });
     if (this.#stop.signal.aborted) end();
-    const news = [...session.positions].map(([shardId, position]) =>
-      streams.appended(plan.inputStream, shardId, position, done.signal),
-    );
+    const news = [consumer.changed(done.signal)];
+    for (const [shardId, position] of input.open) {
+      if (!input.ended.has(shardId)) {
+        news.push(streams.appended(plan.inputStream, shardId, position, done.signal));
+      }
+    }
     try {
       await Promise.race([pause(MAX_WAIT_MS, done.signal), ...news]);
     } finally {
@@ -303,7 +337,7 @@ export class Statement {
     const labels = { statement: config.name };
     const before = this.#counted ?? state.totals;
     // After a failure the totals begin again at the checkpoint, behind what was counted.
-    for (const name of ["records", "late", "rejected", "results", "trimmed"] as const) {
+    for (const name of ["records", "late", "rejected", "results", "trimmed", "skipped"] as const) {
       metrics[name].inc(labels, Math.max(0, state.totals[name] - before[name]));
     }
     this.#counted = { ...state.totals };
@@ -323,11 +357,4 @@ export class Statement {
       this.#lateLogged = { count: troubled, atMs: clock.monotonicMs() };
     }
   }
-}
-
-/** A device's name has at most 64 characters; the sink's epoch is random, so two names may meet. */
-function deviceName(statement: string): string {
-  const name = `analytics.${statement}`;
-  if (name.length <= 64) return name;
-  return `${name.slice(0, 55)}.${createHash("sha256").update(statement).digest("hex").slice(0, 8)}`;
 }

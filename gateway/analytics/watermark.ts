@@ -5,8 +5,18 @@
  *
  * It never moves back. A shard that has brought nothing yet holds it back until it is idle; when all
  * are idle it stands still, as in Flink.
+ *
+ * Shards come and go. A child begins at the event time of its parents, the oldest where there are
+ * two; a shard that is read to its end keeps its hold until all its children have taken it over, as
+ * their records come behind its own. Otherwise a faster shard would make them late.
  */
 import type { ShardId } from "../streams/streams.ts";
+
+/** What is to be known of a shard to say who comes after whom. */
+export interface ShardKin {
+  readonly shardId: ShardId;
+  readonly parents: readonly ShardId[];
+}
 
 interface ShardTime {
   maxMs: number | undefined;
@@ -20,11 +30,9 @@ export class Watermark {
   readonly #shards = new Map<ShardId, ShardTime>();
   #nowMs: number | undefined;
 
-  /** @param nowMs monotonic */
-  constructor(shards: readonly ShardId[], delayMs: number, idleMs: number, nowMs: number) {
+  constructor(delayMs: number, idleMs: number) {
     this.#delayMs = delayMs;
     this.#idleMs = idleMs;
-    for (const shardId of shards) this.#shards.set(shardId, { maxMs: undefined, activeMs: nowMs });
   }
 
   /** ms since 1970; undefined before the first record of every shard that counts. */
@@ -39,12 +47,41 @@ export class Watermark {
     return times;
   }
 
-  restore(ms: number | undefined, maxTimes: ReadonlyMap<ShardId, number>): void {
+  /** Call `follow` afterwards: shards may have gone since. @param nowMs monotonic */
+  restore(ms: number | undefined, maxTimes: ReadonlyMap<ShardId, number>, nowMs: number): void {
     this.#nowMs = ms;
-    for (const [shardId, maxMs] of maxTimes) {
-      const shard = this.#shards.get(shardId);
-      if (shard !== undefined) shard.maxMs = maxMs;
+    for (const [shardId, maxMs] of maxTimes) this.#shards.set(shardId, { maxMs, activeMs: nowMs });
+  }
+
+  /**
+   * @param readable the shards that are read from now on
+   * @param kin all shards that the stream still knows
+   * @param nowMs monotonic
+   */
+  follow(readable: readonly ShardId[], kin: readonly ShardKin[], nowMs: number): void {
+    const parentsOf = new Map(kin.map(({ shardId, parents }) => [shardId, parents]));
+    for (const shardId of readable) {
+      if (this.#shards.has(shardId)) continue;
+      const maxMs = this.#inherited(parentsOf.get(shardId) ?? []);
+      this.#shards.set(shardId, { maxMs, activeMs: nowMs });
     }
+    const read = new Set(readable);
+    const coming = comingShards(read, kin);
+    const awaited = new Set(
+      kin.filter(({ shardId }) => coming.has(shardId)).flatMap(({ parents }) => parents),
+    );
+    for (const [shardId, shard] of this.#shards) {
+      if (read.has(shardId)) continue;
+      if (awaited.has(shardId)) shard.activeMs = Number.POSITIVE_INFINITY;
+      else this.#shards.delete(shardId);
+    }
+  }
+
+  /** The oldest of the parents' times; undefined when one of them has brought nothing. */
+  #inherited(parents: readonly ShardId[]): number | undefined {
+    const known = parents.map((parent) => this.#shards.get(parent)).filter((shard) => shard !== undefined);
+    if (known.length === 0 || known.some(({ maxMs }) => maxMs === undefined)) return undefined;
+    return Math.min(...known.map(({ maxMs }) => maxMs!));
   }
 
   /** A record of this shard, late or not. */
@@ -73,4 +110,15 @@ export class Watermark {
     this.#nowMs = next;
     return true;
   }
+}
+
+/** The shards that will be read but may not be yet: an ancestor of theirs still is. */
+export function comingShards(readable: ReadonlySet<ShardId>, kin: readonly ShardKin[]): Set<ShardId> {
+  const coming = new Set<ShardId>();
+  // A child's index is above its parents', so one pass from the oldest finds all.
+  for (const { shardId, parents } of kin) {
+    if (readable.has(shardId)) continue;
+    if (parents.some((parent) => readable.has(parent) || coming.has(parent))) coming.add(shardId);
+  }
+  return coming;
 }

@@ -2,8 +2,7 @@
  * A statement's state in memory: records in, closed windows out. It knows event time and SQL, and
  * nothing of files or streams.
  */
-import { forEachRecord } from "../../protocol/record-batch.ts";
-import type { LogPart, Offset, ShardId } from "../streams/streams.ts";
+import { forEachUserRecord, type LogPart, type Offset, type ShardId } from "../streams/streams.ts";
 import type { Totals } from "./checkpoint.ts";
 import { ColumnBatch } from "./columns.ts";
 import { compileDecoder, type DecodedRecord, type Decoder } from "./decode.ts";
@@ -15,7 +14,7 @@ import type { Watermark } from "./watermark.ts";
 export class WindowState {
   readonly panes: Panes;
   readonly watermark: Watermark;
-  readonly totals: Totals = { records: 0, late: 0, rejected: 0, results: 0, trimmed: 0 };
+  readonly totals: Totals = { records: 0, late: 0, rejected: 0, results: 0, trimmed: 0, skipped: 0 };
   /** Why the last record was rejected. */
   lastRejection: string | undefined;
   readonly #plan: Plan;
@@ -39,15 +38,15 @@ export class WindowState {
     return this.#batch.rows;
   }
 
-  /** Decodes the records of a part from `from` on. Lateness is judged by the watermark before the batch. */
+  /** Decodes the records of a part from `from` on, those that the KPL packed one by one. Lateness is judged by the watermark before the batch. */
   gather(shardId: ShardId, part: LogPart, from: Offset): void {
     const { windowMs } = this.#plan;
     const watermarkMs = this.watermark.ms ?? Number.NEGATIVE_INFINITY;
     const record = this.#record;
-    let offset = part.first;
+    let first = part.first;
     for (const run of part.runs) {
-      forEachRecord(run, (payload) => {
-        if (offset++ < from) return;
+      forEachUserRecord(run, (payload, _timeUs, index) => {
+        if (first + index < from) return;
         this.totals.records++;
         const problem = this.#decode(payload, part.arrivalMs, record);
         if (problem !== undefined) {
@@ -60,6 +59,7 @@ export class WindowState {
         if (paneMs + windowMs <= watermarkMs) this.totals.late++;
         else this.#batch.add(record.keyName, record.key, paneMs, record.measures);
       });
+      first += run.count;
     }
   }
 

@@ -87,6 +87,7 @@ export class Api {
   /** Answers what has begun, for at most two seconds; live sockets are closed at once. Safe to call twice. */
   async close(): Promise<void> {
     this.#console.close();
+    this.#kinesis.close();
     await this.#door.close();
   }
 

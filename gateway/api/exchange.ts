@@ -170,7 +170,12 @@ export function send(exchange: Exchange, status: number, headers: Headers, body:
 }
 
 /** Sends and lets go of the connection: for requests of which more may come than we want to read. */
-export function sendAndPart(exchange: Exchange, status: number, headers: Headers, body: string): void {
+export function sendAndPart(
+  exchange: Exchange,
+  status: number,
+  headers: Headers,
+  body: string | Buffer,
+): void {
   const overHttp1 = exchange.request.httpVersionMajor === 1;
   send(exchange, status, overHttp1 ? { ...headers, connection: "close" } : headers, body);
 }

@@ -164,8 +164,17 @@ export class FrontDoor {
     this.#sessions.add(session);
     session.once("close", () => this.#sessions.delete(session));
     session.on("error", () => {});
-    session.setTimeout(KEEP_ALIVE_MS, () => session.close());
+    let openStreams = 0;
+    session.setTimeout(KEEP_ALIVE_MS, () => {
+      // A subscription may rest while its client works; it has a deadline of its own.
+      if (openStreams === 0) session.close();
+      else session.setTimeout(KEEP_ALIVE_MS);
+    });
     session.on("stream", (stream) => {
+      openStreams++;
+      stream.once("close", () => {
+        openStreams--;
+      });
       stream.on("error", () => {});
       stream.setTimeout(REQUEST_DEADLINE_MS, () => stream.close());
     });

@@ -1,16 +1,24 @@
 /**
- * AWS Signature Version 4, the receiving side, in its header form: who sent this request, and is it
- * what they sent? Pure: it reads no socket and knows no operation.
+ * AWS Signature Version 4, the receiving side, by header and presigned: who sent this request, and is
+ * it what they sent? Pure: it reads no socket and knows no operation.
  * Specification: "Create a signed AWS API request", AWS IAM User Guide.
+ *
+ *   headers, query → claim → date in its window? → scope ours? → key known? → signed enough?  | body → signature
  */
-import { createHash, createHmac, timingSafeEqual } from "node:crypto";
+import { timingSafeEqual } from "node:crypto";
 import type { Clock } from "../../runtime/clock.ts";
 import { AwsError } from "./aws-error.ts";
+import { canonicalHeaders, canonicalPath } from "./sigv4-canonical.ts";
+import { ALGORITHM, type ClaimedSignature, claimOf, incomplete } from "./sigv4-claim.ts";
+import { SigningKeys, sha256 } from "./sigv4-keys.ts";
 
-const ALGORITHM = "AWS4-HMAC-SHA256";
-const MAX_SKEW_MS = 15 * 60_000;
+/** Kinesis: the clocks of both sides may differ by so much. */
+const MAX_SKEW_MINUTES = 5;
+const MAX_SKEW_MS = MAX_SKEW_MINUTES * 60_000;
 const MAX_SIGNED_HEADERS = 64;
 const UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD";
+/** How much of what should have been signed is told to whoever signed something else. */
+const MAX_TOLD_CHARACTERS = 4_096;
 
 /** A request as it came over the wire. */
 export interface SignedRequest {
@@ -35,10 +43,13 @@ export interface SignatureClaim<K extends SigningKey> {
   check(body: Uint8Array): void;
 }
 
-interface Authorization {
-  readonly credential: string;
-  readonly signedHeaders: string;
-  readonly signature: string;
+export interface VerifierOptions<K> {
+  readonly keys: readonly K[];
+  readonly region: string;
+  readonly service: string;
+  readonly clock: Clock;
+  /** Whether a sender may leave the body out of the signature, as video uploads do. Not unless set. */
+  readonly unsignedPayload?: boolean;
 }
 
 export class SignatureVerifier<K extends SigningKey> {
@@ -46,256 +57,175 @@ export class SignatureVerifier<K extends SigningKey> {
   readonly #region: string;
   readonly #service: string;
   readonly #clock: Clock;
-  /** Key id → date and derived key: one derivation a day and key instead of one a request. */
-  readonly #derived = new Map<string, { date: string; key: Buffer }>();
+  readonly #unsignedPayload: boolean;
+  readonly #signingKeys: SigningKeys;
+  /** Most requests of a second carry the same date. */
+  #lastDate = { text: "", ms: Number.NaN };
 
-  constructor(options: { keys: readonly K[]; region: string; service: string; clock: Clock }) {
+  constructor(options: VerifierOptions<K>) {
     this.#keys = new Map(options.keys.map((key) => [key.id, key]));
     this.#region = options.region;
     this.#service = options.service;
     this.#clock = options.clock;
+    this.#unsignedPayload = options.unsignedPayload ?? false;
+    this.#signingKeys = new SigningKeys(options.region, options.service);
   }
 
   /** @throws AwsError as AWS answers each mistake */
   open(request: SignedRequest): SignatureClaim<K> {
-    const headers = headersOf(request);
-    const authorization = parseAuthorization(headers);
-    const amzDate = this.#dateOf(headers);
-    const scope = this.#scopeOf(authorization.credential, amzDate);
+    const headers = canonicalHeaders(request.rawHeaders);
+    if (!headers.has("host")) headers.set("host", request.host);
+    const claim = claimOf(headers, request.query);
+    this.#checkTime(claim);
+    const scope = this.#scopeOf(claim.credential, claim.date);
     const key = this.#keys.get(scope.keyId);
-    if (key === undefined) {
+    // Ours are permanent keys; a token belongs to a temporary one, which is then none of ours.
+    const token = claim.securityToken ?? headers.get("x-amz-security-token") ?? "";
+    if (key === undefined || token !== "") {
       throw new AwsError(
         "UnrecognizedClientException",
         "The security token included in the request is invalid.",
       );
     }
-    const names = authorization.signedHeaders.split(";");
+    const names = claim.signedHeaders.split(";");
     checkSignedHeaders(names, headers);
-    const canonicalHead = [
-      request.method,
-      canonicalPath(request.path),
-      canonicalQuery(request.query),
-      ...names.map((name) => `${name}:${headers.get(name)!}`),
-      "",
-      authorization.signedHeaders,
-    ].join("\n");
-    const declaredHash = names.includes("x-amz-content-sha256")
-      ? headers.get("x-amz-content-sha256")
-      : undefined;
+    let canonicalHead = `${request.method}\n${canonicalPath(request.path)}\n${claim.canonicalQuery}\n`;
+    for (const name of names) canonicalHead += `${name}:${headers.get(name)!}\n`;
+    canonicalHead += `\n${claim.signedHeaders}\n`;
+    const declaredHash = headers.get("x-amz-content-sha256");
     return {
       key,
       check: (body) => {
-        const canonical = `${canonicalHead}\n${payloadHash(body, declaredHash)}`;
-        const toSign = `${ALGORITHM}\n${amzDate}\n${scope.text}\n${sha256(canonical)}`;
-        const expected = createHmac("sha256", this.#signingKey(key, scope.date)).update(toSign).digest();
-        const given = Buffer.from(authorization.signature, "hex");
-        if (given.length !== expected.length || !timingSafeEqual(given, expected)) throw mismatch();
+        const canonical = canonicalHead + this.#payloadHash(body, declaredHash);
+        const toSign = `${ALGORITHM}\n${claim.date}\n${scope.text}\n${sha256(canonical, "hex")}`;
+        const expected = this.#signingKeys.of(key, scope.date).sign(toSign);
+        if (!sameText(claim.signature, expected)) throw mismatch(canonical, toSign);
       },
     };
   }
 
-  #dateOf(headers: ReadonlyMap<string, string>): string {
-    const text = headers.get("x-amz-date") ?? headers.get("date") ?? "";
-    const parts = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/.exec(text);
-    const signedMs = parts
-      ? Date.parse(`${parts[1]}-${parts[2]}-${parts[3]}T${parts[4]}:${parts[5]}:${parts[6]}Z`)
-      : Number.NaN;
+  /** @throws AwsError unless it was signed now, as far as two clocks agree, or is a presigned one still good */
+  #checkTime({ date, expiresSeconds }: ClaimedSignature): void {
+    if (this.#lastDate.text !== date) this.#lastDate = { text: date, ms: parseAmzTime(date) };
+    const signedMs = this.#lastDate.ms;
     if (Number.isNaN(signedMs)) {
-      throw new AwsError(
-        "IncompleteSignatureException",
-        `Date must be in ISO-8601 'basic format'. Got '${text.slice(0, 64)}'. See http://en.wikipedia.org/wiki/ISO_8601`,
+      throw incomplete(
+        `Date must be in ISO-8601 'basic format'. Got '${date.slice(0, 64)}'. See http://en.wikipedia.org/wiki/ISO_8601`,
       );
     }
     const nowMs = Math.floor(this.#clock.nowUs() / 1000);
-    if (signedMs < nowMs - MAX_SKEW_MS) {
+    const lifeMs = expiresSeconds === undefined ? MAX_SKEW_MS : expiresSeconds * 1000;
+    if (signedMs < nowMs - lifeMs) {
+      const life = expiresSeconds === undefined ? `${MAX_SKEW_MINUTES} min.` : `${expiresSeconds} sec.`;
       throw new AwsError(
         "InvalidSignatureException",
-        `Signature expired: ${text} is now earlier than ${amzTime(nowMs - MAX_SKEW_MS)} (${amzTime(nowMs)} - 15 min.)`,
+        `Signature expired: ${date} is now earlier than ${amzTime(nowMs - lifeMs)} (${amzTime(nowMs)} - ${life})`,
       );
     }
     if (signedMs > nowMs + MAX_SKEW_MS) {
       throw new AwsError(
         "InvalidSignatureException",
-        `Signature not yet current: ${text} is still later than ${amzTime(nowMs + MAX_SKEW_MS)} (${amzTime(nowMs)} + 15 min.)`,
+        `Signature not yet current: ${date} is still later than ${amzTime(nowMs + MAX_SKEW_MS)} (${amzTime(nowMs)} + ${MAX_SKEW_MINUTES} min.)`,
       );
     }
-    return text;
   }
 
   #scopeOf(credential: string, amzDate: string): { keyId: string; date: string; text: string } {
-    const parts = credential.split("/");
-    const [keyId, date, region, service, end] = parts as [string, string, string, string, string];
+    const parts = credential.split("/", 7);
     if (parts.length !== 5) {
-      throw new AwsError(
-        "IncompleteSignatureException",
+      throw incomplete(
         `Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, got '${credential.slice(0, 256)}'`,
       );
     }
+    const [keyId, date, region, service, end] = parts as [string, string, string, string, string];
+    const right =
+      region === this.#region &&
+      service === this.#service &&
+      end === "aws4_request" &&
+      date === amzDate.slice(0, 8);
+    if (right) return { keyId, date, text: credential.slice(keyId.length + 1) };
     const problems: string[] = [];
     if (region !== this.#region) {
       problems.push(
         `Credential should be scoped to a valid region, not '${region.slice(0, 64)}'; this gateway is '${this.#region}'. `,
       );
     }
-    if (service !== this.#service)
+    if (service !== this.#service) {
       problems.push(`Credential should be scoped to correct service: '${this.#service}'. `);
-    if (end !== "aws4_request")
+    }
+    if (end !== "aws4_request") {
       problems.push(
         `Credential should be scoped with a valid terminator: 'aws4_request', not '${end.slice(0, 64)}'. `,
       );
+    }
     if (date !== amzDate.slice(0, 8)) {
       problems.push(
         `Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '${date.slice(0, 16)}' != '${amzDate.slice(0, 8)}', from '${amzDate}'. `,
       );
     }
-    if (problems.length > 0) throw new AwsError("InvalidSignatureException", problems.join(""));
-    return { keyId, date, text: `${date}/${region}/${service}/${end}` };
+    throw new AwsError("InvalidSignatureException", problems.join(""));
   }
 
-  #signingKey(key: SigningKey, date: string): Buffer {
-    const kept = this.#derived.get(key.id);
-    if (kept?.date === date) return kept.key;
-    let derived: Buffer = Buffer.from(`AWS4${key.secret}`);
-    for (const step of [date, this.#region, this.#service, "aws4_request"]) {
-      derived = createHmac("sha256", derived).update(step).digest();
-    }
-    this.#derived.set(key.id, { date, key: derived });
-    return derived;
+  /** Always that of the bytes that came, whatever a header says. */
+  #payloadHash(body: Uint8Array, declared: string | undefined): string {
+    if (declared === UNSIGNED_PAYLOAD && this.#unsignedPayload) return declared;
+    return sha256(body, "hex");
   }
 }
 
-function mismatch(): AwsError {
+/** AWS tells whoever has a key what they should have signed; there is no secret in it. */
+function mismatch(canonical: string, toSign: string): AwsError {
+  const told = (text: string): string => text.slice(0, MAX_TOLD_CHARACTERS);
   return new AwsError(
     "InvalidSignatureException",
-    "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method. Consult the service documentation for details.",
+    `The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method. Consult the service documentation for details.\n\nThe Canonical String for this request should have been\n'${told(canonical)}'\n\nThe String-to-Sign should have been\n'${told(toSign)}'\n`,
   );
-}
-
-/** Lower-case names; values trimmed, inner runs of spaces made one, and those of one name joined by commas. */
-function headersOf(request: SignedRequest): Map<string, string> {
-  const headers = new Map<string, string>();
-  for (let i = 0; i + 1 < request.rawHeaders.length; i += 2) {
-    const name = request.rawHeaders[i]!.toLowerCase();
-    const value = request.rawHeaders[i + 1]!.trim().replace(/ +/g, " ");
-    const before = headers.get(name);
-    headers.set(name, before === undefined ? value : `${before},${value}`);
-  }
-  if (!headers.has("host")) headers.set("host", request.host);
-  return headers;
-}
-
-/** @throws AwsError when there is no Authorization header, or a part of it is missing */
-function parseAuthorization(headers: ReadonlyMap<string, string>): Authorization {
-  const text = headers.get("authorization");
-  if (text === undefined || text === "")
-    throw new AwsError("MissingAuthenticationTokenException", "Missing Authentication Token");
-  const parts = new Map<string, string>();
-  // Both ", " and "," stand between the parts; some signers leave the comma out.
-  for (const part of text
-    .slice(0, 4_096)
-    .replace(/^\S+ ?/, "")
-    .split(/[,\s]+/)) {
-    const equals = part.indexOf("=");
-    if (equals > 0) parts.set(part.slice(0, equals), part.slice(equals + 1));
-  }
-  const problems: string[] = [];
-  for (const name of ["Credential", "Signature", "SignedHeaders"]) {
-    if (!parts.get(name)) problems.push(`Authorization header requires '${name}' parameter. `);
-  }
-  if (!headers.has("x-amz-date") && !headers.has("date")) {
-    problems.push("Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. ");
-  }
-  if (!text.startsWith(`${ALGORITHM} `) && problems.length === 0) {
-    problems.push(`Authorization header requires the algorithm '${ALGORITHM}'. `);
-  }
-  // The signature is of no use to anybody else, but AWS repeats the whole header; we repeat none of it.
-  if (problems.length > 0) throw new AwsError("IncompleteSignatureException", problems.join("").trim());
-  return {
-    credential: parts.get("Credential")!,
-    signedHeaders: parts.get("SignedHeaders")!,
-    signature: parts.get("Signature")!.toLowerCase(),
-  };
 }
 
 /**
- * `host` must be signed, or a request could be replayed to another gateway; `x-amz-target` and
- * `x-amz-date` must be where they are present, or they could be exchanged on the way. Over HTTP/2
- * the AWS SDK for JavaScript signs `:authority` in the place of `host`.
+ * `host` must be signed, or a request could be replayed to another gateway; and every `x-amz-*` that
+ * is present, or it could be exchanged on the way. Over HTTP/2 the AWS SDK for JavaScript signs
+ * `:authority` in the place of `host`.
  */
 function checkSignedHeaders(names: readonly string[], headers: ReadonlyMap<string, string>): void {
-  const signed = new Set(names);
-  const authority = signed.has(":authority") ? [] : ["host"];
-  const wanted = [...authority, "x-amz-date", "x-amz-target", "x-amz-security-token"];
-  const unsigned = wanted.filter((name) => headers.has(name) && !signed.has(name));
+  const wanted = (name: string): boolean =>
+    name === "host" ? !names.includes(":authority") : name.startsWith("x-amz-");
+  const unsigned: string[] = [];
+  for (const name of headers.keys()) {
+    if (wanted(name) && !names.includes(name)) unsigned.push(name);
+  }
   if (unsigned.length > 0) {
+    const told = unsigned.slice(0, MAX_SIGNED_HEADERS).map((name) => `'${name.slice(0, 64)}'`);
     throw new AwsError(
       "InvalidSignatureException",
-      `${unsigned.map((name) => `'${name}'`).join(", ")} must be a 'SignedHeader' in the AWS Authorization.`,
+      `${told.join(", ")} must be a 'SignedHeader' in the AWS Authorization.`,
     );
   }
-  if (names.length > MAX_SIGNED_HEADERS || names.some((name) => !headers.has(name))) throw mismatch();
-}
-
-function payloadHash(body: Uint8Array, declared: string | undefined): string {
-  const actual = sha256(body);
-  if (declared === undefined || declared === actual) return actual;
-  // Whoever signs these words has decided to leave the body unprotected.
-  if (declared === UNSIGNED_PAYLOAD) return declared;
-  throw mismatch();
-}
-
-/** Every service but S3 encodes each segment once more and resolves dots and doubled slashes. */
-function canonicalPath(path: string): string {
-  const segments: string[] = [];
-  for (const segment of path.split("/")) {
-    if (segment === "..") segments.pop();
-    else if (segment !== "" && segment !== ".") segments.push(encode(segment));
-  }
-  const trailing = segments.length > 0 && path.endsWith("/") ? "/" : "";
-  return `/${segments.join("/")}${trailing}`;
-}
-
-function canonicalQuery(query: string): string {
-  if (query === "") return "";
-  return query
-    .split("&")
-    .filter((pair) => pair !== "")
-    .map((pair) => {
-      const equals = pair.indexOf("=");
-      const name = equals < 0 ? pair : pair.slice(0, equals);
-      const value = equals < 0 ? "" : pair.slice(equals + 1);
-      return [encode(decode(name)), encode(decode(value))] as const;
-    })
-    .sort((a, b) => compare(a[0], b[0]) || compare(a[1], b[1]))
-    .map(([name, value]) => `${name}=${value}`)
-    .join("&");
-}
-
-function compare(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0;
-}
-
-/** RFC 3986 §2.3: all but the unreserved characters. */
-function encode(text: string): string {
-  return encodeURIComponent(text).replace(
-    /[!'()*]/g,
-    (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`,
-  );
-}
-
-function decode(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
+  if (names.length > MAX_SIGNED_HEADERS || names.some((name) => !headers.has(name))) {
+    throw new AwsError(
+      "InvalidSignatureException",
+      "'SignedHeaders' names a header that the request does not have, or too many.",
+    );
   }
 }
 
-function sha256(bytes: string | Uint8Array): string {
-  return createHash("sha256").update(bytes).digest("hex");
+/** In a time that tells nothing of where they differ. */
+function sameText(given: string, expected: string): boolean {
+  if (given.length !== expected.length) return false;
+  return timingSafeEqual(Buffer.from(given, "latin1"), Buffer.from(expected, "latin1"));
 }
 
-/** 20150122T011202Z */
+/** NaN for what is no `20150122T011202Z`. */
+function parseAmzTime(text: string): number {
+  if (text.length !== 16 || text[8] !== "T" || text[15] !== "Z") return Number.NaN;
+  const iso = `${text.slice(0, 4)}-${text.slice(4, 6)}-${text.slice(6, 8)}T${text.slice(9, 11)}:${text.slice(11, 13)}:${text.slice(13, 15)}Z`;
+  const ms = Date.parse(iso);
+  // Date.parse forgives much; what it took must be what was written.
+  return amzTime(ms) === text ? ms : Number.NaN;
+}
+
+/** 20150122T011202Z; "invalid" beyond the years of a Date. */
 function amzTime(ms: number): string {
+  if (Number.isNaN(ms)) return "invalid";
   return new Date(ms).toISOString().replace(/[-:]|\.\d{3}/g, "");
 }

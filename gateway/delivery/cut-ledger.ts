@@ -14,15 +14,21 @@ import { syncFolder, writeDurably } from "../../runtime/durable.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
 
 const FORMAT_VERSION = 1;
+/** 2 names the destination. A manifest of version 1 goes where the config says now. */
+const MANIFEST_VERSION = 2;
 /** As many finished objects are remembered for the console. */
 export const MAX_RECENT_OBJECTS = 200;
 
 const count = z.number().int().min(0);
 
 const manifestSchema = z.strictObject({
-  formatVersion: z.literal(FORMAT_VERSION),
+  formatVersion: z.literal([1, MANIFEST_VERSION]),
   cut: count,
   streamId: z.string(),
+  /** Where the object goes, also when the config names another place by now. */
+  destination: z
+    .strictObject({ type: z.literal("files"), path: z.string(), compression: z.literal("gzip") })
+    .optional(),
   /** In the order in which the shards stand in the object. `to` is not included. */
   ranges: z.array(z.strictObject({ shardId: z.string(), from: count, to: count })),
   object: z.string(),
@@ -145,5 +151,5 @@ export function objectName(delivery: string, id: string, cut: number, firstArriv
 }
 
 export function newManifest(facts: Omit<CutManifest, "formatVersion">): CutManifest {
-  return { formatVersion: FORMAT_VERSION, ...facts };
+  return { formatVersion: MANIFEST_VERSION, ...facts };
 }

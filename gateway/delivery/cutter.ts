@@ -4,14 +4,14 @@
  *
  *   count (positions only) → due → build from the log → manifest → object → checkpoint → ledger
  */
-import { promisify } from "node:util";
+import { isDeepStrictEqual, promisify } from "node:util";
 import { gzip } from "node:zlib";
 import type { DeliveryConfig } from "../../config/gateway-config.ts";
 import { Backoff, pause } from "../../runtime/backoff.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
-import type { Consumer, Streams } from "../streams/streams.ts";
+import { type Consumer, LeaseLostError, type Streams } from "../streams/streams.ts";
 import {
   CutLedger,
   type CutManifest,
@@ -44,7 +44,8 @@ export interface CutterParts {
   readonly dir: string;
   readonly config: DeliveryConfig;
   readonly streams: Streams;
-  readonly destination: Destination;
+  /** Absolute paths. Called for the config's destination, and for that of an older manifest. */
+  readonly openDestination: (config: DeliveryConfig["destination"]) => Destination;
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: DeliveryMetrics;
@@ -63,6 +64,7 @@ interface Built {
 export class Cutter {
   readonly #parts: CutterParts;
   readonly #state: CutLedger;
+  readonly #destination: Destination;
   readonly #stop = new AbortController();
   readonly #maxBytes: number;
   #waiting: Waiting | undefined;
@@ -72,6 +74,7 @@ export class Cutter {
   private constructor(parts: CutterParts, state: CutLedger) {
     this.#parts = parts;
     this.#state = state;
+    this.#destination = parts.openDestination(parts.config.destination);
     this.#maxBytes = Math.min(parts.config.bufferBytes, MAX_CUT_BYTES);
   }
 
@@ -90,12 +93,12 @@ export class Cutter {
   }
 
   status(): DeliveryStatus {
-    const { config, destination } = this.#parts;
+    const { config } = this.#parts;
     const { ledger } = this.#state;
     return {
       name: config.name,
       stream: config.stream,
-      destination: destination.description,
+      destination: this.#destination.description,
       deliveredObjects: ledger.objects,
       deliveredRecords: ledger.records,
       failedRecords: ledger.failedRecords,
@@ -150,9 +153,8 @@ export class Cutter {
       await this.#state.finish(manifest.cut, {});
       return;
     }
-    const positions = consumer.positions();
     // Past it, the object was there: it may have been taken away since, and must not come again.
-    if (manifest.ranges.every((range) => (positions.get(range.shardId) ?? 0) >= range.to)) {
+    if (await this.#isPast(consumer, manifest)) {
       await this.#finish(manifest, manifest.records, manifest.failedRecords);
       return;
     }
@@ -162,19 +164,53 @@ export class Cutter {
     await this.#bring(consumer, manifest, await this.#build(manifest.ranges));
   }
 
+  /**
+   * One checkpoint covers all ranges of a cut, so any shard that is still read tells. When all of
+   * them are closed and gone from the consumer, it was through with them, or retention was.
+   */
+  async #isPast(consumer: Consumer, manifest: CutManifest): Promise<boolean> {
+    const positions = consumer.positions();
+    for (const { shardId, to } of manifest.ranges) {
+      const position = positions.get(shardId);
+      if (position !== undefined) return position >= to;
+    }
+    const known = await this.#parts.streams.consumers(consumer.stream);
+    const kept = known.find(({ name }) => name === consumer.name)?.positions;
+    return manifest.ranges.every(({ shardId, to }) => (kept?.get(shardId) ?? to) >= to);
+  }
+
+  /** A cut goes to where it was going when its manifest was made: part of it may be there already. */
+  #destinationOf(manifest: CutManifest): Destination {
+    const { config, log, openDestination } = this.#parts;
+    const then = manifest.destination;
+    if (then === undefined || isDeepStrictEqual(then, config.destination)) return this.#destination;
+    const destination = openDestination(then);
+    log.warn(
+      { cut: manifest.cut, object: manifest.object, destination: destination.description },
+      "the config names another destination now; the cut under way is finished where it began",
+    );
+    return destination;
+  }
+
   async #deliver(consumer: Consumer, worked: () => void): Promise<void> {
     const { streams, config, clock } = this.#parts;
     const waiting = new Waiting(streams, consumer, clock);
     this.#waiting = waiting;
     while (!this.#stop.signal.aborted) {
+      // Without records nothing else would notice.
+      if (consumer.lost.aborted) throw new LeaseLostError(config.stream, consumer.name);
+      waiting.follow();
       const trimmed = await waiting.count(this.#maxBytes);
       if (trimmed > 0) {
         await this.#countTrimmed(trimmed);
         // Otherwise the next start would count them again.
         await consumer.checkpoint(waiting.starts());
       }
-      if (waiting.bytes >= this.#maxBytes || waiting.ageMs() >= config.bufferSeconds * 1_000) {
-        await this.#cut(consumer, waiting);
+      const due = waiting.bytes >= this.#maxBytes || waiting.ageMs() >= config.bufferSeconds * 1_000;
+      // At the end of a closed shard an object is cut early: its children's records must come behind it.
+      if (due || waiting.ended) {
+        if (waiting.bytes > 0) await this.#cut(consumer, waiting);
+        else await consumer.checkpoint(waiting.starts());
         waiting.clear();
       } else {
         const leftMs = config.bufferSeconds * 1_000 - waiting.ageMs();
@@ -197,6 +233,7 @@ export class Cutter {
     const manifest = newManifest({
       cut,
       streamId: streams.describe(config.stream).streamId,
+      destination: config.destination,
       ranges,
       object: name,
       errorObject: `errors/${name}`,
@@ -232,11 +269,15 @@ export class Cutter {
 
   /** Each step may be repeated after a crash: `put` keeps what is there, a checkpoint may come twice. */
   async #bring(consumer: Consumer, manifest: CutManifest, built: Built): Promise<void> {
-    const { destination, onStep } = this.#parts;
+    const { onStep } = this.#parts;
+    const destination = this.#destinationOf(manifest);
     if (built.errorObject !== undefined) await destination.put(manifest.errorObject, built.errorObject);
     if (built.object !== undefined) await destination.put(manifest.object, built.object);
     await onStep("object");
-    await consumer.checkpoint(new Map(manifest.ranges.map((range) => [range.shardId, range.to])));
+    // A closed shard whose records all fell to retention is no longer there to be checkpointed.
+    const read = new Set(consumer.shards);
+    const ends = manifest.ranges.filter(({ shardId }) => read.has(shardId));
+    await consumer.checkpoint(new Map(ends.map(({ shardId, to }) => [shardId, to])));
     await onStep("checkpoint");
     // Retention took records between manifest and object, and a crash kept the object from being made before.
     if (built.trimmedRecords > 0) await this.#countTrimmed(built.trimmedRecords);
@@ -260,6 +301,8 @@ export class Cutter {
       metrics.objects.inc({ delivery: config.name });
       metrics.bytes.inc({ delivery: config.name }, manifest.bytes);
     }
+    // Whoever sees the cut in the totals must not see the error that held it up.
+    this.#lastError = undefined;
     await this.#state.finish(manifest.cut, changes);
     await onStep("ledger");
     metrics.records.inc({ delivery: config.name }, records);

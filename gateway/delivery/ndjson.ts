@@ -16,6 +16,8 @@ export interface RecordPlace {
   readonly offset: number;
   /** As Kinesis writes it. */
   readonly sequenceNumber: string;
+  /** Its place among the records that the KPL packed into one. */
+  readonly subSequenceNumber?: number;
   readonly arrivalMs: number;
   readonly timeUs: number;
   readonly partitionKey: string;

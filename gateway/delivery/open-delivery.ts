@@ -33,7 +33,7 @@ export async function openDelivery(options: DeliveryOptions): Promise<Delivery> 
         dir: join(options.dir, config.name),
         config,
         streams: options.streams,
-        destination: new FilesDestination(config.destination.path),
+        openDestination: ({ path }) => new FilesDestination(path),
         clock: options.clock,
         log: options.log.child({ delivery: config.name, stream: config.stream }),
         metrics,

@@ -1,13 +1,15 @@
-/** Reads what a cut covers out of the stream log: each record of the ranges once, in their order. */
-import { forEachRecord } from "../../protocol/record-batch.ts";
+/**
+ * Reads what a cut covers out of the stream log: each record of the ranges once, in their order, and
+ * those that the KPL packed into one as what they were. A range is never cut within such a record.
+ */
 import { invariant } from "../../runtime/errors.ts";
 import {
+  forEachUserRecord,
   formatSequenceNumber,
   type LogPart,
   type Offset,
   type ShardDescription,
   type ShardId,
-  ShardNotFoundError,
   type Streams,
 } from "../streams/streams.ts";
 import type { RecordPlace } from "./ndjson.ts";
@@ -29,7 +31,8 @@ export async function readRange(
   visit: (payload: Buffer, place: () => RecordPlace) => void,
 ): Promise<number> {
   const shard = streams.describe(stream).shardList.find(({ shardId }) => shardId === range.shardId);
-  if (shard === undefined) throw new ShardNotFoundError(stream, range.shardId);
+  // Closed, and all its records older than the retention.
+  if (shard === undefined) return range.to - range.from;
   let trimmed = 0;
   for (let at = range.from; at < range.to; ) {
     const result = await streams.read(stream, range.shardId, at, READ_BYTES);
@@ -48,10 +51,10 @@ function visitPart(
   part: LogPart,
   visit: (payload: Buffer, place: () => RecordPlace) => void,
 ): void {
-  let offset = part.first;
+  let first = part.first;
   for (const run of part.runs) {
-    forEachRecord(run, (payload, timeUs) => {
-      const own = offset++;
+    forEachUserRecord(run, (payload, timeUs, index, partitionKey, sub) => {
+      const own = first + index;
       if (own < range.from || own >= range.to) return;
       visit(payload, () => ({
         stream,
@@ -63,11 +66,13 @@ function visitPart(
           offset: own,
           arrivalMs: part.arrivalMs,
         }),
+        ...(sub !== undefined && { subSequenceNumber: sub }),
         arrivalMs: part.arrivalMs,
         timeUs,
-        partitionKey: run.key,
+        partitionKey,
       }));
     });
+    first += run.count;
   }
 }
 

@@ -1,4 +1,7 @@
-/** What a delivery has seen but not delivered: positions, counts and an age. It holds no records. */
+/**
+ * What a delivery has seen but not delivered: positions, counts and an age. It holds no records.
+ * Shards come and go with the consumer's: `follow` takes the new ones in.
+ */
 import { pause } from "../../runtime/backoff.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Consumer, Offset, ShardId, Streams } from "../streams/streams.ts";
@@ -9,26 +12,46 @@ const READ_BYTES = 1_048_576;
 interface ShardProgress {
   from: Offset;
   next: Offset;
+  /** It is closed and `next` is its end. */
+  ended: boolean;
+  /** … and it is delivered up to there. */
+  done: boolean;
 }
 
 export class Waiting {
   bytes = 0;
   firstArrivalMs: number | undefined;
   readonly #streams: Streams;
-  readonly #stream: string;
+  readonly #consumer: Consumer;
   readonly #clock: Clock;
   readonly #shards = new Map<ShardId, ShardProgress>();
   #firstSeenMs = 0;
 
   constructor(streams: Streams, consumer: Consumer, clock: Clock) {
     this.#streams = streams;
-    this.#stream = consumer.stream;
+    this.#consumer = consumer;
     this.#clock = clock;
-    const positions = consumer.positions();
-    for (const shardId of consumer.shards) {
-      const from = positions.get(shardId) ?? 0;
-      this.#shards.set(shardId, { from, next: from });
+    this.follow();
+  }
+
+  /** Takes in the shards that the consumer may read by now; those that it is done with leave. */
+  follow(): void {
+    const readable = this.#consumer.shards;
+    if (readable.length === this.#shards.size && readable.every((shardId) => this.#shards.has(shardId))) {
+      return;
     }
+    const positions = this.#consumer.positions();
+    for (const shardId of this.#shards.keys()) if (!positions.has(shardId)) this.#shards.delete(shardId);
+    for (const [shardId, from] of positions) {
+      if (!this.#shards.has(shardId))
+        this.#shards.set(shardId, { from, next: from, ended: false, done: false });
+    }
+  }
+
+  /** A shard is read to its end: its children wait until that is delivered and checkpointed. */
+  get ended(): boolean {
+    for (const shard of this.#shards.values()) if (shard.ended && !shard.done) return true;
+    return false;
   }
 
   /**
@@ -41,11 +64,12 @@ export class Waiting {
       progressed = false;
       for (const [shardId, shard] of [...this.#shards]) {
         if (this.bytes >= maxBytes) break;
+        if (shard.ended) continue;
         // The one just read goes to the end, so that none starves while others have a backlog.
         this.#shards.delete(shardId);
         this.#shards.set(shardId, shard);
         const budget = Math.min(READ_BYTES, maxBytes - this.bytes);
-        const result = await this.#streams.read(this.#stream, shardId, shard.next, budget);
+        const result = await this.#streams.read(this.#consumer.stream, shardId, shard.next, budget);
         trimmed += result.trimmed;
         if (result.trimmed > 0 && shard.next === shard.from) shard.from += result.trimmed;
         for (const part of result.parts) {
@@ -54,6 +78,7 @@ export class Waiting {
         }
         if (result.next > shard.next) progressed = true;
         shard.next = result.next;
+        shard.ended = result.ended;
       }
     }
     return trimmed;
@@ -82,20 +107,25 @@ export class Waiting {
 
   /** What was waiting is delivered. */
   clear(): void {
-    for (const shard of this.#shards.values()) shard.from = shard.next;
+    for (const shard of this.#shards.values()) {
+      shard.from = shard.next;
+      shard.done = shard.ended;
+    }
     this.bytes = 0;
     this.firstArrivalMs = undefined;
   }
 
-  /** Resolves when any shard has news, after `maxMs`, or when `signal` aborts. */
+  /** Resolves when any shard has news, when shards come or go, after `maxMs`, or when `signal` aborts. */
   async more(maxMs: number, signal: AbortSignal): Promise<void> {
     const done = new AbortController();
     const end = (): void => done.abort();
     signal.addEventListener("abort", end, { once: true });
     if (signal.aborted) end();
-    const news = [...this.#shards].map(([shardId, shard]) =>
-      this.#streams.appended(this.#stream, shardId, shard.next, done.signal),
-    );
+    const news = [this.#consumer.changed(done.signal)];
+    for (const [shardId, shard] of this.#shards) {
+      if (shard.ended) continue;
+      news.push(this.#streams.appended(this.#consumer.stream, shardId, shard.next, done.signal));
+    }
     try {
       await Promise.race([pause(maxMs, done.signal), ...news]);
     } finally {

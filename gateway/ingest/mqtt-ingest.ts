@@ -12,8 +12,6 @@ import { createServer, type Server, type Socket } from "node:net";
 import { Aedes, type AuthenticateError, type Client, type PublishPacket } from "aedes";
 import { decodeFrames, type Frame, MAX_FRAME_BYTES } from "../../protocol/frame.ts";
 import { limitPackets } from "../../protocol/mqtt-packet-limit.ts";
-import { numbersAnew } from "../../protocol/packet-numbering.ts";
-import { MAX_KEY_BYTES } from "../../protocol/record-batch.ts";
 import {
   type ControlMessage,
   isReservedTopic,
@@ -26,22 +24,17 @@ import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import { listenOn } from "../../runtime/listen.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
-import {
-  type AppendOutcome,
-  type PlainPublish,
-  StreamNotFoundError,
-  type Streams,
-} from "../streams/streams.ts";
+import type { Streams } from "../streams/streams.ts";
 import { parseDrained, parseStatus } from "./agent-messages.ts";
 import type { DeviceDirectory } from "./device-directory.ts";
 import type { DeviceStatus, Ingest, QuarantineStatus } from "./ingest.ts";
+import { newPlainSession, PlainPublishes, type PlainSession } from "./plain-publishes.ts";
+import { PublishLane } from "./publish-lane.ts";
 import type { Quarantine } from "./quarantine.ts";
 import type { TopicRules } from "./topic-rules.ts";
 
 /** One publish carries a few frames; the largest single frame must fit, with its topic. */
 const MAX_PACKET_BYTES = MAX_FRAME_BYTES + 1_024;
-/** A plain sensor's publish is one record. */
-const MAX_PLAIN_BYTES = 1_048_576;
 const MAX_CONNECTIONS = 10_000;
 /** MQTT allows 65,535 bytes, and what is remembered of a client is kept under its id. */
 const MAX_CLIENT_ID_CHARACTERS = 256;
@@ -67,21 +60,13 @@ export interface MqttIngestOptions {
 }
 
 /** What is known of one connection. */
-interface Session {
-  readonly device: string;
+interface Session extends PlainSession {
   /** Set when a publish had to be left unanswered; nothing later may overtake it. */
   withheld: boolean;
-  /**
-   * Streams to which it has sent something new on this connection: what follows there is new as
-   * well. Of each stream by itself, as one may have stored what another still lacked.
-   */
-  readonly fresh: Set<string>;
-  /** Whether it numbers its packets anew, so that nothing on this connection is a resend; told by its first publish. */
-  anew: boolean | undefined;
 }
 
 function newSession(device: string): Session {
-  return { device, withheld: false, fresh: new Set(), anew: undefined };
+  return { ...newPlainSession(device), withheld: false };
 }
 
 /** The client may not do this; its connection ends. */
@@ -98,6 +83,7 @@ export class MqttIngest implements Ingest {
   readonly #sessions = new WeakMap<Client, Session>();
   /** Those that asked for a session that outlives its connection: they send again also after a DISCONNECT. */
   readonly #keepsSession = new WeakSet<Client>();
+  readonly #plain: PlainPublishes;
   readonly #publishes;
   readonly #refused;
   #broker: Aedes | undefined;
@@ -105,6 +91,7 @@ export class MqttIngest implements Ingest {
 
   constructor(options: MqttIngestOptions) {
     this.#options = options;
+    this.#plain = new PlainPublishes(options);
     this.#server = createServer((socket) => this.#connection(socket));
     this.#server.maxConnections = MAX_CONNECTIONS;
     const { metrics } = options;
@@ -146,9 +133,11 @@ export class MqttIngest implements Ingest {
       authorizeSubscribe: (client, subscription, done) =>
         done(null, this.#maySubscribe(client, subscription.topic) ? subscription : null),
     });
-    this.#broker.on("clientReady", (client) =>
-      this.#options.directory.connected(this.#session(client).device),
-    );
+    const lane = new PublishLane((client, packet, done) => this.#authorizePublish(client, packet, done));
+    this.#broker.on("clientReady", (client) => {
+      this.#options.directory.connected(this.#session(client).device);
+      lane.open(client);
+    });
     this.#broker.on("clientDisconnect", (client) => {
       this.#options.directory.disconnected(this.#session(client).device);
       this.#endOfSession(client);
@@ -316,7 +305,7 @@ export class MqttIngest implements Ingest {
     }
     if (isReservedTopic(packet.topic))
       return this.#quarantine(client, packet, payload, "unknown topic below headwater/");
-    return this.#storePlain(client, session, packet, payload);
+    return this.#plain.store(client.id, session, packet, payload);
   }
 
   #storeAgentMessage(
@@ -377,66 +366,6 @@ export class MqttIngest implements Ingest {
     const outcome = await streams.appendFrame(frame);
     directory.frame(frame.device, frame.epoch, frame.sequence, frame.recordCount, outcome);
     return outcome;
-  }
-
-  async #storePlain(
-    client: Client,
-    session: Session,
-    packet: PublishPacket,
-    payload: Buffer,
-  ): Promise<string> {
-    const { rules, streams, directory, clock } = this.#options;
-    const stream = rules.streamFor(packet.topic);
-    if (stream === undefined) return this.#quarantine(client, packet, payload, "no rule matches its topic");
-    if (payload.length === 0) return this.#quarantine(client, packet, payload, "empty payload");
-    if (payload.length > MAX_PLAIN_BYTES) {
-      return this.#quarantine(
-        client,
-        packet,
-        payload.subarray(0, 1_024),
-        `${payload.length} bytes; a record has at most ${MAX_PLAIN_BYTES}`,
-      );
-    }
-    if (Buffer.byteLength(packet.topic) > MAX_KEY_BYTES || packet.topic.length > 256) {
-      return this.#quarantine(client, packet, payload, "its topic is longer than a partition key may be");
-    }
-    const publish = {
-      clientId: client.id,
-      packetId: packet.messageId ?? 0,
-      partitionKey: packet.topic,
-      timeUs: clock.nowUs(),
-      payload,
-    };
-    const { topic } = packet;
-    let outcome: AppendOutcome;
-    try {
-      const mayRepeat = this.#mayRepeat(session, packet, stream, publish);
-      outcome = await streams.appendPublish(stream, { ...publish, mayRepeat });
-    } catch (error) {
-      // Deleted, or never made: withheld, the publish would come again for ever.
-      if (!(error instanceof StreamNotFoundError)) throw error;
-      return this.#quarantine(client, { ...packet, topic }, payload, `there is no stream ${stream}`);
-    }
-    if (outcome === "stored") directory.record(session.device);
-    return outcome;
-  }
-
-  /** Decided in the call, before anything is awaited: what follows in the same chunk depends on it. */
-  #mayRepeat(
-    session: Session,
-    packet: PublishPacket,
-    stream: string,
-    publish: Omit<PlainPublish, "mayRepeat">,
-  ): boolean {
-    if (packet.qos === 0) return false;
-    const { streams } = this.#options;
-    session.anew ??= numbersAnew(publish.packetId, packet.dup, (packetId) =>
-      streams.remembersPacket(publish.clientId, packetId),
-    );
-    if (session.anew || session.fresh.has(stream)) return false;
-    if (streams.recognises(stream, publish)) return true;
-    session.fresh.add(stream);
-    return false;
   }
 
   async #quarantine(

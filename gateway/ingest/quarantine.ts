@@ -9,6 +9,10 @@ import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
 import type { QuarantineStatus } from "./ingest.ts";
 
+/** A hostile client shall not fill the log as well: further ones are counted, in the next line and the metric. */
+const LINES_A_MINUTE = 10;
+const MINUTE_US = 60_000_000;
+
 export interface QuarantinedPublish {
   readonly timeUs: number;
   readonly client: string;
@@ -28,6 +32,9 @@ export class Quarantine {
   #olderBytes = 0;
   #publishes = 0;
   #lastReason: string | undefined;
+  #minuteUs = Number.NEGATIVE_INFINITY;
+  #linesInMinute = 0;
+  #unsaid = 0;
   /** Writes follow one another; group commit is not worth it here. */
   #queue: Promise<void> = Promise.resolve();
 
@@ -86,8 +93,23 @@ export class Quarantine {
     this.#publishes++;
     this.#lastReason = reason;
     this.#counter.inc();
+    this.#say(publish);
+  }
+
+  #say({ timeUs, client, topic, reason, payload }: QuarantinedPublish): void {
+    // The clock may have been set back, too.
+    if (Math.abs(timeUs - this.#minuteUs) >= MINUTE_US) {
+      this.#minuteUs = timeUs;
+      this.#linesInMinute = 0;
+    }
+    if (this.#linesInMinute++ >= LINES_A_MINUTE) {
+      this.#unsaid++;
+      return;
+    }
+    const unsaid = this.#unsaid;
+    this.#unsaid = 0;
     this.#log.warn(
-      { client, topic: topic.slice(0, 200), reason, bytes: payload.length },
+      { client, topic: topic.slice(0, 200), reason, bytes: payload.length, ...(unsaid > 0 && { unsaid }) },
       "publish quarantined",
     );
   }

@@ -2,12 +2,14 @@
  * From partition key to shard, as Kinesis does it: the MD5 of the key is a number of 128 bits, and
  * every shard owns a range of them.
  */
-import crypto from "node:crypto";
 import { invariant } from "../../runtime/errors.ts";
+import { md5, md5Words } from "./md5.ts";
+
+export { md5 } from "./md5.ts";
 
 const HASH_SPACE = 1n << 128n;
 export const MAX_HASH = HASH_SPACE - 1n;
-/** Keys remembered with their shard: a look-up costs 8 ns, an MD5 250. Two such halves are kept. */
+/** Keys remembered with their shard: a look-up costs 8 ns, an MD5 120 and more. Two such halves are kept. */
 const CACHED_KEYS = 32_768;
 
 export interface HashRange {
@@ -21,12 +23,6 @@ export function partitionHash(partitionKey: string): bigint {
   return BigInt(`0x${md5(partitionKey)}`);
 }
 
-/** 32 hex digits. `crypto.hash` is four times as fast as `createHash`, but came with Node 20.12. */
-export function md5(data: string | Uint8Array): string {
-  if (typeof crypto.hash === "function") return crypto.hash("md5", data, "hex");
-  return crypto.createHash("md5").update(data).digest("hex");
-}
-
 /** The hash space in `count` ranges of equal width; the last takes what division leaves. */
 export function equalRanges(count: number): HashRange[] {
   invariant(Number.isInteger(count) && count >= 1, "a stream has at least one shard");
@@ -37,20 +33,49 @@ export function equalRanges(count: number): HashRange[] {
   }));
 }
 
+export interface ShardRange extends HashRange {
+  readonly index: number;
+}
+
 /** The open shards of a stream; together they cover the hash space without a gap or an overlap. */
 export class ShardMap {
-  readonly #ranges: ReadonlyArray<HashRange & { readonly index: number }>;
+  readonly #ranges: readonly ShardRange[];
   #young = new Map<string, number>();
   #old = new Map<string, number>();
+  /** Where each range begins, four words each, the first weighing most; made when a key first asks. */
+  #begins: Uint32Array | undefined;
 
-  constructor(shards: ReadonlyArray<HashRange & { readonly index: number }>) {
-    this.#ranges = [...shards].sort((a, b) => (a.hashFrom < b.hashFrom ? -1 : 1));
-    let next = 0n;
-    for (const range of this.#ranges) {
-      invariant(range.hashFrom === next && range.hashTo >= range.hashFrom, "hash ranges join up");
-      next = range.hashTo + 1n;
+  /** @param order "joined" when they are known to rise and to cover all */
+  constructor(shards: readonly ShardRange[], order: "any" | "joined" = "any") {
+    if (order === "joined") {
+      this.#ranges = shards;
+      return;
     }
-    invariant(next === HASH_SPACE, "hash ranges cover all hashes");
+    this.#ranges = [...shards].sort((a, b) => (a.hashFrom < b.hashFrom ? -1 : 1));
+    checkCover(this.#ranges, { hashFrom: 0n, hashTo: MAX_HASH });
+  }
+
+  /** How many shards are open. */
+  get size(): number {
+    return this.#ranges.length;
+  }
+
+  /**
+   * The map after a split or a merge. Only what changes is looked at, so that many in a row cost
+   * little; no key is remembered in the new one.
+   * @param closed shards whose ranges touch, @param opened those that take their place; both by rising range
+   */
+  replaced(closed: readonly ShardRange[], opened: readonly ShardRange[]): ShardMap {
+    const hashFrom = closed[0]!.hashFrom;
+    checkCover(closed, { hashFrom, hashTo: closed.at(-1)!.hashTo });
+    checkCover(opened, { hashFrom, hashTo: closed.at(-1)!.hashTo });
+    const at = this.#placeOf(hashFrom);
+    for (const [i, { index }] of closed.entries()) {
+      invariant(this.#ranges[at + i]?.index === index, "only open shards are closed");
+    }
+    const ranges = [...this.#ranges];
+    ranges.splice(at, closed.length, ...opened);
+    return new ShardMap(ranges, "joined");
   }
 
   /** The index of the shard that takes this key. */
@@ -58,7 +83,7 @@ export class ShardMap {
     if (this.#ranges.length === 1) return this.#ranges[0]!.index;
     let shard = this.#young.get(partitionKey);
     if (shard !== undefined) return shard;
-    shard = this.#old.get(partitionKey) ?? this.shardOfHash(partitionHash(partitionKey));
+    shard = this.#old.get(partitionKey) ?? this.#shardOfUnknown(partitionKey);
     // Keys that nobody used for a whole half fall out; those in use move on.
     if (this.#young.size >= CACHED_KEYS) {
       this.#old = this.#young;
@@ -68,9 +93,27 @@ export class ShardMap {
     return shard;
   }
 
+  /** As `shardOfHash(partitionHash(key))`, without a bigint. */
+  #shardOfUnknown(partitionKey: string): number {
+    this.#begins ??= Uint32Array.from(this.#ranges.flatMap(({ hashFrom }) => wordsOf(hashFrom)));
+    md5Words(partitionKey, hashed);
+    let low = 0;
+    let high = this.#ranges.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >>> 1;
+      if (beginsBy(this.#begins, middle * 4, hashed)) low = middle;
+      else high = middle - 1;
+    }
+    return this.#ranges[low]!.index;
+  }
+
   /** @param hash 0n to 2^128 - 1 */
   shardOfHash(hash: bigint): number {
     invariant(hash >= 0n && hash <= MAX_HASH, "a hash has 128 bits");
+    return this.#ranges[this.#placeOf(hash)]!.index;
+  }
+
+  #placeOf(hash: bigint): number {
     let low = 0;
     let high = this.#ranges.length - 1;
     while (low < high) {
@@ -78,6 +121,30 @@ export class ShardMap {
       if (this.#ranges[middle]!.hashFrom <= hash) low = middle;
       else high = middle - 1;
     }
-    return this.#ranges[low]!.index;
+    return low;
   }
+}
+
+const hashed = new Uint32Array(4);
+
+function wordsOf(hash: bigint): number[] {
+  return [96n, 64n, 32n, 0n].map((shift) => Number((hash >> shift) & 0xffff_ffffn));
+}
+
+/** Whether what stands at `at` is at most `hash`. */
+function beginsBy(begins: Uint32Array, at: number, hash: Uint32Array): boolean {
+  for (let i = 0; i < 4; i++) {
+    if (begins[at + i]! !== hash[i]!) return begins[at + i]! < hash[i]!;
+  }
+  return true;
+}
+
+/** @param ranges by rising range */
+function checkCover(ranges: readonly ShardRange[], { hashFrom, hashTo }: HashRange): void {
+  let next = hashFrom;
+  for (const range of ranges) {
+    invariant(range.hashFrom === next && range.hashTo >= range.hashFrom, "hash ranges join up");
+    next = range.hashTo + 1n;
+  }
+  invariant(next === hashTo + 1n, "hash ranges cover all hashes");
 }

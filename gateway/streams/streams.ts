@@ -10,6 +10,8 @@ import type { Epoch, Frame } from "../../protocol/frame.ts";
 import type { Run } from "../../protocol/record-batch.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
 
+export { forEachUserRecord } from "./kpl-aggregate.ts";
+export { SEQUENCE_NUMBER_DIGITS, SequenceDigits } from "./sequence-digits.ts";
 export {
   BadSequenceNumberError,
   formatSequenceNumber,
@@ -20,8 +22,18 @@ export { MAX_HASH, partitionHash } from "./shard-map.ts";
 
 /** `shardId-` and twelve digits, as Kinesis writes it. */
 export type ShardId = string;
-/** Place of a record in its shard: 0 for the first, rising by 1, never reused. A position is the offset that is read next. */
+/**
+ * Place of a record in its shard: rising, never reused; the store `local` counts them from 0 without
+ * a gap, others may leave numbers out. A position is the offset that is read next.
+ */
 export type Offset = number;
+
+/** `on-demand`: shards are split and merged by the gateway itself, from measured traffic. */
+export type StreamMode = "provisioned" | "on-demand";
+/** `aws`: the API holds clients to the rates that AWS allows a shard. */
+export type RateLimits = "none" | "aws";
+
+export const DEFAULT_MAX_RECORD_BYTES = 1_048_576;
 
 export interface StreamSpec {
   readonly name: string;
@@ -29,7 +41,19 @@ export interface StreamSpec {
   readonly shards: number;
   /** How long records are kept. */
   readonly retentionHours: number;
+  /** `provisioned` unless given. */
+  readonly mode?: StreamMode;
+  /** `none` unless given. */
+  readonly limits?: RateLimits;
+  /** Of one record's data and key; 1 MiB unless given. */
+  readonly maxRecordBytes?: number;
+  readonly tags?: Readonly<Record<string, string>>;
 }
+
+/** What of a stream may be changed; what is left out stays. `tags` replaces all. */
+export type StreamChange = Partial<
+  Pick<StreamSpec, "retentionHours" | "mode" | "limits" | "maxRecordBytes" | "tags">
+>;
 
 export interface ShardDescription {
   readonly shardId: ShardId;
@@ -38,17 +62,26 @@ export interface ShardDescription {
   readonly hashFrom: bigint;
   readonly hashTo: bigint;
   readonly createdMs: number;
-  /** The oldest record still kept, and the place of the next one to come. */
+  /** The shards it was split or merged from: none, one or two. They may have expired since. */
+  readonly parents: readonly ShardId[];
+  /** When it was split or merged; undefined while it is open. A closed shard takes no record any more. */
+  readonly closedMs: number | undefined;
+  /** The oldest record still kept, and the place of the next one to come; of a closed shard, its end. */
   readonly trimHorizon: Offset;
   readonly latest: Offset;
   readonly storedBytes: number;
   readonly appendedRecords: number;
 }
 
-export interface StreamDescription extends StreamSpec {
+/** What a stream is, without its shards: cheap to ask for. */
+export interface StreamSettings extends Required<StreamSpec> {
   readonly createdMs: number;
   /** Random, new when a stream of the same name is made again. */
   readonly streamId: string;
+}
+
+export interface StreamDescription extends StreamSettings {
+  /** Rising by index: the open ones, and the closed ones of which records are still kept or whose closing is younger than the retention. */
   readonly shardList: readonly ShardDescription[];
   /** Epochs and clients whose last frames are remembered. */
   readonly producers: number;
@@ -59,6 +92,26 @@ export interface PutEntry {
   /** Overrides the MD5 of the partition key; 0n to 2^128 - 1. */
   readonly explicitHash?: bigint;
   readonly data: Uint8Array;
+}
+
+/** Many records as columns, so that none needs an object of its own. */
+export interface PutColumns {
+  readonly count: number;
+  /** The partition key of each. */
+  readonly keys: readonly string[];
+  /** The explicit hash of each, where any has one. */
+  readonly hashes: ReadonlyArray<bigint | undefined> | undefined;
+  /** All payloads one behind the other; payload i ends at `ends[i]`, where payload i + 1 begins. */
+  readonly data: Buffer;
+  readonly ends: Uint32Array;
+}
+
+/** Where the records of `PutColumns` went, in their order. */
+export interface PlacedColumns {
+  readonly arrivalMs: number;
+  /** Index of the shard of each. */
+  readonly shards: Uint32Array;
+  readonly offsets: Float64Array;
 }
 
 /** Where a record went. `arrivalMs` is part of its sequence number. */
@@ -99,6 +152,8 @@ export interface ReadResult {
   readonly behindMs: number;
   /** Offsets between the position asked for and the trim horizon: retention took them first. */
   readonly trimmed: number;
+  /** `next` is the end of a closed shard: nothing will ever come there. */
+  readonly ended: boolean;
 }
 
 export type StartingPoint =
@@ -108,20 +163,45 @@ export type StartingPoint =
   /** The first record that arrived at or after it. */
   | { readonly at: "time"; readonly arrivalMs: number };
 
+/** A client of enhanced fan-out, registered by name. */
+export interface RegisteredReader {
+  readonly name: string;
+  readonly createdMs: number;
+  readonly tags: Readonly<Record<string, string>>;
+}
+
 /** A named reader of a whole stream: it alone holds the leases and may move the checkpoints. */
 export interface Consumer {
   readonly stream: string;
   readonly name: string;
+  /**
+   * Those that may be read now. A child of a split or a merge joins them when all its parents are
+   * checkpointed to their ends, so that the records of a key keep their order; a parent that is
+   * checkpointed to its end leaves.
+   */
   readonly shards: readonly ShardId[];
-  /** The checkpointed positions; the trim horizon where there is none yet. */
+  /** Aborted once the lease is lost: the consumer was closed or taken over, or the stream deleted. */
+  readonly lost: AbortSignal;
+  /** Resolves when `shards` is no longer what it was when this was called, on abort, and when the lease is lost. */
+  changed(signal: AbortSignal): Promise<void>;
+  /** The checkpointed positions of `shards`; the trim horizon where there is none yet. */
   positions(): ReadonlyMap<ShardId, Offset>;
   /**
-   * Resolves when they are on disk. Shards that are not named keep their positions.
+   * Resolves when they are on disk. Shards that are not named keep their positions; those that
+   * have expired meanwhile are passed over.
    * @throws LeaseLostError, BadCheckpointError when one would go back or beyond the newest record
    */
   checkpoint(positions: ReadonlyMap<ShardId, Offset>): Promise<void>;
   /** Gives the leases back. */
   close(): Promise<void>;
+}
+
+export interface ConsumerOptions {
+  /**
+   * Takes the leases from whoever holds them: its running checkpoint ends, its `lost` is aborted,
+   * and its later checkpoints are refused.
+   */
+  readonly takeOver?: boolean;
 }
 
 export interface Streams {
@@ -133,9 +213,47 @@ export interface Streams {
   listStreams(): string[];
   /** @throws StreamNotFoundError */
   describe(name: string): StreamDescription;
+  /** The same object until something of it changes; costs the same however many shards there are. @throws StreamNotFoundError */
+  settings(name: string): StreamSettings;
+  /**
+   * One shard, by its index; costs the same however many there are. It is a live view: what may
+   * change is as it is when it is looked at. @throws StreamNotFoundError, ShardNotFoundError
+   */
+  shard(name: string, index: number): ShardDescription;
+  /** Resolves when it is on disk and holds. @throws StreamNotFoundError */
+  updateStream(name: string, change: StreamChange): Promise<StreamDescription>;
+
+  /**
+   * Closes an open shard and opens two in its place, the second from `startingHash` on. What was
+   * appended before stays in the parent; no append is refused or reordered meanwhile. Sequence
+   * numbers of the children are above all of the parent's.
+   * @throws StreamNotFoundError, ShardNotFoundError, BadReshardError
+   */
+  splitShard(name: string, shardId: ShardId, startingHash: bigint): Promise<void>;
+  /** Closes two open shards whose hash ranges touch, and opens one in their place. */
+  mergeShards(name: string, shardId: ShardId, adjacentShardId: ShardId): Promise<void>;
+
+  /** @throws StreamNotFoundError, ReaderExistsError */
+  registerReader(
+    stream: string,
+    name: string,
+    tags: Readonly<Record<string, string>>,
+  ): Promise<RegisteredReader>;
+  /** Its tags are replaced. @throws ReaderNotFoundError */
+  updateReader(
+    stream: string,
+    name: string,
+    tags: Readonly<Record<string, string>>,
+  ): Promise<RegisteredReader>;
+  /** @throws ReaderNotFoundError */
+  deregisterReader(stream: string, name: string): Promise<void>;
+  /** Sorted by name. @throws StreamNotFoundError */
+  registeredReaders(stream: string): readonly RegisteredReader[];
 
   /** All or none of the entries are stored. In the order of `entries`. @throws StreamNotFoundError, LogFullError */
   append(name: string, entries: readonly PutEntry[]): Promise<Placed[]>;
+  /** As `append`, in columns. */
+  appendColumns(name: string, columns: PutColumns): Promise<PlacedColumns>;
   /**
    * Stores a frame once, whole. Calls are stored in the order in which they were made. A jump in
    * the sequence is accepted, so once a frame was refused no later one of its epoch may be handed
@@ -158,10 +276,10 @@ export interface Streams {
   position(name: string, shardId: ShardId, start: StartingPoint): Promise<Offset>;
   /** At most `maxBytes`, but at least one part when there is one. Reads only what is on disk. */
   read(name: string, shardId: ShardId, from: Offset, maxBytes: number): Promise<ReadResult>;
-  /** Resolves as soon as the shard holds a record at or after `from`, or `signal` aborts. */
+  /** Resolves as soon as the shard holds a record at or after `from`, is closed, or `signal` aborts. */
   appended(name: string, shardId: ShardId, from: Offset, signal: AbortSignal): Promise<void>;
-  /** @throws LeaseHeldError while another consumer of this name is open. */
-  openConsumer(stream: string, name: string): Promise<Consumer>;
+  /** @throws LeaseHeldError while another consumer of this name is open, unless it is taken over. */
+  openConsumer(stream: string, name: string, options?: ConsumerOptions): Promise<Consumer>;
   /** For the console: every consumer's checkpoints, open or not. */
   consumers(
     stream: string,
@@ -188,6 +306,25 @@ export class StreamExistsError extends HeadwaterError {
 export class ShardNotFoundError extends HeadwaterError {
   constructor(stream: string, shardId: string) {
     super("SHARD_NOT_FOUND", { message: `stream ${stream} has no shard ${shardId}` });
+  }
+}
+
+/** What cannot be split or merged so: a closed shard, a hash outside, ranges that do not touch. Nothing was changed. */
+export class BadReshardError extends HeadwaterError {
+  constructor(stream: string, reason: string) {
+    super("BAD_RESHARD", { message: `stream ${stream}: ${reason}` });
+  }
+}
+
+export class ReaderExistsError extends HeadwaterError {
+  constructor(stream: string, name: string) {
+    super("READER_EXISTS", { message: `stream ${stream} has a registered consumer ${name} already` });
+  }
+}
+
+export class ReaderNotFoundError extends HeadwaterError {
+  constructor(stream: string, name: string) {
+    super("READER_NOT_FOUND", { message: `stream ${stream} has no registered consumer ${name}` });
   }
 }
 

@@ -13,67 +13,15 @@ import {
   StreamNotFoundError,
   type Streams,
 } from "../../gateway/streams/streams.ts";
-import { decodeFrame, encodeFrame, type Frame } from "../../protocol/frame.ts";
-import { encodeBatch, forEachRecord } from "../../protocol/record-batch.ts";
+import { assertRising, type Fact, makeFrame, readAll } from "./stream-records.ts";
+import { reshardContract } from "./streams-reshard.ts";
+
+export { makeFrame, type ReadRecord, readAll } from "./stream-records.ts";
 
 /** Somewhere that a store keeps its data between two openings. */
 export interface StreamsPlace {
   open(): Promise<Streams>;
   remove(): Promise<void>;
-}
-
-export interface ReadRecord {
-  readonly offset: number;
-  readonly key: string;
-  readonly text: string;
-  readonly arrivalMs: number;
-}
-
-/** A frame with one record for each text; all under `key` unless the text says `key=text`. */
-export function makeFrame(stream: string, sequence: bigint, texts: readonly string[], epoch = 7n): Frame {
-  const records = texts.map((text, i) => ({
-    key: text.includes("=") ? text.split("=")[0]! : "key",
-    timeUs: 1_700_000_000_000_000 + i,
-    payload: Buffer.from(text),
-  }));
-  const head = {
-    device: "pi-1",
-    stream,
-    epoch,
-    epochStart: 1,
-    sequence,
-    storedUs: 1_700_000_000_000_000,
-    recordCount: texts.length,
-    timeSource: "system" as const,
-  };
-  return decodeFrame(encodeFrame(head, encodeBatch(records)));
-}
-
-/** All records of a shard from `from` on, read in steps of `maxBytes`. */
-export async function readAll(
-  streams: Streams,
-  name: string,
-  shardId: string,
-  from = 0,
-  maxBytes = 100_000,
-): Promise<ReadRecord[]> {
-  const records: ReadRecord[] = [];
-  for (let at = from; ; ) {
-    const { parts, next } = await streams.read(name, shardId, at, maxBytes);
-    if (parts.length === 0) return records;
-    for (const part of parts) {
-      let offset = part.first;
-      for (const run of part.runs) {
-        forEachRecord(run, (payload) => {
-          const { arrivalMs } = part;
-          if (offset >= at) records.push({ offset, key: run.key, text: payload.toString(), arrivalMs });
-          offset++;
-        });
-      }
-      assert.equal(offset, part.first + part.count);
-    }
-    at = next;
-  }
 }
 
 const SHARD_0 = "shardId-000000000000";
@@ -91,10 +39,7 @@ function publish(packetId: number, text: string, mayRepeat: boolean): PlainPubli
 
 export function streamsContract(adapter: string, makePlace: () => Promise<StreamsPlace>): void {
   /** Runs `body` on a fresh place; `reopen` closes and opens again. */
-  const fact = (
-    what: string,
-    body: (streams: Streams, reopen: () => Promise<Streams>) => Promise<void>,
-  ): void => {
+  const fact: Fact = (what, body) => {
     test(`${adapter}: ${what}`, async () => {
       const place = await makePlace();
       let streams = await place.open();
@@ -110,6 +55,7 @@ export function streamsContract(adapter: string, makePlace: () => Promise<Stream
       }
     });
   };
+  reshardContract(fact);
   const make = (streams: Streams, shards = 1) =>
     streams.createStream({ name: "s", shards, retentionHours: 24 });
 
@@ -152,10 +98,7 @@ export function streamsContract(adapter: string, makePlace: () => Promise<Stream
       ]),
     );
     const placed = (await Promise.all(appends)).flat();
-    assert.deepEqual(
-      placed.map(({ offset }) => offset),
-      Array.from({ length: 100 }, (_, i) => i),
-    );
+    assertRising(placed.map(({ offset }) => offset));
     const expected = Array.from({ length: 50 }, (_, i) => [`a${i}`, `b${i}`]).flat();
     for (const maxBytes of [1, 200, 1_000_000]) {
       const records = await readAll(streams, "s", SHARD_0, 0, maxBytes);
@@ -271,11 +214,12 @@ export function streamsContract(adapter: string, makePlace: () => Promise<Stream
   fact("a reader that waits hears of the next record", async (streams) => {
     await make(streams);
     const abort = new AbortController();
-    const heard = streams.appended("s", SHARD_0, 0, abort.signal);
-    await streams.append("s", [{ partitionKey: "k", data: Buffer.from("x") }]);
+    const from = await streams.position("s", SHARD_0, { at: "latest" });
+    const heard = streams.appended("s", SHARD_0, from, abort.signal);
+    const [placed] = await streams.append("s", [{ partitionKey: "k", data: Buffer.from("x") }]);
     await heard;
-    await streams.appended("s", SHARD_0, 0, abort.signal);
-    const never = streams.appended("s", SHARD_0, 1, abort.signal);
+    await streams.appended("s", SHARD_0, from, abort.signal);
+    const never = streams.appended("s", SHARD_0, placed!.offset + 1, abort.signal);
     abort.abort();
     await never;
   });
@@ -292,7 +236,8 @@ export function streamsContract(adapter: string, makePlace: () => Promise<Stream
         const records = await readAll(streams, "s", shardId, at, 500);
         if (records.length === 0 && abort.signal.aborted) return texts;
         for (const { offset, text } of records) {
-          assert.equal(offset, at++);
+          assert.ok(offset >= at);
+          at = offset + 1;
           texts.push(text);
         }
       }
@@ -321,15 +266,19 @@ export function streamsContract(adapter: string, makePlace: () => Promise<Stream
 
   fact("positions are found by name, offset and time", async (streams) => {
     await make(streams);
+    const empty = await streams.position("s", SHARD_0, { at: "trim-horizon" });
     const [first] = await streams.append("s", [{ partitionKey: "k", data: Buffer.from("x") }]);
-    assert.equal(await streams.position("s", SHARD_0, { at: "trim-horizon" }), 0);
-    assert.equal(await streams.position("s", SHARD_0, { at: "latest" }), 1);
-    assert.equal(await streams.position("s", SHARD_0, { at: "offset", offset: 1 }), 1);
-    assert.equal(await streams.position("s", SHARD_0, { at: "time", arrivalMs: 0 }), 0);
-    assert.equal(await streams.position("s", SHARD_0, { at: "time", arrivalMs: first!.arrivalMs }), 0);
-    assert.equal(await streams.position("s", SHARD_0, { at: "time", arrivalMs: first!.arrivalMs + 1 }), 1);
-    const tip = await streams.read("s", SHARD_0, 1, 1_000);
-    assert.deepEqual(tip, { parts: [], next: 1, behindMs: 0, trimmed: 0 });
+    const { offset, arrivalMs } = first!;
+    const behind = offset + 1;
+    assert.ok(empty <= offset);
+    assert.equal(await streams.position("s", SHARD_0, { at: "trim-horizon" }), offset);
+    assert.equal(await streams.position("s", SHARD_0, { at: "latest" }), behind);
+    assert.equal(await streams.position("s", SHARD_0, { at: "offset", offset: behind }), behind);
+    assert.equal(await streams.position("s", SHARD_0, { at: "time", arrivalMs: 0 }), offset);
+    assert.equal(await streams.position("s", SHARD_0, { at: "time", arrivalMs }), offset);
+    assert.equal(await streams.position("s", SHARD_0, { at: "time", arrivalMs: arrivalMs + 1 }), behind);
+    const tip = await streams.read("s", SHARD_0, behind, 1_000);
+    assert.deepEqual(tip, { parts: [], next: behind, behindMs: 0, trimmed: 0, ended: false });
   });
 
   fact("sequence numbers rise along a shard", async (streams) => {
@@ -347,34 +296,42 @@ export function streamsContract(adapter: string, makePlace: () => Promise<Stream
 
   fact("a consumer's checkpoint outlives a reopening", async (streams, reopen) => {
     await make(streams, 2);
-    await streams.append("s", [{ partitionKey: "k", explicitHash: 0n, data: Buffer.from("x") }]);
+    const [placed] = await streams.append("s", [
+      { partitionKey: "k", explicitHash: 0n, data: Buffer.from("x") },
+    ]);
     const consumer = await streams.openConsumer("s", "delivery/files");
-    assert.deepEqual([...consumer.positions().values()], [0, 0]);
-    await consumer.checkpoint(new Map([[SHARD_0, 1]]));
+    const start = consumer.positions();
+    assert.deepEqual([...start.keys()], [...consumer.shards]);
+    assert.ok(start.get(SHARD_0)! <= placed!.offset);
+    await consumer.checkpoint(new Map([[SHARD_0, placed!.offset + 1]]));
     await consumer.close();
     const opened = await reopen();
     const again = await opened.openConsumer("s", "delivery/files");
-    assert.deepEqual([...again.positions().values()], [1, 0]);
+    assert.deepEqual(again.positions(), new Map([...start, [SHARD_0, placed!.offset + 1]]));
     const listed = await opened.consumers("s");
     assert.deepEqual(
       listed.map(({ name }) => name),
       ["delivery/files"],
     );
-    assert.equal(listed[0]!.positions.get(SHARD_0), 1);
+    assert.equal(listed[0]!.positions.get(SHARD_0), placed!.offset + 1);
   });
 
   fact("a checkpoint neither goes back nor beyond what is there", async (streams) => {
     await make(streams);
-    await streams.append(
+    const placed = await streams.append(
       "s",
       [1, 2, 3].map((i) => ({ partitionKey: "k", data: Buffer.from(`${i}`) })),
     );
+    const [behindFirst, behindSecond, behindThird] = placed.map(({ offset }) => offset + 1);
     const consumer = await streams.openConsumer("s", "c");
-    await Promise.all([2, 3].map((offset) => consumer.checkpoint(new Map([[SHARD_0, offset]]))));
-    await assert.rejects(consumer.checkpoint(new Map([[SHARD_0, 1]])), { code: "BAD_CHECKPOINT" });
-    await assert.rejects(consumer.checkpoint(new Map([[SHARD_0, 4]])), { code: "BAD_CHECKPOINT" });
+    await Promise.all(
+      [behindSecond!, behindThird!].map((offset) => consumer.checkpoint(new Map([[SHARD_0, offset]]))),
+    );
+    for (const offset of [behindFirst!, behindThird! + 1]) {
+      await assert.rejects(consumer.checkpoint(new Map([[SHARD_0, offset]])), { code: "BAD_CHECKPOINT" });
+    }
     await assert.rejects(consumer.checkpoint(new Map([["shardId-x", 0]])), ShardNotFoundError);
-    assert.equal(consumer.positions().get(SHARD_0), 3);
+    assert.equal(consumer.positions().get(SHARD_0), behindThird);
   });
 
   fact("one consumer of a name holds the lease", async (streams, reopen) => {

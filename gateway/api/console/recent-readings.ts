@@ -5,10 +5,15 @@
  *
  *   stream ─read from (newest − 1 h)→ JSON → numeric fields → key → last rows ─→ history, live
  */
-import { forEachRecord } from "../../../protocol/record-batch.ts";
 import { pause } from "../../../runtime/backoff.ts";
 import type { Clock } from "../../../runtime/clock.ts";
-import type { LogPart, Offset, ShardId, Streams } from "../../streams/streams.ts";
+import {
+  forEachUserRecord,
+  type LogPart,
+  type Offset,
+  type ShardId,
+  type Streams,
+} from "../../streams/streams.ts";
 import { type Reading, readingOf } from "./reading.ts";
 
 const HISTORY_MS = 3_600_000;
@@ -120,6 +125,10 @@ interface ShardTail {
   /** Undefined until the first catch-up has found where to begin. */
   next: Offset | undefined;
   reading: Promise<void> | undefined;
+  /** It is closed and read to its end. */
+  ended: boolean;
+  /** It is being followed. */
+  pumped: boolean;
 }
 
 class StreamTail {
@@ -128,7 +137,8 @@ class StreamTail {
   readonly #streams: Streams;
   readonly #clock: Clock;
   readonly #stream: string;
-  readonly #shards: readonly ShardTail[];
+  /** Those that the stream knew when it was last looked: splits and merges make new ones. */
+  readonly #shards = new Map<ShardId, ShardTail>();
   /** In order of last use: the key that has been silent for longest comes first. */
   readonly #keys = new Map<string, KeyTail>();
   readonly #followers = new Map<string, Set<Follower>>();
@@ -139,9 +149,6 @@ class StreamTail {
     this.#clock = clock;
     this.#stream = stream;
     this.streamId = streamId;
-    this.#shards = streams
-      .describe(stream)
-      .shardList.map((shard) => ({ shardId: shard.shardId, next: undefined, reading: undefined }));
   }
 
   get followed(): boolean {
@@ -165,7 +172,28 @@ class StreamTail {
   }
 
   async catchUp(): Promise<void> {
-    await Promise.all(this.#shards.map((shard) => this.#catchUpShard(shard)));
+    const closed = this.#lookForShards();
+    // Parents come before their children, so that the last row of a key is its newest.
+    for (const shard of this.#shards.values()) {
+      if (closed.has(shard.shardId) && !shard.ended) await this.#catchUpShard(shard);
+    }
+    const open = [...this.#shards.values()].filter((shard) => !closed.has(shard.shardId));
+    await Promise.all(open.map((shard) => this.#catchUpShard(shard)));
+  }
+
+  /** @returns those that are closed */
+  #lookForShards(): Set<ShardId> {
+    const { shardList } = this.#streams.describe(this.#stream);
+    const known = new Set(shardList.map(({ shardId }) => shardId));
+    for (const shardId of this.#shards.keys()) if (!known.has(shardId)) this.#shards.delete(shardId);
+    const closed = new Set<ShardId>();
+    for (const { shardId, closedMs } of shardList) {
+      if (closedMs !== undefined) closed.add(shardId);
+      if (this.#shards.has(shardId)) continue;
+      const shard = { shardId, next: undefined, reading: undefined, ended: false, pumped: false };
+      this.#shards.set(shardId, shard);
+    }
+    return closed;
   }
 
   follow(key: string, follower: Follower): () => void {
@@ -195,8 +223,15 @@ class StreamTail {
     if (this.#pump !== undefined) return;
     const pump = new AbortController();
     this.#pump = pump;
-    for (const shard of this.#shards) {
-      this.#pumpShard(shard, pump.signal).catch(() => {
+    for (const shard of this.#shards.values()) shard.pumped = false;
+    this.#pumpShards(pump);
+  }
+
+  #pumpShards(pump: AbortController): void {
+    for (const shard of this.#shards.values()) {
+      if (shard.pumped || shard.ended) continue;
+      shard.pumped = true;
+      this.#pumpShard(shard, pump).catch(() => {
         // The stream is gone or unreadable: whoever asks next hears why.
         if (this.#pump === pump) this.close();
       });
@@ -208,12 +243,19 @@ class StreamTail {
     this.#pump = undefined;
   }
 
-  async #pumpShard(shard: ShardTail, signal: AbortSignal): Promise<void> {
+  async #pumpShard(shard: ShardTail, pump: AbortController): Promise<void> {
+    const { signal } = pump;
     while (!signal.aborted) {
       if (shard.next === undefined) await this.#catchUpShard(shard);
       await this.#streams.appended(this.#stream, shard.shardId, shard.next!, signal);
       if (signal.aborted) return;
       await this.#catchUpShard(shard);
+      if (shard.ended) {
+        // It was split or merged: from here on its keys are those of its children.
+        this.#lookForShards();
+        this.#pumpShards(pump);
+        return;
+      }
       await pause(GATHER_MS, signal);
     }
   }
@@ -234,7 +276,7 @@ class StreamTail {
     for (;;) {
       shard.next = Math.max(
         shard.next,
-        this.#latestOf(shardId) - Math.ceil(MAX_TAIL_RECORDS / this.#shards.length),
+        this.#latestOf(shardId) - Math.ceil(MAX_TAIL_RECORDS / this.#shards.size),
       );
       const read = await this.#streams.read(this.#stream, shardId, shard.next, READ_BYTES);
       const live = new Map<string, Reading[]>();
@@ -244,6 +286,7 @@ class StreamTail {
       }
       const moved = read.next > shard.next;
       shard.next = Math.max(shard.next, read.next);
+      shard.ended = read.ended;
       if (!moved || shard.next >= this.#latestOf(shardId)) return;
     }
   }
@@ -255,20 +298,26 @@ class StreamTail {
 
   /** @param live gets the readings of those keys that are followed */
   #takePart(part: LogPart, from: Offset, live: Map<string, Reading[]>): void {
-    let offset = part.first;
+    let first = part.first;
     for (const run of part.runs) {
-      const fresh: Reading[] = [];
-      forEachRecord(run, (payload, timeUs) => {
-        if (offset++ < from) return;
+      // What the KPL packed into one record has keys of its own.
+      const fresh = new Map<string, Reading[]>();
+      forEachUserRecord(run, (payload, timeUs, index, key) => {
+        if (first + index < from) return;
         const reading = readingOf(payload, timeUs);
-        if (reading !== undefined) fresh.push(reading);
+        if (reading === undefined) return;
+        const of = fresh.get(key);
+        if (of === undefined) fresh.set(key, [reading]);
+        else of.push(reading);
       });
-      if (fresh.length === 0) continue;
-      this.#keep(run.key, fresh);
-      if (!this.#followers.has(run.key)) continue;
-      const waiting = live.get(run.key);
-      if (waiting === undefined) live.set(run.key, fresh);
-      else waiting.push(...fresh);
+      first += run.count;
+      for (const [key, readings] of fresh) {
+        this.#keep(key, readings);
+        if (!this.#followers.has(key)) continue;
+        const waiting = live.get(key);
+        if (waiting === undefined) live.set(key, readings);
+        else waiting.push(...readings);
+      }
     }
   }
 

@@ -94,8 +94,11 @@ async function describeStream(
   return {
     name: stream.name,
     retentionHours: stream.retentionHours,
+    mode: stream.mode,
+    openShards: stream.shardList.filter((shard) => shard.closedMs === undefined).length,
     shards: stream.shardList.map((shard) => ({
       shardId: shard.shardId,
+      open: shard.closedMs === undefined,
       latest: shard.latest,
       trimHorizon: shard.trimHorizon,
       storedBytes: shard.storedBytes,

@@ -22,7 +22,16 @@ export const streamArnField = {
   maxLength: 2_048,
 } as const satisfies TextField;
 
+/** Of a stream, or of a consumer. */
+export const resourceArnField = {
+  type: "string",
+  pattern: "arn:aws.*:kinesis:.*:\\d{12}:.*stream/\\S+",
+  minLength: 1,
+  maxLength: 2_048,
+} as const satisfies TextField;
+
 export const shardIdField = streamNameField;
+export const consumerNameField = streamNameField;
 
 const MAX_SHARD_INDEX = 2_147_483_647;
 
@@ -75,6 +84,18 @@ export class Account {
     }
   }
 
+  /**
+   * What `work` gives; a stream that went away meanwhile is told in AWS's words.
+   * @throws AwsError ResourceNotFoundException
+   */
+  async found<T>(streamName: string, work: Promise<T>): Promise<T> {
+    try {
+      return await work;
+    } catch (error) {
+      throw error instanceof StreamNotFoundError ? this.streamNotFound(streamName) : error;
+    }
+  }
+
   streamNotFound(streamName: string): AwsError {
     return notFound(`Stream ${streamName} under account ${this.accountId} not found.`);
   }
@@ -89,14 +110,26 @@ export class Account {
    * Kinesis reads only the number behind the first `-`, or a bare number.
    * @throws AwsError ResourceNotFoundException
    */
-  findShard(streamName: string, shardName: string): ShardDescription {
+  shardIndexOf(streamName: string, shardName: string): number {
     const digits = shardName.split("-")[1] ?? shardName;
     const index = /^\d{1,20}$/.test(digits) ? Number(digits) : Number.NaN;
-    if (!(index <= MAX_SHARD_INDEX)) {
-      throw notFound(
-        `Could not find shard ${shardName} in stream ${streamName} under account ${this.accountId}.`,
-      );
-    }
+    if (!(index <= MAX_SHARD_INDEX)) throw this.#noSuchShard(streamName, shardName);
+    return index;
+  }
+
+  shardNotInStream(streamName: string, index: number): AwsError {
+    return this.#noSuchShard(streamName, shardIdOf(index));
+  }
+
+  #noSuchShard(streamName: string, shardName: string): AwsError {
+    return notFound(
+      `Could not find shard ${shardName} in stream ${streamName} under account ${this.accountId}.`,
+    );
+  }
+
+  /** @throws AwsError ResourceNotFoundException */
+  findShard(streamName: string, shardName: string): ShardDescription {
+    const index = this.shardIndexOf(streamName, shardName);
     const shardId = shardIdOf(index);
     let description: StreamDescription;
     try {

@@ -6,10 +6,13 @@ import {
   type Offset,
   type ShardDescription,
   ShardNotFoundError,
+  type StreamDescription,
   StreamNotFoundError,
 } from "../../streams/streams.ts";
+import { AwsError } from "../aws-error.ts";
 import { shardIdOf, streamArnField } from "./account.ts";
-import { type KinesisContext, nowMs, type Operation } from "./operation.ts";
+import { Timestamp } from "./codec.ts";
+import { type KinesisContext, nowMs, type RawOperation } from "./operation.ts";
 import { checkShape, type Shape } from "./shape.ts";
 import { openIterator, sealIterator } from "./shard-iterator.ts";
 
@@ -24,56 +27,84 @@ const shape = {
   StreamARN: streamArnField,
 } as const satisfies Shape;
 
-/** The records of one answer, as the JSON they travel in. */
+/** The records of one answer, as they travel. */
 interface Gathered {
-  readonly json: string[];
+  readonly form: "json" | "cbor";
+  /** Texts of JSON, or what becomes CBOR. */
+  readonly records: unknown[];
   dataBytes: number;
   next: Offset;
-  /** Undefined while nothing was read. */
-  lastArrivalMs: number | undefined;
   /** True when the answer has no room for the next record. */
   full: boolean;
+  /** True when `next` is the end of a closed shard. */
+  ended: boolean;
 }
 
-export const getRecords: Operation = async (context, body) => {
-  const input = checkShape(body, shape);
-  const place = openIterator(context, input.ShardIterator);
-  const shardId = shardIdOf(place.shardIndex);
-  const shard = findShard(context, place.stream, place.streamId, place.shardIndex);
-  const gathered: Gathered = {
-    json: [],
-    dataBytes: 0,
-    next: place.offset,
-    lastArrivalMs: undefined,
-    full: false,
-  };
-  let behindMs: number;
-  try {
-    behindMs = await gather(context, place.stream, shard, input.Limit ?? MAX_RECORDS, gathered);
-  } catch (error) {
-    if (error instanceof StreamNotFoundError || error instanceof ShardNotFoundError) {
-      throw context.account.shardNotFound(place.stream, shardId);
+export const getRecords: RawOperation = {
+  raw: async (context, body, codec) => {
+    const input = checkShape(codec.decode(body), shape);
+    const place = openIterator(context, input.ShardIterator);
+    const { stream, shard } = findShard(context, place.stream, place.streamId, place.shardIndex);
+    const isLimited = stream.limits === "aws";
+    if (isLimited && !context.rates.admitRead(stream.streamId, shard.index)) {
+      throw new AwsError(
+        "ProvisionedThroughputExceededException",
+        `Rate exceeded for shard ${shard.shardId} in stream ${stream.name} under account ${context.account.accountId}.`,
+      );
     }
-    throw error;
-  }
-  const next = sealIterator(context, { ...place, offset: gathered.next });
-  return Buffer.from(
-    `{"MillisBehindLatest":${behindMs},"NextShardIterator":"${next}","Records":[${gathered.json.join(",")}]}`,
-  );
+    const gathered: Gathered = {
+      form: codec.name,
+      records: [],
+      dataBytes: 0,
+      next: place.offset,
+      full: false,
+      ended: false,
+    };
+    let behindMs: number;
+    let rest: object;
+    try {
+      behindMs = await gather(context, place.stream, shard, input.Limit ?? MAX_RECORDS, gathered);
+      rest = gathered.ended
+        ? { ChildShards: childShardsOf(context.streams.describe(place.stream), shard) }
+        : { NextShardIterator: sealIterator(context, { ...place, offset: gathered.next }) };
+    } catch (error) {
+      if (error instanceof StreamNotFoundError || error instanceof ShardNotFoundError) {
+        throw context.account.shardNotFound(place.stream, shard.shardId);
+      }
+      throw error;
+    }
+    if (isLimited) context.rates.countRead(stream.streamId, shard.index, gathered.dataBytes);
+    const tail = { ...rest, MillisBehindLatest: behindMs };
+    if (codec.name === "cbor") return codec.encode({ ...tail, Records: gathered.records });
+    return Buffer.from(`${JSON.stringify(tail).slice(0, -1)},"Records":[${gathered.records.join(",")}]}`);
+  },
 };
+
+/** What a closed shard was split or merged into. */
+function childShardsOf(stream: StreamDescription, parent: ShardDescription): object[] {
+  return stream.shardList
+    .filter((shard) => shard.parents.includes(parent.shardId))
+    .map((shard) => ({
+      HashKeyRange: { EndingHashKey: String(shard.hashTo), StartingHashKey: String(shard.hashFrom) },
+      ParentShards: shard.parents,
+      ShardId: shard.shardId,
+    }));
+}
 
 function findShard(
   context: KinesisContext,
   stream: string,
   streamId: string,
   index: number,
-): ShardDescription {
+): { readonly stream: StreamDescription; readonly shard: ShardDescription } {
   const shardId = shardIdOf(index);
   try {
     const description = context.streams.describe(stream);
     const shard = description.shardList.find((candidate) => candidate.index === index);
     // An iterator of a deleted stream says nothing about a new stream of that name.
-    if (shard !== undefined && description.streamId === streamId) return shard;
+    if (shard !== undefined && description.streamId === streamId) {
+      return { stream: description, shard };
+    }
   } catch (error) {
     if (!(error instanceof StreamNotFoundError)) throw error;
   }
@@ -99,8 +130,10 @@ async function gather(
     // Retention may have moved the position on without a record to show for it.
     gathered.next = Math.max(from, read.next);
     // Only a read that finds nothing tells the tip: what waits behind a record may be no millisecond older.
+    gathered.ended = read.ended;
+    if (read.ended) return 0;
     if (gathered.next === from) return Math.max(0, Math.round(read.behindMs));
-    if (gathered.json.length >= limit && !isAtTip(context, stream, shard, gathered.next)) {
+    if (gathered.records.length >= limit && !isAtTip(context, stream, shard, gathered.next)) {
       return Math.max(1, Math.round(read.behindMs));
     }
   }
@@ -126,8 +159,8 @@ function takePart(part: LogPart, shard: ShardDescription, limit: number, gathere
     forEachRecord(run, (payload) => {
       const at = offset++;
       if (gathered.full || at < gathered.next) return;
-      const fits = gathered.dataBytes + payload.length <= MAX_ANSWER_BYTES || gathered.json.length === 0;
-      if (gathered.json.length >= limit || !fits) {
+      const fits = gathered.dataBytes + payload.length <= MAX_ANSWER_BYTES || gathered.records.length === 0;
+      if (gathered.records.length >= limit || !fits) {
         gathered.full = true;
         return;
       }
@@ -137,8 +170,15 @@ function takePart(part: LogPart, shard: ShardDescription, limit: number, gathere
         offset: at,
         arrivalMs: part.arrivalMs,
       });
-      gathered.json.push(
-        `{"ApproximateArrivalTimestamp":${arrival},"Data":"${payload.toString("base64")}","PartitionKey":${key},"SequenceNumber":"${sequenceNumber}"}`,
+      gathered.records.push(
+        gathered.form === "json"
+          ? `{"ApproximateArrivalTimestamp":${arrival},"Data":"${payload.toString("base64")}","PartitionKey":${key},"SequenceNumber":"${sequenceNumber}"}`
+          : {
+              ApproximateArrivalTimestamp: new Timestamp(part.arrivalMs),
+              Data: payload,
+              PartitionKey: run.key,
+              SequenceNumber: sequenceNumber,
+            },
       );
       gathered.dataBytes += payload.length;
       gathered.next = at + 1;

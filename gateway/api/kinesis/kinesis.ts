@@ -1,5 +1,5 @@
 /**
- * Kinesis Data Streams over AWS JSON 1.1: finds out who asks and what for, checks the signature, runs
+ * Kinesis Data Streams over AWS JSON 1.1 and CBOR: finds out who asks and what for, checks the signature, runs
  * the operation, and gives every failure AWS's shape. docs/reference/kinesis-api.md says what is there.
  *
  *   POST / + X-Amz-Target → key, date and scope → body → signature → allowed? → operation
@@ -12,7 +12,7 @@ import type { Log } from "../../../runtime/log.ts";
 import type { Metrics } from "../../../runtime/metrics.ts";
 import { LogBusyError, LogFullError, type Streams, StreamsClosedError } from "../../streams/streams.ts";
 import { allows } from "../access.ts";
-import { AWS_JSON, AwsError, awsErrorBody } from "../aws-error.ts";
+import { AwsError } from "../aws-error.ts";
 import {
   BodyBudget,
   BodyCutOffError,
@@ -26,76 +26,19 @@ import {
 } from "../exchange.ts";
 import { SignatureVerifier } from "../sigv4.ts";
 import { Account } from "./account.ts";
-import { getRecords } from "./get-records.ts";
-import {
-  createStream,
-  deleteStream,
-  describeStream,
-  describeStreamSummary,
-  listShards,
-  listStreams,
-} from "./manage-streams.ts";
-import type { KinesisContext, Operation } from "./operation.ts";
-import { putRecord, putRecords } from "./put-records.ts";
+import { type Codec, codecOf } from "./codec.ts";
+import type { KinesisContext } from "./operation.ts";
+import { isKnown, operationOf } from "./operations.ts";
+import { ShardRates } from "./rate-limits.ts";
 import { TokenSealer } from "./sealed-token.ts";
-import { getShardIterator } from "./shard-iterator.ts";
+import { Subscriptions } from "./subscriptions.ts";
+import { Turns } from "./turns.ts";
 
 const TARGET_PREFIX = "Kinesis_20131202.";
-const MAX_BODY_BYTES = 10 * 1_048_576;
+/** A PutRecords of 10 MiB, the largest, is a third more in base64; and there are its keys. */
+const MAX_BODY_BYTES = 16 * 1_048_576;
 /** Bodies held at once, over all connections. */
 const BODY_BUDGET_BYTES = 256 * 1_048_576;
-
-const OPERATIONS: Readonly<Record<string, Operation>> = {
-  CreateStream: createStream,
-  DeleteStream: deleteStream,
-  DescribeStream: describeStream,
-  DescribeStreamSummary: describeStreamSummary,
-  GetRecords: getRecords,
-  GetShardIterator: getShardIterator,
-  ListShards: listShards,
-  ListStreams: listStreams,
-  PutRecord: putRecord,
-  PutRecords: putRecords,
-};
-
-/** What Kinesis has and we do not yet: refused by name, so that nobody looks for a typing error. */
-const NOT_OFFERED: ReadonlySet<string> = new Set([
-  "AddTagsToStream",
-  "CreateChannel",
-  "DecreaseStreamRetentionPeriod",
-  "DeleteChannel",
-  "DeleteResourcePolicy",
-  "DeregisterStreamConsumer",
-  "DescribeAccountSettings",
-  "DescribeChannel",
-  "DescribeLimits",
-  "DescribeStreamConsumer",
-  "DisableEnhancedMonitoring",
-  "EnableEnhancedMonitoring",
-  "GetResourcePolicy",
-  "IncreaseStreamRetentionPeriod",
-  "ListChannels",
-  "ListStreamConsumers",
-  "ListTagsForResource",
-  "ListTagsForStream",
-  "MergeShards",
-  "PutResourcePolicy",
-  "RegisterStreamConsumer",
-  "RemoveTagsFromStream",
-  "SplitShard",
-  "StartStreamEncryption",
-  "StopStreamEncryption",
-  "SubscribeToShard",
-  "TagResource",
-  "UntagResource",
-  "UpdateAccountSettings",
-  "UpdateChannel",
-  "UpdateMaxRecordSize",
-  "UpdateShardCount",
-  "UpdateStreamMode",
-  "UpdateStreamRecordDistributionStrategy",
-  "UpdateStreamWarmThroughput",
-]);
 
 export interface KinesisOptions {
   readonly streams: Streams;
@@ -125,6 +68,9 @@ export class KinesisApi {
       account: new Account(streams, region, accountId),
       iterators: new TokenSealer(secrets, "shard iterator"),
       nextTokens: new TokenSealer(secrets, "next token"),
+      turns: new Turns(),
+      subscriptions: new Subscriptions({ streams, clock, metrics: options.metrics }),
+      rates: new ShardRates(clock),
     };
     this.#verifier = new SignatureVerifier({ keys: accessKeys, region, service: "kinesis", clock });
     this.#log = options.log;
@@ -142,41 +88,46 @@ export class KinesisApi {
     );
   }
 
+  /** Ends what would go on for minutes. Safe to call twice. */
+  close(): void {
+    this.#context.subscriptions.close();
+  }
+
   /** Answers in every case; never rejects. */
   async handle(exchange: Exchange): Promise<void> {
     const requestId = randomUUID();
     const startedMs = this.#clock.monotonicMs();
-    const headers = { "x-amzn-requestid": requestId, "content-type": AWS_JSON };
+    const codec = codecOf(header(exchange, "content-type"));
+    const headers = { "x-amzn-requestid": requestId, "content-type": codec.contentType };
     const target = header(exchange, "x-amz-target");
     const name = target.startsWith(TARGET_PREFIX) ? target.slice(TARGET_PREFIX.length) : "";
-    const known = Object.hasOwn(OPERATIONS, name) || NOT_OFFERED.has(name);
+    const known = isKnown(name);
     const operation = known ? name : "unknown";
     let outcome = "ok";
     try {
-      const answer = await this.#run(exchange, name, known);
-      const body =
-        typeof answer === "string" || Buffer.isBuffer(answer)
-          ? answer
-          : answer === undefined
-            ? ""
-            : JSON.stringify(answer);
-      send(exchange, 200, headers, body);
+      const answer = await this.#run(exchange, name, known, codec);
+      if (answer !== undefined) send(exchange, 200, headers, answer);
     } catch (error) {
       const refusal = this.#refusalOf(error, operation, requestId);
       outcome = refusal?.type ?? "cut off";
-      if (refusal === undefined) exchange.reply.destroy();
-      else if (refusal.status === 413) sendAndPart(exchange, 413, headers, awsErrorBody(refusal));
-      else send(exchange, refusal.status, headers, awsErrorBody(refusal));
+      if (refusal === undefined || exchange.reply.headersSent) exchange.reply.destroy();
+      else {
+        const body = codec.encode({ __type: refusal.type, message: refusal.message });
+        if (refusal.status === 413) sendAndPart(exchange, 413, headers, body);
+        else send(exchange, refusal.status, headers, body);
+      }
     }
     this.#requests.inc({ operation, outcome });
     this.#seconds.observe({ operation }, (this.#clock.monotonicMs() - startedMs) / 1000);
   }
 
+  /** The answer's body; undefined where the operation has answered by itself. */
   async #run(
     exchange: Exchange,
     name: string,
     known: boolean,
-  ): Promise<object | string | Buffer | undefined> {
+    codec: Codec,
+  ): Promise<string | Buffer | undefined> {
     if (!known) {
       throw new AwsError(
         "UnknownOperationException",
@@ -190,15 +141,20 @@ export class KinesisApi {
       rawHeaders: exchange.request.rawHeaders,
       host: exchange.host,
     });
-    return await withBody(exchange, MAX_BODY_BYTES, this.#budget, async (body) => {
+    const answer = await withBody(exchange, MAX_BODY_BYTES, this.#budget, async (body) => {
       claim.check(body);
       this.#mayCall(claim.key, name);
-      const operation = OPERATIONS[name];
-      if (operation === undefined) {
-        throw new AwsError("UnknownOperationException", `${name} is not offered by this gateway.`);
-      }
-      return await operation(this.#context, parseBody(exchange, body));
+      const operation = operationOf(name);
+      if ("raw" in operation) return await operation.raw(this.#context, body, codec);
+      const input = codec.decode(body);
+      // It may go on for minutes; the body is not held for so long.
+      if ("stream" in operation) return () => operation.stream(this.#context, input, exchange, codec);
+      const output = await operation(this.#context, input);
+      return output === undefined ? "" : codec.encode(output);
     });
+    if (typeof answer !== "function") return answer;
+    await answer();
+    return undefined;
   }
 
   #mayCall(key: AccessKeyConfig, name: string): void {
@@ -254,24 +210,4 @@ export class KinesisApi {
       error,
     );
   }
-}
-
-/** @throws AwsError SerializationException */
-function parseBody(exchange: Exchange, body: Buffer): unknown {
-  const type = header(exchange, "content-type").split(";")[0]!.trim().toLowerCase();
-  if (type === "application/x-amz-cbor-1.1") {
-    throw new AwsError(
-      "SerializationException",
-      "This gateway takes no CBOR yet. Set the SDK to JSON: aws.cborEnabled=false (Java SDK v2), AWS_CBOR_DISABLE=true (Java SDK v1, KCL, KPL).",
-    );
-  }
-  let parsed: unknown;
-  try {
-    parsed = JSON.parse(body.toString("utf8"));
-  } catch (error) {
-    throw new AwsError("SerializationException", "The body is not JSON.", 400, error);
-  }
-  if (typeof parsed !== "object" || parsed === null)
-    throw new AwsError("SerializationException", "The body is not a JSON object.");
-  return parsed;
 }

@@ -1,56 +1,54 @@
-/** CreateStream, DeleteStream, and the operations that describe streams and their shards. */
-import {
-  type ShardDescription,
-  type StreamDescription,
-  StreamExistsError,
-  StreamNotFoundError,
-} from "../../streams/streams.ts";
-import { AwsError, invalidArgument } from "../aws-error.ts";
+/** CreateStream, DeleteStream, and the operations that describe and list streams. */
+import { type StreamDescription, StreamExistsError } from "../../streams/streams.ts";
+import { AwsError } from "../aws-error.ts";
 import { shardIdField, streamArnField, streamNameField } from "./account.ts";
-import { type KinesisContext, nowMs, type Operation } from "./operation.ts";
-import { TOKEN_LIFE_MS } from "./sealed-token.ts";
+import { Timestamp } from "./codec.ts";
+import { shardOf, shardsAfter } from "./list-shards.ts";
+import { nextTokenField, openNextToken, sealNextToken } from "./next-token.ts";
+import type { KinesisContext, Operation } from "./operation.ts";
+import { MAX_SHARDS } from "./reshard.ts";
 import { checkShape, type Shape } from "./shape.ts";
-import { startingSequenceNumber } from "./shard-iterator.ts";
+import { maxRecordSizeField, refuseWarmThroughput, streamModeField } from "./stream-settings.ts";
+import { newTags, tagsField } from "./tags.ts";
 
-/** What gateway.yaml admits as well. */
-const MAX_SHARDS = 4_096;
 /** Kinesis keeps records for a day unless told otherwise. */
 const DEFAULT_RETENTION_HOURS = 24;
 
-const modeDetails = {
-  type: "structure",
-  members: { StreamMode: { type: "string", required: true, oneOf: ["PROVISIONED", "ON_DEMAND"] } },
-} as const;
+/** Of shards in DescribeStream, of names in ListStreams. */
+const PAGE = 100;
+/** As AWS gives an on-demand stream that nothing is known of yet. */
+const ON_DEMAND_SHARDS = 4;
 
 const createShape = {
+  MaxRecordSizeInKiB: maxRecordSizeField,
+  RecordDistributionStrategy: { type: "string", oneOf: ["AUTO", "USER_PARTITION_KEY"] },
   ShardCount: { type: "integer", min: 1 },
-  StreamModeDetails: modeDetails,
+  StreamModeDetails: streamModeField,
   StreamName: { ...streamNameField, required: true },
+  Tags: tagsField,
+  WarmThroughputMiBps: { type: "integer", min: 0 },
 } as const satisfies Shape;
 
 /** The stream is ACTIVE by the time that this is answered. */
 export const createStream: Operation = async (context, body) => {
-  const { StreamName: name, ShardCount: shards, StreamModeDetails: mode } = checkShape(body, createShape);
-  if (mode?.StreamMode === "ON_DEMAND") {
-    throw new AwsError(
-      "ValidationException",
-      "StreamMode ON_DEMAND is not offered by this gateway: give a ShardCount.",
-    );
+  const input = checkShape(body, createShape);
+  const { StreamName: name, MaxRecordSizeInKiB: maxKiB } = input;
+  refuseWarmThroughput(input.WarmThroughputMiBps);
+  if (input.RecordDistributionStrategy === "AUTO") {
+    throw invalid("RecordDistributionStrategy AUTO is not offered by this gateway: a key has one shard.");
   }
-  if (shards === undefined) {
-    throw new AwsError(
-      "ValidationException",
-      "1 validation error detected: Value null at 'shardCount' failed to satisfy constraint: Member must not be null",
-    );
-  }
-  if (shards > MAX_SHARDS) {
-    throw new AwsError(
-      "LimitExceededException",
-      `This request would exceed the shard limit of ${MAX_SHARDS} of a stream; it asked for ${shards}.`,
-    );
-  }
+  const onDemand = input.StreamModeDetails?.StreamMode === "ON_DEMAND";
+  const shards = shardCountOf(input.ShardCount, onDemand);
+  const tags = newTags(input.Tags, `stream ${name} under account ${context.account.accountId}`);
   try {
-    await context.streams.createStream({ name, shards, retentionHours: DEFAULT_RETENTION_HOURS });
+    await context.streams.createStream({
+      name,
+      shards,
+      retentionHours: DEFAULT_RETENTION_HOURS,
+      mode: onDemand ? "on-demand" : "provisioned",
+      tags,
+      ...(maxKiB !== undefined && { maxRecordBytes: maxKiB * 1024 }),
+    });
   } catch (error) {
     if (!(error instanceof StreamExistsError)) throw error;
     throw new AwsError(
@@ -61,6 +59,29 @@ export const createStream: Operation = async (context, body) => {
   return undefined;
 };
 
+function shardCountOf(given: number | undefined, onDemand: boolean): number {
+  if (onDemand) {
+    if (given !== undefined) throw invalid("ShardCount cannot be given with StreamMode ON_DEMAND.");
+    return ON_DEMAND_SHARDS;
+  }
+  if (given === undefined) {
+    throw invalid(
+      "1 validation error detected: Value null at 'shardCount' failed to satisfy constraint: Member must not be null",
+    );
+  }
+  if (given > MAX_SHARDS) {
+    throw new AwsError(
+      "LimitExceededException",
+      `This request would exceed the shard limit of ${MAX_SHARDS} of a stream; it asked for ${given}.`,
+    );
+  }
+  return given;
+}
+
+function invalid(message: string): AwsError {
+  return new AwsError("ValidationException", message);
+}
+
 const deleteShape = {
   EnforceConsumerDeletion: { type: "boolean" },
   StreamARN: streamArnField,
@@ -69,12 +90,20 @@ const deleteShape = {
 
 /** Its data is gone by the time that this is answered. */
 export const deleteStream: Operation = async (context, body) => {
-  const name = context.account.streamNameOf(checkShape(body, deleteShape));
-  try {
-    await context.streams.deleteStream(name);
-  } catch (error) {
-    throw error instanceof StreamNotFoundError ? context.account.streamNotFound(name) : error;
-  }
+  const input = checkShape(body, deleteShape);
+  const { account, streams } = context;
+  const name = account.streamNameOf(input);
+  await context.turns.run(name, async () => {
+    account.describe(name);
+    const consumers = streams.registeredReaders(name).length;
+    if (consumers > 0 && input.EnforceConsumerDeletion !== true) {
+      throw new AwsError(
+        "ResourceInUseException",
+        `Stream ${name} under account ${account.accountId} has ${consumers} registered consumers. Deregister them first, or set EnforceConsumerDeletion.`,
+      );
+    }
+    await account.found(name, streams.deleteStream(name));
+  });
   return undefined;
 };
 
@@ -89,7 +118,7 @@ export const describeStream: Operation = async (context, body) => {
   const input = checkShape(body, describeShape);
   const stream = context.account.describe(context.account.streamNameOf(input));
   const after = shardsAfter(stream.shardList, input.ExclusiveStartShardId);
-  const page = after.slice(0, input.Limit ?? 100);
+  const page = after.slice(0, Math.min(input.Limit ?? PAGE, PAGE));
   return {
     StreamDescription: {
       ...commonDescription(context, stream),
@@ -110,9 +139,10 @@ export const describeStreamSummary: Operation = async (context, body) => {
   return {
     StreamDescriptionSummary: {
       ...commonDescription(context, stream),
-      // Counts the registered consumers of enhanced fan-out, which there are none of yet.
-      ConsumerCount: 0,
-      OpenShardCount: stream.shardList.length,
+      ConsumerCount: context.streams.registeredReaders(stream.name).length,
+      MaxRecordSizeInKiB: Math.floor(stream.maxRecordBytes / 1024),
+      OpenShardCount: stream.shardList.filter((shard) => shard.closedMs === undefined).length,
+      ...(stream.mode === "on-demand" && { RecordDistributionStrategy: "USER_PARTITION_KEY" }),
     },
   };
 };
@@ -123,29 +153,21 @@ function commonDescription(context: KinesisContext, stream: StreamDescription): 
     EnhancedMonitoring: [{ ShardLevelMetrics: [] }],
     RetentionPeriodHours: stream.retentionHours,
     StreamARN: context.account.arnOf(stream.name),
-    StreamCreationTimestamp: stream.createdMs / 1000,
-    StreamModeDetails: { StreamMode: "PROVISIONED" },
+    StreamCreationTimestamp: new Timestamp(stream.createdMs),
+    StreamModeDetails: modeOf(stream),
     StreamName: stream.name,
     StreamStatus: "ACTIVE",
   };
 }
 
-function shardOf(shard: ShardDescription): object {
-  return {
-    HashKeyRange: { EndingHashKey: shard.hashTo.toString(), StartingHashKey: shard.hashFrom.toString() },
-    SequenceNumberRange: { StartingSequenceNumber: startingSequenceNumber(shard) },
-    ShardId: shard.shardId,
-  };
-}
-
-function shardsAfter(shards: readonly ShardDescription[], shardId: string | undefined): ShardDescription[] {
-  return shards.filter((shard) => shardId === undefined || shard.shardId > shardId);
+function modeOf(stream: StreamDescription): object {
+  return { StreamMode: stream.mode === "on-demand" ? "ON_DEMAND" : "PROVISIONED" };
 }
 
 const listStreamsShape = {
   ExclusiveStartStreamName: streamNameField,
   Limit: { type: "integer", min: 1, max: 10_000 },
-  NextToken: { type: "string", minLength: 1, maxLength: 1_048_576 },
+  NextToken: nextTokenField,
 } as const satisfies Shape;
 
 export const listStreams: Operation = async (context, body) => {
@@ -155,101 +177,21 @@ export const listStreams: Operation = async (context, body) => {
       ? input.ExclusiveStartStreamName
       : openNextToken<[string]>(context, "streams", input.NextToken)[0];
   const after = context.streams.listStreams().filter((name) => start === undefined || name > start);
-  const page = after.slice(0, input.Limit ?? 100);
+  const page = after.slice(0, Math.min(input.Limit ?? PAGE, PAGE));
   const more = page.length < after.length;
   return {
     HasMoreStreams: more,
     StreamNames: page,
-    StreamSummaries: page.map((name) => ({
-      StreamARN: context.account.arnOf(name),
-      StreamCreationTimestamp: context.account.describe(name).createdMs / 1000,
-      StreamModeDetails: { StreamMode: "PROVISIONED" },
-      StreamName: name,
-      StreamStatus: "ACTIVE",
-    })),
+    StreamSummaries: page.map((name) => {
+      const stream = context.account.describe(name);
+      return {
+        StreamARN: context.account.arnOf(name),
+        StreamCreationTimestamp: new Timestamp(stream.createdMs),
+        StreamModeDetails: modeOf(stream),
+        StreamName: name,
+        StreamStatus: "ACTIVE",
+      };
+    }),
     ...(more && { NextToken: sealNextToken(context, "streams", [page.at(-1)!]) }),
   };
 };
-
-const listShardsShape = {
-  ExclusiveStartShardId: shardIdField,
-  MaxResults: { type: "integer", min: 1, max: 10_000 },
-  NextToken: { type: "string", minLength: 1, maxLength: 1_048_576 },
-  ShardFilter: {
-    type: "structure",
-    members: {
-      ShardId: shardIdField,
-      Timestamp: { type: "timestamp" },
-      Type: {
-        type: "string",
-        required: true,
-        oneOf: [
-          "AFTER_SHARD_ID",
-          "AT_TRIM_HORIZON",
-          "FROM_TRIM_HORIZON",
-          "AT_LATEST",
-          "AT_TIMESTAMP",
-          "FROM_TIMESTAMP",
-        ],
-      },
-    },
-  },
-  StreamARN: streamArnField,
-  StreamCreationTimestamp: { type: "timestamp" },
-  StreamName: streamNameField,
-} as const satisfies Shape;
-
-export const listShards: Operation = async (context, body) => {
-  const input = checkShape(body, listShardsShape);
-  let name: string;
-  let start = input.ExclusiveStartShardId;
-  let streamId: string | undefined;
-  if (input.NextToken !== undefined) {
-    if (input.StreamName !== undefined || input.StreamARN !== undefined) {
-      throw invalidArgument("NextToken and StreamName cannot be provided together.");
-    }
-    [name, start, streamId] = openNextToken<[string, string, string]>(context, "shards", input.NextToken);
-  } else {
-    if (input.StreamName === undefined && input.StreamARN === undefined) {
-      throw invalidArgument("Either NextToken or StreamName should be provided.");
-    }
-    name = context.account.streamNameOf(input);
-  }
-  const stream = context.account.describe(name);
-  if (streamId !== undefined && streamId !== stream.streamId) throw context.account.streamNotFound(name);
-  const filter = input.ShardFilter;
-  if (filter?.Type === "AFTER_SHARD_ID") {
-    if (filter.ShardId === undefined)
-      throw invalidArgument("ShardId must be given when the filter's Type is AFTER_SHARD_ID.");
-    if (start === undefined || filter.ShardId > start) start = filter.ShardId;
-  }
-  if (filter?.Type.endsWith("_TIMESTAMP") && filter.Timestamp === undefined) {
-    throw invalidArgument(`Timestamp must be given when the filter's Type is ${filter.Type}.`);
-  }
-  // No shard is ever closed, so every other filter admits all of them.
-  const after = shardsAfter(stream.shardList, start);
-  const page = after.slice(0, input.MaxResults ?? 1_000);
-  const more = page.length < after.length;
-  return {
-    Shards: page.map(shardOf),
-    ...(more && {
-      NextToken: sealNextToken(context, "shards", [name, page.at(-1)!.shardId, stream.streamId]),
-    }),
-  };
-};
-
-type ListKind = "streams" | "shards";
-
-function sealNextToken(context: KinesisContext, kind: ListKind, content: readonly string[]): string {
-  return context.nextTokens.seal([kind, ...content], nowMs(context.clock));
-}
-
-function openNextToken<T extends string[]>(context: KinesisContext, kind: ListKind, text: string): T {
-  const token = context.nextTokens.open(text);
-  const [sealedKind, ...content] = (token?.content ?? []) as string[];
-  if (token === undefined || sealedKind !== kind) throw invalidArgument("NextToken is invalid.");
-  if (nowMs(context.clock) - token.issuedMs > TOKEN_LIFE_MS) {
-    throw new AwsError("ExpiredNextTokenException", "NextToken has expired: it lives for 300 seconds.");
-  }
-  return content as T;
-}

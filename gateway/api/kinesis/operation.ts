@@ -1,8 +1,13 @@
 /** What the operations of the Kinesis API have in common: what they stand on, and what they give back. */
 import type { Clock } from "../../../runtime/clock.ts";
 import type { Streams } from "../../streams/streams.ts";
+import type { Exchange } from "../exchange.ts";
 import type { Account } from "./account.ts";
+import type { Codec } from "./codec.ts";
+import type { ShardRates } from "./rate-limits.ts";
 import type { TokenSealer } from "./sealed-token.ts";
+import type { Subscriptions } from "./subscriptions.ts";
+import type { Turns } from "./turns.ts";
 
 export interface KinesisContext {
   readonly streams: Streams;
@@ -10,16 +15,38 @@ export interface KinesisContext {
   readonly clock: Clock;
   readonly iterators: TokenSealer;
   readonly nextTokens: TokenSealer;
+  /** By the name of a stream. */
+  readonly turns: Turns;
+  /** Asked for streams with `limits: aws` only. */
+  readonly rates: ShardRates;
+  readonly subscriptions: Subscriptions;
 }
 
 /**
- * The answer's body: an object that becomes JSON, JSON that is ready, or nothing.
+ * Takes a decoded body, and gives the answer's: an object that the codec encodes, or nothing.
  * @throws AwsError, or an error of the streams
  */
-export type Operation = (
-  context: KinesisContext,
-  body: unknown,
-) => Promise<object | string | Buffer | undefined>;
+export type Operation = (context: KinesisContext, body: unknown) => Promise<object | undefined>;
+
+/** Takes the body as it came and gives the answer as it goes: for the few calls whose speed matters. */
+export interface RawOperation {
+  readonly raw: (context: KinesisContext, body: Buffer, codec: Codec) => Promise<string | Buffer>;
+}
+
+/**
+ * Answers by itself, piece by piece. What it throws before it has sent a head is answered like any
+ * other refusal; afterwards it may only end the reply, and resolves when it has.
+ */
+export interface StreamingOperation {
+  readonly stream: (
+    context: KinesisContext,
+    body: unknown,
+    exchange: Exchange,
+    codec: Codec,
+  ) => Promise<void>;
+}
+
+export type AnyOperation = Operation | RawOperation | StreamingOperation;
 
 export function nowMs(clock: Clock): number {
   return Math.floor(clock.nowUs() / 1000);

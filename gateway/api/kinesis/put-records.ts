@@ -1,55 +1,34 @@
-/** PutRecord and PutRecords. An answer means that the records are on disk. */
+/**
+ * PutRecord and PutRecords. An answer means that the records are on disk.
+ *
+ *   body ─scanner, or decode → checkShape→ columns → which may go → append → answer
+ */
 import {
   formatSequenceNumber,
-  MAX_HASH,
-  type Placed,
-  type PutEntry,
-  type StreamDescription,
+  type PlacedColumns,
+  type PutColumns,
+  ShardNotFoundError,
   StreamNotFoundError,
+  type StreamSettings,
 } from "../../streams/streams.ts";
-import { invalidArgument } from "../aws-error.ts";
-import { streamArnField, streamNameField } from "./account.ts";
-import type { KinesisContext, Operation } from "./operation.ts";
+import { AwsError, invalidArgument } from "../aws-error.ts";
+import { shardIdOf, streamArnField, streamNameField } from "./account.ts";
+import type { Codec } from "./codec.ts";
+import type { KinesisContext, Operation, RawOperation } from "./operation.ts";
+import { putAnswer, type RefusedPuts } from "./put-answer.ts";
+import { columnsOf, MAX_REQUEST_BYTES, type PutRequest, putRecordFields, requestOf } from "./put-columns.ts";
+import { admitPuts } from "./put-limits.ts";
+import { scanPutRecords } from "./put-scanner.ts";
 import { checkShape, type Shape } from "./shape.ts";
 
-const MAX_RECORD_BYTES = 1_048_576;
-const MAX_RECORDS = 500;
-/** Data and partition keys of one PutRecords together. */
-const MAX_REQUEST_BYTES = 5 * 1_048_576;
-
-const data = { type: "blob", required: true, maxLength: MAX_RECORD_BYTES } as const;
-const explicitHashKey = { type: "string", pattern: "0|([1-9]\\d{0,38})" } as const;
-const partitionKey = { type: "string", required: true, minLength: 1, maxLength: 256 } as const;
-
 const putRecordShape = {
-  Data: data,
-  ExplicitHashKey: explicitHashKey,
-  PartitionKey: partitionKey,
+  ...putRecordFields,
   SequenceNumberForOrdering: { type: "string", pattern: "0|([1-9]\\d{0,128})" },
   StreamARN: streamArnField,
   StreamName: streamNameField,
 } as const satisfies Shape;
 
-const putRecordsShape = {
-  Records: {
-    type: "list",
-    required: true,
-    minLength: 1,
-    maxLength: MAX_RECORDS,
-    of: {
-      type: "structure",
-      members: { Data: data, ExplicitHashKey: explicitHashKey, PartitionKey: partitionKey },
-    },
-  },
-  StreamARN: streamArnField,
-  StreamName: streamNameField,
-} as const satisfies Shape;
-
-interface GivenRecord {
-  readonly Data: Buffer;
-  readonly PartitionKey: string;
-  readonly ExplicitHashKey?: string;
-}
+const nameShape = { StreamARN: streamArnField, StreamName: streamNameField } as const satisfies Shape;
 
 /**
  * SequenceNumberForOrdering is accepted and needs no work: records of one partition key are stored
@@ -57,71 +36,114 @@ interface GivenRecord {
  */
 export const putRecord: Operation = async (context, body) => {
   const input = checkShape(body, putRecordShape);
-  const name = context.account.streamNameOf(input);
-  const stream = context.account.describe(name);
-  const [placed] = await append(context, name, [entryOf(input)]);
-  return { ShardId: placed!.shardId, SequenceNumber: sequenceNumberOf(stream, placed!) };
-};
-
-/** All or none are stored, so FailedRecordCount is always 0. */
-export const putRecords: Operation = async (context, body) => {
-  const input = checkShape(body, putRecordsShape);
-  const name = context.account.streamNameOf(input);
-  let bytes = 0;
-  const entries: PutEntry[] = [];
-  for (const record of input.Records) {
-    bytes += record.Data.length + Buffer.byteLength(record.PartitionKey);
-    entries.push(entryOf(record));
+  const stream = settingsOf(context, context.account.streamNameOf(input));
+  const columns = columnsOf([input]);
+  checkSizes(columns, stream, () => "data");
+  if (stream.limits === "aws") {
+    const { refused, refusedBy } = admitPuts(context.rates, context.account.describe(stream.name), columns);
+    if (refused > 0) {
+      const why = refusalOf(context, stream, refusedBy[0]!);
+      throw new AwsError("ProvisionedThroughputExceededException", why);
+    }
   }
-  if (bytes > MAX_REQUEST_BYTES) throw invalidArgument("Records size exceeds 5 MB limit");
-  const stream = context.account.describe(name);
-  const placed = await append(context, name, entries);
-  return {
-    FailedRecordCount: 0,
-    Records: placed.map((place) => ({
-      SequenceNumber: sequenceNumberOf(stream, place),
-      ShardId: place.shardId,
-    })),
-  };
+  const placed = await append(context, stream.name, columns);
+  const shardIndex = placed.shards[0]!;
+  const SequenceNumber = formatSequenceNumber({
+    shardCreatedMs: createdOf(context, stream, shardIndex),
+    shardIndex,
+    offset: placed.offsets[0]!,
+    arrivalMs: placed.arrivalMs,
+  });
+  return { ShardId: shardIdOf(shardIndex), SequenceNumber };
 };
 
-async function append(
+/** All or none are stored, but for what `limits: aws` refuses record by record. */
+export const putRecords: RawOperation = {
+  raw: async (context, body, codec) => {
+    const { columns, stream } = understand(context, body, codec);
+    checkSizes(columns, stream, (i) => `records.${i + 1}.member.data`);
+    let admitted = columns;
+    let refused: RefusedPuts | undefined;
+    if (stream.limits === "aws") {
+      const verdict = admitPuts(context.rates, context.account.describe(stream.name), columns);
+      admitted = verdict.columns;
+      if (verdict.refused > 0) {
+        const message = (shard: number): string => refusalOf(context, stream, shard);
+        refused = { by: verdict.refusedBy, count: verdict.refused, message };
+      }
+    }
+    const placed = await append(context, stream.name, admitted);
+    return putAnswer(placed, (shard) => createdOf(context, stream, shard), refused, codec);
+  },
+};
+
+/** What the scanner leaves, and everything that is wrong, goes the plain way. */
+function understand(
   context: KinesisContext,
-  name: string,
-  entries: readonly PutEntry[],
-): Promise<readonly Placed[]> {
+  body: Buffer,
+  codec: Codec,
+): { columns: PutColumns; stream: StreamSettings } {
+  const scanned = codec.name === "json" ? scanPutRecords(body) : undefined;
+  const request: PutRequest = scanned ?? requestOf(codec.decode(body));
+  const { streamName, streamArn, columns } = request;
+  const names = checkShape({ StreamName: streamName, StreamARN: streamArn }, nameShape);
+  return { columns, stream: settingsOf(context, context.account.streamNameOf(names)) };
+}
+
+function settingsOf(context: KinesisContext, name: string): StreamSettings {
   try {
-    return await context.streams.append(name, entries);
+    return context.streams.settings(name);
   } catch (error) {
-    // It may have been deleted since it was described.
     throw error instanceof StreamNotFoundError ? context.account.streamNotFound(name) : error;
   }
 }
 
-function entryOf(record: GivenRecord): PutEntry {
-  // A lone surrogate has no UTF-8: as bytes it would be another key than the one that was hashed.
-  if (/\p{Surrogate}/u.test(record.PartitionKey)) throw invalidArgument("PartitionKey is not valid Unicode.");
-  const entry = { partitionKey: record.PartitionKey, data: record.Data };
-  if (record.ExplicitHashKey === undefined) return entry;
-  const explicitHash = BigInt(record.ExplicitHashKey);
-  if (explicitHash > MAX_HASH) {
-    throw invalidArgument(
-      `Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. Specified value was ${record.ExplicitHashKey}`,
-    );
+/** @throws AwsError in the words of the checks that need no stream */
+function checkSizes(columns: PutColumns, stream: StreamSettings, pathOf: (i: number) => string): void {
+  const { ends, keys, count, data } = columns;
+  const { maxRecordBytes } = stream;
+  if (data.length > maxRecordBytes) {
+    const problems: string[] = [];
+    for (let i = 0, from = 0; i < count && problems.length < 10; from = ends[i++]!) {
+      const bytes = ends[i]! - from;
+      if (bytes <= maxRecordBytes) continue;
+      problems.push(
+        `Value 'java.nio.HeapByteBuffer[pos=0 lim=${bytes} cap=${bytes}]' at '${pathOf(i)}' failed to satisfy constraint: Member must have length less than or equal to ${maxRecordBytes}`,
+      );
+    }
+    if (problems.length > 0) {
+      const errors = `${problems.length} validation error${problems.length > 1 ? "s" : ""}`;
+      throw new AwsError("ValidationException", `${errors} detected: ${problems.join("; ")}`);
+    }
   }
-  return { ...entry, explicitHash };
+  let bytes = data.length;
+  // A character has at most three bytes of UTF-8, so most requests need no closer look.
+  for (const key of keys) bytes += key.length * 3;
+  if (bytes <= MAX_REQUEST_BYTES) return;
+  bytes = data.length;
+  for (const key of keys) bytes += Buffer.byteLength(key);
+  if (bytes > MAX_REQUEST_BYTES) throw invalidArgument("Records size exceeds 10 MB limit");
 }
 
-function sequenceNumberOf(stream: StreamDescription, placed: Placed): string {
-  // A shard's index is the number in its id; the list stands in that order while no shard is closed.
-  const index = Number(placed.shardId.slice("shardId-".length));
-  const listed = stream.shardList[index];
-  const shard =
-    listed?.index === index ? listed : stream.shardList.find((candidate) => candidate.index === index);
-  return formatSequenceNumber({
-    shardCreatedMs: shard?.createdMs ?? stream.createdMs,
-    shardIndex: index,
-    offset: placed.offset,
-    arrivalMs: placed.arrivalMs,
-  });
+async function append(context: KinesisContext, name: string, columns: PutColumns): Promise<PlacedColumns> {
+  try {
+    return await context.streams.appendColumns(name, columns);
+  } catch (error) {
+    // It may have been deleted since it was looked up.
+    throw error instanceof StreamNotFoundError ? context.account.streamNotFound(name) : error;
+  }
+}
+
+/** The records are stored whatever has become of their shard or stream since. */
+function createdOf(context: KinesisContext, stream: StreamSettings, shard: number): number {
+  try {
+    return context.streams.shard(stream.name, shard).createdMs;
+  } catch (error) {
+    if (error instanceof StreamNotFoundError || error instanceof ShardNotFoundError) return stream.createdMs;
+    throw error;
+  }
+}
+
+function refusalOf(context: KinesisContext, stream: StreamSettings, shard: number): string {
+  return `Rate exceeded for shard ${shardIdOf(shard)} in stream ${stream.name} under account ${context.account.accountId}.`;
 }

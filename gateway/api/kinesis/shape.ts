@@ -1,6 +1,6 @@
 /**
- * What a request of AWS JSON 1.1 must look like, as tables; and the check of a parsed body against
- * such a table. It happens in AWS's order and words: first every type (SerializationException), then
+ * What a request must look like, as tables; and the check of a decoded body, of AWS JSON 1.1 or of
+ * CBOR, against such a table. It happens in AWS's order and words: first every type (SerializationException), then
  * every constraint, of which up to ten are told at once (ValidationException).
  */
 import { AwsError } from "../aws-error.ts";
@@ -31,7 +31,7 @@ export interface BooleanField extends Common {
 export interface TimestampField extends Common {
   readonly type: "timestamp";
 }
-/** Base64 of bytes. */
+/** Base64 of bytes in JSON; in CBOR the bytes. */
 export interface BlobField extends Common {
   readonly type: "blob";
   readonly maxLength?: number;
@@ -46,6 +46,14 @@ export interface StructureField extends Common {
   readonly type: "structure";
   readonly members: Shape;
 }
+/** Text by text, such as tags. */
+export interface MapField extends Common {
+  readonly type: "map";
+  readonly keys: TextField;
+  readonly of: TextField;
+  readonly minLength?: number;
+  readonly maxLength?: number;
+}
 export type Field =
   | TextField
   | NumberField
@@ -53,6 +61,7 @@ export type Field =
   | TimestampField
   | BlobField
   | ListField
+  | MapField
   | StructureField;
 export type Shape = Readonly<Record<string, Field>>;
 
@@ -68,7 +77,9 @@ type Value<F> = F extends { type: "string" }
           ? Value<Of>[]
           : F extends { type: "structure"; members: infer Members extends Shape }
             ? Input<Members>
-            : never;
+            : F extends { type: "map" }
+              ? ReadonlyMap<string, string>
+              : never;
 
 /** What a body of this shape is once it has been checked. Unknown members are left out, as AWS does. */
 export type Input<S extends Shape> = {
@@ -109,6 +120,11 @@ function toStructure(value: unknown, shape: Shape): Record<string, unknown> {
 }
 
 function toType(value: unknown, field: Field): unknown {
+  // Only CBOR has bytes; they are an object to JavaScript, but a structure to nobody.
+  if (Buffer.isBuffer(value)) {
+    if (field.type === "blob") return value;
+    throw serialization("A byte string was found where not expected.");
+  }
   if (field.type === "list") {
     if (Array.isArray(value)) {
       // A null member stays, and is found by the constraints.
@@ -119,9 +135,23 @@ function toType(value: unknown, field: Field): unknown {
     throw serialization(typeof value === "object" ? wrongStructure : "Expected list or null");
   }
   if (field.type === "structure") return toStructure(value, field.members);
+  if (field.type === "map") return toMap(value, field);
   if (Array.isArray(value)) throw serialization(wrongList);
   if (typeof value === "object") throw serialization(wrongStructure);
   return toScalar(value, field);
+}
+
+function toMap(value: unknown, field: MapField): ReadonlyMap<string, unknown> {
+  if (Array.isArray(value)) throw serialization(wrongList);
+  if (typeof value !== "object" || value === null || Buffer.isBuffer(value)) {
+    throw serialization("Expected map or null");
+  }
+  // A Map, because a key may be `__proto__`.
+  const out = new Map<string, unknown>();
+  for (const [key, item] of Object.entries(value)) {
+    out.set(key, item === null || item === undefined ? undefined : toType(item, field.of));
+  }
+  return out;
 }
 
 const javaName = { string: "String", number: "java.math.BigDecimal", boolean: "java.lang.Boolean" } as const;
@@ -133,7 +163,7 @@ const awsName = {
   blob: "a Blob",
 } as const;
 
-function toScalar(value: unknown, field: Exclude<Field, ListField | StructureField>): unknown {
+function toScalar(value: unknown, field: Exclude<Field, ListField | MapField | StructureField>): unknown {
   const given = typeof value as "string" | "number" | "boolean";
   if (field.type === "blob" && given === "string") return toBlob(value as string);
   if (field.type === "string" && given === "string") return value;
@@ -205,9 +235,32 @@ function validate(value: unknown, field: Field, path: string, problems: string[]
       validate(items[i], { ...field.of, required: true }, `${path}.${i + 1}.member`, problems);
     }
   }
+  if (field.type === "map") validateMap(value as ReadonlyMap<string, unknown>, field, fail);
   if (field.type === "structure") {
     validateMembers(value as Record<string, unknown>, field.members, `${path}.`, problems);
   }
+}
+
+/** AWS tells one constraint for all keys, and one for all values. */
+function validateMap(
+  value: ReadonlyMap<string, unknown>,
+  field: MapField,
+  fail: (constraint: string) => void,
+): void {
+  validateLength(value.size, field, fail);
+  if (field.maxLength !== undefined && value.size > field.maxLength) return;
+  const broken = (texts: Iterable<unknown>, of: TextField): string[] => {
+    const constraints = new Set<string>();
+    for (const text of texts) {
+      if (text === undefined) constraints.add("Member must not be null");
+      else validateText(text as string, of, (constraint) => void constraints.add(constraint));
+    }
+    return [...constraints];
+  };
+  const keys = broken(value.keys(), field.keys);
+  if (keys.length > 0) fail(`Map keys must satisfy constraint: [${keys.join(", ")}]`);
+  const values = broken(value.values(), field.of);
+  if (values.length > 0) fail(`Map value must satisfy constraint: [${values.join(", ")}]`);
 }
 
 function validateText(value: string, field: TextField, fail: (constraint: string) => void): void {
@@ -246,6 +299,9 @@ function described(value: unknown): string {
   if (Buffer.isBuffer(value))
     return `'java.nio.HeapByteBuffer[pos=0 lim=${value.length} cap=${value.length}]'`;
   if (Array.isArray(value)) return value.length === 0 ? "'[]'" : `'[${value.length} members]'`;
+  if (value instanceof Map) {
+    return `'${shown(`{${Array.from(value, ([key, item]) => `${key}=${String(item)}`).join(", ")}}`)}'`;
+  }
   return `'${shown(String(value))}'`;
 }
 

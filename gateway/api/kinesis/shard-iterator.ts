@@ -75,11 +75,18 @@ export const getShardIterator: Operation = async (context, body) => {
   return { ShardIterator: sealIterator(context, { stream, streamId, shardIndex: shard.index, offset }) };
 };
 
-function startOf(
+/** Where to begin, as GetShardIterator and SubscribeToShard are told it. */
+export type StartInput = Pick<
+  Input<typeof shape>,
+  "ShardIteratorType" | "StartingSequenceNumber" | "Timestamp"
+>;
+
+/** @throws AwsError InvalidArgumentException; StreamNotFoundError, ShardNotFoundError */
+export function startOf(
   context: KinesisContext,
   stream: string,
   shard: ShardDescription,
-  input: Input<typeof shape>,
+  input: StartInput,
 ): Promise<Offset> {
   const { ShardIteratorType: type, StartingSequenceNumber: number, Timestamp: seconds } = input;
   const bySequence = type === "AT_SEQUENCE_NUMBER" || type === "AFTER_SEQUENCE_NUMBER";
@@ -142,11 +149,13 @@ async function offsetOf(
   }
   const created = Math.floor(shard.createdMs / 1000) * 1000;
   const isStart = parts.offset === 0 && parts.arrivalMs === 0;
-  if (parts.shardCreatedMs !== created || (!isStart && parts.offset >= shard.latest)) {
+  // A closed shard's EndingSequenceNumber stands where the next record would.
+  const isEnd = shard.closedMs !== undefined && parts.offset === shard.latest;
+  if (parts.shardCreatedMs !== created || (!isStart && !isEnd && parts.offset >= shard.latest)) {
     throw invalidArgument(`${used} because it did not come from this stream.`);
   }
   // The shard's beginning stands before its first record, so "after" it is that record.
-  const offset = after && !isStart ? parts.offset + 1 : parts.offset;
+  const offset = after && !isStart && !isEnd ? parts.offset + 1 : parts.offset;
   return context.streams.position(stream, shard.shardId, { at: "offset", offset });
 }
 

@@ -39,6 +39,8 @@ export interface DeviceStatus {
 
 export interface ShardState {
   readonly shardId: string;
+  /** False once it was split or merged: what it keeps can be read, nothing comes any more. */
+  readonly open: boolean;
   /** The API writes whole numbers that may grow large as text. */
   readonly latest: number | string;
   readonly trimHorizon: number | string;
@@ -49,6 +51,8 @@ export interface ShardState {
 export interface StreamState {
   readonly name: string;
   readonly retentionHours: number;
+  readonly mode: "provisioned" | "on-demand";
+  readonly openShards: number;
   readonly shards: readonly ShardState[];
   readonly consumers: readonly { readonly name: string; readonly behind: number }[];
 }

@@ -53,7 +53,7 @@ export class StreamsView {
       cells: [
         stream.name,
         // `shardId-000000000003`: the zeros only tire the eye.
-        shard.shardId.replace(/^shardId-0*(?=\d)/, ""),
+        `${shard.shardId.replace(/^shardId-0*(?=\d)/, "")}${shard.open === false ? " (closed)" : ""}`,
         units.rate(shard.recordsPerSecond),
         { node: sparkline.root },
         units.count(Number(shard.latest) - Number(shard.trimHorizon)),

@@ -11,7 +11,7 @@ import {
 /** A group takes entries until it has so many bytes; a larger entry is a group by itself. */
 export const MAX_GROUP_BYTES = 4 * 1_048_576;
 /** An arena of up to this size is kept for the next group. */
-const KEPT_ARENA_BYTES = 1_048_576;
+const KEPT_ARENA_BYTES = 2 * MAX_GROUP_BYTES;
 const FIRST_ARENA_BYTES = 16 * 1024;
 
 /** Who waits for the group to be on disk. */

@@ -1,94 +1,146 @@
-/** One open stream of the local store: its log, its shards, its consumers. */
+/** One open stream of the local store: what is appended, what is read, and what it is. */
 import type { Epoch, Frame } from "../../../protocol/frame.ts";
 import type { Clock } from "../../../runtime/clock.ts";
-import { ShardMap } from "../shard-map.ts";
 import {
   type AppendOutcome,
-  type Consumer,
   type Offset,
   type Placed,
+  type PlacedColumns,
   type PlainPublish,
+  type PutColumns,
   type PutEntry,
   type ReadResult,
-  type ShardDescription,
   type ShardId,
-  ShardNotFoundError,
   type StartingPoint,
   type StreamDescription,
   StreamNotFoundError,
 } from "../streams.ts";
-import { LogConsumer } from "./log-consumer.ts";
+import { LocalConsumers } from "./local-consumers.ts";
 import { ENTRY_KIND, IDENTITY_BYTES, type Producer } from "./log-entry.ts";
 import type { LogMeters } from "./log-meters.ts";
-import type { ShardRecord, StreamRecord } from "./metadata.ts";
+import type { Metadata } from "./metadata.ts";
+import { routeColumns } from "./route-columns.ts";
 import { publishIdentity, routeEntries, routeFrame, routePublish, shortClientId } from "./routing.ts";
+import type { LocalShard } from "./shard-table.ts";
+import type { StreamDefinition } from "./stream-definition.ts";
 import type { RoutedPart, StreamLog } from "./stream-log.ts";
 
 /** An entry that forgets a client names no publish. */
 const NO_IDENTITY = "\0".repeat(IDENTITY_BYTES);
+const NEVER = new AbortController().signal;
 
 export class LocalStream {
-  readonly record: StreamRecord;
+  readonly definition: StreamDefinition;
   readonly log: StreamLog;
-  /** undefined while one is being opened. */
-  readonly consumers = new Map<string, LogConsumer | undefined>();
-  readonly #shards: ShardMap;
-  readonly #indexes: ReadonlyMap<ShardId, number>;
+  readonly consumers: LocalConsumers;
   readonly #meters: LogMeters;
   readonly #clock: Clock;
   #closed = false;
 
-  constructor(record: StreamRecord, log: StreamLog, meters: LogMeters, clock: Clock) {
-    this.record = record;
+  constructor(
+    definition: StreamDefinition,
+    log: StreamLog,
+    metadata: Metadata,
+    meters: LogMeters,
+    clock: Clock,
+  ) {
+    this.definition = definition;
     this.log = log;
+    this.consumers = new LocalConsumers(definition.record, definition.shards, metadata);
     this.#meters = meters;
     this.#clock = clock;
-    this.#shards = new ShardMap(record.shards.map((shard) => ({ index: shard.index, ...hashRange(shard) })));
-    this.#indexes = new Map(record.shards.map(({ shardId, index }) => [shardId, index]));
   }
 
-  /** @throws ShardNotFoundError */
-  shardIndex(shardId: ShardId): number {
-    const index = this.#indexes.get(shardId);
-    if (index === undefined) throw new ShardNotFoundError(this.record.name, shardId);
-    return index;
+  get name(): string {
+    return this.definition.record.name;
   }
 
+  /** Two passes: over the segments and over the shards, however many there are of either. */
   describe(): StreamDescription {
-    const { name, streamId, createdMs, retentionHours, shards } = this.record;
-    const shardList = shards.map((shard) => this.#describeShard(shard));
-    const producers = this.log.producers.size;
-    return { name, shards: shards.length, retentionHours, createdMs, streamId, shardList, producers };
+    const kept = new Map<number, { horizon: Offset; bytes: number }>();
+    for (const segment of this.log.segments) {
+      for (const [index, { first, bytes }] of segment.shards) {
+        const known = kept.get(index);
+        if (known === undefined) kept.set(index, { horizon: first, bytes });
+        else known.bytes += bytes;
+      }
+    }
+    const shardList = Array.from(this.definition.shards.all(), (shard) => {
+      const { shardId, index, hashFrom, hashTo, createdMs, parents, closedMs, latest } = shard;
+      const { horizon = latest, bytes = 0 } = kept.get(index) ?? {};
+      return {
+        shardId,
+        index,
+        hashFrom,
+        hashTo,
+        createdMs,
+        parents,
+        closedMs,
+        trimHorizon: horizon,
+        latest,
+        storedBytes: bytes,
+        appendedRecords: latest,
+      };
+    });
+    return { ...this.definition.settings, shardList, producers: this.log.producers.size };
   }
 
-  #describeShard(shard: ShardRecord): ShardDescription {
-    const { index, shardId, createdMs } = shard;
-    let storedBytes = 0;
-    for (const segment of this.log.segments) storedBytes += segment.shards.get(index)?.bytes ?? 0;
-    return {
-      shardId,
-      index,
-      createdMs,
-      ...hashRange(shard),
-      trimHorizon: this.#trimHorizon(index),
-      latest: this.log.next(index),
-      storedBytes,
-      appendedRecords: this.log.next(index),
-    };
+  /** Appends that come in before the switch go to the parent, as do those that wait for the disk. */
+  async splitShard(shardId: ShardId, startingHash: bigint): Promise<void> {
+    this.#ending(await this.definition.split(shardId, startingHash, this.#nowMs()));
+  }
+
+  async mergeShards(shardId: ShardId, adjacentShardId: ShardId): Promise<void> {
+    this.#ending(await this.definition.merge(shardId, adjacentShardId, this.#nowMs()));
+  }
+
+  /** Readers and consumers hear of the end of a shard once nothing of it waits for the disk. */
+  #ending(closed: readonly number[]): void {
+    for (const index of closed) {
+      this.log.wake(index);
+      void this.log
+        .appended(index, Number.POSITIVE_INFINITY, NEVER, () => this.log.settled(index))
+        .then(() => this.consumers.refresh());
+    }
+  }
+
+  /** Shards that were closed before `cutoffMs` and are empty. */
+  async expireShards(cutoffMs: number): Promise<void> {
+    if (await this.definition.expire(cutoffMs)) this.consumers.refresh();
   }
 
   append(entries: readonly PutEntry[]): Promise<Placed[]> {
     return new Promise((resolve, reject) => {
       if (entries.length === 0) return resolve([]);
-      const { parts, places } = routeEntries(entries, this.#shards, this.#clock.nowUs());
+      const { parts, places } = routeEntries(entries, this.definition.shards.routes, this.#clock.nowUs());
       let placed: Placed[] = [];
       const waiter = { done: () => resolve(placed), failed: reject };
       const stored = this.log.append(ENTRY_KIND.records, undefined, parts, waiter);
       const { arrivalMs } = stored;
       placed = places.map(({ part, index }) => {
         const { shard, first } = stored.parts[part]!;
-        return { shardId: this.record.shards[shard]!.shardId, offset: first + index, arrivalMs };
+        return { shardId: this.definition.shards.at(shard).shardId, offset: first + index, arrivalMs };
       });
+    });
+  }
+
+  appendColumns(columns: PutColumns): Promise<PlacedColumns> {
+    return new Promise((resolve, reject) => {
+      const { count } = columns;
+      const shards = new Uint32Array(count);
+      const offsets = new Float64Array(count);
+      if (count === 0) return resolve({ arrivalMs: this.#nowMs(), shards, offsets });
+      const routes = this.definition.shards.routes;
+      const { parts, partOf, indexIn } = routeColumns(columns, routes, this.#clock.nowUs());
+      let arrivalMs = 0;
+      const waiter = { done: () => resolve({ arrivalMs, shards, offsets }), failed: reject };
+      const stored = this.log.append(ENTRY_KIND.records, undefined, parts, waiter);
+      arrivalMs = stored.arrivalMs;
+      for (let i = 0; i < count; i++) {
+        const { shard, first } = stored.parts[partOf[i]!]!;
+        shards[i] = shard;
+        offsets[i] = first + indexIn[i]!;
+      }
     });
   }
 
@@ -97,11 +149,11 @@ export class LocalStream {
     const verdict = this.log.producers.judgeFrame(device, epoch, sequence);
     if (verdict !== "new") return this.#repeated(verdict === "duplicate-of-waiting");
     const producer: Producer = { kind: "frame", device, epoch, epochStart, sequence };
-    return this.#store(producer, routeFrame(frame, this.#shards));
+    return this.#store(producer, routeFrame(frame, this.definition.shards.routes));
   }
 
   appendPublish(publish: PlainPublish): Promise<AppendOutcome> {
-    const routed = [routePublish(publish, this.#shards)];
+    const routed = [routePublish(publish, this.definition.shards.routes)];
     if (publish.packetId === 0) return this.#store(undefined, routed);
     const clientId = shortClientId(publish.clientId);
     const identity = publishIdentity(publish);
@@ -137,7 +189,7 @@ export class LocalStream {
 
   /** What still waits for the disk is not acknowledged before it is there. */
   #repeated(waits: boolean): Promise<AppendOutcome> {
-    this.#meters.duplicates.inc({ stream: this.record.name });
+    this.#meters.duplicates.inc({ stream: this.name });
     if (!waits) return Promise.resolve("duplicate");
     return new Promise((resolve, reject) => {
       this.log.barrier({ done: () => resolve("duplicate"), failed: reject });
@@ -157,71 +209,62 @@ export class LocalStream {
   }
 
   async position(shardId: ShardId, start: StartingPoint): Promise<Offset> {
-    const shard = this.shardIndex(shardId);
-    const latest = this.log.next(shard);
-    if (start.at === "latest") return latest;
-    if (start.at === "trim-horizon") return this.#trimHorizon(shard);
+    const shard = this.definition.shards.get(shardId);
+    if (start.at === "latest") return shard.latest;
+    if (start.at === "trim-horizon") return shard.trimHorizon;
     if (start.at === "offset") return start.offset;
-    return this.log.reader.offsetAtTime(shard, start.arrivalMs, latest);
+    return this.log.reader.offsetAtTime(shard.index, start.arrivalMs, shard.latest);
   }
 
   async read(shardId: ShardId, from: Offset, maxBytes: number): Promise<ReadResult> {
-    const shard = this.shardIndex(shardId);
-    const latest = this.log.next(shard);
-    const horizon = this.#trimHorizon(shard);
-    const trimmed = Math.max(0, horizon - from);
-    const at = Math.max(from, horizon);
-    if (at >= latest) return { parts: [], next: at, behindMs: 0, trimmed };
+    const shard = this.definition.shards.get(shardId);
+    const { latest, trimHorizon } = shard;
+    const trimmed = Math.max(0, trimHorizon - from);
+    const at = Math.max(from, trimHorizon);
+    if (at >= latest) return { parts: [], next: at, behindMs: 0, trimmed, ended: hasEnded(shard, at) };
     let found: Awaited<ReturnType<StreamLog["reader"]["read"]>>;
     try {
-      found = await this.log.reader.read(shard, at, latest, maxBytes);
+      found = await this.log.reader.read(shard.index, at, latest, maxBytes);
     } catch (error) {
       // The stream was deleted under the reader.
-      if (this.#closed) throw new StreamNotFoundError(this.record.name);
+      if (this.#closed) throw new StreamNotFoundError(this.name);
       throw error;
     }
     const { parts, next } = found;
     const arrivalMs = parts.at(-1)?.arrivalMs;
-    const nowMs = this.#clock.nowUs() / 1000;
     const behindMs =
-      next >= this.log.next(shard) || arrivalMs === undefined
+      next >= shard.latest || arrivalMs === undefined
         ? 0
-        : Math.max(0, Math.floor(nowMs - arrivalMs));
-    return { parts, next, behindMs, trimmed };
+        : Math.max(0, Math.floor(this.#clock.nowUs() / 1000 - arrivalMs));
+    // Asked for anew: it may have been closed during the read.
+    return { parts, next, behindMs, trimmed, ended: hasEnded(this.definition.shards.find(shardId), next) };
   }
 
-  openConsumer(
-    name: string,
-    positions: ReadonlyMap<ShardId, Offset>,
-    save: (positions: ReadonlyMap<ShardId, Offset>) => Promise<void>,
-    release: () => Promise<void>,
-  ): Consumer {
-    if (this.#closed) throw new StreamNotFoundError(this.record.name);
-    const host = {
-      stream: this.record.name,
-      shards: this.record.shards.map(({ shardId }) => shardId),
-      trimHorizon: (shardId: ShardId) => this.#trimHorizon(this.shardIndex(shardId)),
-      latest: (shardId: ShardId) => this.log.next(this.shardIndex(shardId)),
-      save,
-      release,
+  /** Also resolves when the shard has its end, or has expired. */
+  appended(shardId: ShardId, from: Offset, signal: AbortSignal): Promise<void> {
+    const { shards } = this.definition;
+    const ended = (): boolean => {
+      const shard = shards.find(shardId);
+      return shard === undefined || shard.end !== undefined;
     };
-    const consumer = new LogConsumer(name, host, positions);
-    this.consumers.set(name, consumer);
-    return consumer;
-  }
-
-  #trimHorizon(shard: number): Offset {
-    return this.log.reader.horizon(shard) ?? this.log.next(shard);
+    return this.log.appended(shards.get(shardId).index, from, signal, ended);
   }
 
   /** Takes the leases back, then closes the log. */
   async close(): Promise<void> {
     this.#closed = true;
-    for (const consumer of this.consumers.values()) await consumer?.lose();
+    await this.definition.close();
+    await this.consumers.close();
     await this.log.close();
+  }
+
+  #nowMs(): number {
+    return Math.floor(this.#clock.nowUs() / 1000);
   }
 }
 
-function hashRange(shard: ShardRecord): { hashFrom: bigint; hashTo: bigint } {
-  return { hashFrom: BigInt(`0x${shard.hashFrom}`), hashTo: BigInt(`0x${shard.hashTo}`) };
+/** An expired shard has ended, too. */
+function hasEnded(shard: LocalShard | undefined, next: Offset): boolean {
+  if (shard === undefined) return true;
+  return shard.end !== undefined && next >= shard.end;
 }

@@ -5,6 +5,7 @@
  *   streams.json    which streams there must be (metadata.ts)
  *   meta/           LevelDB: streams, shards, consumers, leases, checkpoints
  *   logs/{id}/      one log per stream, in segments (segment.ts)
+ *   spares/         files for coming segments (recycled-segments.ts); gone when it is closed
  */
 import { randomBytes } from "node:crypto";
 import { mkdir, rm } from "node:fs/promises";
@@ -13,36 +14,47 @@ import type { Epoch, Frame } from "../../../protocol/frame.ts";
 import { BadNameError, DEVICE_NAME, STREAM_NAME } from "../../../protocol/topics.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import { syncFolder } from "../../../runtime/durable.ts";
-import { describeError, HeadwaterError } from "../../../runtime/errors.ts";
+import { describeError } from "../../../runtime/errors.ts";
 import type { Log } from "../../../runtime/log.ts";
 import type { Metrics } from "../../../runtime/metrics.ts";
-import { equalRanges } from "../shard-map.ts";
 import {
   type AppendOutcome,
   type Consumer,
-  LeaseHeldError,
+  type ConsumerOptions,
   type Offset,
   type Placed,
+  type PlacedColumns,
   type PlainPublish,
+  type PutColumns,
   type PutEntry,
   type ReadResult,
+  type RegisteredReader,
+  type ShardDescription,
   type ShardId,
   type StartingPoint,
+  type StreamChange,
   type StreamDescription,
   StreamExistsError,
   StreamNotFoundError,
+  type StreamSettings,
   type StreamSpec,
   type Streams,
   StreamsClosedError,
 } from "../streams.ts";
-import { checkFormat } from "./data-format.ts";
+import { checkFormat, raiseFormat } from "./data-format.ts";
 import { LocalStream } from "./local-stream.ts";
 import { type LogMeters, makeLogMeters } from "./log-meters.ts";
-import { Metadata, type StreamRecord } from "./metadata.ts";
+import { Metadata, MetadataDamagedError, type StoredStream, type StreamRecord } from "./metadata.ts";
+import { RecentChunks } from "./recent-chunks.ts";
+import { RecycledSegments } from "./recycled-segments.ts";
+import { HOLD_MS, RetentionGuard } from "./retention-guard.ts";
 import { type Disk, realDisk } from "./segment-file.ts";
+import { firstShards } from "./shard-table.ts";
+import { checkSpec, StreamDefinition } from "./stream-definition.ts";
 import { DEFAULT_SEGMENT_BYTES, MAX_WAITING_BYTES, StreamLog, type StreamLogOptions } from "./stream-log.ts";
 
-const MAX_SHARDS = 4_096;
+/** What readers of all streams read last and others may want next. */
+const RECENT_BYTES = 16 * 1_048_576;
 const RETENTION_EVERY_MS = 60_000;
 
 export interface LocalStreamsOptions {
@@ -56,6 +68,11 @@ export interface LocalStreamsOptions {
   /** What may wait for the disk, in one stream; beyond it appends are refused with LogBusyError. */
   readonly maxWaitingBytes?: number;
   readonly disk?: Disk;
+  /**
+   * What logs with traffic write over: segments that retention removed (`removed`, unless given),
+   * also files filled with zeros for it (`filled`), or nothing (`never`).
+   */
+  readonly recycleSegments?: "never" | "removed" | "filled";
 }
 
 /** The streams, and what only a store on a disk can be asked for. */
@@ -87,24 +104,40 @@ class DiskStreams implements LocalStreams {
   readonly #streams = new Map<string, LocalStream>();
   /** Names of streams that are being made. */
   readonly #reserved = new Set<string>();
+  readonly #guard: RetentionGuard;
   #retentionTimer: NodeJS.Timeout | undefined;
   #retention: Promise<void> = Promise.resolve();
+  readonly #spares: RecycledSegments | undefined;
+  readonly #recent = new RecentChunks(RECENT_BYTES);
   #closing: Promise<void> | undefined;
 
   constructor(options: LocalStreamsOptions, metadata: Metadata) {
     this.#options = options;
     this.#metadata = metadata;
     this.#meters = makeLogMeters(options.metrics);
+    if (options.recycleSegments !== "never") {
+      const bytes = options.segmentBytes ?? DEFAULT_SEGMENT_BYTES;
+      this.#spares = new RecycledSegments(
+        join(options.dir, "spares"),
+        bytes,
+        options.recycleSegments === "filled",
+      );
+    }
+    this.#guard = new RetentionGuard(options.clock);
   }
 
   async open(): Promise<void> {
+    await raiseFormat(this.#options.dir);
+    await this.#spares?.start();
     for (const streamId of this.#metadata.unfinished()) await this.#erase(streamId);
     await this.#metadata.dropLeases();
-    for (const record of await this.#metadata.activeStreams()) {
+    for (const stored of await this.#metadata.activeStreams()) {
+      const { record } = stored;
       const log = await StreamLog.open(this.#logOptions(record));
-      const stream = new LocalStream(record, log, this.#meters, this.#options.clock);
+      const stream = await this.#assemble(stored, log);
       this.#streams.set(record.name, stream);
-      this.#protectCheckpoints(stream, await this.#metadata.consumers(record.streamId));
+      this.#refuseUnknownShards(stream);
+      this.#protectCheckpoints(stream, await stream.consumers.records());
     }
     this.#retentionTimer = setInterval(() => {
       this.enforceRetention().catch((error: unknown) => {
@@ -114,6 +147,25 @@ class DiskStreams implements LocalStreams {
     this.#retentionTimer.unref();
   }
 
+  async #assemble(stored: StoredStream, log: StreamLog): Promise<LocalStream> {
+    const readers = await this.#metadata.readers(stored.record.streamId);
+    const definition = new StreamDefinition(stored, readers, log, this.#metadata);
+    return new LocalStream(definition, log, this.#metadata, this.#meters, this.#options.clock);
+  }
+
+  /** Metadata that went back to before a split or a merge would give the children's indexes out twice. */
+  #refuseUnknownShards({ definition: { record }, log }: LocalStream): void {
+    for (const segment of log.segments) {
+      for (const index of segment.shards.keys()) {
+        if (index < record.nextShard) continue;
+        throw new MetadataDamagedError(
+          this.#options.dir,
+          `the log of stream ${record.name} holds records of shard ${index}, which meta/ does not know`,
+        );
+      }
+    }
+  }
+
   /** Where a log ends before a checkpoint, records are lost; new ones must not be taken for read. */
   #protectCheckpoints(
     stream: LocalStream,
@@ -121,26 +173,21 @@ class DiskStreams implements LocalStreams {
   ): void {
     for (const { name, positions } of consumers) {
       for (const [shardId, position] of Object.entries(positions)) {
-        const shard = stream.shardIndex(shardId);
-        const latest = stream.log.next(shard);
-        if (position <= latest) continue;
-        const fields = { stream: stream.record.name, shardId, consumer: name, position, latest };
+        const shard = stream.definition.shards.find(shardId);
+        if (shard === undefined || position <= shard.latest) continue;
+        const { latest } = shard;
+        const fields = { stream: stream.name, shardId, consumer: name, position, latest };
         this.#options.log.error(fields, "the log ends before a checkpoint; the offsets between are left out");
-        stream.log.skipTo(shard, position);
+        stream.log.skipTo(shard.index, position);
       }
     }
   }
 
   async createStream(spec: StreamSpec): Promise<StreamDescription> {
     this.#refuseWhenClosed();
-    const { name, shards, retentionHours } = spec;
+    const { name } = spec;
     if (!STREAM_NAME.test(name)) throw new BadNameError("stream", name);
-    if (!Number.isInteger(shards) || shards < 1 || shards > MAX_SHARDS || !(retentionHours > 0)) {
-      throw new HeadwaterError("BAD_STREAM", {
-        message: `stream ${name}: ${shards} shards kept for ${retentionHours} hours`,
-        hint: `give 1 to ${MAX_SHARDS} shards and a retention above 0`,
-      });
-    }
+    checkSpec(spec);
     if (this.#streams.has(name) || this.#reserved.has(name)) throw new StreamExistsError(name);
     this.#reserved.add(name);
     try {
@@ -150,20 +197,21 @@ class DiskStreams implements LocalStreams {
     }
   }
 
-  async #make({ name, shards, retentionHours }: StreamSpec): Promise<StreamDescription> {
+  async #make({ name, shards: count, retentionHours, ...more }: StreamSpec): Promise<StreamDescription> {
     const createdMs = this.#nowMs();
+    const { mode, limits, maxRecordBytes, tags } = more;
+    const shards = firstShards(count, createdMs);
     const record: StreamRecord = {
       name,
       streamId: randomBytes(16).toString("hex"),
       createdMs,
       retentionHours,
-      shards: equalRanges(shards).map(({ hashFrom, hashTo }, index) => ({
-        index,
-        shardId: `shardId-${String(index).padStart(12, "0")}`,
-        hashFrom: hashFrom.toString(16),
-        hashTo: hashTo.toString(16),
-        createdMs,
-      })),
+      ...(mode !== undefined && { mode }),
+      ...(limits !== undefined && { limits }),
+      ...(maxRecordBytes !== undefined && { maxRecordBytes }),
+      ...(tags !== undefined && { tags: { ...tags } }),
+      nextShard: count,
+      shardCount: count,
     };
     // A crash before the last of these leaves it "creating"; the next start removes the folder.
     await this.#metadata.beginStream(record.streamId, name);
@@ -171,8 +219,8 @@ class DiskStreams implements LocalStreams {
       await mkdir(this.#folderOf(record.streamId));
       await syncFolder(join(this.#options.dir, "logs"));
       const log = await StreamLog.create(this.#logOptions(record));
-      await this.#metadata.activateStream(record);
-      const stream = new LocalStream(record, log, this.#meters, this.#options.clock);
+      await this.#metadata.activateStream(record, shards);
+      const stream = await this.#assemble({ record, shards }, log);
       this.#streams.set(name, stream);
       return stream.describe();
     } catch (error) {
@@ -188,13 +236,13 @@ class DiskStreams implements LocalStreams {
     this.#reserved.add(name);
     try {
       // Once this is on disk the stream is gone; the next start ends what a crash interrupts.
-      await this.#metadata.condemnStream(stream.record.streamId).catch((error: unknown) => {
+      await this.#metadata.condemnStream(stream.definition.record.streamId).catch((error: unknown) => {
         this.#streams.set(name, stream);
         throw error;
       });
       await stream.close();
       await this.#retention;
-      await this.#erase(stream.record.streamId);
+      await this.#erase(stream.definition.record.streamId);
     } finally {
       this.#reserved.delete(name);
     }
@@ -214,10 +262,60 @@ class DiskStreams implements LocalStreams {
     return this.#get(name).describe();
   }
 
+  settings(name: string): StreamSettings {
+    return this.#get(name).definition.settings;
+  }
+
+  shard(name: string, index: number): ShardDescription {
+    return this.#get(name).definition.shards.at(index);
+  }
+
+  async updateStream(name: string, change: StreamChange): Promise<StreamDescription> {
+    const stream = this.#get(name);
+    await stream.definition.update(change);
+    return stream.describe();
+  }
+
+  async splitShard(name: string, shardId: ShardId, startingHash: bigint): Promise<void> {
+    return this.#get(name).splitShard(shardId, startingHash);
+  }
+
+  async mergeShards(name: string, shardId: ShardId, adjacentShardId: ShardId): Promise<void> {
+    return this.#get(name).mergeShards(shardId, adjacentShardId);
+  }
+
+  async registerReader(
+    stream: string,
+    name: string,
+    tags: RegisteredReader["tags"],
+  ): Promise<RegisteredReader> {
+    return this.#get(stream).definition.registerReader(name, tags, this.#nowMs());
+  }
+
+  async updateReader(
+    stream: string,
+    name: string,
+    tags: RegisteredReader["tags"],
+  ): Promise<RegisteredReader> {
+    return this.#get(stream).definition.updateReader(name, tags);
+  }
+
+  async deregisterReader(stream: string, name: string): Promise<void> {
+    return this.#get(stream).definition.deregisterReader(name);
+  }
+
+  registeredReaders(stream: string): readonly RegisteredReader[] {
+    return this.#get(stream).definition.registeredReaders();
+  }
+
   // These are async so that what they throw is a rejection; nothing is awaited before the entry
   // has its place in the log, so the order of calls is the order of storing.
   async append(name: string, entries: readonly PutEntry[]): Promise<Placed[]> {
     return this.#get(name).append(entries);
+  }
+
+  async appendColumns(name: string, columns: PutColumns): Promise<PlacedColumns> {
+    return this.#get(name).appendColumns(columns);
   }
 
   async appendFrame(frame: Frame): Promise<AppendOutcome> {
@@ -256,56 +354,41 @@ class DiskStreams implements LocalStreams {
   }
 
   async appended(name: string, shardId: ShardId, from: Offset, signal: AbortSignal): Promise<void> {
-    const stream = this.#get(name);
-    return stream.log.appended(stream.shardIndex(shardId), from, signal);
+    return this.#get(name).appended(shardId, from, signal);
   }
 
-  async openConsumer(streamName: string, name: string): Promise<Consumer> {
-    const stream = this.#get(streamName);
-    if (name.length === 0 || name.length > 256) throw new BadNameError("consumer", name);
-    // The name is taken before anything is awaited, so that two calls cannot both get it.
-    if (stream.consumers.has(name)) throw new LeaseHeldError(streamName, name);
-    stream.consumers.set(name, undefined);
-    const { streamId } = stream.record;
-    const release = async (): Promise<void> => {
-      stream.consumers.delete(name);
-      await this.#metadata.removeLease(streamId, name);
-    };
-    try {
-      await this.#metadata.putLease(streamId, { name, sinceMs: this.#nowMs() });
-      const known = (await this.#metadata.consumers(streamId)).find((record) => record.name === name);
-      const save = (positions: ReadonlyMap<ShardId, Offset>): Promise<void> =>
-        this.#metadata.putConsumer(streamId, { name, positions: Object.fromEntries(positions) });
-      if (known !== undefined) {
-        return stream.openConsumer(name, new Map(Object.entries(known.positions)), save, release);
-      }
-      // Where it begins is written down: else what retention takes before its first checkpoint would go unnoticed.
-      const first = new Map(stream.describe().shardList.map((shard) => [shard.shardId, shard.trimHorizon]));
-      await save(first);
-      return stream.openConsumer(name, first, save, release);
-    } catch (error) {
-      stream.consumers.delete(name);
-      throw error;
-    }
+  async openConsumer(stream: string, name: string, options: ConsumerOptions = {}): Promise<Consumer> {
+    return this.#get(stream).consumers.open(name, options, this.#nowMs());
   }
 
   async consumers(
-    streamName: string,
+    stream: string,
   ): Promise<ReadonlyArray<{ name: string; positions: ReadonlyMap<ShardId, Offset> }>> {
-    const records = await this.#metadata.consumers(this.#get(streamName).record.streamId);
+    const records = await this.#get(stream).consumers.records();
     return records.map(({ name, positions }) => ({ name, positions: new Map(Object.entries(positions)) }));
   }
 
   enforceRetention(): Promise<void> {
-    const run = this.#retention
-      .catch(() => undefined)
-      .then(async () => {
-        for (const { record, log } of [...this.#streams.values()]) {
-          await log.removeBefore(this.#nowMs() - record.retentionHours * 3_600_000);
-        }
-      });
+    const run = this.#retention.catch(() => undefined).then(() => this.#removeOld());
     this.#retention = run.catch(() => undefined);
     return run;
+  }
+
+  async #removeOld(): Promise<void> {
+    const { hold, jumpedMs } = this.#guard.look();
+    if (jumpedMs !== undefined) {
+      this.#meters.retentionHolds.inc();
+      const fields = { aheadHours: jumpedMs / 3_600_000, heldHours: HOLD_MS / 3_600_000 };
+      this.#options.log.error(fields, "the wall clock jumped ahead; retention removes nothing for now");
+    }
+    if (hold) return;
+    for (const stream of [...this.#streams.values()]) {
+      const cutoffMs = this.#nowMs() - stream.definition.record.retentionHours * 3_600_000;
+      await stream.log.removeBefore(cutoffMs);
+      await stream.expireShards(cutoffMs).catch((error: unknown) => {
+        if (!(error instanceof StreamNotFoundError)) throw error;
+      });
+    }
   }
 
   close(): Promise<void> {
@@ -317,6 +400,7 @@ class DiskStreams implements LocalStreams {
     clearInterval(this.#retentionTimer);
     await this.#retention;
     for (const stream of this.#streams.values()) await stream.close();
+    await this.#spares?.close();
     await this.#metadata.close();
   }
 
@@ -348,6 +432,8 @@ class DiskStreams implements LocalStreams {
       segmentBytes: segmentBytes ?? DEFAULT_SEGMENT_BYTES,
       maxWaitingBytes: maxWaitingBytes ?? MAX_WAITING_BYTES,
       disk: disk ?? realDisk,
+      spares: this.#spares,
+      recent: this.#recent,
       meters: this.#meters,
       nowMs: () => this.#nowMs(),
       monotonicMs: () => clock.monotonicMs(),

@@ -209,8 +209,14 @@ export type Found = Entry | "damaged" | number;
 /**
  * @param bytes may end anywhere
  * @param generation undefined accepts any
+ * @param isVerified these very bytes in memory passed their checksum before
  */
-export function entryAt(bytes: Buffer, at: number, generation: number | undefined): Found {
+export function entryAt(
+  bytes: Buffer,
+  at: number,
+  generation: number | undefined,
+  isVerified = false,
+): Found {
   const have = bytes.length - at;
   if (have < ENTRY_HEAD_BYTES) return ENTRY_HEAD_BYTES;
   if (bytes.readUInt32BE(at) !== MAGIC || bytes[at + 8] !== ENTRY_VERSION) return "damaged";
@@ -219,7 +225,7 @@ export function entryAt(bytes: Buffer, at: number, generation: number | undefine
   // The generation is looked at first: it is cheap, and keeps random bytes from asking for megabytes.
   if (generation !== undefined && generationAt(bytes, at) !== generation) return "damaged";
   if (have < size) return size;
-  if (crc32c(bytes, at + CRC_FROM, at + size) !== bytes.readUInt32BE(at + 4)) return "damaged";
+  if (!isVerified && crc32c(bytes, at + CRC_FROM, at + size) !== bytes.readUInt32BE(at + 4)) return "damaged";
   return new Entry(asBuffer(bytes.subarray(at, at + size)));
 }
 

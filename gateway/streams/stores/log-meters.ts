@@ -9,6 +9,7 @@ export interface LogMeters {
   readonly damagedBytes: Counter<"stream">;
   readonly tornBytes: Counter<"stream">;
   readonly writeFailures: Counter<"stream">;
+  readonly retentionHolds: Counter;
   readonly datasyncSeconds: Histogram;
   readonly groupEntries: Histogram;
 }
@@ -22,6 +23,10 @@ export function makeLogMeters(metrics: Metrics): LogMeters {
     damagedBytes: counter("damaged_bytes_total", "Bytes of the log that could not be read back"),
     tornBytes: counter("torn_bytes_total", "Bytes of unfinished writes that were cut off at a start"),
     writeFailures: counter("write_failures_total", "Writes or syncs that the disk refused"),
+    retentionHolds: metrics.counter(
+      "headwater_log_retention_holds_total",
+      "Jumps of the wall clock that made retention wait before it believed them",
+    ),
     datasyncSeconds: metrics.histogram(
       "headwater_log_datasync_seconds",
       "How long an fdatasync of the log took",

@@ -3,6 +3,7 @@ import { type FileHandle, open } from "node:fs/promises";
 import { decodeBatch } from "../../../protocol/record-batch.ts";
 import type { LogPart } from "../streams.ts";
 import { ENTRY_KIND } from "./log-entry.ts";
+import type { RecentChunks } from "./recent-chunks.ts";
 import { type Extent, SEGMENT_HEAD_BYTES, type Segment } from "./segment.ts";
 import { EntryWalk } from "./segment-scan.ts";
 
@@ -18,12 +19,21 @@ export interface PartsRead {
 
 export class LogReader {
   readonly #segments: readonly Segment[];
+  readonly #recent: RecentChunks | undefined;
   readonly #onDamage: (segment: Segment, extent: Extent) => void;
   readonly #places = new Map<string, { segment: Segment; position: number }>();
 
-  /** @param segments the log's own list, which changes as it goes on */
-  constructor(segments: readonly Segment[], onDamage: (segment: Segment, extent: Extent) => void) {
+  /**
+   * @param segments the log's own list, which changes as it goes on
+   * @param recent shared with the readers of other logs
+   */
+  constructor(
+    segments: readonly Segment[],
+    recent: RecentChunks | undefined,
+    onDamage: (segment: Segment, extent: Extent) => void,
+  ) {
     this.#segments = segments;
+    this.#recent = recent;
     this.#onDamage = onDamage;
   }
 
@@ -100,7 +110,9 @@ export class LogReader {
       if (place !== undefined) this.#places.delete(key);
       const position = place?.segment === segment ? place.position : segment.positionOf(shard, from);
       const chunkBytes = Math.min(MAX_CHUNK_BYTES, Math.max(MIN_CHUNK_BYTES, maxBytes));
-      const walk = new EntryWalk(file, position, segment.end, segment.generation, chunkBytes);
+      const { end, generation } = segment;
+      const recent = this.#recent === undefined ? undefined : { chunks: this.#recent, segment };
+      const walk = new EntryWalk(file, position, end, generation, chunkBytes, recent);
       const parts = await this.#collect(walk, segment, shard, from, segmentNext, maxBytes);
       const last = parts.at(-1);
       const next = last === undefined ? segmentNext : last.first + last.count;
@@ -130,7 +142,10 @@ export class LogReader {
         continue;
       }
       if (entry === "damaged") {
-        this.#note(segment, await walk.skipDamage());
+        const extent = await walk.skipDamage();
+        // Retention took it since, and its file may be written over for another log.
+        if (!this.#segments.includes(segment)) return parts;
+        this.#note(segment, extent);
         continue;
       }
       if (entry.kind !== ENTRY_KIND.records) continue;

@@ -8,7 +8,15 @@ import { syncFolder } from "../../../runtime/durable.ts";
 import { HeadwaterError } from "../../../runtime/errors.ts";
 import { ENTRY_KIND, type Entry, generationAt, MAGIC_BYTES } from "./log-entry.ts";
 import { type ProducerSnapshot, Producers } from "./producers.ts";
-import { baseOf, type Extent, readSegmentHead, SEGMENT_HEAD_BYTES, Segment, segmentName } from "./segment.ts";
+import {
+  baseOf,
+  type Extent,
+  mayHoldOldBytes,
+  readSegmentHead,
+  SEGMENT_HEAD_BYTES,
+  Segment,
+  segmentName,
+} from "./segment.ts";
 import { EntryWalk, scanSegment } from "./segment-scan.ts";
 
 /** The body of a state entry: all that must outlive the segments before it. */
@@ -110,8 +118,8 @@ export async function recoverLog(folder: string, streamId: string): Promise<Reco
   let start = segments.length - 1;
   while (start > 0 && !(await beginsWithState(segments[start]!))) start--;
   for (const segment of segments.slice(start, -1)) {
-    await withFile(segment.path, "r", async (file, bytes) => {
-      await scanSegment(file, SEGMENT_HEAD_BYTES, bytes, segment.generation, "sealed", (entry) =>
+    await withFile(segment.path, "r", async (file) => {
+      await scanSegment(file, SEGMENT_HEAD_BYTES, segment.end, segment.generation, "sealed", (entry) =>
         replay.apply(entry),
       );
     });
@@ -129,15 +137,19 @@ export async function recoverLog(folder: string, streamId: string): Promise<Reco
       noteEntry(last, entry, position);
       expected = entry.number + 1;
     };
-    const scan = await scanSegment(file, SEGMENT_HEAD_BYTES, size, last.generation, mode, visit);
+    const oldBytes = mode === "torn" && mayHoldOldBytes(last.recycledBytes, size);
+    const scan = await scanSegment(file, SEGMENT_HEAD_BYTES, size, last.generation, mode, visit, oldBytes);
     replay.nextNumber = Math.max(replay.nextNumber, expected);
     last.end = scan.end;
     last.damage.push(...scan.damage);
     for (const extent of scan.damage) findings.push({ what: "damage", file: last.path, extent });
     if (scan.tornBytes > 0) {
-      findings.push({ what: "torn-tail", file: last.path, extent: { from: scan.end, to: size } });
-      await file.truncate(scan.end);
+      const extent = { from: scan.end, to: scan.end + scan.tornBytes };
+      findings.push({ what: "torn-tail", file: last.path, extent });
     }
+    // What is left of a torn write is sound in part, and must not come to stand behind new entries.
+    if (scan.end < size) await file.truncate(scan.end);
+    last.recycledBytes = 0;
     await file.datasync();
   } catch (error) {
     await file.close();
@@ -169,7 +181,9 @@ async function listSegments(folder: string, streamId: string, findings: Finding[
     if (!begins) {
       findings.push({ what: "damage", file: path, extent: { from: 0, to: SEGMENT_HEAD_BYTES } });
     }
-    segments.push(new Segment(folder, base, generation ?? 0));
+    const segment = new Segment(folder, base, generation ?? 0);
+    segment.recycledBytes = begins ? head.recycledBytes : 0;
+    segments.push(segment);
   }
   return segments;
 }
@@ -177,15 +191,22 @@ async function listSegments(folder: string, streamId: string, findings: Finding[
 async function openSealed(segment: Segment, findings: Finding[]): Promise<void> {
   const { size } = await stat(segment.path);
   if (!(await segment.readSidecar(size))) {
-    await withFile(segment.path, "r", async (file) => {
+    await withFile(segment.path, "r+", async (file) => {
       segment.nextNumber = segment.base;
       const visit = (entry: Entry, position: number): void => {
         noteEntry(segment, entry, position);
         segment.nextNumber = entry.number + 1;
       };
-      const scan = await scanSegment(file, SEGMENT_HEAD_BYTES, size, segment.generation, "sealed", visit);
-      segment.end = size;
+      const { generation, recycledBytes } = segment;
+      const oldBytes = mayHoldOldBytes(recycledBytes, size);
+      const scan = await scanSegment(file, SEGMENT_HEAD_BYTES, size, generation, "sealed", visit, oldBytes);
+      segment.end = scan.end;
       segment.damage.push(...scan.damage);
+      // A crash kept it from being cut when it was closed. Of entries lost at its end the numbers tell.
+      if (scan.end < size) {
+        await file.truncate(scan.end);
+        await file.datasync();
+      }
     });
     await segment.writeSidecar();
   }

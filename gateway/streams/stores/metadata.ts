@@ -6,15 +6,26 @@
  * the database, `streams.json`, names the streams that must be in it.
  *
  *   stream/{streamId}            StreamRecord
+ *   shard/{streamId}/{index}     ShardRecord, of each open shard and each closed one that has not expired
+ *   reader/{streamId}/{name}     ReaderRecord
  *   consumer/{streamId}/{name}   ConsumerRecord
  *   lease/{streamId}/{name}      LeaseRecord
  */
-import { access, readFile } from "node:fs/promises";
+import { access } from "node:fs/promises";
 import { join } from "node:path";
 import { Level } from "level";
-import { crc32c } from "../../../runtime/crc32c.ts";
-import { syncFolder, writeDurably } from "../../../runtime/durable.ts";
+import { syncFolder } from "../../../runtime/durable.ts";
 import { HeadwaterError } from "../../../runtime/errors.ts";
+import type { RateLimits, StreamMode } from "../streams.ts";
+import {
+  checksum,
+  MetadataDamagedError,
+  readSidecar,
+  type StreamPhase,
+  writeSidecar,
+} from "./metadata-sidecar.ts";
+
+export { MetadataDamagedError } from "./metadata-sidecar.ts";
 
 export interface ShardRecord {
   readonly index: number;
@@ -23,6 +34,10 @@ export interface ShardRecord {
   readonly hashFrom: string;
   readonly hashTo: string;
   readonly createdMs: number;
+  /** Indexes of the shards it was made from. */
+  readonly parents?: readonly number[];
+  /** When it was split or merged. Where it ends is in the log alone. */
+  readonly closedMs?: number;
 }
 
 export interface StreamRecord {
@@ -31,7 +46,29 @@ export interface StreamRecord {
   readonly streamId: string;
   readonly createdMs: number;
   readonly retentionHours: number;
+  readonly mode?: StreamMode;
+  readonly limits?: RateLimits;
+  readonly maxRecordBytes?: number;
+  readonly tags?: Readonly<Record<string, string>>;
+  /** The index of the next shard to be made; none is used twice. */
+  readonly nextShard: number;
+  /** How many there are in the database, so that the loss of one is noticed. */
+  readonly shardCount: number;
+}
+
+/** As it is kept: format 1 held the shards, all open, in the stream's record. */
+type StoredStreamRecord = StreamRecord & { readonly shards?: readonly ShardRecord[] };
+
+/** A stream and its shards, rising by index. */
+export interface StoredStream {
+  readonly record: StreamRecord;
   readonly shards: readonly ShardRecord[];
+}
+
+export interface ReaderRecord {
+  readonly name: string;
+  readonly createdMs: number;
+  readonly tags: Readonly<Record<string, string>>;
 }
 
 export interface ConsumerRecord {
@@ -45,19 +82,7 @@ export interface LeaseRecord {
   readonly sinceMs: number;
 }
 
-/** How far making or deleting a stream has come; a start finishes or undoes what a crash left. */
-export type StreamPhase = "creating" | "active" | "deleting";
-
-/** The metadata is not what it was. The gateway does not start, as it would have to guess. */
-export class MetadataDamagedError extends HeadwaterError {
-  constructor(folder: string, detail: string, cause?: unknown) {
-    super("STREAM_METADATA_DAMAGED", {
-      message: `${folder}: ${detail}`,
-      hint: "restore the folder from a backup; the records in logs/ are untouched. Without a backup, move the whole folder away to start with empty streams",
-      cause,
-    });
-  }
-}
+const NO_SHARDS = { put: [], removed: [] };
 
 export class Metadata {
   readonly #folder: string;
@@ -123,9 +148,32 @@ export class Metadata {
     return [...this.#phases].filter(([, { phase }]) => phase !== "active").map(([streamId]) => streamId);
   }
 
-  async activeStreams(): Promise<StreamRecord[]> {
-    const records = await this.#values<StreamRecord>("stream/");
-    return records.filter(({ streamId }) => this.#phases.get(streamId)?.phase === "active");
+  async activeStreams(): Promise<StoredStream[]> {
+    const records = await this.#values<StoredStreamRecord>("stream/");
+    const streams: StoredStream[] = [];
+    for (const record of records) {
+      if (this.#phases.get(record.streamId)?.phase !== "active") continue;
+      streams.push(record.shards === undefined ? await this.#withShards(record) : await this.#adopt(record));
+    }
+    return streams;
+  }
+
+  async #withShards(record: StreamRecord): Promise<StoredStream> {
+    const shards = await this.#values<ShardRecord>(`shard/${record.streamId}/`);
+    if (shards.length !== record.shardCount) {
+      throw new MetadataDamagedError(
+        this.#folder,
+        `stream ${record.name} has ${shards.length} shards in meta/ instead of ${record.shardCount}`,
+      );
+    }
+    return { record, shards };
+  }
+
+  /** One batch: a crash leaves the stream in the one form or in the other. */
+  async #adopt({ shards = [], ...older }: StoredStreamRecord): Promise<StoredStream> {
+    const record = { ...older, nextShard: shards.length, shardCount: shards.length };
+    await this.changeStream(record, { put: shards, removed: [] });
+    return { record, shards };
   }
 
   /** A crash leaves it "creating", and the next start removes what there is. */
@@ -134,9 +182,25 @@ export class Metadata {
   }
 
   /** The record first: a crash between the two leaves it "creating". */
-  async activateStream(record: StreamRecord): Promise<void> {
-    await this.#put(`stream/${record.streamId}`, record);
+  async activateStream(record: StreamRecord, shards: readonly ShardRecord[]): Promise<void> {
+    await this.changeStream(record, { put: shards, removed: [] });
     await this.#setPhase(record.streamId, { name: record.name, phase: "active" });
+  }
+
+  /** A stream's record and what changes of its shards, in one synced batch: a crash leaves all of it or nothing. */
+  async changeStream(
+    record: StreamRecord,
+    shards: { readonly put: readonly ShardRecord[]; readonly removed: readonly number[] } = NO_SHARDS,
+  ): Promise<void> {
+    const { streamId } = record;
+    const batch = this.#db.batch();
+    for (const shard of shards.put) {
+      const key = shardKey(streamId, shard.index);
+      batch.put(key, sealed(key, shard));
+    }
+    for (const index of shards.removed) batch.del(shardKey(streamId, index));
+    batch.put(`stream/${streamId}`, sealed(`stream/${streamId}`, record));
+    await batch.write({ sync: true });
   }
 
   /** From here on the stream is gone, however far its removal comes before a crash. */
@@ -149,7 +213,7 @@ export class Metadata {
   async removeStream(streamId: string): Promise<void> {
     const batch = this.#db.batch();
     batch.del(`stream/${streamId}`);
-    for (const prefix of [`consumer/${streamId}/`, `lease/${streamId}/`]) {
+    for (const prefix of ["shard", "reader", "consumer", "lease"].map((kind) => `${kind}/${streamId}/`)) {
       for await (const key of this.#db.keys({ gte: prefix, lt: `${prefix}\uffff` })) batch.del(key);
     }
     await batch.write({ sync: true });
@@ -164,14 +228,24 @@ export class Metadata {
     await this.#put(`consumer/${streamId}/${encodeURIComponent(record.name)}`, record);
   }
 
+  readers(streamId: string): Promise<ReaderRecord[]> {
+    return this.#values<ReaderRecord>(`reader/${streamId}/`);
+  }
+
+  async putReader(streamId: string, record: ReaderRecord): Promise<void> {
+    await this.#put(`reader/${streamId}/${encodeURIComponent(record.name)}`, record);
+  }
+
+  async removeReader(streamId: string, name: string): Promise<void> {
+    await this.#delete(`reader/${streamId}/${encodeURIComponent(name)}`);
+  }
+
   async putLease(streamId: string, record: LeaseRecord): Promise<void> {
     await this.#put(`lease/${streamId}/${encodeURIComponent(record.name)}`, record);
   }
 
   async removeLease(streamId: string, name: string): Promise<void> {
-    await this.#db.batch([{ type: "del", key: `lease/${streamId}/${encodeURIComponent(name)}` }], {
-      sync: true,
-    });
+    await this.#delete(`lease/${streamId}/${encodeURIComponent(name)}`);
   }
 
   /** LevelDB admits one process, so whoever held these has ended. */
@@ -188,8 +262,11 @@ export class Metadata {
   }
 
   async #put(key: string, value: unknown): Promise<void> {
-    const text = JSON.stringify(value);
-    await this.#db.batch([{ type: "put", key, value: `${checksum(key, text)}${text}` }], { sync: true });
+    await this.#db.batch([{ type: "put", key, value: sealed(key, value) }], { sync: true });
+  }
+
+  async #delete(key: string): Promise<void> {
+    await this.#db.batch([{ type: "del", key }], { sync: true });
   }
 
   async #values<T>(prefix: string): Promise<T[]> {
@@ -222,34 +299,6 @@ export class Metadata {
   }
 }
 
-type Phases = ReadonlyMap<string, { name: string; phase: StreamPhase }>;
-
-function writeSidecar(folder: string, phases: Phases): Promise<void> {
-  const text = JSON.stringify({ streams: Object.fromEntries(phases) }, undefined, 2);
-  return writeDurably(join(folder, "streams.json"), `${checksum("streams.json", text)}\n${text}\n`);
-}
-
-async function readSidecar(
-  folder: string,
-): Promise<Map<string, { name: string; phase: StreamPhase }> | undefined> {
-  let file: string;
-  try {
-    file = await readFile(join(folder, "streams.json"), "utf8");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw error;
-  }
-  const text = file.slice(9, -1);
-  if (file.slice(0, 8) !== checksum("streams.json", text)) {
-    throw new MetadataDamagedError(folder, "the checksum of streams.json does not match");
-  }
-  return new Map(
-    Object.entries(
-      (JSON.parse(text) as { streams: Record<string, { name: string; phase: StreamPhase }> }).streams,
-    ),
-  );
-}
-
 function openError(folder: string, error: unknown): HeadwaterError {
   const cause = (error as { cause?: { code?: string } }).cause;
   if (cause?.code === "LEVEL_LOCKED") {
@@ -269,9 +318,13 @@ async function exists(path: string): Promise<boolean> {
   );
 }
 
-/** 8 hex digits. */
-function checksum(key: string, text: string): string {
-  return crc32c(Buffer.from(`${key}\n${text}`))
-    .toString(16)
-    .padStart(8, "0");
+/** Rises as text with the index. */
+function shardKey(streamId: string, index: number): string {
+  return `shard/${streamId}/${String(index).padStart(12, "0")}`;
+}
+
+/** The value as it is kept, behind its checksum. */
+function sealed(key: string, value: unknown): string {
+  const text = JSON.stringify(value);
+  return `${checksum(key, text)}${text}`;
 }

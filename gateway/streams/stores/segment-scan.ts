@@ -2,10 +2,25 @@
  * Walks the entries of a segment file, tells a torn tail from damage, and finds its way past both.
  */
 import type { FileHandle } from "node:fs/promises";
-import { ENTRY_HEAD_BYTES, type Entry, entryAt, type Found, MAGIC_BYTES } from "./log-entry.ts";
-import type { Extent } from "./segment.ts";
+import {
+  ENTRY_HEAD_BYTES,
+  type Entry,
+  entryAt,
+  type Found,
+  generationAt,
+  MAGIC_BYTES,
+  MAX_ENTRY_BYTES,
+} from "./log-entry.ts";
+import type { Chunk, RecentChunks } from "./recent-chunks.ts";
+import type { Extent, Segment } from "./segment.ts";
 
 const CHUNK_BYTES = 1_048_576;
+
+/** The chunks that were read last, as far as they are of one segment. */
+export interface RecentOf {
+  readonly chunks: RecentChunks;
+  readonly segment: Segment;
+}
 
 /** Reads a file's entries in order; one chunk in memory at a time. */
 export class EntryWalk {
@@ -13,22 +28,30 @@ export class EntryWalk {
   readonly #end: number;
   readonly #generation: number | undefined;
   readonly #chunkBytes: number;
-  #chunk = Buffer.alloc(0);
-  #chunkAt = 0;
+  readonly #recent: RecentOf | undefined;
+  #chunk: Chunk;
   /** Where the next entry is expected. */
   position: number;
+  /** Where the last bytes end that are an entry of the generation, or have the head of one. */
+  claimedEnd: number;
 
-  /** @param end bytes at and beyond it are not looked at */
+  /**
+   * @param end bytes at and beyond it are not looked at
+   * @param recent where chunks are looked for and left; `from` is then the beginning of an entry
+   */
   constructor(
     file: FileHandle,
     from: number,
     end: number,
     generation: number | undefined,
     chunkBytes = CHUNK_BYTES,
+    recent?: RecentOf,
   ) {
     this.#file = file;
     this.position = from;
-    this.#chunkAt = from;
+    this.claimedEnd = from;
+    this.#chunk = { segment: undefined, bytes: Buffer.alloc(0), at: from, verifiedTo: from };
+    this.#recent = recent;
     this.#end = end;
     this.#generation = generation;
     this.#chunkBytes = chunkBytes;
@@ -40,19 +63,30 @@ export class EntryWalk {
    */
   next(): Entry | "damaged" | "end" | "read" {
     if (this.position >= this.#end) return "end";
-    const found = entryAt(this.#chunk, this.position - this.#chunkAt, this.#generation);
+    const chunk = this.#chunk;
+    const isVerified = this.position < chunk.verifiedTo;
+    const found = entryAt(chunk.bytes, this.position - chunk.at, this.#generation, isVerified);
     if (found === "damaged") return "damaged";
     if (typeof found === "number") return this.position + found > this.#end ? "damaged" : "read";
-    this.position += found.bytes.length;
+    const end = this.position + found.bytes.length;
+    if (this.position === chunk.verifiedTo) chunk.verifiedTo = end;
+    this.position = end;
+    this.claimedEnd = this.position;
     return found;
   }
 
   /** Reads a chunk from `position` on that holds at least what stands there. */
   async fill(): Promise<void> {
-    const at = this.position - this.#chunkAt;
-    const found = entryAt(this.#chunk, at, this.#generation);
-    const atLeast = typeof found === "number" && found > ENTRY_HEAD_BYTES ? found : 0;
-    await this.#load(this.position, Math.max(this.#chunkBytes, atLeast));
+    const at = this.position - this.#chunk.at;
+    const found = entryAt(this.#chunk.bytes, at, this.#generation);
+    const needed = typeof found === "number" ? found : ENTRY_HEAD_BYTES;
+    const known = this.#recent?.chunks.find(this.#recent.segment, this.position, needed);
+    if (known !== undefined) {
+      this.#chunk = known;
+      return;
+    }
+    await this.#load(this.position, Math.max(this.#chunkBytes, needed));
+    if (this.#recent !== undefined) this.#recent.chunks.add(this.#chunk);
   }
 
   async #load(from: number, bytes: number): Promise<void> {
@@ -67,28 +101,31 @@ export class EntryWalk {
     }
     // A file shorter than it should be reads as zeros, which are no entry.
     chunk.fill(0, have);
-    this.#chunk = chunk;
-    this.#chunkAt = from;
+    this.#chunk = { segment: this.#recent?.segment, bytes: chunk, at: from, verifiedTo: from };
   }
 
   /** Steps from damage to the next sound entry, or to the end. Returns what was stepped over. */
   async skipDamage(): Promise<Extent> {
     const from = this.position;
+    // Its head tells whether anything was written here at all.
+    await this.#load(from, ENTRY_HEAD_BYTES);
+    this.#noteClaim(0);
     let at = from + 1;
     while (at + ENTRY_HEAD_BYTES <= this.#end) {
       await this.#load(at, this.#chunkBytes);
-      let hit = this.#chunk.indexOf(MAGIC_BYTES);
+      let hit = this.#chunk.bytes.indexOf(MAGIC_BYTES);
       let found: Found = "damaged";
-      for (; hit >= 0; hit = this.#chunk.indexOf(MAGIC_BYTES, hit + 1)) {
-        found = entryAt(this.#chunk, hit, this.#generation);
+      for (; hit >= 0; hit = this.#chunk.bytes.indexOf(MAGIC_BYTES, hit + 1)) {
+        found = entryAt(this.#chunk.bytes, hit, this.#generation);
+        this.#noteClaim(hit);
         if (found !== "damaged") break;
       }
       if (hit < 0) {
         // The last three bytes may begin a magic number that the next chunk ends.
-        at += Math.max(1, this.#chunk.length - 3);
+        at += Math.max(1, this.#chunk.bytes.length - 3);
         continue;
       }
-      this.position = this.#chunkAt + hit;
+      this.position = this.#chunk.at + hit;
       if (typeof found === "object" || (await this.#loadWhole())) return { from, to: this.position };
       at = this.position + 1;
     }
@@ -96,12 +133,21 @@ export class EntryWalk {
     return { from, to: this.#end };
   }
 
+  /** A head of this generation, even of an entry that is not whole, tells that something was written here. */
+  #noteClaim(at: number): void {
+    const chunk = this.#chunk.bytes;
+    if (chunk.length - at < 24 || chunk.compare(MAGIC_BYTES, 0, 4, at, at + 4) !== 0) return;
+    if (this.#generation !== undefined && generationAt(chunk, at) !== this.#generation) return;
+    const size = Math.max(ENTRY_HEAD_BYTES, Math.min(MAX_ENTRY_BYTES, chunk.readUInt32BE(at + 12)));
+    this.claimedEnd = Math.max(this.claimedEnd, Math.min(this.#end, this.#chunk.at + at + size));
+  }
+
   /** Reads all of what may be an entry at `position`; true when it is one. */
   async #loadWhole(): Promise<boolean> {
     let bytes = ENTRY_HEAD_BYTES;
     while (this.position + bytes <= this.#end) {
       await this.#load(this.position, bytes);
-      const found = entryAt(this.#chunk, 0, this.#generation);
+      const found = entryAt(this.#chunk.bytes, 0, this.#generation);
       if (typeof found !== "number") return found !== "damaged";
       bytes = found;
     }
@@ -114,7 +160,7 @@ export interface ScanResult {
   readonly end: number;
   /** In the middle, with acknowledged entries behind. */
   readonly damage: readonly Extent[];
-  /** Bytes beyond `end`, which nobody was told are stored. */
+  /** Bytes beyond `end` of a write that never ended, which nobody was told are stored. */
   readonly tornBytes: number;
 }
 
@@ -123,6 +169,9 @@ export interface ScanResult {
  * @param tail "torn" for the segment that was being written: damage that no later group follows is
  *   the rest of a write that never ended, and what follows it in the same group was not
  *   acknowledged either; "sealed" for the others, where all damage is damage.
+ * @param oldBytes the file was recycled: what stands at its end and is claimed by no entry of this
+ *   generation is of its earlier life, neither torn nor damage. Of a torn write only what lies
+ *   behind a head that reached the disk can be told from it.
  */
 export async function scanSegment(
   file: FileHandle,
@@ -131,6 +180,7 @@ export async function scanSegment(
   generation: number | undefined,
   tail: "torn" | "sealed",
   visit: (entry: Entry, position: number) => void,
+  oldBytes = false,
 ): Promise<ScanResult> {
   const walk = new EntryWalk(file, from, fileBytes, generation);
   const damage: Extent[] = [];
@@ -163,9 +213,12 @@ export async function scanSegment(
       else doubtful.push({ entry: found, position });
     }
   }
+  const written = oldBytes ? Math.max(end, walk.claimedEnd) : fileBytes;
   if (tail === "sealed") {
-    settle(Number.POSITIVE_INFINITY);
-    end = fileBytes;
+    settle(written);
+    const last = damage.at(-1);
+    if (last !== undefined && last.to > written) damage[damage.length - 1] = { from: last.from, to: written };
+    end = written;
   }
-  return { end, damage, tornBytes: fileBytes - end };
+  return { end, damage, tornBytes: written - end };
 }

@@ -2,9 +2,12 @@
  * A segment: one file of a stream's log, and the sparse index of what stands in it.
  *
  *   0 u32 magic "HWSG" | u32 crc32c of bytes 8 to 63
- *   8 u32 version | u32 0 | u64 generation | u64 base (number of its first entry) | u64 createdMs
+ *   8 u32 version | u32 recycledBytes | u64 generation | u64 base (number of its first entry) | u64 createdMs
  *  40 16 bytes stream id | 8 bytes 0
  *  64 entries (log-entry.ts); the first is the stream's state
+ *
+ * `recycledBytes` is how long the file was when the segment began, 0 for a fresh one: what stands
+ * behind the last entry of a file that is still so long may be of its earlier life.
  *
  * A segment that is no longer written gets a sidecar, `.idx`, so that it need not be read to be
  * opened. The sidecar is a copy of what the segment says: missing or damaged, it is made again.
@@ -15,6 +18,7 @@ import { readUInt53, writeUInt53 } from "../../../protocol/record-batch.ts";
 import { crc32c } from "../../../runtime/crc32c.ts";
 import { writeDurably } from "../../../runtime/durable.ts";
 import type { PartHead } from "./log-entry.ts";
+import type { RecycledSegments } from "./recycled-segments.ts";
 
 export const SEGMENT_HEAD_BYTES = 64;
 const SEGMENT_VERSION = 1;
@@ -30,6 +34,7 @@ export interface SegmentHead {
   readonly createdMs: number;
   /** 32 hex digits. */
   readonly streamId: string;
+  readonly recycledBytes: number;
 }
 
 /** What a segment holds of one shard. */
@@ -67,6 +72,8 @@ export class Segment {
   readonly path: string;
   readonly base: number;
   readonly generation: number;
+  /** How long its file was before it began; 0 for a fresh one. */
+  recycledBytes = 0;
   /** Where what is known to be on disk ends. */
   end = SEGMENT_HEAD_BYTES;
   newestMs = 0;
@@ -80,6 +87,10 @@ export class Segment {
     this.path = join(folder, segmentName(base));
     this.base = base;
     this.generation = generation;
+  }
+
+  get isRecycled(): boolean {
+    return this.recycledBytes > 0;
   }
 
   /** Notes an entry that is on disk. */
@@ -182,9 +193,13 @@ export class Segment {
     return fits ? saved : undefined;
   }
 
-  /** The sidecar goes first: without its log it would be taken for a leftover. */
-  async remove(): Promise<void> {
+  /**
+   * The sidecar goes first: without its log it would be taken for a leftover.
+   * @param spares may have use for the file
+   */
+  async remove(spares?: RecycledSegments): Promise<void> {
     await unlink(this.sidecarPath).catch(ignoreMissing);
+    if (await spares?.give(this.path).catch(() => false)) return;
     await unlink(this.path).catch(ignoreMissing);
   }
 }
@@ -203,6 +218,7 @@ export function encodeSegmentHead(head: SegmentHead): Buffer {
   const bytes = Buffer.alloc(SEGMENT_HEAD_BYTES);
   bytes.writeUInt32BE(MAGIC, 0);
   bytes.writeUInt32BE(SEGMENT_VERSION, 8);
+  bytes.writeUInt32BE(head.recycledBytes, 12);
   writeUInt53(bytes, head.generation, 16);
   writeUInt53(bytes, head.base, 24);
   writeUInt53(bytes, head.createdMs, 32);
@@ -221,7 +237,13 @@ export function decodeSegmentHead(bytes: Buffer): SegmentHead | undefined {
     base: readUInt53(bytes, 24),
     createdMs: readUInt53(bytes, 32),
     streamId: bytes.toString("hex", 40, 56),
+    recycledBytes: bytes.readUInt32BE(12),
   };
+}
+
+/** Whether bytes of an earlier life may stand behind the last entry of a file that is so long. */
+export function mayHoldOldBytes(recycledBytes: number, fileBytes: number): boolean {
+  return recycledBytes > 0 && fileBytes >= recycledBytes;
 }
 
 export async function readSegmentHead(path: string): Promise<SegmentHead | undefined> {

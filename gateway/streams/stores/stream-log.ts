@@ -7,7 +7,6 @@
  * Offsets, entry numbers and checksums are made in the call itself, so the order of calls is the
  * order in the log, and the processor works on one group while the disk works on the one before.
  */
-import type { FileHandle } from "node:fs/promises";
 import { describeError, type HeadwaterError } from "../../../runtime/errors.ts";
 import { BadEntryError, LogBusyError, LogFullError, LogWriteError, StreamsClosedError } from "../streams.ts";
 import { Group, type Waiter } from "./group.ts";
@@ -24,8 +23,11 @@ import type { LogMeters } from "./log-meters.ts";
 import { LogReader } from "./log-reader.ts";
 import { type Finding, type RecoveredLog, recoverLog } from "./log-recovery.ts";
 import { Producers } from "./producers.ts";
-import { type Extent, Segment } from "./segment.ts";
-import { createSegmentFile, type Disk, newGeneration } from "./segment-file.ts";
+import type { RecentChunks } from "./recent-chunks.ts";
+import type { RecycledSegments } from "./recycled-segments.ts";
+import type { Extent, Segment } from "./segment.ts";
+import { type ChainOptions, SegmentChain } from "./segment-chain.ts";
+import { type Disk, newGeneration } from "./segment-file.ts";
 
 export const DEFAULT_SEGMENT_BYTES = 64 * 1_048_576;
 /** What may wait for the disk, encoded, in one stream. */
@@ -40,6 +42,10 @@ export interface StreamLogOptions {
   readonly segmentBytes: number;
   readonly maxWaitingBytes: number;
   readonly disk: Disk;
+  /** Files to write over; undefined: every segment is a fresh one. */
+  readonly spares?: RecycledSegments | undefined;
+  /** Where what readers read is kept for the next ones; undefined: each reads from the disk. */
+  readonly recent?: RecentChunks | undefined;
   readonly meters: LogMeters;
   readonly nowMs: () => number;
   readonly monotonicMs: () => number;
@@ -54,12 +60,14 @@ export interface RoutedPart {
   readonly batch: Uint8Array;
 }
 
+/** What is known of a log that is there. */
+type KnownLog = Omit<RecoveredLog, "segments" | "file">;
+
 export class StreamLog {
   readonly producers: Producers;
   readonly reader: LogReader;
   readonly #options: StreamLogOptions;
-  readonly #segments: Segment[];
-  #file: FileHandle;
+  readonly #chain: SegmentChain;
   /** What is on disk. */
   readonly #next: Map<number, number>;
   #number: number;
@@ -83,14 +91,12 @@ export class StreamLog {
   #failure: HeadwaterError | undefined;
   #repairAfterMs = 0;
   #repairing: Promise<void> | undefined;
-  #housekeeping: Promise<void> = Promise.resolve();
   #closed = false;
   readonly #listeners = new Listeners();
 
-  private constructor(options: StreamLogOptions, found: RecoveredLog) {
+  private constructor(options: StreamLogOptions, chain: SegmentChain, found: KnownLog) {
     this.#options = options;
-    this.#segments = found.segments;
-    this.#file = found.file;
+    this.#chain = chain;
     this.producers = found.producers;
     this.#next = found.nextOffsets;
     this.#number = found.nextNumber;
@@ -101,7 +107,7 @@ export class StreamLog {
     this.#plannedRecords = this.#records;
     this.#plannedBytes = this.#active.end;
     this.#filling = this.#openGroup();
-    this.reader = new LogReader(this.#segments, (segment, extent) =>
+    this.reader = new LogReader(chain.segments, options.recent, (segment, extent) =>
       this.#reportDamage(segment.path, extent),
     );
     for (const finding of found.findings) this.#reportFinding(finding);
@@ -109,15 +115,13 @@ export class StreamLog {
 
   /** Makes the first segment of a new stream, in a folder that is there and empty. */
   static async create(options: StreamLogOptions): Promise<StreamLog> {
-    const segment = new Segment(options.folder, 0, newGeneration());
     const producers = new Producers();
     const state = { nextOffsets: [], records: 0, arrivalMs: 0, producers: producers.snapshot() };
-    const file = await createSegmentFile(options.disk, options.streamId, options.nowMs(), segment, state);
-    return new StreamLog(options, {
-      segments: [segment],
-      file,
+    const chain = await SegmentChain.create(chainOptions(options), state);
+    const nextOffsets = new Map<number, number>();
+    return new StreamLog(options, chain, {
       producers,
-      nextOffsets: new Map(),
+      nextOffsets,
       records: 0,
       nextNumber: 1,
       arrivalMs: 0,
@@ -127,7 +131,8 @@ export class StreamLog {
 
   /** @throws LogMissingError */
   static async open(options: StreamLogOptions): Promise<StreamLog> {
-    return new StreamLog(options, await recoverLog(options.folder, options.streamId));
+    const found = await recoverLog(options.folder, options.streamId);
+    return new StreamLog(options, new SegmentChain(chainOptions(options), found.segments, found.file), found);
   }
 
   /** Where what is on disk ends. */
@@ -136,7 +141,7 @@ export class StreamLog {
   }
 
   get segments(): readonly Segment[] {
-    return this.#segments;
+    return this.#chain.segments;
   }
 
   /**
@@ -196,10 +201,28 @@ export class StreamLog {
     this.#pump();
   }
 
-  /** Resolves when the shard's records on disk go beyond `from`, on abort, and when the log closes. */
-  appended(shard: number, from: number, signal: AbortSignal): Promise<void> {
-    const satisfied = (): boolean => this.next(shard) > from || this.#closed;
+  /**
+   * Resolves when the shard's records on disk go beyond `from`, on abort, and when the log closes.
+   * @param ended true once nothing more will come; asked at each record, and at `wake`
+   */
+  appended(
+    shard: number,
+    from: number,
+    signal: AbortSignal,
+    ended: () => boolean = () => false,
+  ): Promise<void> {
+    const satisfied = (): boolean => this.next(shard) > from || this.#closed || ended();
     return this.#listeners.wait(shard, satisfied, signal);
+  }
+
+  /** Those who wait for the shard look again. */
+  wake(shard: number): void {
+    this.#listeners.check(shard);
+  }
+
+  /** Nothing of the shard waits for the disk: what was appended to it is there, or was refused. */
+  settled(shard: number): boolean {
+    return this.next(shard) === (this.#plannedNext.get(shard) ?? 0);
   }
 
   /** Removes whole segments whose newest record arrived before `cutoffMs`. Returns how many. */
@@ -208,10 +231,9 @@ export class StreamLog {
     const active = this.#active;
     if (active.records > 0 && active.newestMs < cutoffMs) await this.#roll();
     let removed = 0;
-    while (this.#segments.length > 1 && this.#segments[0]!.newestMs < cutoffMs) {
-      // Readers lose sight of it first. Oldest first, so that a crash leaves no hole.
-      const segment = this.#segments.shift()!;
-      await this.#housekeep(() => segment.remove());
+    const { segments } = this.#chain;
+    while (segments.length > 1 && segments[0]!.newestMs < cutoffMs) {
+      await this.#chain.removeOldest();
       removed++;
     }
     return removed;
@@ -223,16 +245,13 @@ export class StreamLog {
     this.#closed = true;
     await this.#pumping;
     await this.#repairing;
-    await this.#housekeeping;
     this.#listeners.checkAll();
-    // Tells the next start that nothing is torn. A crash before leaves none that fits.
-    this.#active.nextNumber = this.#number;
-    if (this.#failure === undefined) await this.#housekeep(() => this.#active.writeSidecar());
-    await this.#file.close().catch(() => undefined);
+    await this.#chain.close(this.#number, this.#failure === undefined);
+    this.#options.recent?.forget(this.#chain.segments);
   }
 
   get #active(): Segment {
-    return this.#segments.at(-1)!;
+    return this.#chain.active;
   }
 
   #refuseWhenUnfit(size: number): void {
@@ -247,7 +266,7 @@ export class StreamLog {
   }
 
   /** A new group; in a new segment when the last one is as large as it may get. */
-  #openGroup(roll = this.#plannedBytes >= this.#options.segmentBytes): Group {
+  #openGroup(roll = this.#chain.isFull(this.#plannedBytes)): Group {
     let generation = (this.#full.at(-1) ?? this.#filling)?.generation ?? this.#active.generation;
     if (roll) {
       generation = newGeneration();
@@ -295,11 +314,10 @@ export class StreamLog {
   }
 
   async #store(group: Group): Promise<void> {
-    const { disk, meters, monotonicMs } = this.#options;
-    const contents = group.contents;
-    await disk.write(this.#file, contents, this.#active.end);
+    const { meters, monotonicMs } = this.#options;
+    await this.#chain.write(group.contents);
     const before = monotonicMs();
-    await disk.datasync(this.#file);
+    await this.#chain.datasync();
     meters.datasyncSeconds.observe((monotonicMs() - before) / 1000);
     meters.groupEntries.observe(group.entries.length);
   }
@@ -343,6 +361,7 @@ export class StreamLog {
     const failure =
       code === "ENOSPC" || code === "EDQUOT" ? new LogFullError(name, error) : new LogWriteError(name, error);
     this.#failure = failure;
+    if (failure instanceof LogFullError) void this.#chain.makeRoom();
     meters.writeFailures.inc({ stream: name });
     report("error", { stream: name, error: describeError(failure) }, "the log cannot be written");
     const refused = [...this.#full, this.#filling];
@@ -369,8 +388,7 @@ export class StreamLog {
   }
 
   async #repair(): Promise<void> {
-    await this.#file.truncate(this.#active.end);
-    await this.#options.disk.datasync(this.#file);
+    await this.#chain.cutBack();
     await this.#startSegment(newGeneration());
     this.#plannedNext = new Map(this.#next);
     this.#plannedNumber = this.#number;
@@ -378,6 +396,8 @@ export class StreamLog {
     this.#plannedBytes = this.#active.end;
     this.#filling = new Group(this.#active.generation);
     this.#failure = undefined;
+    // What waited for the disk is refused; a shard that was closed meanwhile has its end now.
+    this.#listeners.checkAll();
     this.#options.report("warn", { stream: this.#options.name }, "the log is repaired and accepts again");
   }
 
@@ -391,39 +411,14 @@ export class StreamLog {
     });
   }
 
-  /**
-   * The new segment is whole on disk before anything is put behind it. A crash before that leaves
-   * a file without a sound state entry, which the next start removes.
-   */
   async #startSegment(generation: number): Promise<void> {
-    const old = this.#active;
-    const segment = new Segment(this.#options.folder, this.#number, generation);
-    const { disk, streamId, nowMs } = this.#options;
-    const file = await createSegmentFile(disk, streamId, nowMs(), segment, {
+    await this.#chain.begin(this.#number, generation, {
       nextOffsets: [...this.#next],
       records: this.#records,
       arrivalMs: this.#arrivalMs,
       producers: this.producers.snapshot(),
     });
-    const oldFile = this.#file;
-    old.nextNumber = this.#number;
-    this.#file = file;
-    this.#segments.push(segment);
     this.#number++;
-    void this.#housekeep(async () => {
-      await oldFile.close();
-      await old.writeSidecar();
-    });
-  }
-
-  /** One after the other, so that a sidecar is not written for a segment that was just removed. */
-  #housekeep(work: () => Promise<void>): Promise<void> {
-    const done = this.#housekeeping.then(work).catch((error: unknown) => {
-      const { name, report } = this.#options;
-      report("warn", { stream: name, error: describeError(error) }, "housekeeping failed");
-    });
-    this.#housekeeping = done;
-    return done;
   }
 
   #reportFinding({ what, file, extent }: Finding): void {
@@ -452,4 +447,11 @@ export class StreamLog {
       "the log is damaged; what can be read is kept",
     );
   }
+}
+
+function chainOptions(options: StreamLogOptions): ChainOptions {
+  const { name, report } = options;
+  const onHousekeepingError = (error: unknown): void =>
+    report("warn", { stream: name, error: describeError(error) }, "housekeeping failed");
+  return { ...options, onHousekeepingError };
 }

@@ -13,8 +13,15 @@ import { decodeBatch } from "../../../protocol/record-batch.ts";
 import { describeError, HeadwaterError } from "../../../runtime/errors.ts";
 import { checkFormat } from "./data-format.ts";
 import { ENTRY_KIND, type Entry } from "./log-entry.ts";
-import { Metadata, type StreamRecord } from "./metadata.ts";
-import { baseOf, readSegmentHead, SEGMENT_HEAD_BYTES, Segment, segmentName } from "./segment.ts";
+import { Metadata, type StoredStream, type StreamRecord } from "./metadata.ts";
+import {
+  baseOf,
+  mayHoldOldBytes,
+  readSegmentHead,
+  SEGMENT_HEAD_BYTES,
+  Segment,
+  segmentName,
+} from "./segment.ts";
 import { scanSegment } from "./segment-scan.ts";
 
 /** `torn` is what a crash leaves and the next start mends; `damage` is loss. */
@@ -126,9 +133,9 @@ class FolderCheck {
       });
       if (metadata === undefined) return await this.#checkWithoutMetadata();
       try {
-        for (const record of await metadata.activeStreams()) {
-          const ends = await this.#checkStream(record);
-          await this.#checkConsumers(metadata, record, ends);
+        for (const stream of await metadata.activeStreams()) {
+          const ends = await this.#checkStream(stream.record);
+          await this.#checkConsumers(metadata, stream, ends);
         }
       } finally {
         await metadata.close();
@@ -188,6 +195,8 @@ class FolderCheck {
       const segment = new Segment(join(this.#dir, "logs", streamId), base, head.generation);
       const closed = !isLast || (await segment.sidecarFits(size));
       const tail = closed ? "sealed" : "torn";
+      // The file of an open log, or of one that a crash ended, may be longer than what it holds.
+      const oldBytes = !(await segment.sidecarFits(size)) && mayHoldOldBytes(head.recycledBytes, size);
       const scan = await scanSegment(
         file,
         SEGMENT_HEAD_BYTES,
@@ -200,6 +209,7 @@ class FolderCheck {
             this.#find("damage", stream, path, detail, { from: position, to: position + entry.bytes.length });
           });
         },
+        oldBytes,
       );
       for (const extent of scan.damage) {
         this.#find("damage", stream, path, "bytes that are no entries", extent);
@@ -207,7 +217,7 @@ class FolderCheck {
       if (scan.tornBytes > 0 && !closed) {
         this.#find("torn", stream, path, "the rest of a write that never ended", {
           from: scan.end,
-          to: size,
+          to: scan.end + scan.tornBytes,
         });
       }
       this.#bytes += scan.end;
@@ -219,13 +229,16 @@ class FolderCheck {
 
   async #checkConsumers(
     metadata: Metadata,
-    { name, streamId, shards }: StreamRecord,
+    { record: { name, streamId }, shards }: StoredStream,
     ends: ReadonlyMap<number, number>,
   ): Promise<void> {
     const indexes = new Map(shards.map(({ shardId, index }) => [shardId, index]));
     for (const consumer of await metadata.consumers(streamId)) {
       for (const [shardId, position] of Object.entries(consumer.positions)) {
-        const end = ends.get(indexes.get(shardId) ?? -1) ?? 0;
+        const index = indexes.get(shardId);
+        // A closed shard that has expired leaves its position behind until the next checkpoint.
+        if (index === undefined) continue;
+        const end = ends.get(index) ?? 0;
         if (position <= end) continue;
         const detail = `consumer ${consumer.name} had read ${shardId} up to ${position}, and the log ends at ${end}`;
         this.#find("damage", name, join(this.#dir, "logs", streamId), detail);

@@ -85,7 +85,8 @@ test("the watermark never moves back, whatever comes when", () => {
   });
   fc.assert(
     fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
-      const watermark = new Watermark(["a", "b", "c"], 5_000, 30_000, 0);
+      const watermark = new Watermark(5_000, 30_000);
+      watermark.follow(["a", "b", "c"], [], 0);
       let nowMs = 0;
       let before = Number.NEGATIVE_INFINITY;
       for (const { shard, timeMs, waitMs } of steps) {

@@ -6,6 +6,7 @@ import {
   DeleteStreamCommand,
   DescribeStreamCommand,
   DescribeStreamSummaryCommand,
+  EnableEnhancedMonitoringCommand,
   GetRecordsCommand,
   type GetRecordsCommandOutput,
   GetShardIteratorCommand,
@@ -17,7 +18,6 @@ import {
   PutRecordsCommand,
   type PutRecordsResultEntry,
   type _Record as Record,
-  SplitShardCommand,
 } from "@aws-sdk/client-kinesis";
 import { NodeHttpHandler } from "@smithy/node-http-handler";
 import { partitionHash } from "../../../gateway/streams/streams.ts";
@@ -296,9 +296,9 @@ test("records of 1 MiB are taken, larger ones and too many at once are refused b
     name: "ValidationException",
     message: /at 'records' failed to satisfy constraint: Member must have length less than or equal to 500$/,
   });
-  await assert.rejects(putAll(records(6, 1_000_000)), {
+  await assert.rejects(putAll(records(11, 1_000_000)), {
     name: "InvalidArgumentException",
-    message: "Records size exceeds 5 MB limit",
+    message: "Records size exceeds 10 MB limit",
   });
   const read = await readAll(client, await iteratorOf(client, { ShardIteratorType: "TRIM_HORIZON" }));
   assert.deepEqual(
@@ -379,7 +379,11 @@ test("strangers and forgers are told apart, in AWS's names", async (t) => {
 test("an operation that is not there says so", async (t) => {
   const { client } = await open(t);
   await assert.rejects(
-    client.send(new SplitShardCommand({ StreamName: STREAM, ShardToSplit: "a", NewStartingHashKey: "1" })),
-    { name: "UnknownOperationException", message: "SplitShard is not offered by this gateway." },
+    client.send(new EnableEnhancedMonitoringCommand({ StreamName: STREAM, ShardLevelMetrics: ["ALL"] })),
+    {
+      name: "UnknownOperationException",
+      message:
+        "EnableEnhancedMonitoring is not offered by this gateway: the metrics of /metrics are always on.",
+    },
   );
 });

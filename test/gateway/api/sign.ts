@@ -48,15 +48,38 @@ export interface ToSign {
 }
 
 export async function sign(request: ToSign): Promise<Record<string, string>> {
+  const signed = await signerOf(request).sign(unsigned(request), {
+    signingDate: request.date ?? new Date(),
+  });
+  return signed.headers;
+}
+
+/** The query of a presigned address; `x-amz-*` headers are signed as headers. */
+export async function presign(
+  request: ToSign,
+  expiresIn: number,
+): Promise<Record<string, string | string[]>> {
+  const signed = await signerOf(request).presign(unsigned(request), {
+    signingDate: request.date ?? new Date(),
+    expiresIn,
+    unhoistableHeaders: new Set(Object.keys(request.headers)),
+  });
+  return signed.query as Record<string, string | string[]>;
+}
+
+function signerOf(request: ToSign): SignatureV4 {
   const key = request.key ?? KEY;
-  const signer = new SignatureV4({
+  return new SignatureV4({
     service: request.service ?? "kinesis",
     region: request.region ?? "us-east-1",
     credentials: { accessKeyId: key.id, secretAccessKey: key.secret },
     sha256: NodeSha256,
     applyChecksum: request.applyChecksum ?? true,
   });
-  const unsigned: HttpRequest = {
+}
+
+function unsigned(request: ToSign): HttpRequest {
+  return {
     method: request.method ?? "POST",
     protocol: "http:",
     hostname: "localhost",
@@ -65,8 +88,6 @@ export async function sign(request: ToSign): Promise<Record<string, string>> {
     headers: request.headers,
     body: request.body,
   };
-  const signed = await signer.sign(unsigned, { signingDate: request.date ?? new Date() });
-  return signed.headers;
 }
 
 /** A signed call by fetch, with the body as it is given. */

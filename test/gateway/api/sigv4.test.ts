@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { AwsError } from "../../../gateway/api/aws-error.ts";
 import { SignatureVerifier, type SignedRequest } from "../../../gateway/api/sigv4.ts";
 import { KEY, PUT_ONLY } from "./api-fixture.ts";
-import { sign, type ToSign } from "./sign.ts";
+import { presign, sign, type ToSign } from "./sign.ts";
 
 const NOW = new Date("2026-03-04T05:06:07Z");
 const clock = { nowUs: () => NOW.getTime() * 1000, monotonicMs: () => 0 };
@@ -18,14 +18,27 @@ const verifier = new SignatureVerifier({
 /** The signed request as it would come out of Node's parser. */
 async function arriving(request: ToSign): Promise<SignedRequest> {
   const headers = await sign({ date: NOW, ...request });
-  const query = Object.entries(request.query ?? {})
-    .flatMap(([name, values]) => [values].flat().map((value) => [name, value] as const))
-    .map(([name, value]) => `${encodeURIComponent(name)}=${encodeURIComponent(value)}`)
-    .join("&");
+  return wired(request, request.query ?? {}, headers);
+}
+
+/** The same, with the signature in its query. */
+async function arrivingPresigned(request: ToSign, expiresIn: number): Promise<SignedRequest> {
+  const query = await presign({ date: NOW, ...request }, expiresIn);
+  return wired(request, query, request.headers);
+}
+
+function wired(
+  request: ToSign,
+  query: Record<string, string | string[]>,
+  headers: Record<string, string>,
+): SignedRequest {
   return {
     method: request.method ?? "POST",
     path: request.path ?? "/",
-    query,
+    query: Object.entries(query)
+      .flatMap(([name, values]) => [values].flat().map((value) => [name, value] as const))
+      .map(([name, value]) => `${encodeURIComponent(name)}=${encodeURIComponent(value)}`)
+      .join("&"),
     rawHeaders: Object.entries(headers).flat(),
     host: "",
   };
@@ -67,9 +80,11 @@ test("whatever the SDK's signer signs is accepted, and a changed body is not", a
         more: fc.dictionary(token, value, { maxKeys: 4 }),
         applyChecksum: fc.boolean(),
         limited: fc.boolean(),
+        presigned: fc.boolean(),
       }),
-      async ({ body, method, segments, query, more, applyChecksum, limited }) => {
-        const request = await arriving({
+      async ({ body, method, segments, query, more, applyChecksum, limited, presigned }) => {
+        const signed = presigned ? (one: ToSign) => arrivingPresigned(one, 60) : arriving;
+        const request = await signed({
           method,
           path: `/${segments.map(encodeURIComponent).join("/")}`,
           query,
@@ -131,10 +146,10 @@ test("times, scopes and keys are refused in AWS's names", async () => {
     return refusal(() => verifier.open(request).check(Buffer.from("{}")));
   };
   const minutes = (count: number): Date => new Date(NOW.getTime() + count * 60_000);
-  assert.equal(await of({ date: minutes(-14) }), "accepted");
-  assert.equal(await of({ date: minutes(14) }), "accepted");
-  assert.equal(await of({ date: minutes(-16) }), "InvalidSignatureException");
-  assert.equal(await of({ date: minutes(16) }), "InvalidSignatureException");
+  assert.equal(await of({ date: minutes(-5) }), "accepted");
+  assert.equal(await of({ date: minutes(5) }), "accepted");
+  assert.equal(await of({ date: minutes(-5.1) }), "InvalidSignatureException");
+  assert.equal(await of({ date: minutes(5.1) }), "InvalidSignatureException");
   assert.equal(await of({ region: "eu-west-1" }), "InvalidSignatureException");
   assert.equal(await of({ service: "firehose" }), "InvalidSignatureException");
   assert.equal(await of({ key: { id: "AKIANOBODY", secret: "x" } }), "UnrecognizedClientException");
@@ -154,12 +169,18 @@ test("an Authorization header that says too little is told what is missing", () 
   assert.equal(open(["Authorization", whole, "X-Amz-Date", "yesterday"]), "IncompleteSignatureException");
 });
 
-test("a body that its sender left unsigned on purpose is accepted as such", async () => {
+test("a body left unsigned on purpose is taken only where that is allowed", async () => {
   const request = await arriving({
     ...plain,
     headers: { ...plain.headers, "x-amz-content-sha256": "UNSIGNED-PAYLOAD" },
   });
-  verifier.open(request).check(Buffer.from("anything"));
+  assert.equal(
+    refusal(() => verifier.open(request).check(Buffer.from("anything"))),
+    "InvalidSignatureException",
+  );
+  const options = { keys: [KEY], region: "us-east-1", service: "kinesis", clock };
+  const lenient = new SignatureVerifier({ ...options, unsignedPayload: true });
+  lenient.open(request).check(Buffer.from("anything"));
 });
 
 test("no header makes the verifier fail in another way than by refusing", () => {
@@ -181,5 +202,233 @@ test("no header makes the verifier fail in another way than by refusing", () => 
       assert.notEqual(refusal(run), "accepted");
     }),
     { numRuns: 500 },
+  );
+});
+
+/** From AWS's published test suite for signers ("aws-sig-v4-test-suite"): the request, and its signature. */
+const VECTORS: readonly (readonly [
+  name: string,
+  method: string,
+  path: string,
+  query: string,
+  headers: string[],
+  body: string,
+  signature: string,
+])[] = [
+  ["get-vanilla", "GET", "/", "", [], "", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"],
+  [
+    "get-relative",
+    "GET",
+    "/example/..",
+    "",
+    [],
+    "",
+    "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31",
+  ],
+  ["get-slash", "GET", "//", "", [], "", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"],
+  [
+    "get-slashes",
+    "GET",
+    "//example//",
+    "",
+    [],
+    "",
+    "9a624bd73a37c9a373b5312afbebe7a714a789de108f0bdfe846570885f57e84",
+  ],
+  [
+    "get-space",
+    "GET",
+    "/example space/",
+    "",
+    [],
+    "",
+    "652487583200325589f1fba4c7e578f72c47cb61beeca81406b39ddec1366741",
+  ],
+  [
+    "get-unreserved",
+    "GET",
+    "/-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
+    "",
+    [],
+    "",
+    "07ef7494c76fa4850883e2b006601f940f8a34d404d0cfa977f52a65bbf5f24f",
+  ],
+  [
+    "get-utf8",
+    "GET",
+    "/\u1234",
+    "",
+    [],
+    "",
+    "8318018e0b0f223aa2bbf98705b62bb787dc9c0e678f255a891fd03141be5d85",
+  ],
+  [
+    "get-vanilla-empty-query-key",
+    "GET",
+    "/",
+    "Param1=value1",
+    [],
+    "",
+    "a67d582fa61cc504c4bae71f336f98b97f1ea3c7a6bfe1b6e45aec72011b9aeb",
+  ],
+  [
+    "get-vanilla-query-order-key-case",
+    "GET",
+    "/",
+    "Param2=value2&Param1=value1",
+    [],
+    "",
+    "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500",
+  ],
+  [
+    "get-vanilla-query-unreserved",
+    "GET",
+    "/",
+    "-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz=-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
+    [],
+    "",
+    "9c3e54bfcdf0b19771a7f523ee5669cdf59bc7cc0884027167c21bb143a40197",
+  ],
+  [
+    "get-header-key-duplicate",
+    "GET",
+    "/",
+    "",
+    ["My-Header1", "value2", "My-Header1", "value2", "My-Header1", "value1"],
+    "",
+    "c9d5ea9f3f72853aea855b47ea873832890dbdd183b4468f858259531a5138ea",
+  ],
+  [
+    "get-header-value-trim",
+    "GET",
+    "/",
+    "",
+    ["My-Header1", " value1", "My-Header2", ' "a   b   c"'],
+    "",
+    "acc3ed3afb60bb290fc8d2dd0098b9911fcaa05412b367055dee359757a9c736",
+  ],
+  [
+    "post-vanilla",
+    "POST",
+    "/",
+    "",
+    [],
+    "",
+    "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b",
+  ],
+  [
+    "post-header-key-sort",
+    "POST",
+    "/",
+    "",
+    ["My-Header1", "value1"],
+    "",
+    "c5410059b04c1ee005303aed430f6e6645f61f4dc9e1461ec8f8916fdf18852c",
+  ],
+  [
+    "post-x-www-form-urlencoded",
+    "POST",
+    "/",
+    "",
+    ["Content-Type", "application/x-www-form-urlencoded"],
+    "Param1=value1",
+    "ff11897932ad3f4e8b18135d722051e5ac45fc38421b1da7b9d196a0fe09473a",
+  ],
+];
+
+for (const [name, method, path, query, more, body, signature] of VECTORS) {
+  test(`AWS's example ${name} is accepted, and not with another signature`, () => {
+    const AWS_EXAMPLE = { id: "AKIDEXAMPLE", secret: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY" };
+    const suite = new SignatureVerifier({
+      keys: [AWS_EXAMPLE],
+      region: "us-east-1",
+      service: "service",
+      clock: { nowUs: () => Date.parse("2015-08-30T12:36:00Z") * 1000, monotonicMs: () => 0 },
+    });
+    const headers = ["Host", "example.amazonaws.com", "X-Amz-Date", "20150830T123600Z", ...more];
+    const signed = [...new Set(headers.filter((_, i) => i % 2 === 0).map((one) => one.toLowerCase()))].sort();
+    const check = (given: string): void => {
+      const authorization = `AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, SignedHeaders=${signed.join(";")}, Signature=${given}`;
+      const rawHeaders = [...headers, "Authorization", authorization];
+      suite.open({ method, path, query, host: "", rawHeaders }).check(Buffer.from(body));
+    };
+    check(signature);
+    for (const wrong of [signature.slice(1), signature.toUpperCase(), `${signature.slice(0, -1)}g`, ""]) {
+      assert.notEqual(
+        refusal(() => check(wrong)),
+        "accepted",
+      );
+    }
+  });
+}
+
+test("a presigned address is good until it expires, for a week at most", async () => {
+  const of = async (ageSeconds: number, expiresIn: number): Promise<string> => {
+    const date = new Date(NOW.getTime() - ageSeconds * 1_000);
+    const request = await arrivingPresigned({ ...plain, date }, expiresIn);
+    return refusal(() => verifier.open(request).check(Buffer.from("{}")));
+  };
+  assert.equal(await of(3_600, 3_600), "accepted");
+  assert.equal(await of(3_601, 3_600), "InvalidSignatureException");
+  assert.equal(await of(604_800, 604_800), "accepted");
+  assert.equal(await of(-300, 60), "accepted");
+  assert.equal(await of(-301, 60), "InvalidSignatureException");
+});
+
+test("a presigned address that says too little, too much or two things is refused", async () => {
+  const request = await arrivingPresigned(plain, 60);
+  const open = (query: string, rawHeaders = request.rawHeaders): string =>
+    refusal(() => verifier.open({ ...request, query, rawHeaders }).check(Buffer.from("{}")));
+  assert.equal(open(request.query), "accepted");
+  for (const part of ["Algorithm", "Credential", "Date", "SignedHeaders", "Signature"]) {
+    const without = request.query.split("&").filter((pair) => !pair.startsWith(`X-Amz-${part}=`));
+    assert.equal(open(without.join("&")), "IncompleteSignatureException", part);
+    const twice = request.query.split("&").filter((pair) => pair.startsWith(`X-Amz-${part}=`));
+    assert.equal(open(`${request.query}&${twice[0]}`), "IncompleteSignatureException", part);
+  }
+  for (const seconds of ["0", "-1", "604801", "1e3", ""]) {
+    const changed = request.query.replace("X-Amz-Expires=60", `X-Amz-Expires=${seconds}`);
+    assert.equal(open(changed), "IncompleteSignatureException", seconds);
+  }
+  assert.equal(open(`${request.query}&more=1`), "InvalidSignatureException");
+  const both = ["Authorization", "AWS4-HMAC-SHA256 Credential=a"];
+  assert.equal(open(request.query, [...request.rawHeaders, ...both]), "InvalidSignatureException");
+  const token = "&X-Amz-Security-Token=abc";
+  assert.equal(open(request.query + token), "UnrecognizedClientException");
+});
+
+test("an Authorization header that comes twice is refused", async () => {
+  const request = await arriving(plain);
+  const at = request.rawHeaders.indexOf("authorization");
+  const rawHeaders = [...request.rawHeaders, "Authorization", request.rawHeaders[at + 1]!];
+  assert.equal(
+    refusal(() => verifier.open({ ...request, rawHeaders })),
+    "IncompleteSignatureException",
+  );
+});
+
+test("whoever signed wrongly is told what should have been signed, and when the clocks differ by how much", async () => {
+  const message = (run: () => unknown): string => {
+    try {
+      run();
+    } catch (error) {
+      return (error as Error).message;
+    }
+    return "";
+  };
+  const request = await arriving(plain);
+  const wrong = message(() => verifier.open(request).check(Buffer.from("{ }")));
+  assert.match(wrong, /^The request signature we calculated does not match the signature you provided\./);
+  assert.match(wrong, /The Canonical String for this request should have been\n'POST\n\/\n\n/);
+  assert.match(wrong, /The String-to-Sign should have been\n'AWS4-HMAC-SHA256\n20260304T050607Z\n/);
+  const late = await arriving({ ...plain, date: new Date(NOW.getTime() - 360_000) });
+  assert.equal(
+    message(() => verifier.open(late)),
+    "Signature expired: 20260304T050007Z is now earlier than 20260304T050107Z (20260304T050607Z - 5 min.)",
+  );
+  const early = await arriving({ ...plain, date: new Date(NOW.getTime() + 360_000) });
+  assert.equal(
+    message(() => verifier.open(early)),
+    "Signature not yet current: 20260304T051207Z is still later than 20260304T051107Z (20260304T050607Z + 5 min.)",
   );
 });

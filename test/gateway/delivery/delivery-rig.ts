@@ -28,6 +28,8 @@ export interface RigOptions {
   readonly bufferSeconds?: number;
   readonly clock?: Clock;
   readonly segmentBytes?: number;
+  /** Name of the folder of the destination; `out` unless given. */
+  readonly out?: string;
   readonly onStep?: (step: CutStep) => void | Promise<void>;
 }
 
@@ -44,7 +46,7 @@ export async function openRig(dir: string, options: RigOptions = {}): Promise<Ri
   if (!streams.listStreams().includes(STREAM)) {
     await streams.createStream({ name: STREAM, shards: SHARDS, retentionHours: 24 });
   }
-  const out = join(dir, "out");
+  const out = join(dir, options.out ?? "out");
   const config: DeliveryConfig = {
     name: "archive",
     stream: STREAM,

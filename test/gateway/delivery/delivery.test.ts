@@ -188,7 +188,9 @@ test("a destination that cannot be written is tried again, its error is shown, a
 test("records that retention took before they were read are counted, not passed over in silence", () =>
   inFolder(async (dir) => {
     let nowUs = Date.UTC(2026, 0, 1) * 1_000;
-    const clock = { nowUs: () => nowUs, monotonicMs: systemClock.monotonicMs };
+    const startUs = nowUs;
+    const monotonicMs = (): number => systemClock.monotonicMs() + (nowUs - startUs) / 1_000;
+    const clock = { nowUs: () => nowUs, monotonicMs };
     const rig = await openRig(dir, { clock, segmentBytes: 4_096 });
     // It was there and never delivered anything, as when its destination is broken from the start.
     await (await rig.streams.openConsumer(STREAM, "delivery/archive")).close();

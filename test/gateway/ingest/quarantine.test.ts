@@ -36,3 +36,19 @@ test("a quarantine whose folder could not be written takes publishes again once 
   await quarantine.close();
   await assert.rejects(quarantine.keep(publish("5")), /closed/);
 });
+
+test("a flood of invalid publishes writes few lines to the log, and the next line counts the others", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-quarantine-"));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  const lines: Array<Record<string, unknown>> = [];
+  const log = { ...silentLog, warn: (fields: Record<string, unknown>) => void lines.push(fields) };
+  const quarantine = new Quarantine(dir, log, new Metrics());
+  await quarantine.start();
+  for (let i = 0; i < 25; i++) await quarantine.keep(publish(String(i)));
+  assert.equal(lines.length, 10);
+  await quarantine.keep({ ...publish("later"), timeUs: publish("").timeUs + 60_000_000 });
+  assert.equal(lines.length, 11);
+  assert.equal(lines[10]!.unsaid, 15);
+  assert.equal(quarantine.status().publishes, 26);
+  await quarantine.close();
+});

@@ -18,7 +18,7 @@ export async function appendUntilEnded(
   first: bigint,
   afterMs: number,
   end: (child: ChildProcess) => unknown,
-  mode: "synced" | "without-sync" = "synced",
+  mode: "synced" | "without-sync" | "resharding" = "synced",
 ): Promise<bigint> {
   const execArgv = [...nodeFlags];
   const child = fork(SCRIPT, [dir, String(first), mode], {

@@ -1,11 +1,13 @@
 /**
  * A process to be killed: appends frames from the sequence given on, eight in flight, and says
  * `ack N` once the log has acknowledged frame N. Run with a folder and a sequence; `without-sync`
- * behind them makes a log that lies, for a test that must notice it.
+ * behind them makes a log that lies, for a test that must notice it; `resharding` splits and merges
+ * shards all the while.
  */
 import { writeSync } from "node:fs";
 import { openLocalStreams } from "../../../gateway/streams/stores/local.ts";
 import { realDisk } from "../../../gateway/streams/stores/segment-file.ts";
+import type { Streams } from "../../../gateway/streams/streams.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
@@ -21,14 +23,30 @@ export function textsOfFrame(sequence: bigint): string[] {
   return Array.from({ length: 1 + Number(sequence % 7n) }, (_, i) => `k${i % 3}=${sequence}/${i}`);
 }
 
-async function main(dir: string, first: bigint, lies: boolean): Promise<void> {
+/** Splits while there are few open shards, merges when there are many. */
+async function reshardForever(streams: Streams): Promise<void> {
+  for (;;) {
+    const open = streams
+      .describe("s")
+      .shardList.filter(({ closedMs }) => closedMs === undefined)
+      .sort((a, b) => (a.hashFrom < b.hashFrom ? -1 : 1));
+    const at = Math.floor(Math.random() * (open.length - 1));
+    const { shardId, hashFrom, hashTo } = open[at]!;
+    if (open.length < 4) await streams.splitShard("s", shardId, (hashFrom + hashTo + 1n) / 2n);
+    else await streams.mergeShards("s", shardId, open[at + 1]!.shardId);
+  }
+}
+
+async function main(dir: string, first: bigint, mode: string | undefined): Promise<void> {
+  const lies = mode === "without-sync";
   process.on("disconnect", () => process.exit(1));
   const streams = await openLocalStreams({
     dir,
     clock: systemClock,
     log: silentLog,
     metrics: new Metrics(),
-    segmentBytes: 64 * 1024,
+    segmentBytes: 16 * 1024,
+    recycleSegments: "filled",
     disk: lies ? { ...realDisk, datasync: async () => {} } : realDisk,
   });
   let next = first;
@@ -40,9 +58,10 @@ async function main(dir: string, first: bigint, lies: boolean): Promise<void> {
       writeSync(1, `ack ${sequence}\n`);
     }
   };
+  if (mode === "resharding") void reshardForever(streams);
   await Promise.all(Array.from({ length: WINDOW }, send));
 }
 
 const [, script, dir, first, mode] = process.argv;
 if (script !== undefined && /append-forever\.[jt]s$/.test(script) && dir !== undefined)
-  await main(dir, BigInt(first ?? "1"), mode === "without-sync");
+  await main(dir, BigInt(first ?? "1"), mode);

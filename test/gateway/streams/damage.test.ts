@@ -355,7 +355,7 @@ test("a folder whose metadata is lost is refused, not guessed at", async () => {
     ["streams.json", (dir) => rm(join(dir, "streams.json")), "STREAM_METADATA_DAMAGED"],
     ["a byte of streams.json", (dir) => flip(join(dir, "streams.json"), 30), "STREAM_METADATA_DAMAGED"],
     ["format.json", (dir) => rm(join(dir, "format.json")), "STREAM_FORMAT"],
-    ["the format", (dir) => writeFile(join(dir, "format.json"), '{"format":2}'), "STREAM_FORMAT"],
+    ["the format", (dir) => writeFile(join(dir, "format.json"), '{"format":999}'), "STREAM_FORMAT"],
     ["the log", (dir) => rm(join(dir, "logs"), { recursive: true }), "STREAM_LOG_MISSING"],
   ];
   for (const [what, lose, code] of losses) {

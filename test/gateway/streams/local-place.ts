@@ -16,7 +16,10 @@ export interface LocalPlace {
   /** Everything logged at warn or error, as `message`. */
   readonly logged: string[];
   metrics: Metrics;
+  /** The wall clock; the other clock goes along when it is put forward. */
   nowMs: number | undefined;
+  /** What the wall clock is ahead by without the other knowing. */
+  jumpMs: number;
   open(more?: Partial<LocalStreamsOptions>): Promise<LocalStreams>;
   remove(): Promise<void>;
   /** The stream's segments in order; there must be one stream. */
@@ -34,16 +37,25 @@ export async function makeLocalPlace(folder?: string): Promise<LocalPlace> {
     error: (_, message) => logged.push(message),
     child: () => log,
   };
+  let wallMs: number | undefined;
+  let passedMs = 0;
   const place: LocalPlace = {
     dir,
     logged,
     metrics: new Metrics(),
-    nowMs: undefined,
+    jumpMs: 0,
+    get nowMs() {
+      return wallMs;
+    },
+    set nowMs(value) {
+      if (value !== undefined && wallMs !== undefined) passedMs += Math.max(0, value - wallMs);
+      wallMs = value;
+    },
     open(more) {
       place.metrics = new Metrics();
       const clock: Clock = {
-        nowUs: () => (place.nowMs === undefined ? systemClock.nowUs() : place.nowMs * 1000),
-        monotonicMs: systemClock.monotonicMs,
+        nowUs: () => (wallMs === undefined ? systemClock.nowUs() : wallMs * 1000) + place.jumpMs * 1000,
+        monotonicMs: () => systemClock.monotonicMs() + passedMs,
       };
       return openLocalStreams({ dir, clock, log, metrics: place.metrics, ...more });
     },

@@ -1,0 +1,55 @@
+/** SubscribeToShard: finds the consumer, the shard and the position, and hands over to a subscription. */
+import { randomUUID } from "node:crypto";
+import { ShardNotFoundError, StreamNotFoundError } from "../../streams/streams.ts";
+import { EVENT_STREAM } from "../event-stream.ts";
+import { shardIdField } from "./account.ts";
+import { consumerArnField, findConsumer } from "./consumer-arn.ts";
+import type { StreamingOperation } from "./operation.ts";
+import { checkShape, type Shape } from "./shape.ts";
+import { startOf } from "./shard-iterator.ts";
+
+const shape = {
+  ConsumerARN: { ...consumerArnField, required: true },
+  ShardId: { ...shardIdField, required: true },
+  StartingPosition: {
+    type: "structure",
+    required: true,
+    members: {
+      SequenceNumber: { type: "string", pattern: "0|([1-9]\\d{0,128})" },
+      Timestamp: { type: "timestamp" },
+      Type: {
+        type: "string",
+        required: true,
+        oneOf: ["AFTER_SEQUENCE_NUMBER", "LATEST", "AT_TIMESTAMP", "AT_SEQUENCE_NUMBER", "TRIM_HORIZON"],
+      },
+    },
+  },
+} as const satisfies Shape;
+
+export const subscribeToShard: StreamingOperation = {
+  async stream(context, body, exchange, codec) {
+    const input = checkShape(body, shape);
+    const { account, streams, subscriptions } = context;
+    const { stream, reader } = findConsumer(account, streams, input.ConsumerARN);
+    const shard = account.findShard(stream, input.ShardId);
+    const { streamId } = account.describe(stream);
+    const { Type, SequenceNumber, Timestamp } = input.StartingPosition;
+    let from: number;
+    try {
+      from = await startOf(context, stream, shard, {
+        ShardIteratorType: Type,
+        ...(SequenceNumber !== undefined && { StartingSequenceNumber: SequenceNumber }),
+        ...(Timestamp !== undefined && { Timestamp }),
+      });
+    } catch (error) {
+      // It may have been deleted since it was found.
+      if (error instanceof StreamNotFoundError || error instanceof ShardNotFoundError) {
+        throw account.shardNotFound(stream, shard.shardId);
+      }
+      throw error;
+    }
+    const headers = { "content-type": EVENT_STREAM, "x-amzn-requestid": randomUUID() };
+    const { reply } = exchange;
+    await subscriptions.run({ place: { stream, streamId, shard, from }, reader, codec, reply, headers });
+  },
+};

@@ -1,0 +1,80 @@
+/**
+ * Small JSON documents on the cluster, each replaced as a whole by compare-and-set: what the streams
+ * are, and what each consumer has read. One JetStream stream that keeps the last messages of each
+ * subject, as a NATS KV bucket is, but written by the link's own publish that is stored once.
+ */
+import type { Link } from "./link.ts";
+
+export interface Document<T> {
+  /** 0 where there is none yet. */
+  readonly revision: number;
+  readonly value: T | undefined;
+}
+
+export class Documents {
+  readonly #link: Link;
+  readonly #stream: string;
+  readonly #subject: string;
+
+  constructor(link: Link, prefix: string) {
+    this.#link = link;
+    this.#stream = `${prefix}-documents`;
+    this.#subject = `${prefix}.m`;
+  }
+
+  async start(replicas: number): Promise<void> {
+    await this.#link.makeStream({
+      name: this.#stream,
+      subjects: [`${this.#subject}.>`],
+      num_replicas: replicas,
+      max_msgs_per_subject: 32,
+      allow_direct: true,
+    });
+  }
+
+  /** Changes with every change of any document under `key`. */
+  async get<T>(key: string): Promise<Document<T>> {
+    const found = await this.#link.lastThatCounts(this.#stream, `${this.#subject}.${key}`);
+    if (found === undefined) return { revision: 0, value: undefined };
+    const value = JSON.parse(Buffer.from(found.message.payload).toString()) as T | null;
+    return { revision: found.lastSequence, value: value ?? undefined };
+  }
+
+  /** @returns the new revision; undefined when it is no longer at `revision`. */
+  async put(key: string, value: unknown, revision: number): Promise<number | undefined> {
+    const subject = `${this.#subject}.${key}`;
+    const id = this.#link.nextMessageId();
+    const bytes = Buffer.from(JSON.stringify(value ?? null));
+    const outcome = await this.#link.publish(this.#stream, subject, bytes, {}, revision, id);
+    let sequence = outcome.stored ? outcome.sequence : undefined;
+    if (!outcome.stored && outcome.uncertain) {
+      // The try without an answer may have been stored after all.
+      const last = await this.#link.leaderGet(this.#stream, { last_by_subj: subject });
+      if (last?.header("Nats-Msg-Id") === id) sequence = last.sequence;
+    }
+    if (sequence === undefined) return undefined;
+    const first = await this.#link.leaderGet(this.#stream, { seq: revision + 1, next_by_subj: subject });
+    return first?.sequence === sequence ? sequence : undefined;
+  }
+
+  /** Repeats `change` on what is there until nobody came between. */
+  async update<T>(key: string, change: (value: T | undefined) => T): Promise<T> {
+    for (;;) {
+      const { revision, value } = await this.get<T>(key);
+      const changed = change(value);
+      if ((await this.put(key, changed, revision)) !== undefined) return changed;
+    }
+  }
+
+  /** Forgets all under `prefix.`. */
+  async drop(prefix: string): Promise<void> {
+    await this.#link.purge(this.#stream, `${this.#subject}.${prefix}.>`);
+  }
+
+  /** The keys under `prefix.`, without it. */
+  async keys(prefix: string): Promise<string[]> {
+    const under = `${this.#subject}.${prefix}.`;
+    const { subjects } = await this.#link.state(this.#stream, `${under}>`);
+    return subjects.map((subject) => subject.slice(under.length));
+  }
+}

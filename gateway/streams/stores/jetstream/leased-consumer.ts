@@ -1,0 +1,282 @@
+/**
+ * A consumer whose lease and checkpoints are one document on the cluster, changed by compare-and-set.
+ * The holder writes it once a second; whoever sees it unchanged for four seconds of his own
+ * monotonic clock may take it. A holder that was taken over meets another revision at its next
+ * write, so it can move no checkpoint: the clocks of two machines are never compared.
+ */
+
+import { pause } from "../../../../runtime/backoff.ts";
+import type { Clock } from "../../../../runtime/clock.ts";
+import { describeError } from "../../../../runtime/errors.ts";
+import type { Log } from "../../../../runtime/log.ts";
+import {
+  BadCheckpointError,
+  type Consumer,
+  LeaseHeldError,
+  LeaseLostError,
+  type Offset,
+  type ShardId,
+} from "../../streams.ts";
+import type { Document, Documents } from "./documents.ts";
+import { offsetOf } from "./entry.ts";
+import type { ShardRecord } from "./shard-history.ts";
+import type { StreamTail } from "./stream-tail.ts";
+
+const HEARTBEAT_MS = 1_000;
+export const LEASE_MS = 4_000;
+const LOOK_EVERY_MS = 250;
+
+export interface ConsumerRecord {
+  readonly name: string;
+  /** Of the gateway that holds the lease; "" when nobody does. */
+  readonly owner: string;
+  /** So that each heartbeat is a change. */
+  readonly beat: number;
+  readonly positions: Readonly<Record<string, number>>;
+}
+
+export interface LeasedConsumerOptions {
+  readonly documents: Documents;
+  readonly tail: StreamTail;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly stream: string;
+  readonly name: string;
+  /** Key of the document. */
+  readonly key: string;
+  readonly owner: string;
+  readonly signal: AbortSignal;
+  /** Takes the lease whoever holds it. */
+  readonly takeOver: boolean;
+  readonly released: () => void;
+}
+
+/** Waits for the lease of a holder that gives no sign of life. @throws LeaseHeldError */
+export async function openLeasedConsumer(options: LeasedConsumerOptions): Promise<LeasedConsumer> {
+  const { documents, clock, key, name, owner, stream } = options;
+  let seen: Document<ConsumerRecord> = await documents.get<ConsumerRecord>(key);
+  let sinceMs = clock.monotonicMs();
+  for (;;) {
+    const free = seen.value === undefined || seen.value.owner === "";
+    if (free || options.takeOver || clock.monotonicMs() - sinceMs >= LEASE_MS) {
+      const record = { name, owner, beat: 0, positions: seen.value?.positions ?? {} };
+      const revision = await documents.put(key, record, seen.revision);
+      if (revision === undefined) {
+        if (!options.takeOver) throw new LeaseHeldError(stream, name);
+        seen = await documents.get<ConsumerRecord>(key);
+        continue;
+      }
+      return new LeasedConsumer(options, record, revision);
+    }
+    await pause(LOOK_EVERY_MS, options.signal);
+    if (options.signal.aborted) throw new LeaseHeldError(stream, name);
+    const now = await documents.get<ConsumerRecord>(key);
+    if (now.revision !== seen.revision) {
+      if (now.value !== undefined && now.value.owner !== "") throw new LeaseHeldError(stream, name);
+      sinceMs = clock.monotonicMs();
+      seen = now;
+    }
+  }
+}
+
+export class LeasedConsumer implements Consumer {
+  readonly #options: LeasedConsumerOptions;
+  readonly #waiting = new Set<() => void>();
+  readonly #timer: NodeJS.Timeout;
+  #record: ConsumerRecord;
+  #revision: number;
+  readonly #lost = new AbortController();
+  #closing: Promise<void> | undefined;
+  #beating = false;
+  /** One write after the other: each expects the revision that the one before left. */
+  #last: Promise<void> = Promise.resolve();
+
+  constructor(options: LeasedConsumerOptions, record: ConsumerRecord, revision: number) {
+    this.#options = options;
+    this.#record = record;
+    this.#revision = revision;
+    this.#timer = setInterval(() => this.#beat(), HEARTBEAT_MS);
+    this.#timer.unref();
+  }
+
+  get stream(): string {
+    return this.#options.stream;
+  }
+
+  get name(): string {
+    return this.#options.name;
+  }
+
+  get lost(): AbortSignal {
+    return this.#lost.signal;
+  }
+
+  get #held(): boolean {
+    return !this.#lost.signal.aborted;
+  }
+
+  get shards(): readonly ShardId[] {
+    const { tail } = this.#options;
+    const all = tail.history.shards;
+    const done = this.#done();
+    return all
+      .filter((shard) => !done.has(shard.shardId) && this.#ready(shard, done))
+      .map(({ shardId }) => shardId);
+  }
+
+  /** Rising by index, so parents come before their children. */
+  #done(): Set<ShardId> {
+    const done = new Set<ShardId>();
+    for (const shard of this.#options.tail.history.shards) {
+      if (this.#ready(shard, done) && this.#finished(shard)) done.add(shard.shardId);
+    }
+    return done;
+  }
+
+  #ready(shard: ShardRecord, done: ReadonlySet<ShardId>): boolean {
+    const { shards } = this.#options.tail.history;
+    // A parent that expired has nothing left to read.
+    return shard.parents.every((one) => done.has(one) || !shards.some(({ shardId }) => shardId === one));
+  }
+
+  /** Nothing of it is left to read. */
+  #finished(shard: ShardRecord): boolean {
+    if (shard.closedAt === undefined) return false;
+    const end = Math.min(offsetOf(shard.closedAt), this.#options.tail.latest(shard.index));
+    return this.#position(shard) >= end;
+  }
+
+  #position(shard: ShardRecord): Offset {
+    return this.#record.positions[shard.shardId] ?? trimHorizonOf(this.#options.tail, shard);
+  }
+
+  positions(): ReadonlyMap<ShardId, Offset> {
+    const { history } = this.#options.tail;
+    return new Map(this.shards.map((shardId) => [shardId, this.#position(history.shard(shardId))]));
+  }
+
+  async changed(signal: AbortSignal): Promise<void> {
+    const before = this.shards.join();
+    while (this.#held && !signal.aborted && this.shards.join() === before) {
+      const woken = new AbortController();
+      const wake = (): void => woken.abort();
+      this.#waiting.add(wake);
+      signal.addEventListener("abort", wake, { once: true });
+      await this.#options.tail.next(woken.signal);
+      signal.removeEventListener("abort", wake);
+      this.#waiting.delete(wake);
+      if (this.#options.tail.closed) return;
+    }
+  }
+
+  checkpoint(positions: ReadonlyMap<ShardId, Offset>): Promise<void> {
+    const wanted = new Map(positions);
+    return this.#inTurn(() => this.#checkpoint(wanted));
+  }
+
+  async #checkpoint(wanted: ReadonlyMap<ShardId, Offset>): Promise<void> {
+    if (!this.#held) throw this.#loss();
+    const { tail } = this.#options;
+    const merged: Record<string, number> = {};
+    const kept = new Set(tail.history.shards.map(({ shardId }) => shardId));
+    // Shards that expired leave.
+    for (const [shardId, offset] of Object.entries(this.#record.positions)) {
+      if (kept.has(shardId)) merged[shardId] = offset;
+    }
+    let moved = false;
+    const done = this.#done();
+    for (const [shardId, offset] of wanted) {
+      const shard = tail.history.shard(shardId);
+      if (!this.#ready(shard, done)) throw this.#bad(`${shardId} comes after its parents`);
+      const known = merged[shardId] ?? 0;
+      // Another gateway may have begun at a later end of the same log.
+      const latest = Math.max(known, latestOf(tail, shard));
+      if (!Number.isSafeInteger(offset) || offset < known) {
+        throw this.#bad(`${shardId} would go back from ${known} to ${offset}`);
+      }
+      if (offset > latest) throw this.#bad(`${shardId} ends at ${latest}, before ${offset}`);
+      moved ||= offset !== merged[shardId];
+      merged[shardId] = offset;
+    }
+    if (moved) await this.#write({ ...this.#record, beat: this.#record.beat + 1, positions: merged });
+    for (const wake of [...this.#waiting]) wake();
+  }
+
+  #bad(reason: string): BadCheckpointError {
+    return new BadCheckpointError(this.stream, this.name, reason);
+  }
+
+  #loss(): LeaseLostError {
+    return new LeaseLostError(this.stream, this.name);
+  }
+
+  async #write(record: ConsumerRecord): Promise<void> {
+    const { documents, key } = this.#options;
+    const revision = await documents.put(key, record, this.#revision);
+    if (revision === undefined) {
+      this.#end();
+      throw this.#loss();
+    }
+    this.#revision = revision;
+    this.#record = record;
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#last.catch(() => undefined).then(work);
+    this.#last = done.then(
+      () => undefined,
+      () => undefined,
+    );
+    return done;
+  }
+
+  #beat(): void {
+    if (this.#beating || !this.#held) return;
+    this.#beating = true;
+    this.#inTurn(async () => {
+      if (this.#held) await this.#write({ ...this.#record, beat: this.#record.beat + 1 });
+    })
+      .catch((error: unknown) => {
+        const { log, stream, name } = this.#options;
+        log.warn({ stream, consumer: name, error: describeError(error) }, "a lease was not renewed");
+      })
+      .finally(() => {
+        this.#beating = false;
+      });
+  }
+
+  #end(): void {
+    this.#lost.abort();
+    clearInterval(this.#timer);
+    this.#options.released();
+    for (const wake of [...this.#waiting]) wake();
+  }
+
+  /** The stream was deleted. Waits for a checkpoint on its way. */
+  async lose(): Promise<void> {
+    if (this.#held) this.#end();
+    await this.#last;
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#inTurn(async () => {
+      if (!this.#held) return;
+      // Without an owner another gateway takes it at once.
+      await this.#write({ ...this.#record, owner: "" }).catch(() => undefined);
+      if (this.#held) this.#end();
+    });
+    return this.#closing;
+  }
+}
+
+/** The oldest record of the shard that may be kept. */
+export function trimHorizonOf(tail: StreamTail, shard: ShardRecord): Offset {
+  const horizon = offsetOf(Math.max(tail.firstSequence, shard.openedAt + 1));
+  return shard.closedAt === undefined ? horizon : Math.min(horizon, offsetOf(shard.closedAt));
+}
+
+/** Behind its newest record; of a closed shard, its end. */
+export function latestOf(tail: StreamTail, shard: ShardRecord): Offset {
+  if (shard.closedAt !== undefined) return offsetOf(shard.closedAt);
+  return Math.max(tail.latest(shard.index), offsetOf(shard.openedAt + 1));
+}

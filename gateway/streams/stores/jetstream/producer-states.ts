@@ -1,0 +1,92 @@
+/**
+ * What a stream remembers of its producers. Each epoch and each plain client has a subject of its
+ * own, and each message says in its headers what is remembered after it; so the last message of a
+ * subject is the whole state, and a publish that expects it cannot double what another gateway stored.
+ */
+import { md5 } from "../../shard-map.ts";
+import type { StoredMessage } from "./link.ts";
+
+export const FRAME_HEADER = "Hw-Frame";
+export const RECENT_HEADER = "Hw-Recent";
+/** As the store `local` remembers. */
+export const REMEMBERED_PUBLISHES = 64;
+/** Packet id and eight bytes of the MD5: enough to tell 64 publishes of one client apart. */
+const IDENTITY_BYTES = 10;
+
+export interface ProducerState {
+  /** Sequence of the last message on its subject; 0 for none. */
+  readonly sequence: number;
+  /** Of the frames of an epoch; 0n when forgotten. */
+  readonly lastFrame: bigint;
+  /** Identities of a plain client's last publishes, oldest first. */
+  readonly recent: readonly string[];
+}
+
+export const UNKNOWN: ProducerState = { sequence: 0, lastFrame: 0n, recent: [] };
+
+/** Behind the stream's own subject. */
+export function epochToken(device: string, epoch: bigint): string {
+  return `f.${epoch.toString(16)}-${Buffer.from(device).toString("base64url")}`;
+}
+
+export function clientToken(clientId: string): string {
+  return `p.${md5(clientId)}`;
+}
+
+/** @param identity as `publishIdentity` gives it */
+export function shortIdentity(identity: string): string {
+  return identity.slice(0, IDENTITY_BYTES);
+}
+
+export function stateHeaders(token: string, state: Omit<ProducerState, "sequence">): Record<string, string> {
+  if (token.startsWith("f.")) return { [FRAME_HEADER]: state.lastFrame.toString() };
+  return { [RECENT_HEADER]: Buffer.from(state.recent.join(""), "latin1").toString("base64") };
+}
+
+export function stateOf(message: Pick<StoredMessage, "sequence" | "header">): ProducerState {
+  const frame = message.header(FRAME_HEADER);
+  const bytes = Buffer.from(message.header(RECENT_HEADER), "base64").toString("latin1");
+  const recent: string[] = [];
+  for (let at = 0; at + IDENTITY_BYTES <= bytes.length; at += IDENTITY_BYTES) {
+    recent.push(bytes.slice(at, at + IDENTITY_BYTES));
+  }
+  return { sequence: message.sequence, lastFrame: /^\d{1,20}$/.test(frame) ? BigInt(frame) : 0n, recent };
+}
+
+export class ProducerStates {
+  readonly #states = new Map<string, ProducerState>();
+
+  /** Of those that remember anything. */
+  get size(): number {
+    let size = 0;
+    for (const state of this.#states.values()) if (remembers(state)) size++;
+    return size;
+  }
+
+  get(token: string): ProducerState {
+    return this.#states.get(token) ?? UNKNOWN;
+  }
+
+  /** What is older than what is known is left out. */
+  set(token: string, state: ProducerState): void {
+    if (state.sequence >= this.get(token).sequence) this.#states.set(token, state);
+  }
+
+  knows(token: string): boolean {
+    return remembers(this.get(token));
+  }
+
+  /** The subject has no message any more: retention took the last. */
+  forget(token: string): void {
+    this.#states.delete(token);
+  }
+
+  /** Those whose last message is older than `sequence`. */
+  before(sequence: number): string[] {
+    return [...this.#states].filter(([, state]) => state.sequence < sequence).map(([token]) => token);
+  }
+}
+
+function remembers(state: ProducerState): boolean {
+  return state.lastFrame > 0n || state.recent.length > 0;
+}

@@ -1,0 +1,234 @@
+/** Statements whose input is split and merged under way, packed by the KPL, or older than its reading. */
+import assert from "node:assert/strict";
+import { copyFile, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import test from "node:test";
+import { Watermark } from "../../../gateway/analytics/watermark.ts";
+import { type Clock, systemClock } from "../../../runtime/clock.ts";
+import { aggregate } from "../../support/kpl-aggregate.ts";
+import {
+  askDuckDb,
+  closeRigs,
+  DELAY_MS,
+  difference,
+  entryOf,
+  INPUT,
+  madeUp,
+  openRig,
+  type Reading,
+  type Rig,
+  results,
+  until,
+} from "./analytics-rig.ts";
+
+const START_MS = Date.UTC(2026, 10, 21, 9);
+
+async function inFolder(body: (dir: string) => Promise<void>): Promise<void> {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-analytics-"));
+  try {
+    await body(dir);
+  } finally {
+    await closeRigs();
+    await rm(dir, { recursive: true, force: true });
+  }
+}
+
+/** Arrivals stand still near the readings' own time, so that none is too far ahead. */
+const clock: Clock = { nowUs: () => (START_MS + 600_000) * 1_000, monotonicMs: systemClock.monotonicMs };
+
+function openShards(rig: Rig) {
+  const { shardList } = rig.streams.describe(INPUT);
+  return shardList
+    .filter((shard) => shard.closedMs === undefined)
+    .sort((a, b) => (a.hashFrom < b.hashFrom ? -1 : 1));
+}
+
+async function reshard(rig: Rig, step: number): Promise<void> {
+  const shards = openShards(rig);
+  if (step % 2 === 0) {
+    const { shardId, hashFrom, hashTo } = shards[step % shards.length]!;
+    await rig.streams.splitShard(INPUT, shardId, (hashFrom + hashTo) / 2n + 1n);
+  } else {
+    const left = (step * 7) % (shards.length - 1);
+    await rig.streams.mergeShards(INPUT, shards[left]!.shardId, shards[left + 1]!.shardId);
+  }
+}
+
+/** The last reading of each shard closes the windows before it, whatever shards there are by now. */
+async function closing(rig: Rig, timeMs: number): Promise<void> {
+  await rig.streams.append(
+    INPUT,
+    openShards(rig).map(({ hashFrom }) => ({
+      ...entryOf({ sensor: "closing", timeMs }),
+      explicitHash: hashFrom,
+    })),
+  );
+}
+
+/** Results up to the last reading, but the one that closes. */
+async function settled(rig: Rig, readings: readonly Reading[], endMs: number): Promise<void> {
+  const expected = await askDuckDb(readings, endMs - DELAY_MS);
+  await until(
+    "all windows are out",
+    async () => (await results(rig.streams)).length >= expected.length,
+    20_000,
+  );
+  assert.equal(difference(await results(rig.streams), expected), undefined);
+}
+
+test("windows over shards that are split and merged equal those of DuckDB", () =>
+  inFolder(async (dir) => {
+    const readings = madeUp(240, START_MS);
+    const rig = await openRig(dir, { clock });
+    await rig.analytics.start();
+    for (let i = 0, step = 0; i < readings.length; i += 84, step++) {
+      const puts = [rig.put(readings.slice(i, i + 42))];
+      const change = reshard(rig, step);
+      puts.push(rig.put(readings.slice(i + 42, i + 84)));
+      await Promise.all([...puts, change]);
+    }
+    await closing(rig, START_MS + 300_000);
+    await settled(rig, readings, START_MS + 300_000);
+    const [status] = rig.analytics.status();
+    assert.equal(status!.late, 0);
+    assert.equal(status!.skipped, 0);
+    assert.equal(status!.lastError, undefined);
+  }));
+
+test("the same when it starts anew at random moments between the splits and merges", () =>
+  inFolder(async (dir) => {
+    const readings = madeUp(240, START_MS);
+    let rig = await openRig(dir, { clock });
+    await rig.analytics.start();
+    for (let i = 0, step = 0; i < readings.length; i += 168, step++) {
+      await rig.put(readings.slice(i, i + 84));
+      await reshard(rig, step);
+      await rig.put(readings.slice(i + 84, i + 168));
+      if (step % 3 !== 1) continue;
+      await rig.close();
+      rig = await openRig(dir, { clock });
+      await rig.analytics.start();
+    }
+    await closing(rig, START_MS + 300_000);
+    await settled(rig, readings, START_MS + 300_000);
+    assert.equal(rig.analytics.status()[0]!.late, 0);
+    assert.equal(rig.analytics.status()[0]!.skipped, 0);
+  }));
+
+test("readings that the KPL packed count one by one", () =>
+  inFolder(async (dir) => {
+    const readings = madeUp(60, START_MS);
+    const rig = await openRig(dir, { clock, shards: 1 });
+    await rig.analytics.start();
+    for (let i = 0; i < readings.length; i += 70) {
+      const data = aggregate(readings.slice(i, i + 70).map(entryOf));
+      await rig.streams.append(INPUT, [{ partitionKey: "pack", data }]);
+    }
+    await closing(rig, START_MS + 120_000);
+    await settled(rig, readings, START_MS + 120_000);
+    assert.equal(rig.analytics.status()[0]!.records, readings.length + 1);
+  }));
+
+test("a checkpoint put back from a backup: goes on where the reading had got to, and counts what it skips", () =>
+  inFolder(async (dir) => {
+    const file = join(dir, "analytics", "tens", "checkpoint");
+    const readings = madeUp(120, START_MS);
+    const first = await openRig(dir, { clock });
+    await first.analytics.start();
+    await first.put(readings.slice(0, 280));
+    await until("read", () => first.analytics.status()[0]!.records === 280);
+    await closing(first, START_MS + 60_000);
+    await until("some windows are out", async () => (await results(first.streams)).length > 0);
+    await copyFile(file, `${file}.backup`);
+    const atBackup = (await results(first.streams)).length;
+    await reshard(first, 0);
+    await first.put(readings.slice(280, 560));
+    await closing(first, START_MS + 90_000);
+    await until("more windows are out", async () => (await results(first.streams)).length > atBackup);
+    const { records } = first.analytics.status()[0]!;
+    const before = await results(first.streams);
+    await first.close();
+
+    await copyFile(`${file}.backup`, file);
+    const second = await openRig(dir, { clock });
+    await second.analytics.start();
+    await until("it runs", () => second.analytics.status()[0]!.skipped > 0);
+    const { skipped, state, lastError } = second.analytics.status()[0]!;
+    assert.equal(state, "running");
+    assert.equal(lastError, undefined);
+    assert.ok(skipped <= records, `${skipped} of ${records}`);
+    // What comes later has results again, none twice, and the old ones stand as they were.
+    await second.put(readings.slice(700));
+    await closing(second, START_MS + 300_000);
+    await until("new windows are out", async () => (await results(second.streams)).length > before.length);
+    const after = await results(second.streams);
+    assert.deepEqual(
+      before.filter((old) => !after.some((one) => JSON.stringify(one) === JSON.stringify(old))),
+      [],
+    );
+    await second.close();
+
+    const third = await openRig(dir, { clock });
+    await third.analytics.start();
+    await until("it runs on", () => third.analytics.status()[0]!.records > 0);
+    assert.equal(third.analytics.status()[0]!.skipped, skipped);
+  }));
+
+test("a merged shard keeps the hold of the parent that ended first, until the child has taken it over", () => {
+  const kin = [
+    { shardId: "a", parents: [] },
+    { shardId: "b", parents: [] },
+    { shardId: "c", parents: ["a", "b"] },
+    { shardId: "x", parents: [] },
+  ].sort((one, other) => (one.shardId === "c" ? 1 : other.shardId === "c" ? -1 : 0));
+  const watermark = new Watermark(0, 1_000);
+  watermark.follow(["a", "b", "x"], kin, 0);
+  watermark.seen("a", 100);
+  watermark.seen("b", 500);
+  watermark.seen("x", 900);
+  watermark.advance(0);
+  assert.equal(watermark.ms, 100);
+  watermark.follow(["b", "x"], kin, 0);
+  watermark.seen("b", 800);
+  // Long after `a` would have been idle: what waits in `c` may still be as old as 100.
+  for (const shardId of ["b", "x"]) watermark.active(shardId, 50_000);
+  watermark.advance(50_000);
+  assert.equal(watermark.ms, 100);
+  watermark.follow(["x", "c"], kin, 50_000);
+  watermark.advance(50_000);
+  assert.equal(watermark.ms, 100);
+  watermark.seen("c", 850);
+  watermark.advance(50_000);
+  assert.equal(watermark.ms, 850);
+  assert.deepEqual([...watermark.maxTimes().keys()].sort(), ["c", "x"]);
+});
+
+test("a shard that ended and has no children to come does not hold the watermark back", () => {
+  const watermark = new Watermark(0, 1_000);
+  const kin = [
+    { shardId: "a", parents: [] },
+    { shardId: "b", parents: [] },
+  ];
+  watermark.follow(["a", "b"], kin, 0);
+  watermark.seen("a", 100);
+  watermark.seen("b", 500);
+  watermark.advance(0);
+  watermark.follow(["b"], [kin[1]!], 0);
+  watermark.advance(0);
+  assert.equal(watermark.ms, 500);
+});
+
+test("restored after the consumer went on to the children, their parents' event time is not forgotten", () => {
+  const kin = [
+    { shardId: "a", parents: [] },
+    { shardId: "b", parents: ["a"] },
+    { shardId: "c", parents: ["a"] },
+  ];
+  const watermark = new Watermark(0, 1_000);
+  watermark.restore(90, new Map([["a", 100]]), 0);
+  watermark.follow(["b", "c"], kin, 0);
+  watermark.seen("b", 700);
+  watermark.advance(0);
+  assert.equal(watermark.ms, 100);
+});

@@ -1,0 +1,44 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { RecentReadings } from "../../../gateway/api/console/recent-readings.ts";
+import { systemClock } from "../../../runtime/clock.ts";
+import { aggregate } from "../../support/kpl-aggregate.ts";
+import { makeLocalPlace } from "../streams/local-place.ts";
+
+test("readings are followed through a split, and into what the KPL packed", { timeout: 20_000 }, async () => {
+  const place = await makeLocalPlace();
+  const streams = await place.open();
+  const readings = new RecentReadings(streams, systemClock);
+  try {
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    const put = (n: number) =>
+      streams.append("s", [
+        {
+          partitionKey: "pack",
+          data: aggregate([{ partitionKey: "k", data: Buffer.from(JSON.stringify({ n })) }]),
+        },
+      ]);
+    await put(1);
+    const seen: number[] = [];
+    let wake = (): void => {};
+    const end = await readings.follow("s", "k", (fresh) => {
+      seen.push(...(fresh ?? []).map((reading) => reading.values.n!));
+      wake();
+    });
+    await put(2);
+    await streams.splitShard("s", streams.describe("s").shardList[0]!.shardId, 2n ** 127n);
+    await put(3);
+    while (seen.length < 2) await new Promise<void>((resolve) => (wake = resolve));
+    assert.deepEqual(seen, [2, 3]);
+    end();
+    const rows = await readings.readings("s", "k", 60);
+    assert.deepEqual(
+      rows.map((row) => row.values.n),
+      [1, 2, 3],
+    );
+  } finally {
+    readings.close();
+    await streams.close();
+    await place.remove();
+  }
+});

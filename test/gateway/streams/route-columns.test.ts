@@ -1,0 +1,71 @@
+/** Columns are routed as entries are. */
+import assert from "node:assert/strict";
+import test from "node:test";
+import fc from "fast-check";
+import { equalRanges, MAX_HASH, ShardMap } from "../../../gateway/streams/shard-map.ts";
+import { routeColumns } from "../../../gateway/streams/stores/route-columns.ts";
+import { routeEntries } from "../../../gateway/streams/stores/routing.ts";
+import { BadEntryError, type PutColumns, type PutEntry } from "../../../gateway/streams/streams.ts";
+
+export function columnsOf(entries: readonly PutEntry[]): PutColumns {
+  const data = Buffer.concat(entries.map((entry) => entry.data));
+  let end = 0;
+  return {
+    count: entries.length,
+    keys: entries.map((entry) => entry.partitionKey),
+    hashes: entries.some((entry) => entry.explicitHash !== undefined)
+      ? entries.map((entry) => entry.explicitHash)
+      : undefined,
+    data,
+    ends: Uint32Array.from(entries, (entry) => {
+      end += entry.data.length;
+      return end;
+    }),
+  };
+}
+
+const key = fc.oneof(
+  fc.constantFrom("a", "b", "käse", "日本"),
+  fc.string({ unit: "grapheme", minLength: 1, maxLength: 40 }),
+);
+const entry = fc
+  .record({
+    partitionKey: key,
+    data: fc.uint8Array({ maxLength: 60 }),
+    hash: fc.option(fc.bigInt({ min: 0n, max: MAX_HASH }), { nil: undefined, freq: 3 }),
+  })
+  .map(
+    ({ partitionKey, data, hash }): PutEntry => ({
+      partitionKey,
+      data,
+      ...(hash !== undefined && { explicitHash: hash }),
+    }),
+  );
+
+test("columns give the same batches, to the byte, and the same places as entries", () => {
+  const entries = fc.array(entry, { minLength: 1, maxLength: 60 });
+  fc.assert(
+    fc.property(entries, fc.integer({ min: 1, max: 9 }), fc.maxSafeInteger(), (list, count, time) => {
+      const shards = new ShardMap(equalRanges(count).map((range, index) => ({ ...range, index })));
+      const timeUs = Math.abs(time);
+      const plain = routeEntries(list, shards, timeUs);
+      const routed = routeColumns(columnsOf(list), shards, timeUs);
+      assert.deepEqual(
+        routed.parts.map((part) => ({ ...part, batch: Buffer.from(part.batch) })),
+        plain.parts.map((part) => ({ ...part, batch: Buffer.from(part.batch) })),
+      );
+      const places = Array.from(routed.partOf, (part, i) => ({ part, index: routed.indexIn[i]! }));
+      assert.deepEqual(places, [...plain.places]);
+    }),
+    { numRuns: 500 },
+  );
+});
+
+test("a key or a hash beyond the limits is refused", () => {
+  const shards = new ShardMap(equalRanges(2).map((range, index) => ({ ...range, index })));
+  const refused = (bad: PutEntry) =>
+    assert.throws(() => routeColumns(columnsOf([bad]), shards, 1), BadEntryError);
+  refused({ partitionKey: "", data: Buffer.from("x") });
+  refused({ partitionKey: "k".repeat(1_025), data: Buffer.from("x") });
+  refused({ partitionKey: "k", data: Buffer.from("x"), explicitHash: MAX_HASH + 1n });
+});

@@ -1,0 +1,40 @@
+/** Sequence numbers by addition against those by BigInt. */
+import assert from "node:assert/strict";
+import test from "node:test";
+import fc from "fast-check";
+import { SEQUENCE_NUMBER_DIGITS, SequenceDigits } from "../../../gateway/streams/sequence-digits.ts";
+import { formatSequenceNumber } from "../../../gateway/streams/sequence-number.ts";
+
+test("runs of offsets, with gaps, repetitions and times that pass, are written as formatSequenceNumber gives them", () => {
+  const run = fc.record({
+    from: fc.oneof(
+      fc.nat(1_000_000),
+      fc.maxSafeInteger().map((n) => Math.max(0, Math.abs(n) - 600)),
+    ),
+    count: fc.integer({ min: 1, max: 300 }),
+    arrivalMs: fc.integer({ min: 0, max: 4_000_000_000_000 }),
+  });
+  const shard = fc.record({
+    createdMs: fc.integer({ min: 0, max: 4_000_000_000_000 }),
+    index: fc.integer({ min: 0, max: 0x7fff_ffff }),
+  });
+  fc.assert(
+    fc.property(shard, fc.array(run, { minLength: 1, maxLength: 4 }), ({ createdMs, index }, runs) => {
+      const digits = new SequenceDigits(createdMs, index);
+      const target = Buffer.alloc(SEQUENCE_NUMBER_DIGITS + 2, "x");
+      for (const { from, count, arrivalMs } of runs) {
+        for (let offset = from; offset < from + count; offset++) {
+          digits.write(target, 1, offset, arrivalMs);
+          const plain = formatSequenceNumber({
+            shardCreatedMs: createdMs,
+            shardIndex: index,
+            offset,
+            arrivalMs,
+          });
+          assert.equal(target.toString("latin1"), `x${plain}x`);
+        }
+      }
+    }),
+    { numRuns: 200 },
+  );
+});

@@ -1,0 +1,140 @@
+/** Three nats-servers with JetStream on loopback, each in a process and a folder of its own. */
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { jetstreamManager } from "@nats-io/jetstream";
+import { connect } from "@nats-io/transport-node";
+
+const READY_WITHIN_MS = 30_000;
+
+export interface NatsCluster {
+  /** `host:port` of each node. */
+  readonly servers: string[];
+  /** The names of the nodes, in the order of `servers`. */
+  readonly names: string[];
+  /** SIGKILL; resolves when the process is gone. */
+  kill(node: number): Promise<void>;
+  /** Starts a killed node on its folder again. */
+  restart(node: number): Promise<void>;
+  /** Resolves when all nodes hold what the leaders hold, so that another may be killed. */
+  current(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** Why no cluster can be started here; undefined when one can. */
+export function natsMissing(): string | undefined {
+  try {
+    execFileSync("nats-server", ["--version"], { stdio: "ignore" });
+    return undefined;
+  } catch {
+    return "nats-server is not installed (Debian: nats-server)";
+  }
+}
+
+/** Resolves when JetStream answers on all nodes. */
+export async function startNatsCluster(nodes = 3): Promise<NatsCluster> {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-nats-"));
+  const ports = await freePorts(nodes * 2);
+  const names = Array.from({ length: nodes }, (_, i) => `n${i + 1}`);
+  const children: Array<ChildProcess | undefined> = [];
+  const routes = names.map((_, i) => `nats://127.0.0.1:${ports[nodes + i]}`).join(", ");
+  const start = async (node: number): Promise<void> => {
+    const file = join(dir, `${names[node]}.conf`);
+    const cluster =
+      nodes === 1
+        ? ""
+        : `cluster { name: headwater, host: 127.0.0.1, port: ${ports[nodes + node]}, routes: [${routes}] }\n`;
+    await writeFile(
+      file,
+      `server_name: ${names[node]}\nhost: 127.0.0.1\nport: ${ports[node]}\nmax_payload: 16MB\n` +
+        `jetstream { store_dir: "${join(dir, names[node]!)}" }\n${cluster}`,
+    );
+    children[node] = spawn("nats-server", ["-c", file, "-l", join(dir, `${names[node]}.log`)], {
+      stdio: "ignore",
+    });
+  };
+  const kill = async (node: number): Promise<void> => {
+    const child = children[node];
+    children[node] = undefined;
+    if (child === undefined || child.exitCode !== null) return;
+    const gone = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+    child.kill("SIGKILL");
+    await gone;
+  };
+  const stop = async (): Promise<void> => {
+    for (let node = 0; node < nodes; node++) await kill(node);
+    await rm(dir, { recursive: true, force: true });
+  };
+  const servers = names.map((_, i) => `127.0.0.1:${ports[i]}`);
+  try {
+    for (let node = 0; node < nodes; node++) await start(node);
+    await ready(servers, nodes);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return { servers, names, kill, restart: start, current: () => current(servers, nodes), stop };
+}
+
+/** A probe stream on all nodes can only be made when the cluster has its leader and its peers. */
+async function ready(servers: string[], nodes: number): Promise<void> {
+  const untilMs = performance.now() + READY_WITHIN_MS;
+  for (;;) {
+    try {
+      const nc = await connect({ servers, reconnect: false, timeout: 1_000 });
+      try {
+        const jsm = await jetstreamManager(nc, { timeout: 2_000 });
+        await jsm.streams.add({ name: "probe", subjects: ["probe"], num_replicas: nodes });
+        await jsm.streams.delete("probe");
+        return;
+      } finally {
+        await nc.close();
+      }
+    } catch (error) {
+      if (performance.now() > untilMs) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+}
+
+async function current(servers: string[], nodes: number): Promise<void> {
+  const untilMs = performance.now() + READY_WITHIN_MS;
+  for (;;) {
+    try {
+      const nc = await connect({ servers, reconnect: false, timeout: 1_000 });
+      try {
+        const jsm = await jetstreamManager(nc, { timeout: 2_000 });
+        const behind: string[] = [];
+        for await (const { config, cluster } of jsm.streams.list()) {
+          const peers = (cluster?.replicas ?? []).filter((peer) => peer.current && peer.offline !== true);
+          if (peers.length < nodes - 1) behind.push(config.name);
+        }
+        if (behind.length === 0) return;
+        if (performance.now() > untilMs) throw new Error(`not current: ${behind.join(", ")}`);
+      } finally {
+        await nc.close();
+      }
+    } catch (error) {
+      if (performance.now() > untilMs) throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+}
+
+async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(
+    Array.from(
+      { length: count },
+      () =>
+        new Promise<ReturnType<typeof createServer>>((resolve, reject) => {
+          const server = createServer().once("error", reject);
+          server.listen(0, "127.0.0.1", () => resolve(server));
+        }),
+    ),
+  );
+  const ports = servers.map((server) => (server.address() as { port: number }).port);
+  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  return ports;
+}
