@@ -1,4 +1,7 @@
-/** `npm test`: sets up, builds and runs every test, or those whose path contains an argument. */
+/**
+ * `npm test`: sets up, builds and runs every test, or those whose path contains an argument.
+ * `npm run test:engines`: the suites against engines that run beside Headwater, which take longer.
+ */
 import { spawn } from "node:child_process";
 import { join, relative } from "node:path";
 import { onParentEnd } from "./command.mjs";
@@ -7,8 +10,15 @@ import { fail, say } from "./terminal.mjs";
 
 await prepare("test");
 
-const wanted = process.argv.slice(2);
-const all = filesBelow(join(root, "dist/test"), /\.test\.js$/).map((path) => relative(root, path));
+/** A cluster of three NATS servers, killed one by one. */
+const ENGINE_SUITES = /gateway\/streams\/jetstream\//;
+
+const [first, ...others] = process.argv.slice(2);
+const engines = first === "--engines";
+const wanted = engines ? others : process.argv.slice(2);
+const all = filesBelow(join(root, "dist/test"), /\.test\.js$/)
+  .map((path) => relative(root, path))
+  .filter((path) => ENGINE_SUITES.test(path) === engines);
 const tests = wanted.length === 0 ? all : all.filter((path) => wanted.some((part) => path.includes(part)));
 if (tests.length === 0) fail("no test was found");
 say(`${tests.length} test files`);
