@@ -1,6 +1,12 @@
 /** Readers that wait for a shard to grow. */
 export class Listeners {
   readonly #checks = new Map<number, Set<() => void>>();
+  #waiting = 0;
+
+  /** How many wait, for whichever shard. */
+  get waiting(): number {
+    return this.#waiting;
+  }
 
   /** Resolves as soon as `satisfied` holds, looked at now and at each check, or `signal` aborts. */
   wait(shard: number, satisfied: () => boolean, signal: AbortSignal): Promise<void> {
@@ -9,7 +15,7 @@ export class Listeners {
       const checks = this.#checks.get(shard) ?? new Set();
       this.#checks.set(shard, checks);
       const end = (): void => {
-        checks.delete(check);
+        if (checks.delete(check)) this.#waiting--;
         signal.removeEventListener("abort", end);
         resolve();
       };
@@ -17,6 +23,7 @@ export class Listeners {
         if (satisfied()) end();
       };
       checks.add(check);
+      this.#waiting++;
       signal.addEventListener("abort", end, { once: true });
     });
   }

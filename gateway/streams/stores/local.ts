@@ -54,7 +54,7 @@ import { checkSpec, StreamDefinition } from "./stream-definition.ts";
 import { DEFAULT_SEGMENT_BYTES, MAX_WAITING_BYTES, StreamLog, type StreamLogOptions } from "./stream-log.ts";
 
 /** What readers of all streams read last and others may want next. */
-const RECENT_BYTES = 16 * 1_048_576;
+const RECENT_BYTES = 32 * 1_048_576;
 const RETENTION_EVERY_MS = 60_000;
 
 export interface LocalStreamsOptions {

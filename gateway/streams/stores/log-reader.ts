@@ -5,10 +5,13 @@ import type { LogPart } from "../streams.ts";
 import { ENTRY_KIND } from "./log-entry.ts";
 import type { RecentChunks } from "./recent-chunks.ts";
 import { type Extent, SEGMENT_HEAD_BYTES, type Segment } from "./segment.ts";
-import { EntryWalk } from "./segment-scan.ts";
+import { EntryWalk, type ReadableFile } from "./segment-scan.ts";
 
 const MIN_CHUNK_BYTES = 128 * 1024;
 const MAX_CHUNK_BYTES = 1_048_576;
+/** A reader that is no farther behind than this will soon want what is written now. */
+const FOLLOWED_BYTES = 8 * 1_048_576;
+const FOLLOWED_MS = 1_000;
 /** Places where readers stopped, so that the next read need not walk there from an index point. */
 const REMEMBERED_PLACES = 256;
 
@@ -21,7 +24,9 @@ export class LogReader {
   readonly #segments: readonly Segment[];
   readonly #recent: RecentChunks | undefined;
   readonly #onDamage: (segment: Segment, extent: Extent) => void;
+  readonly #monotonicMs: () => number;
   readonly #places = new Map<string, { segment: Segment; position: number }>();
+  #tipReadMs = Number.NEGATIVE_INFINITY;
 
   /**
    * @param segments the log's own list, which changes as it goes on
@@ -31,10 +36,17 @@ export class LogReader {
     segments: readonly Segment[],
     recent: RecentChunks | undefined,
     onDamage: (segment: Segment, extent: Extent) => void,
+    monotonicMs: () => number,
   ) {
+    this.#monotonicMs = monotonicMs;
     this.#segments = segments;
     this.#recent = recent;
     this.#onDamage = onDamage;
+  }
+
+  /** Whether somebody read close to the end just now, and so will want what is written next. */
+  get isFollowed(): boolean {
+    return this.#monotonicMs() - this.#tipReadMs < FOLLOWED_MS;
   }
 
   /** The oldest offset that is kept; undefined when there is none. */
@@ -94,16 +106,7 @@ export class LogReader {
     const index = segment.shards.get(shard)!;
     // What is appended during the read is left to the next one.
     const segmentNext = index.next;
-    let file: FileHandle;
-    try {
-      file = await open(segment.path, "r");
-    } catch (error) {
-      // Retention took it since; what is left begins behind it.
-      if ((error as NodeJS.ErrnoException).code === "ENOENT" && !this.#segments.includes(segment)) {
-        return { parts: [], next: segmentNext };
-      }
-      throw error;
-    }
+    const file = new LazyFile(segment.path);
     try {
       const key = `${shard}:${from}`;
       const place = this.#places.get(key);
@@ -117,7 +120,16 @@ export class LogReader {
       const last = parts.at(-1);
       const next = last === undefined ? segmentNext : last.first + last.count;
       if (last !== undefined) this.#remember(`${shard}:${next}`, segment, walk.position);
+      if (segment === this.#segments.at(-1) && segment.end - walk.position < FOLLOWED_BYTES) {
+        this.#tipReadMs = this.#monotonicMs();
+      }
       return { parts, next };
+    } catch (error) {
+      // Retention took it since; what is left begins behind it.
+      if ((error as NodeJS.ErrnoException).code === "ENOENT" && !this.#segments.includes(segment)) {
+        return { parts: [], next: segmentNext };
+      }
+      throw error;
     } finally {
       await file.close();
     }
@@ -180,5 +192,29 @@ export class LogReader {
   #remember(key: string, segment: Segment, position: number): void {
     this.#places.set(key, { segment, position: Math.max(position, SEGMENT_HEAD_BYTES) });
     if (this.#places.size > REMEMBERED_PLACES) this.#places.delete(this.#places.keys().next().value!);
+  }
+}
+
+/** A file that is opened when something has to be read from it: at the tip, hardly ever. */
+class LazyFile implements ReadableFile {
+  readonly #path: string;
+  #file: FileHandle | undefined;
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  async read(
+    into: Buffer,
+    offset: number,
+    bytes: number,
+    position: number,
+  ): Promise<{ readonly bytesRead: number }> {
+    this.#file ??= await open(this.#path, "r");
+    return this.#file.read(into, offset, bytes, position);
+  }
+
+  async close(): Promise<void> {
+    await this.#file?.close();
   }
 }

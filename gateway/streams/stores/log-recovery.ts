@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { syncFolder } from "../../../runtime/durable.ts";
 import { HeadwaterError } from "../../../runtime/errors.ts";
 import { ENTRY_KIND, type Entry, generationAt, MAGIC_BYTES } from "./log-entry.ts";
+import { LogFile } from "./log-file.ts";
 import { type ProducerSnapshot, Producers } from "./producers.ts";
 import {
   baseOf,
@@ -37,7 +38,7 @@ export interface Finding {
 export interface RecoveredLog {
   readonly segments: Segment[];
   /** The last segment's, open for writing. */
-  readonly file: FileHandle;
+  readonly file: LogFile;
   readonly producers: Producers;
   readonly nextOffsets: Map<number, number>;
   readonly records: number;
@@ -125,9 +126,9 @@ export async function recoverLog(folder: string, streamId: string): Promise<Reco
     });
   }
 
-  const file = await open(last.path, "r+");
+  const file = await LogFile.open(last.path, "r+");
   try {
-    const { size } = await file.stat();
+    const size = await file.size();
     // A sidecar that fits tells that the log was closed in peace: all that stands there was
     // acknowledged, so bytes that are no entries are damage, in the last group as well.
     const mode = (await last.sidecarFits(size)) ? "sealed" : "torn";
@@ -138,7 +139,8 @@ export async function recoverLog(folder: string, streamId: string): Promise<Reco
       expected = entry.number + 1;
     };
     const oldBytes = mode === "torn" && mayHoldOldBytes(last.recycledBytes, size);
-    const scan = await scanSegment(file, SEGMENT_HEAD_BYTES, size, last.generation, mode, visit, oldBytes);
+    const { generation } = last;
+    const scan = await scanSegment(file.handle, SEGMENT_HEAD_BYTES, size, generation, mode, visit, oldBytes);
     replay.nextNumber = Math.max(replay.nextNumber, expected);
     last.end = scan.end;
     last.damage.push(...scan.damage);
@@ -149,8 +151,8 @@ export async function recoverLog(folder: string, streamId: string): Promise<Reco
     }
     // What is left of a torn write is sound in part, and must not come to stand behind new entries.
     if (scan.end < size) await file.truncate(scan.end);
+    else await file.datasync();
     last.recycledBytes = 0;
-    await file.datasync();
   } catch (error) {
     await file.close();
     throw error;

@@ -9,7 +9,7 @@
  * makes a fresh file, and a crash loses no more than the spares themselves, which are removed at the
  * next start.
  */
-import { type FileHandle, mkdir, open, rename, rm, stat, statfs, unlink } from "node:fs/promises";
+import { mkdir, open, rename, rm, stat, statfs, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { syncFolder } from "../../../runtime/durable.ts";
 
@@ -26,12 +26,6 @@ const FILL_SYNC_BYTES = 16 * FILL_BYTES;
 const ROOM_IN_SPARES = 16;
 /** Spares that no log took for so long are given back to the disk. */
 const IDLE_MS = 60_000;
-
-/** A file that may be written over, still under its name in the pool. */
-export interface Spare {
-  readonly file: FileHandle;
-  readonly path: string;
-}
 
 export class RecycledSegments {
   readonly #folder: string;
@@ -82,16 +76,11 @@ export class RecycledSegments {
     });
   }
 
-  /** A spare, open; its file is the caller's from here on. undefined when there is none. */
-  async take(): Promise<Spare | undefined> {
+  /** The path of a file that may be written over, the caller's from here on; undefined when there is none. */
+  take(): string | undefined {
     const path = this.#spares.pop();
-    if (path === undefined) return undefined;
-    this.#stayAwake();
-    try {
-      return { file: await open(path, "r+"), path };
-    } catch {
-      return undefined;
-    }
+    if (path !== undefined) this.#stayAwake();
+    return path;
   }
 
   /**

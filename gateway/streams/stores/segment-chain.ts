@@ -7,7 +7,7 @@
  * A log that shows traffic gets its next segments from the pool of recycled files; one that does
  * not never holds more disk than it filled.
  */
-import type { FileHandle } from "node:fs/promises";
+import type { LogFile } from "./log-file.ts";
 import type { StreamState } from "./log-recovery.ts";
 import type { RecycledSegments } from "./recycled-segments.ts";
 import { Segment } from "./segment.ts";
@@ -34,12 +34,12 @@ export interface ChainOptions {
 export class SegmentChain {
   readonly segments: Segment[];
   readonly #options: ChainOptions;
-  #file: FileHandle;
+  #file: LogFile;
   #sinceMs: number;
   #sinceBytes: number;
   #housekeeping: Promise<void> = Promise.resolve();
 
-  constructor(options: ChainOptions, segments: Segment[], file: FileHandle) {
+  constructor(options: ChainOptions, segments: Segment[], file: LogFile) {
     this.#options = options;
     this.segments = segments;
     this.#file = file;
@@ -88,7 +88,7 @@ export class SegmentChain {
     const { folder, disk, streamId, nowMs, monotonicMs, spares } = this.#options;
     const old = this.active;
     const segment = new Segment(folder, base, generation);
-    const spare = this.#isBrisk() ? await spares?.take() : undefined;
+    const spare = this.#isBrisk() ? spares?.take() : undefined;
     const file = await createSegmentFile(disk, streamId, nowMs(), segment, state, spare);
     const oldFile = this.#file;
     old.nextNumber = base;
@@ -106,7 +106,6 @@ export class SegmentChain {
   /** After a failed write: nothing stands behind the last good end. */
   async cutBack(): Promise<void> {
     await this.#file.truncate(this.active.end);
-    await this.#options.disk.datasync(this.#file);
   }
 
   /** The disk is short: what can be given back is. */
@@ -152,8 +151,6 @@ export class SegmentChain {
 }
 
 /** A closed segment holds no disk beyond its end. A crash before leaves a tail that no entry claims. */
-async function cut(file: FileHandle, segment: Segment): Promise<void> {
-  if (!segment.isRecycled) return;
-  await file.truncate(segment.end);
-  await file.datasync();
+async function cut(file: LogFile, segment: Segment): Promise<void> {
+  if (segment.isRecycled || file.isPadded) await file.truncate(segment.end);
 }

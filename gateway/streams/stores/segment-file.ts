@@ -1,31 +1,27 @@
 /** How the log reaches the disk: writes, syncs, and the making of a segment's file. */
 import { randomBytes } from "node:crypto";
-import { type FileHandle, open, rename, unlink } from "node:fs/promises";
+import { rename, unlink } from "node:fs/promises";
 import { dirname } from "node:path";
 import { syncFolder } from "../../../runtime/durable.ts";
 import { ENTRY_KIND, entrySize, writeEntry } from "./log-entry.ts";
+import { LogFile } from "./log-file.ts";
 import type { StreamState } from "./log-recovery.ts";
-import type { Spare } from "./recycled-segments.ts";
 import { encodeSegmentHead, SEGMENT_HEAD_BYTES, type Segment } from "./segment.ts";
 
 /** The two calls that reach the disk, so that a test can make them fail. */
 export interface Disk {
-  write(file: FileHandle, bytes: Buffer, position: number): Promise<void>;
-  datasync(file: FileHandle): Promise<void>;
+  write(file: LogFile, bytes: Buffer, position: number): Promise<void>;
+  datasync(file: LogFile): Promise<void>;
 }
 
 export const realDisk: Disk = {
-  async write(file, bytes, position) {
-    for (let done = 0; done < bytes.length; ) {
-      done += (await file.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
-    }
-  },
+  write: (file, bytes, position) => file.write(bytes, position),
   datasync: (file) => file.datasync(),
 };
 
 /**
  * Head and state entry in one write, synced, and the folder too. Leaves nothing when it fails.
- * @param spare is written before it gets the segment's name, so that under it no crash ever shows foreign bytes
+ * @param spare path of a recycled file; it is written before it gets the segment's name, so that under it no crash ever shows foreign bytes
  */
 export async function createSegmentFile(
   disk: Disk,
@@ -33,8 +29,8 @@ export async function createSegmentFile(
   createdMs: number,
   segment: Segment,
   state: StreamState,
-  spare?: Spare,
-): Promise<FileHandle> {
+  spare?: string,
+): Promise<LogFile> {
   const { generation, base } = segment;
   const extra = Buffer.from(JSON.stringify(state));
   const bytes = Buffer.alloc(SEGMENT_HEAD_BYTES + entrySize(undefined, [], extra.length));
@@ -47,18 +43,18 @@ export async function createSegmentFile(
     groupOffset: 0,
   };
   writeEntry(bytes, SEGMENT_HEAD_BYTES, head, undefined, [], extra);
-  const file = spare?.file ?? (await open(segment.path, "w+"));
+  const file = await (spare === undefined ? LogFile.open(segment.path, "w+") : LogFile.open(spare, "r+"));
   try {
-    const recycledBytes = (await file.stat()).size;
+    const recycledBytes = await file.size();
     encodeSegmentHead({ generation, base, createdMs, streamId, recycledBytes }).copy(bytes);
     await disk.write(file, bytes, 0);
     await disk.datasync(file);
-    if (spare !== undefined) await rename(spare.path, segment.path);
+    if (spare !== undefined) await rename(spare, segment.path);
     await syncFolder(dirname(segment.path));
     segment.recycledBytes = recycledBytes;
   } catch (error) {
     await file.close();
-    for (const path of [segment.path, spare?.path]) {
+    for (const path of [segment.path, spare]) {
       if (path !== undefined) await unlink(path).catch(() => undefined);
     }
     throw error;

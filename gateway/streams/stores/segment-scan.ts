@@ -1,7 +1,6 @@
 /**
  * Walks the entries of a segment file, tells a torn tail from damage, and finds its way past both.
  */
-import type { FileHandle } from "node:fs/promises";
 import {
   ENTRY_HEAD_BYTES,
   type Entry,
@@ -11,6 +10,7 @@ import {
   MAGIC_BYTES,
   MAX_ENTRY_BYTES,
 } from "./log-entry.ts";
+import { BLOCK_BYTES } from "./log-file.ts";
 import type { Chunk, RecentChunks } from "./recent-chunks.ts";
 import type { Extent, Segment } from "./segment.ts";
 
@@ -22,9 +22,19 @@ export interface RecentOf {
   readonly segment: Segment;
 }
 
+/** Where a walk reads: an open file, or one that is opened when it must be. */
+export type ReadableFile = {
+  read(
+    into: Buffer,
+    offset: number,
+    bytes: number,
+    position: number,
+  ): Promise<{ readonly bytesRead: number }>;
+};
+
 /** Reads a file's entries in order; one chunk in memory at a time. */
 export class EntryWalk {
-  readonly #file: FileHandle;
+  readonly #file: ReadableFile;
   readonly #end: number;
   readonly #generation: number | undefined;
   readonly #chunkBytes: number;
@@ -40,7 +50,7 @@ export class EntryWalk {
    * @param recent where chunks are looked for and left; `from` is then the beginning of an entry
    */
   constructor(
-    file: FileHandle,
+    file: ReadableFile,
     from: number,
     end: number,
     generation: number | undefined,
@@ -174,7 +184,7 @@ export interface ScanResult {
  *   behind a head that reached the disk can be told from it.
  */
 export async function scanSegment(
-  file: FileHandle,
+  file: ReadableFile,
   from: number,
   fileBytes: number,
   generation: number | undefined,
@@ -213,12 +223,28 @@ export async function scanSegment(
       else doubtful.push({ entry: found, position });
     }
   }
-  const written = oldBytes ? Math.max(end, walk.claimedEnd) : fileBytes;
+  const last = doubtful.at(-1);
+  let wholeBytes = fileBytes;
+  if (last !== undefined && "from" in last && last.to === fileBytes && (await isPadding(file, last))) {
+    doubtful.pop();
+    wholeBytes = last.from;
+  }
+  const written = oldBytes ? Math.max(end, walk.claimedEnd) : wholeBytes;
   if (tail === "sealed") {
     settle(written);
-    const last = damage.at(-1);
-    if (last !== undefined && last.to > written) damage[damage.length - 1] = { from: last.from, to: written };
+    const rearmost = damage.at(-1);
+    if (rearmost !== undefined && rearmost.to > written) {
+      damage[damage.length - 1] = { from: rearmost.from, to: written };
+    }
     end = written;
   }
   return { end, damage, tornBytes: written - end };
+}
+
+/** Whether these are the zeros that fill up the last block of a log's file. */
+async function isPadding(file: ReadableFile, { from, to }: Extent): Promise<boolean> {
+  if (to - from >= BLOCK_BYTES) return false;
+  const bytes = Buffer.alloc(to - from, 1);
+  await file.read(bytes, 0, bytes.length, from);
+  return bytes.every((byte) => byte === 0);
 }

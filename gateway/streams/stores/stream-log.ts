@@ -107,9 +107,8 @@ export class StreamLog {
     this.#plannedRecords = this.#records;
     this.#plannedBytes = this.#active.end;
     this.#filling = this.#openGroup();
-    this.reader = new LogReader(chain.segments, options.recent, (segment, extent) =>
-      this.#reportDamage(segment.path, extent),
-    );
+    const onDamage = (segment: Segment, extent: Extent): void => this.#reportDamage(segment.path, extent);
+    this.reader = new LogReader(chain.segments, options.recent, onDamage, options.monotonicMs);
     for (const finding of found.findings) this.#reportFinding(finding);
   }
 
@@ -337,6 +336,9 @@ export class StreamLog {
         this.#next.set(part.shard, part.first + part.count);
         touched.add(part.shard);
       }
+    }
+    if (this.#listeners.waiting > 0 || this.reader.isFollowed) {
+      this.#options.recent?.written(segment, segment.end, group.contents);
     }
     segment.end += group.bytes;
     this.#records += group.records;

@@ -1,8 +1,9 @@
 /** What a power cut, a bad sector or a full disk leaves, and what the log makes of it. */
 import assert from "node:assert/strict";
-import { type FileHandle, open, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { open, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import test from "node:test";
+import type { LogFile } from "../../../gateway/streams/stores/log-file.ts";
 import { realDisk } from "../../../gateway/streams/stores/segment-file.ts";
 import type { Streams } from "../../../gateway/streams/streams.ts";
 import { makeFrame, readAll } from "../../contract/streams.ts";
@@ -267,13 +268,13 @@ test("nothing new hides behind a checkpoint when the log's end is lost", async (
 function failingDisk(fails: (call: number) => Error | undefined) {
   let calls = 0;
   return {
-    async write(file: FileHandle, bytes: Buffer, position: number): Promise<void> {
+    async write(file: LogFile, bytes: Buffer, position: number): Promise<void> {
       const error = fails(++calls);
       if (error === undefined) return realDisk.write(file, bytes, position);
       await realDisk.write(file, bytes.subarray(0, bytes.length >> 1), position);
       throw error;
     },
-    async datasync(file: FileHandle): Promise<void> {
+    async datasync(file: LogFile): Promise<void> {
       const error = fails(++calls);
       if (error !== undefined) throw error;
       await realDisk.datasync(file);
