@@ -36,6 +36,7 @@ accessKeys: [{ id: "${KEY.id}", secret: "${KEY.secret}", allow: ["*"] }]
 streams:
   - { name: bench, shards: 4 }
   - { name: pages, shards: 1 }
+  - { name: pushes, shards: 1 }
   - { name: frames, shards: 4 }
   - { name: plain, shards: 4 }
   - { name: stored, shards: 4 }

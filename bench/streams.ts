@@ -29,6 +29,7 @@ const FLOOR_BATCH_BYTES = BATCH * (RECORD_BYTES + 16);
 const FLOOR_BYTES = 256 * 1_048_576;
 const PAGE = 10_000;
 const PAGES = 8;
+const PUSHED_PER_SECOND = 10_000;
 /** kinesalite needs long for a large page, and does not get faster by more of them. */
 const PEER_PAGES = 2;
 
@@ -68,7 +69,7 @@ export async function benchStreams(say: Say, args: readonly string[] = []): Prom
 }
 
 /** In this order; `--only=puts,mqtt` leaves out the others, and with them the ratios to peers that those measured. */
-const PARTS: Readonly<Record<string, (bench: Bench) => Promise<void>>> = { puts, gets, mqtt, sweep };
+const PARTS: Readonly<Record<string, (bench: Bench) => Promise<void>>> = { puts, gets, mqtt, push, sweep };
 
 /** What cannot be measured is said, and its bar stays open; it fails nothing else. */
 async function tried<T>(say: Say, what: string, work: () => Promise<T>): Promise<T | undefined> {
@@ -331,6 +332,26 @@ async function mqtt(bench: Bench): Promise<void> {
       many.serverCpuSecondsPerMillion,
       "sensors, 16 in flight, CPU s per million",
     );
+}
+
+/** From publish over fdatasync to the push, at a rate that is far from what the gateway can do. */
+async function push(bench: Bench): Promise<void> {
+  const { say, bars, gateway } = bench;
+  say(`publish → fdatasync → SubscribeToShard at ${PUSHED_PER_SECOND.toLocaleString("en-US")} records/s`);
+  const load = {
+    kind: "push",
+    stream: "pushes",
+    recordsPerSecond: PUSHED_PER_SECOND,
+    recordBytes: RECORD_BYTES,
+    connections: 1,
+    window: 1,
+    endpoint: gateway.endpoint,
+    port: gateway.mqttPort,
+  } as const;
+  const pushed = await tried(say, "push", () => runLoad(load, gateway.pid));
+  noteLoad(bench, "pushed", "Headwater, pushed", pushed);
+  bars.bar("pushP50Ms", pushed?.p50Ms, "<=", 1, "publish to push, p50 in ms");
+  bars.bar("pushP99Ms", pushed?.p99Ms, "<=", 5, "publish to push, p99 in ms");
 }
 
 /** Cost must grow as the work grows: shards by themselves cost nothing, and large records only their bytes. */

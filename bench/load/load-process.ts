@@ -3,6 +3,7 @@ import { type Driven, drive, type Talk } from "./drive.ts";
 import { driveHttp2 } from "./http2-load.ts";
 import { call, putRecordsBody, reading, type SignedCall, signed, wire } from "./kinesis-requests.ts";
 import type { Load } from "./load.ts";
+import { drivePush } from "./push-load.ts";
 import { agentTalk, httpTalk, jetStreamTalk, redisAddTalk, redisRangeTalk, sensorTalk } from "./talks.ts";
 
 /** Different requests that are sent in turn. */
@@ -24,6 +25,7 @@ async function run(load: Load): Promise<Driven> {
   if (load.kind === "put-records" && load.h2 === true) {
     return driveHttp2(putRecordsCalls(load), load.connections, options);
   }
+  if (load.kind === "push") return drivePush(load, options);
   const talkOf = await talkMaker(load);
   return drive(
     Array.from({ length: load.connections }, (_, i) => talkOf(i)),
@@ -31,7 +33,7 @@ async function run(load: Load): Promise<Driven> {
   );
 }
 
-async function talkMaker(load: Load): Promise<(nth: number) => Talk> {
+async function talkMaker(load: Exclude<Load, { kind: "push" }>): Promise<(nth: number) => Talk> {
   switch (load.kind) {
     case "put-records": {
       const messages = putRecordsCalls(load).map(wire);

@@ -44,6 +44,13 @@ export type Load = {
       readonly recordBytes: number;
     }
   | { readonly kind: "jetstream"; readonly subject: string; readonly recordBytes: number }
+  | {
+      readonly kind: "push";
+      readonly endpoint: Endpoint;
+      readonly stream: string;
+      readonly recordsPerSecond: number;
+      readonly recordBytes: number;
+    }
   | { readonly kind: "sensors"; readonly recordBytes: number }
   | {
       readonly kind: "agents";

@@ -128,7 +128,7 @@ export function jetStreamTalk(subject: string, connection: number, recordBytes: 
   };
 }
 
-const connectPacket = (clientId: string): Buffer => {
+export const connectPacket = (clientId: string): Buffer => {
   const id = Buffer.from(clientId);
   // MQTT 3.1.1 §3.1: clean session, no keep-alive.
   const body = Buffer.concat([
@@ -139,7 +139,7 @@ const connectPacket = (clientId: string): Buffer => {
 };
 
 /** A QoS 1 publish, and where its packet id stands. */
-function publishPacket(topic: string, payload: Buffer): { bytes: Buffer; idAt: number } {
+export function publishPacket(topic: string, payload: Buffer): { bytes: Buffer; idAt: number } {
   const topicBytes = Buffer.from(topic);
   const remaining = 2 + topicBytes.length + 2 + payload.length;
   const head = [0x32];
