@@ -4,7 +4,8 @@ import { decodeBatch } from "../../../protocol/record-batch.ts";
 import type { LogPart } from "../streams.ts";
 import { ENTRY_KIND } from "./log-entry.ts";
 import type { RecentChunks } from "./recent-chunks.ts";
-import { type Extent, SEGMENT_HEAD_BYTES, type Segment } from "./segment.ts";
+import { SEGMENT_HEAD_BYTES, type Segment } from "./segment.ts";
+import type { Extent } from "./segment-index.ts";
 import { EntryWalk, type ReadableFile } from "./segment-scan.ts";
 
 const MIN_CHUNK_BYTES = 128 * 1024;
@@ -14,6 +15,7 @@ const FOLLOWED_BYTES = 8 * 1_048_576;
 const FOLLOWED_MS = 1_000;
 /** Places where readers stopped, so that the next read need not walk there from an index point. */
 const REMEMBERED_PLACES = 256;
+const INDEXED_SEGMENTS = 4;
 
 export interface PartsRead {
   readonly parts: LogPart[];
@@ -26,6 +28,8 @@ export class LogReader {
   readonly #onDamage: (segment: Segment, extent: Extent) => void;
   readonly #monotonicMs: () => number;
   readonly #places = new Map<string, { segment: Segment; position: number }>();
+  /** Closed segments whose index points are in memory. */
+  readonly #indexed: Segment[] = [];
   #tipReadMs = Number.NEGATIVE_INFINITY;
 
   /**
@@ -79,6 +83,7 @@ export class LogReader {
   async offsetAtTime(shard: number, arrivalMs: number, latest: number): Promise<number> {
     const segment = this.#segments.find((one) => (one.shards.get(shard)?.newestMs ?? -1) >= arrivalMs);
     if (segment === undefined) return latest;
+    await this.#index(segment);
     let at = segment.offsetBefore(shard, arrivalMs);
     while (at < latest) {
       const { parts, next } = await this.read(shard, at, latest, MAX_CHUNK_BYTES);
@@ -111,7 +116,9 @@ export class LogReader {
       const key = `${shard}:${from}`;
       const place = this.#places.get(key);
       if (place !== undefined) this.#places.delete(key);
-      const position = place?.segment === segment ? place.position : segment.positionOf(shard, from);
+      const isKnown = place?.segment === segment;
+      if (!isKnown) await this.#index(segment);
+      const position = isKnown ? place.position : segment.positionOf(shard, from);
       const chunkBytes = Math.min(MAX_CHUNK_BYTES, Math.max(MIN_CHUNK_BYTES, maxBytes));
       const { end, generation } = segment;
       const recent = this.#recent === undefined ? undefined : { chunks: this.#recent, segment };
@@ -179,6 +186,14 @@ export class LogReader {
       }
     }
     return parts;
+  }
+
+  /** Has the segment's index points at hand; those of the segments that were asked least recently go. */
+  async #index(segment: Segment): Promise<void> {
+    if (segment.hasPoints) return;
+    await segment.loadPoints();
+    this.#indexed.push(segment);
+    if (this.#indexed.length > INDEXED_SEGMENTS) this.#indexed.shift()!.dropPoints();
   }
 
   /** Damage is told once, however often it is read over. */

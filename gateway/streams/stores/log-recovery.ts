@@ -11,14 +11,16 @@ import { LogFile } from "./log-file.ts";
 import { type ProducerSnapshot, Producers } from "./producers.ts";
 import {
   baseOf,
-  type Extent,
   mayHoldOldBytes,
   readSegmentHead,
   SEGMENT_HEAD_BYTES,
   Segment,
   segmentName,
 } from "./segment.ts";
+import type { Extent } from "./segment-index.ts";
 import { EntryWalk, scanSegment } from "./segment-scan.ts";
+
+const OPENED_AT_ONCE = 8;
 
 /** The body of a state entry: all that must outlive the segments before it. */
 export interface StreamState {
@@ -107,8 +109,9 @@ export async function recoverLog(folder: string, streamId: string): Promise<Reco
   const segments = await listSegments(folder, streamId, findings);
   const last = segments.at(-1);
   if (last === undefined) throw new LogMissingError(folder);
+  const damaged = await eachOf(segments.slice(0, -1), openSealed);
   for (const [i, segment] of segments.slice(0, -1).entries()) {
-    await openSealed(segment, findings);
+    findings.push(...damaged[i]!);
     // A file that was cut or is gone leaves no bytes to call damaged; the numbers tell.
     if (segment.damage.length === 0 && segment.nextNumber !== segments[i + 1]!.base) {
       findings.push({ what: "missing", file: segment.path, extent: { from: segment.end, to: segment.end } });
@@ -168,9 +171,10 @@ async function listSegments(folder: string, streamId: string, findings: Finding[
     .filter((base) => base !== undefined)
     .sort((a, b) => a - b);
   const segments: Segment[] = [];
+  const heads = await eachOf(bases, (base) => readSegmentHead(join(folder, segmentName(base))));
   for (const [i, base] of bases.entries()) {
     const path = join(folder, segmentName(base));
-    const head = await readSegmentHead(path);
+    const head = heads[i];
     const begins = head?.base === base && head.streamId === streamId;
     const generation = begins ? head.generation : await anyGeneration(path);
     const isLast = i === bases.length - 1;
@@ -190,7 +194,8 @@ async function listSegments(folder: string, streamId: string, findings: Finding[
   return segments;
 }
 
-async function openSealed(segment: Segment, findings: Finding[]): Promise<void> {
+/** Returns what is damaged in it. */
+async function openSealed(segment: Segment): Promise<Finding[]> {
   const { size } = await stat(segment.path);
   if (!(await segment.readSidecar(size))) {
     await withFile(segment.path, "r+", async (file) => {
@@ -211,8 +216,18 @@ async function openSealed(segment: Segment, findings: Finding[]): Promise<void> 
       }
     });
     await segment.writeSidecar();
+    segment.dropPoints();
   }
-  for (const extent of segment.damage) findings.push({ what: "damage", file: segment.path, extent });
+  return segment.damage.map((extent) => ({ what: "damage", file: segment.path, extent }));
+}
+
+/** Some at a time: each waits for the disk more than it works. */
+async function eachOf<T, R>(items: readonly T[], work: (item: T) => Promise<R>): Promise<R[]> {
+  const results: R[] = [];
+  for (let at = 0; at < items.length; at += OPENED_AT_ONCE) {
+    results.push(...(await Promise.all(items.slice(at, at + OPENED_AT_ONCE).map(work))));
+  }
+  return results;
 }
 
 export function noteEntry(segment: Segment, entry: Entry, position: number): void {

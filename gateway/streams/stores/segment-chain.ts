@@ -100,6 +100,7 @@ export class SegmentChain {
       await cut(oldFile, old);
       await oldFile.close();
       await old.writeSidecar();
+      old.dropPoints();
     });
   }
 

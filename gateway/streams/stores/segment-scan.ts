@@ -12,7 +12,8 @@ import {
 } from "./log-entry.ts";
 import { BLOCK_BYTES } from "./log-file.ts";
 import type { Chunk, RecentChunks } from "./recent-chunks.ts";
-import type { Extent, Segment } from "./segment.ts";
+import type { Segment } from "./segment.ts";
+import type { Extent } from "./segment-index.ts";
 
 const CHUNK_BYTES = 1_048_576;
 

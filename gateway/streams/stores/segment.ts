@@ -1,5 +1,5 @@
 /**
- * A segment: one file of a stream's log, and the sparse index of what stands in it.
+ * A segment: one file of a stream's log, and what is known of it (segment-index.ts).
  *
  *   0 u32 magic "HWSG" | u32 crc32c of bytes 8 to 63
  *   8 u32 version | u32 recycledBytes | u64 generation | u64 base (number of its first entry) | u64 createdMs
@@ -9,8 +9,8 @@
  * `recycledBytes` is how long the file was when the segment began, 0 for a fresh one: what stands
  * behind the last entry of a file that is still so long may be of its earlier life.
  *
- * A segment that is no longer written gets a sidecar, `.idx`, so that it need not be read to be
- * opened. The sidecar is a copy of what the segment says: missing or damaged, it is made again.
+ * A segment that is no longer written gets a sidecar, so that it need not be read to be opened, and
+ * keeps no index points in memory: they are read from there when somebody looks for a place.
  */
 import { type FileHandle, open, readFile, unlink } from "node:fs/promises";
 import { join } from "node:path";
@@ -19,13 +19,22 @@ import { crc32c } from "../../../runtime/crc32c.ts";
 import { writeDurably } from "../../../runtime/durable.ts";
 import type { PartHead } from "./log-entry.ts";
 import type { RecycledSegments } from "./recycled-segments.ts";
+import {
+  decodePoints,
+  decodeSummary,
+  type Extent,
+  encodeSidecar,
+  noteInSummary,
+  SegmentPoints,
+  type ShardSummary,
+  SUMMARY_READ_BYTES,
+  type Summary,
+  summaryBytesOf,
+} from "./segment-index.ts";
 
 export const SEGMENT_HEAD_BYTES = 64;
 const SEGMENT_VERSION = 1;
 const MAGIC = 0x48575347;
-/** One index point of a shard per so many bytes of the segment; more where many shards would make many points. */
-const POINT_BYTES = 64 * 1024;
-const SHARDS_OF_FULL_DENSITY = 4;
 const FILE_NAME = /^(\d{16})\.log$/;
 
 export interface SegmentHead {
@@ -35,37 +44,6 @@ export interface SegmentHead {
   /** 32 hex digits. */
   readonly streamId: string;
   readonly recycledBytes: number;
-}
-
-/** What a segment holds of one shard. */
-export interface ShardIndex {
-  readonly first: number;
-  next: number;
-  records: number;
-  bytes: number;
-  newestMs: number;
-  /** Offset, position in the file and arrival of some entries, rising in all three. */
-  readonly offsets: number[];
-  readonly positions: number[];
-  readonly arrivals: number[];
-}
-
-/** Bytes that are no entries, from `from` up to, not including, `to`. */
-export interface Extent {
-  readonly from: number;
-  readonly to: number;
-}
-
-/** What a sidecar says. */
-interface Sidecar {
-  readonly base: number;
-  readonly generation: number;
-  readonly end: number;
-  readonly newestMs: number;
-  readonly records: number;
-  readonly nextNumber: number;
-  readonly damage: readonly Extent[];
-  readonly shards: ReadonlyArray<readonly [number, ShardIndex]>;
 }
 
 export class Segment {
@@ -80,8 +58,10 @@ export class Segment {
   records = 0;
   /** Number of the entry behind its last; known once it is closed or was scanned. */
   nextNumber = 0;
-  readonly shards = new Map<number, ShardIndex>();
+  readonly shards = new Map<number, ShardSummary>();
   readonly damage: Extent[] = [];
+  /** Undefined for a segment that has a sidecar, until somebody asked for a place in it. */
+  #points: SegmentPoints | undefined = new SegmentPoints();
 
   constructor(folder: string, base: number, generation: number) {
     this.path = join(folder, segmentName(base));
@@ -96,47 +76,39 @@ export class Segment {
   /** Notes an entry that is on disk. */
   note(position: number, arrivalMs: number, parts: readonly (PartHead & { bytes: number })[]): void {
     if (arrivalMs > this.newestMs) this.newestMs = arrivalMs;
-    const spacing = POINT_BYTES * Math.max(1, this.shards.size / SHARDS_OF_FULL_DENSITY);
     for (const part of parts) {
       this.records += part.count;
-      let shard = this.shards.get(part.shard);
-      if (shard === undefined) {
-        shard = {
-          first: part.first,
-          next: part.first,
-          records: 0,
-          bytes: 0,
-          newestMs: 0,
-          offsets: [],
-          positions: [],
-          arrivals: [],
-        };
-        this.shards.set(part.shard, shard);
-      }
-      const last = shard.positions.at(-1);
-      if (last === undefined || position - last >= spacing) {
-        shard.offsets.push(part.first);
-        shard.positions.push(position);
-        shard.arrivals.push(arrivalMs);
-      }
-      shard.next = part.first + part.count;
-      shard.records += part.count;
-      shard.bytes += part.bytes;
-      shard.newestMs = arrivalMs;
+      noteInSummary(this.shards, part, arrivalMs);
+      this.#points?.note(part.shard, part.first, position, arrivalMs, this.shards.size);
     }
+  }
+
+  /** Whether `positionOf` and `offsetBefore` know more than the segment's beginning. */
+  get hasPoints(): boolean {
+    return this.#points !== undefined;
+  }
+
+  /** Reads the index points from the sidecar. Without one, places are looked for from the beginning on. */
+  async loadPoints(): Promise<void> {
+    const bytes = await readFile(this.sidecarPath).catch(() => undefined);
+    const points = bytes === undefined ? undefined : decodePoints(bytes);
+    const fits = points !== undefined && decodeSummary(bytes!)?.generation === this.generation;
+    this.#points = fits ? points : new SegmentPoints();
+  }
+
+  /** The sidecar has them. */
+  dropPoints(): void {
+    this.#points = undefined;
   }
 
   /** A place at or before the entry that holds `offset`. */
   positionOf(shard: number, offset: number): number {
-    const index = this.shards.get(shard);
-    if (index === undefined) return SEGMENT_HEAD_BYTES;
-    return index.positions[lastAtMost(index.offsets, offset)] ?? SEGMENT_HEAD_BYTES;
+    return this.#points?.positionOf(shard, offset) ?? SEGMENT_HEAD_BYTES;
   }
 
   /** An offset at or before the first record that arrived at `arrivalMs` or later. */
   offsetBefore(shard: number, arrivalMs: number): number {
-    const index = this.shards.get(shard)!;
-    return index.offsets[lastAtMost(index.arrivals, arrivalMs - 1)] ?? index.first;
+    return this.#points?.offsetBefore(shard, arrivalMs) ?? this.shards.get(shard)!.first;
   }
 
   get sidecarPath(): string {
@@ -145,24 +117,10 @@ export class Segment {
 
   /** A crash leaves the old sidecar or none; both are noticed by `end` and made again. */
   async writeSidecar(): Promise<void> {
-    const sidecar: Sidecar = {
-      base: this.base,
-      generation: this.generation,
-      end: this.end,
-      newestMs: this.newestMs,
-      records: this.records,
-      nextNumber: this.nextNumber,
-      damage: this.damage,
-      shards: [...this.shards],
-    };
-    const body = JSON.stringify(sidecar);
-    await writeDurably(
-      this.sidecarPath,
-      `${crc32c(Buffer.from(body)).toString(16).padStart(8, "0")}\n${body}`,
-    );
+    await writeDurably(this.sidecarPath, encodeSidecar(this, this.#points ?? new SegmentPoints()));
   }
 
-  /** Fills the index from the sidecar; false when there is none that fits the file. */
+  /** Knows what the sidecar says, but for index points; false when there is none that fits the file. */
   async readSidecar(fileBytes: number): Promise<boolean> {
     const saved = await this.#loadSidecar(fileBytes);
     if (saved === undefined) return false;
@@ -171,7 +129,8 @@ export class Segment {
     this.records = saved.records;
     this.nextNumber = saved.nextNumber;
     this.damage.push(...saved.damage);
-    for (const [shard, index] of saved.shards) this.shards.set(shard, index);
+    for (const [shard, summary] of saved.shards) this.shards.set(shard, summary);
+    this.#points = undefined;
     return true;
   }
 
@@ -179,17 +138,9 @@ export class Segment {
     return (await this.#loadSidecar(fileBytes)) !== undefined;
   }
 
-  async #loadSidecar(fileBytes: number): Promise<Sidecar | undefined> {
-    let text: string;
-    try {
-      text = await readFile(this.sidecarPath, "utf8");
-    } catch {
-      return undefined;
-    }
-    const body = text.slice(9);
-    if (crc32c(Buffer.from(body)) !== Number.parseInt(text.slice(0, 8), 16)) return undefined;
-    const saved = JSON.parse(body) as Sidecar;
-    const fits = saved.base === this.base && saved.generation === this.generation && saved.end === fileBytes;
+  async #loadSidecar(fileBytes: number): Promise<Summary | undefined> {
+    const saved = await readSummary(this.sidecarPath).catch(() => undefined);
+    const fits = saved?.base === this.base && saved.generation === this.generation && saved.end === fileBytes;
     return fits ? saved : undefined;
   }
 
@@ -258,16 +209,21 @@ export async function readSegmentHead(path: string): Promise<SegmentHead | undef
   }
 }
 
-/** Index of the last value that is at most `limit`; -1 when all are above. */
-function lastAtMost(values: readonly number[], limit: number): number {
-  let low = -1;
-  let high = values.length - 1;
-  while (low < high) {
-    const middle = (low + high + 1) >> 1;
-    if (values[middle]! <= limit) low = middle;
-    else high = middle - 1;
+async function readSummary(path: string): Promise<Summary | undefined> {
+  const file = await open(path, "r");
+  try {
+    let bytes = Buffer.alloc(SUMMARY_READ_BYTES);
+    const { bytesRead } = await file.read(bytes, 0, bytes.length, 0);
+    const size = summaryBytesOf(bytes.subarray(0, bytesRead));
+    if (size === undefined || size > (await file.stat()).size) return undefined;
+    if (size > bytesRead) {
+      bytes = Buffer.alloc(size);
+      await file.read(bytes, 0, size, 0);
+    }
+    return decodeSummary(bytes);
+  } finally {
+    await file.close();
   }
-  return low;
 }
 
 function ignoreMissing(error: NodeJS.ErrnoException): void {

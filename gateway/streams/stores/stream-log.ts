@@ -25,9 +25,10 @@ import { type Finding, type RecoveredLog, recoverLog } from "./log-recovery.ts";
 import { Producers } from "./producers.ts";
 import type { RecentChunks } from "./recent-chunks.ts";
 import type { RecycledSegments } from "./recycled-segments.ts";
-import type { Extent, Segment } from "./segment.ts";
+import type { Segment } from "./segment.ts";
 import { type ChainOptions, SegmentChain } from "./segment-chain.ts";
 import { type Disk, newGeneration } from "./segment-file.ts";
+import type { Extent } from "./segment-index.ts";
 
 export const DEFAULT_SEGMENT_BYTES = 64 * 1_048_576;
 /** What may wait for the disk, encoded, in one stream. */
