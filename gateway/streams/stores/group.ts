@@ -34,7 +34,7 @@ export interface EntryToAdd {
   readonly arrivalMs: number;
   readonly recordsBefore: number;
   readonly producer: Producer | undefined;
-  readonly parts: readonly Part[];
+  readonly parts: ReadonlyArray<Part & { readonly bytes: number }>;
 }
 
 export class Group {
@@ -55,7 +55,7 @@ export class Group {
     return this.bytes === 0 || this.bytes + bytes <= MAX_GROUP_BYTES;
   }
 
-  /** Copies what is given; the caller may do with it what it likes. */
+  /** Copies the batches; the caller may write over them. */
   add(entry: EntryToAdd): void {
     const size = entrySize(entry.producer, entry.parts);
     this.#reserve(size);
@@ -69,14 +69,8 @@ export class Group {
       groupOffset: at,
     };
     this.bytes = writeEntry(this.#arena, at, head, entry.producer, entry.parts);
-    const parts = entry.parts.map(({ shard, first, count, batch }) => ({
-      shard,
-      first,
-      count,
-      bytes: batch.length,
-    }));
+    const { kind, arrivalMs, producer, parts } = entry;
     for (const part of parts) this.records += part.count;
-    const { kind, arrivalMs, producer } = entry;
     this.entries.push({ at, kind, arrivalMs, producer, parts });
   }
 

@@ -16,6 +16,7 @@ export class Listeners {
       this.#checks.set(shard, checks);
       const end = (): void => {
         if (checks.delete(check)) this.#waiting--;
+        if (checks.size === 0 && this.#checks.get(shard) === checks) this.#checks.delete(shard);
         signal.removeEventListener("abort", end);
         resolve();
       };
@@ -33,6 +34,6 @@ export class Listeners {
   }
 
   checkAll(): void {
-    for (const shard of this.#checks.keys()) this.check(shard);
+    for (const shard of [...this.#checks.keys()]) this.check(shard);
   }
 }

@@ -69,12 +69,12 @@ export class StreamLog {
   readonly reader: LogReader;
   readonly #options: StreamLogOptions;
   readonly #chain: SegmentChain;
-  /** What is on disk. */
-  readonly #next: Map<number, number>;
+  /** What is on disk; by shard, as all that is asked for each part of each append. */
+  readonly #next: number[] = [];
   #number: number;
   #records: number;
   /** What will be once all that waits is. */
-  #plannedNext: Map<number, number>;
+  #plannedNext: number[];
   #plannedNumber: number;
   #plannedRecords: number;
   #plannedBytes: number;
@@ -99,11 +99,11 @@ export class StreamLog {
     this.#options = options;
     this.#chain = chain;
     this.producers = found.producers;
-    this.#next = found.nextOffsets;
+    for (const [shard, next] of found.nextOffsets) this.#next[shard] = next;
     this.#number = found.nextNumber;
     this.#records = found.records;
     this.#arrivalMs = found.arrivalMs;
-    this.#plannedNext = new Map(this.#next);
+    this.#plannedNext = [...this.#next];
     this.#plannedNumber = this.#number;
     this.#plannedRecords = this.#records;
     this.#plannedBytes = this.#active.end;
@@ -137,7 +137,7 @@ export class StreamLog {
 
   /** Where what is on disk ends. */
   next(shard: number): number {
-    return this.#next.get(shard) ?? 0;
+    return this.#next[shard] ?? 0;
   }
 
   get segments(): readonly Segment[] {
@@ -150,8 +150,8 @@ export class StreamLog {
    */
   skipTo(shard: number, offset: number): void {
     if (offset <= this.next(shard)) return;
-    this.#next.set(shard, offset);
-    this.#plannedNext.set(shard, offset);
+    this.#next[shard] = offset;
+    this.#plannedNext[shard] = offset;
   }
 
   /**
@@ -170,12 +170,12 @@ export class StreamLog {
     this.#refuseWhenUnfit(size);
     if (!this.#filling.hasRoomFor(size)) this.#turnOver();
     this.#arrivalMs = Math.max(this.#arrivalMs, this.#options.nowMs());
-    const parts: Part[] = [];
+    const parts: Array<Part & { bytes: number }> = [];
     const recordsBefore = this.#plannedRecords;
     for (const { shard, count, batch } of routed) {
-      const first = this.#plannedNext.get(shard) ?? 0;
-      parts.push({ shard, first, count, batch });
-      this.#plannedNext.set(shard, first + count);
+      const first = this.#plannedNext[shard] ?? 0;
+      parts.push({ shard, first, count, batch, bytes: batch.length });
+      this.#plannedNext[shard] = first + count;
       this.#plannedRecords += count;
     }
     const entry = {
@@ -222,7 +222,7 @@ export class StreamLog {
 
   /** Nothing of the shard waits for the disk: what was appended to it is there, or was refused. */
   settled(shard: number): boolean {
-    return this.next(shard) === (this.#plannedNext.get(shard) ?? 0);
+    return this.next(shard) === (this.#plannedNext[shard] ?? 0);
   }
 
   /** Removes whole segments whose newest record arrived before `cutoffMs`. Returns how many. */
@@ -324,7 +324,6 @@ export class StreamLog {
 
   #commit(group: Group): void {
     const segment = this.#active;
-    const touched = new Set<number>();
     for (const entry of group.entries) {
       this.#number++;
       if (entry.kind === ENTRY_KIND.forget) {
@@ -334,8 +333,7 @@ export class StreamLog {
       if (entry.producer !== undefined) this.producers.settle(entry.producer);
       segment.note(segment.end + entry.at, entry.arrivalMs, entry.parts);
       for (const part of entry.parts) {
-        this.#next.set(part.shard, part.first + part.count);
-        touched.add(part.shard);
+        this.#next[part.shard] = part.first + part.count;
       }
     }
     if (this.#listeners.waiting > 0 || this.reader.isFollowed) {
@@ -350,7 +348,8 @@ export class StreamLog {
     this.#options.meters.bytes.inc(labels, group.bytes);
     this.#spareArena ??= group.takeArena();
     for (const waiter of group.waiters) waiter.done();
-    for (const shard of touched) this.#listeners.check(shard);
+    // Looked at by who waits: there are few of them, and an append may touch thousands of shards.
+    if (this.#listeners.waiting > 0) this.#listeners.checkAll();
   }
 
   /**
@@ -393,7 +392,7 @@ export class StreamLog {
   async #repair(): Promise<void> {
     await this.#chain.cutBack();
     await this.#startSegment(newGeneration());
-    this.#plannedNext = new Map(this.#next);
+    this.#plannedNext = [...this.#next];
     this.#plannedNumber = this.#number;
     this.#plannedRecords = this.#records;
     this.#plannedBytes = this.#active.end;
@@ -416,7 +415,7 @@ export class StreamLog {
 
   async #startSegment(generation: number): Promise<void> {
     await this.#chain.begin(this.#number, generation, {
-      nextOffsets: [...this.#next],
+      nextOffsets: this.#next.flatMap((next, shard) => (next > 0 ? [[shard, next] as const] : [])),
       records: this.#records,
       arrivalMs: this.#arrivalMs,
       producers: this.producers.snapshot(),

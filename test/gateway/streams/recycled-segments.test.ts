@@ -42,7 +42,7 @@ function entries(generation: number, sizes: readonly number[]): { bytes: Buffer;
   for (const [i, size] of sizes.entries()) {
     const group = new Group(generation);
     const batch = encodeBatch([{ key: "k", timeUs: 1, payload: Buffer.alloc(size, "HWLE") }]);
-    const parts = [{ shard: 0, first: i, count: 1, batch }];
+    const parts = [{ shard: 0, first: i, count: 1, batch, bytes: batch.length }];
     const head = { kind: ENTRY_KIND.records, number: i + 1, arrivalMs: 1, recordsBefore: i };
     group.add({ ...head, producer: undefined, parts });
     groups.push(Buffer.from(group.contents));

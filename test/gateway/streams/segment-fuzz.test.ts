@@ -38,7 +38,7 @@ function makeLog(groups: readonly (readonly number[])[]): { bytes: Buffer; entri
         arrivalMs: 1,
         recordsBefore: number - 1,
         producer: undefined,
-        parts: [{ shard: 0, first: number - 1, count: 1, batch }],
+        parts: [{ shard: 0, first: number - 1, count: 1, batch, bytes: batch.length }],
       });
       entries.push({ number, from, to: base + group.bytes, group: index });
     }
