@@ -3,7 +3,8 @@
  * a key frame, at 8 MiB or at 10 s, whichever comes first. It is known as (camera, epoch, sequence).
  * On the way it is bracketed by RTCP APP packets; docs/reference/wire-rtsp.md has test vectors. Stored:
  *
- *   0 u16 magic "HU" | u8 version | u8 startsWithKeyFrame | u32 bytes | u32 crc32c of all that follows
+ *   0 u16 magic "HU" | u8 version | u8 startsWithKeyFrame | u32 bytes
+ *   8 u32 crc32c of all that follows, xor that of all before (not so in version 1)
  *  12 u64 epoch | u64 sequence | u64 producerUs
  *  36 u16 cameraBytes | u32 sdpBytes | u16 clockCount | u32 packetCount | camera | sdp
  *     per clock  u8 track | u32 rtpTime | u64 utcUs
@@ -67,7 +68,9 @@ export class MalformedFootageError extends HeadwaterError {
   }
 }
 
-export const UNIT_VERSION = 1;
+export const UNIT_VERSION = 2;
+/** Its checksum did not cover the first eight bytes. */
+const FORMER_VERSION = 1;
 const MAGIC = 0x4855;
 const CRC_FROM = 12;
 const HEAD_BYTES = 48;
@@ -114,8 +117,14 @@ export function encodeUnit(unit: FootageUnit): Buffer {
     bytes.set(rtp, at + PACKET_HEAD_BYTES);
     at += PACKET_HEAD_BYTES + rtp.length;
   }
-  bytes.writeUInt32BE(crc32c(bytes, CRC_FROM), 8);
+  bytes.writeUInt32BE(unitChecksum(bytes), 8);
   return bytes;
+}
+
+/** What stands in a unit's checksum, by the version that its bytes tell. */
+export function unitChecksum(bytes: Buffer): number {
+  const rest = crc32c(bytes, CRC_FROM);
+  return bytes[2] === FORMER_VERSION ? rest : (rest ^ crc32c(bytes, 0, 8)) >>> 0;
 }
 
 function checkCounts(cameraBytes: number, sdpBytes: number, clocks: number, packets: number): void {
@@ -161,15 +170,14 @@ export function decodeUnit(bytes: Uint8Array): FootageUnit {
 function checkHead(view: Buffer): void {
   if (view.length < HEAD_BYTES) throw new MalformedFootageError("shorter than its head");
   if (view.readUInt16BE(0) !== MAGIC) throw new MalformedFootageError("does not begin with HU");
-  if (view[2] !== UNIT_VERSION) {
+  if (view[2] !== UNIT_VERSION && view[2] !== FORMER_VERSION) {
     throw new MalformedFootageError(`version ${view[2]}; this program reads ${UNIT_VERSION}`);
   }
   if (view[3]! > 1) throw new MalformedFootageError(`flags ${view[3]}`);
   const length = view.readUInt32BE(4);
   if (length !== view.length) throw new MalformedFootageError(`says ${length} bytes, has ${view.length}`);
   if (length > MAX_ENCODED_UNIT_BYTES) throw new MalformedFootageError(`a unit of ${length} bytes`);
-  if (crc32c(view, CRC_FROM) !== view.readUInt32BE(8))
-    throw new MalformedFootageError("checksum does not match");
+  if (unitChecksum(view) !== view.readUInt32BE(8)) throw new MalformedFootageError("checksum does not match");
 }
 
 function readPackets(view: Buffer, from: number, count: number): FootagePacket[] {

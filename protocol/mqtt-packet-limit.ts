@@ -18,6 +18,11 @@ export class PacketLengths {
     this.#maxBytes = maxBytes;
   }
 
+  /** What has passed ends where a packet ends. */
+  get isBetween(): boolean {
+    return this.#bodyLeft === 0 && !this.#inLength;
+  }
+
   /** False as soon as a packet announces more than the limit, or a length of more than four bytes. */
   accept(chunk: Uint8Array): boolean {
     let at = 0;

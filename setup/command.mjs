@@ -48,11 +48,17 @@ export async function interruptible(work) {
 
 /**
  * Runs a command; its output is shown only when it fails.
- * @param {{cwd: string, env?: NodeJS.ProcessEnv, mustFinish?: boolean, hint?: string,
+ * @param {{cwd: string, env?: NodeJS.ProcessEnv, mustFinish?: boolean, mayFail?: boolean, hint?: string,
  *   onStatus?: (line: string) => void}} options
- *   mustFinish: a signal to us does not reach it; onStatus: the lines that it writes to descriptor 3
+ *   mustFinish: a signal to us does not reach it; mayFail: a failure does not end us;
+ *   onStatus: the lines that it writes to descriptor 3
+ * @returns {Promise<boolean>} whether it ended well; where it must not fail it has
  */
-export function run(command, args, { cwd, env = process.env, mustFinish = false, hint, onStatus }) {
+export function run(
+  command,
+  args,
+  { cwd, env = process.env, mustFinish = false, mayFail = false, hint, onStatus },
+) {
   return new Promise((resolve) => {
     const child = spawn(command, args, {
       cwd,
@@ -77,8 +83,9 @@ export function run(command, args, { cwd, env = process.env, mustFinish = false,
     child.on("close", (code, signal) => {
       current = undefined;
       if (interrupted) fail("set-up was stopped; the same command takes it up again", "", INTERRUPTED);
-      if (code === 0) return resolve();
+      if (code === 0) return resolve(true);
       process.stderr.write(`\n${output.slice(-4_000)}`);
+      if (mayFail) return resolve(false);
       fail(`${command} ${args.join(" ").slice(0, 200)} ended with ${code ?? signal}`, hint);
     });
   });

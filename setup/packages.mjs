@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { run } from "./command.mjs";
-import { fail, Progress } from "./terminal.mjs";
+import { fail, Progress, say } from "./terminal.mjs";
 
 /** Debian packages, and the one file that shows that a package is there. */
 const DEBIAN = {
@@ -25,9 +25,11 @@ const DEBIAN = {
     "gstreamer1.0-plugins-ugly": "dpkg",
     awscli: "/usr/bin/aws",
     "python3-boto3": "/usr/lib/python3/dist-packages/boto3/__init__.py",
-    "nats-server": "/usr/sbin/nats-server",
   },
 };
+
+/** What runs beside Headwater in some suites; where one cannot be had, its tests are left out. */
+const ENGINES = { "nats-server": "/usr/sbin/nats-server" };
 
 const COUNT_MS = 700;
 
@@ -69,7 +71,14 @@ function packageFolders(root) {
 
 /** @param {"demo" | "test"} purpose */
 export function missingDebianPackages(purpose) {
-  const wanted = { ...DEBIAN.demo, ...(purpose === "test" ? DEBIAN.test : {}) };
+  return missingOf({ ...DEBIAN.demo, ...(purpose === "test" ? DEBIAN.test : {}) });
+}
+
+export function missingEngines() {
+  return missingOf(ENGINES);
+}
+
+function missingOf(wanted) {
   return Object.entries(wanted)
     .filter(([name, proof]) => !(proof.startsWith("/") && existsSync(proof)) && !installed(name))
     .map(([name]) => name);
@@ -77,20 +86,42 @@ export function missingDebianPackages(purpose) {
 
 /** Ends the program where this cannot be done, with the one command that does it. */
 export async function installDebianPackages(names) {
-  if (spawnSync("apt-get", ["--version"]).status !== 0) {
+  if (!haveApt()) {
     fail(
       `Packages are missing, and this machine has no apt-get: ${names.join(" ")}`,
       "Headwater sets itself up on Debian 12; elsewhere install what these packages hold yourself.",
     );
   }
   if (process.getuid?.() !== 0) {
-    const install = `apt-get update && apt-get install -y --no-install-recommends ${names.join(" ")}`;
-    const become = existsSync("/usr/bin/sudo") ? "sudo sh -c" : "su -c";
     fail(
       `Debian packages are missing: ${names.join(" ")}`,
-      `Run this once, then the same command again:\n\n  ${become} '${install}'\n`,
+      `Run this once, then the same command again:\n\n  ${commandFor(names)}\n`,
     );
   }
+  await aptInstall(names, { mayFail: false });
+}
+
+/** Tries; where an engine cannot be had it says so, and goes on. */
+export async function installEngines(names) {
+  const without = (why) =>
+    say(`WITHOUT ${names.join(", ")}: ${why}. The tests that need it are skipped, and say so.`);
+  if (!haveApt()) return without("this machine has no apt-get");
+  if (process.getuid?.() !== 0) return without(`it needs root: ${commandFor(names)}`);
+  if (!(await aptInstall(names, { mayFail: true }))) without("apt-get could not install it");
+}
+
+function haveApt() {
+  return spawnSync("apt-get", ["--version"]).status === 0;
+}
+
+function commandFor(names) {
+  const install = `apt-get update && apt-get install -y --no-install-recommends ${names.join(" ")}`;
+  const become = existsSync("/usr/bin/sudo") ? "sudo sh -c" : "su -c";
+  return `${become} '${install}'`;
+}
+
+/** @returns {Promise<boolean>} false where it failed and may fail */
+async function aptInstall(names, { mayFail }) {
   const progress = new Progress("Debian packages", names.join(" "));
   const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
   const apt = (args, doing, mustFinish) =>
@@ -98,6 +129,7 @@ export async function installDebianPackages(names) {
       cwd: "/",
       env,
       mustFinish,
+      mayFail,
       hint: "Is the network there, and does `apt-get update` work? Then run the same command again.",
       onStatus: (line) => {
         // dlstatus:item:percent:text and pmstatus:package:percent:text, as apt's README.progress-reporting has it.
@@ -106,14 +138,15 @@ export async function installDebianPackages(names) {
       },
     });
   const install = ["install", "-y", "--no-install-recommends", ...names];
-  await apt(["update"], "lists", false);
-  await apt([...install, "--download-only"], "downloading", false);
+  if (!(await apt(["update"], "lists", false))) return false;
+  if (!(await apt([...install, "--download-only"], "downloading", false))) return false;
   // An installation that was cut off earlier is brought to its end, else apt refuses to work.
   if (readdirSync("/var/lib/dpkg/updates").length > 0) {
     await run("dpkg", ["--configure", "-a"], { cwd: "/", env, mustFinish: true });
   }
-  await withServicesBlocked(() => apt(install, "installing", true));
-  progress.done();
+  const installed = await withServicesBlocked(() => apt(install, "installing", true));
+  if (installed) progress.done();
+  return installed;
 }
 
 /**
@@ -128,7 +161,7 @@ async function withServicesBlocked(install) {
   process.once("exit", unblock);
   writeFileSync(policy, "#!/bin/sh\nexit 101\n", { mode: 0o755 });
   try {
-    await install();
+    return await install();
   } finally {
     unblock();
     process.off("exit", unblock);

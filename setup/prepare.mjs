@@ -11,8 +11,10 @@ import { claim } from "./claim.mjs";
 import { interruptible, run } from "./command.mjs";
 import {
   installDebianPackages,
+  installEngines,
   installNpmPackages,
   missingDebianPackages,
+  missingEngines,
   npmPackagesMissing,
 } from "./packages.mjs";
 import { fail, Progress, say } from "./terminal.mjs";
@@ -23,15 +25,20 @@ const SOURCES = ["agent", "gateway", "firmware-sim", "protocol", "runtime", "con
 const WAIT_MS = 500;
 const BUILD_STAMP = join(root, "dist", ".headwater-stamp");
 
-/** @param {"build" | "demo" | "test"} purpose */
-export async function prepare(purpose) {
+/**
+ * @param {"build" | "demo" | "test"} purpose
+ * @param {{engines?: boolean}} options engines: tries to get what some suites need beside us
+ */
+export async function prepare(purpose, { engines = false } = {}) {
   requireNode();
   await interruptible(async () => {
     // First what may need another user, so that nobody waits for the rest in vain.
     const missing = purpose === "build" ? [] : missingDebianPackages(purpose);
-    if (missing.length === 0 && !npmPackagesMissing(root) && !buildMissing()) return;
+    const wanted = engines ? missingEngines() : [];
+    if (missing.length + wanted.length === 0 && !npmPackagesMissing(root) && !buildMissing()) return;
     const mine = await aloneInCheckout();
     if (missing.length > 0) await installDebianPackages(missing);
+    if (wanted.length > 0) await installEngines(wanted);
     if (npmPackagesMissing(root)) await installNpmPackages(root);
     await build();
     mine.release();

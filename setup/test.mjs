@@ -3,27 +3,30 @@
  * `npm run test:engines`: the suites against engines that run beside Headwater, which take longer.
  */
 import { spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { onParentEnd } from "./command.mjs";
 import { filesBelow, prepare, root } from "./prepare.mjs";
 import { fail, say } from "./terminal.mjs";
 
-await prepare("test");
-
-/** A cluster of three NATS servers, killed one by one. */
-const ENGINE_SUITES = /gateway\/streams\/jetstream\//;
-
 const [first, ...others] = process.argv.slice(2);
 const engines = first === "--engines";
+await prepare("test", { engines });
+
+/** What a suite imports that starts an engine: a cluster of three NATS servers, killed one by one. */
+const ENGINES = /\/(nats-cluster|cluster-fact)\.js"/;
+
 const wanted = engines ? others : process.argv.slice(2);
 const all = filesBelow(join(root, "dist/test"), /\.test\.js$/)
   .map((path) => relative(root, path))
-  .filter((path) => ENGINE_SUITES.test(path) === engines);
+  .filter((path) => ENGINES.test(readFileSync(join(root, path), "utf8")) === engines);
 const tests = wanted.length === 0 ? all : all.filter((path) => wanted.some((part) => path.includes(part)));
 if (tests.length === 0) fail("no test was found");
 say(`${tests.length} test files`);
 
-const child = spawn(process.execPath, ["--test", "--test-timeout=300000", "--enable-source-maps", ...tests], {
+// Suites against engines mostly wait for elections and for retention, so two run at a time.
+const flags = ["--test", "--test-timeout=300000", ...(engines ? ["--test-concurrency=2"] : [])];
+const child = spawn(process.execPath, [...flags, "--enable-source-maps", ...tests], {
   cwd: root,
   stdio: "inherit",
 });

@@ -69,9 +69,11 @@ export class Api {
         // What a client does to its connection meanwhile is seen when we write.
         reply.on("error", () => {});
         const exchange = openExchange(request, reply);
-        void (isAwsCall(exchange) ? this.#kinesis : this.#console).handle(exchange);
+        if (isAwsCall(exchange)) this.#kinesis.handle(exchange);
+        else void this.#console.handle(exchange);
       },
       (request, socket, head) => this.#console.upgrade(request, socket, head),
+      { service: this.#kinesis, clock },
     );
     const door = this.#door;
     metrics.gauge("headwater_api_connections", "Open connections of the HTTP port", [], function () {

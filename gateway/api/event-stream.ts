@@ -32,15 +32,25 @@ export function encodeEventHeaders(headers: Readonly<Record<string, string>>): E
 
 /** One message, ready for the socket. @param payload ASCII when it is a string */
 export function encodeEvent(headers: EventHeaders, payload: string | Uint8Array): Buffer {
-  const bodyAt = PRELUDE_BYTES + headers.length;
-  const bytes = bodyAt + payload.length + CRC_BYTES;
-  const message = Buffer.allocUnsafe(bytes);
+  const { before, after } = eventRoom(headers);
+  const message = Buffer.allocUnsafe(before + payload.length + after);
+  if (typeof payload === "string") message.write(payload, before, "latin1");
+  else message.set(payload, before);
+  return sealEvent(headers, message);
+}
+
+/** Bytes that a message with these headers has before and behind its payload. */
+export function eventRoom(headers: EventHeaders): { readonly before: number; readonly after: number } {
+  return { before: PRELUDE_BYTES + headers.length, after: CRC_BYTES };
+}
+
+/** Makes a message of bytes in which the payload stands in its place; `eventRoom` around it is written over. */
+export function sealEvent(headers: EventHeaders, message: Buffer): Buffer {
+  const bytes = message.length;
   message.writeUInt32BE(bytes, 0);
   message.writeUInt32BE(headers.length, 4);
   message.writeUInt32BE(crc32(message.subarray(0, 8)), 8);
   message.set(headers, PRELUDE_BYTES);
-  if (typeof payload === "string") message.write(payload, bodyAt, "latin1");
-  else message.set(payload, bodyAt);
   message.writeUInt32BE(crc32(message.subarray(0, bytes - CRC_BYTES)), bytes - CRC_BYTES);
   return message;
 }

@@ -5,6 +5,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
 import { HeadwaterError } from "../../runtime/errors.ts";
+import { BodyChunks } from "./body-chunks.ts";
 
 export type IncomingRequest = IncomingMessage | Http2ServerRequest;
 export type OutgoingReply = ServerResponse | Http2ServerResponse;
@@ -96,61 +97,79 @@ export class BodyBudget {
   }
 }
 
+/** Why there is no body; or the body. */
+export type BodyHeard = (refusal: HeadwaterError | undefined, body: Buffer) => void;
+
+/**
+ * Reads the whole body. `heard` is called once, with a BodyTooLargeError, BodyCutOffError or BusyError
+ * if there is none; otherwise it owes its bytes to the budget.
+ * @param keepsBody whether its bytes are needed once `heard` has returned; otherwise they may be written over
+ */
+export function readBody(
+  request: IncomingRequest,
+  maxBytes: number,
+  budget: BodyBudget,
+  keepsBody: boolean,
+  heard: BodyHeard,
+): void {
+  const chunks = new BodyChunks();
+  let readBytes = 0;
+  let refusal: HeadwaterError | undefined;
+  const deadline = setTimeout(() => end(new BodyCutOffError()), BODY_DEADLINE_MS);
+  const end = (why: HeadwaterError | undefined): void => {
+    clearTimeout(deadline);
+    request.removeListener("data", onData);
+    request.removeListener("end", onEnd);
+    request.removeListener("close", onClose);
+    if (why === undefined) heard(undefined, chunks.join(keepsBody));
+    else {
+      budget.give(chunks.bytes);
+      heard(why, NO_BYTES);
+    }
+  };
+  const onData = (chunk: Buffer): void => {
+    readBytes += chunk.length;
+    if (refusal === undefined) {
+      if (readBytes > maxBytes) refusal = new BodyTooLargeError(maxBytes);
+      else if (!budget.take(chunk.length)) refusal = new BusyError();
+      else {
+        chunks.add(chunk);
+        return;
+      }
+      budget.give(chunks.bytes);
+      chunks.clear();
+    }
+    if (readBytes > maxBytes * DISCARD_FACTOR) end(refusal);
+  };
+  const onEnd = (): void => end(refusal);
+  const onClose = (): void => end(refusal ?? new BodyCutOffError());
+  request.on("data", onData);
+  request.on("end", onEnd);
+  request.on("close", onClose);
+  // "close" follows and is enough.
+  request.on("error", ignore);
+}
+
+const NO_BYTES = Buffer.alloc(0);
+const ignore = (): void => {};
+
 /**
  * Reads the whole body and hands it to `use`; the budget is given back when `use` is done.
  * @throws BodyTooLargeError, BodyCutOffError, BusyError
  */
-export async function withBody<T>(
+export function withBody<T>(
   exchange: Exchange,
   maxBytes: number,
   budget: BodyBudget,
   use: (body: Buffer) => Promise<T>,
 ): Promise<T> {
-  const taken = { bytes: 0 };
-  try {
-    return await use(await readBody(exchange.request, maxBytes, budget, taken));
-  } finally {
-    budget.give(taken.bytes);
-  }
-}
-
-function readBody(
-  request: IncomingRequest,
-  maxBytes: number,
-  budget: BodyBudget,
-  taken: { bytes: number },
-): Promise<Buffer> {
   return new Promise((resolve, reject) => {
-    const chunks: Buffer[] = [];
-    let readBytes = 0;
-    let refusal: HeadwaterError | undefined;
-    const deadline = setTimeout(() => end(new BodyCutOffError()), BODY_DEADLINE_MS);
-    const end = (error?: HeadwaterError): void => {
-      clearTimeout(deadline);
-      request.removeListener("data", onData);
-      if (error !== undefined) reject(error);
-      else resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks));
-    };
-    const onData = (chunk: Buffer): void => {
-      readBytes += chunk.length;
-      if (refusal === undefined) {
-        if (readBytes > maxBytes) refusal = new BodyTooLargeError(maxBytes);
-        else if (!budget.take(chunk.length)) refusal = new BusyError();
-        else {
-          taken.bytes += chunk.length;
-          chunks.push(chunk);
-          return;
-        }
-        chunks.length = 0;
-      }
-      if (readBytes > maxBytes * DISCARD_FACTOR) end(refusal);
-    };
-    request.on("data", onData);
-    request.once("end", () => end(refusal));
-    // Both are heard also after the end, where they no longer change anything.
-    request.once("error", () => end(new BodyCutOffError()));
-    request.once("close", () => end(refusal ?? new BodyCutOffError()));
-    request.once("aborted", () => end(new BodyCutOffError()));
+    readBody(exchange.request, maxBytes, budget, true, (refusal, body) => {
+      if (refusal !== undefined) return reject(refusal);
+      use(body)
+        .finally(() => budget.give(body.length))
+        .then(resolve, reject);
+    });
   });
 }
 

@@ -2,15 +2,19 @@
  * One port for HTTP/1.1 and for HTTP/2 with prior knowledge (RFC 9113 §3.3). The first bytes of a
  * connection tell which it is: HTTP/2 clients begin with a preface that no HTTP/1.1 request can be.
  *
- *   socket ─"PRI * HTTP/2.0"→ http2          ┐
- *          └────────────────→ http, upgrade  ┴→ handler
+ *   socket ─"PRI * HTTP/2.0"→ http2                      ┐
+ *          └──────────→ lane ─the unusual→ http, upgrade ┴→ handler
+ *                          └─AWS's calls as SDKs write them→ service
  */
 import { createServer as createHttpServer, type IncomingMessage, type Server } from "node:http";
 import { createServer as createHttp2Server, type Http2Server, type ServerHttp2Session } from "node:http2";
 import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import type { Clock } from "../../runtime/clock.ts";
 import { listenOn } from "../../runtime/listen.ts";
 import type { IncomingRequest, OutgoingReply } from "./exchange.ts";
+import { endWhenIdle } from "./idle-session.ts";
+import { type LaneService, RequestLane } from "./request-lane.ts";
 
 /** The first bytes of RFC 9113 §3.4's preface; enough to tell, as no HTTP method is named PRI. */
 const PREFACE = Buffer.from("PRI * HTTP/2.0\r\n");
@@ -27,6 +31,13 @@ const MAX_STREAMS_PER_SESSION = 128;
 /** Lets a client send a PutRecords of 500 records without waiting for window updates. */
 const WINDOW_BYTES = 1_048_576;
 const DRAIN_MS = 2_000;
+const SESSION_DEADLINES = { keepAliveMs: KEEP_ALIVE_MS, requestMs: REQUEST_DEADLINE_MS, pingMs: 10_000 };
+
+const LANE_DEADLINES = {
+  requestMs: REQUEST_DEADLINE_MS,
+  keepAliveMs: KEEP_ALIVE_MS,
+  stalledMs: STALLED_MS,
+};
 
 export type RequestHandler = (request: IncomingRequest, reply: OutgoingReply) => void;
 export type UpgradeHandler = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
@@ -40,11 +51,20 @@ export class FrontDoor {
   /** Connections that have not yet told what they are. */
   readonly #undecided = new Set<Socket>();
   readonly #sessions = new Set<ServerHttp2Session>();
+  readonly #lane: RequestLane | undefined;
   #closing: Promise<void> | undefined;
 
-  constructor(host: string, port: number, onRequest: RequestHandler, onUpgrade: UpgradeHandler) {
+  /** @param short whose calls over HTTP/1.1 go by the lane; none do without it */
+  constructor(
+    host: string,
+    port: number,
+    onRequest: RequestHandler,
+    onUpgrade: UpgradeHandler,
+    short?: { readonly service: LaneService; readonly clock: Clock },
+  ) {
     this.#host = host;
     this.#port = port;
+    this.#lane = short && new RequestLane(short.service, LANE_DEADLINES, short.clock);
     this.#http = createHttpServer(
       {
         maxHeaderSize: MAX_HEADER_BYTES,
@@ -93,6 +113,11 @@ export class FrontDoor {
     return this.#sockets.size;
   }
 
+  /** Lets go of connections of the lane that are past their deadlines; it happens by itself every few seconds. */
+  sweep(): void {
+    this.#lane?.sweep();
+  }
+
   /** Answers what has begun, for at most two seconds. Safe to call twice. */
   close(): Promise<void> {
     this.#closing ??= this.#drain();
@@ -104,6 +129,7 @@ export class FrontDoor {
     const closed = new Promise<void>((resolve) => this.#http.close(() => resolve()));
     for (const socket of this.#undecided) socket.destroy();
     this.#http.closeIdleConnections();
+    this.#lane?.close();
     for (const session of this.#sessions) session.close();
     const force = setTimeout(() => {
       for (const socket of this.#sockets) socket.destroy();
@@ -119,17 +145,26 @@ export class FrontDoor {
     this.#http.on("connection", (socket: Socket) => {
       this.#sockets.add(socket);
       socket.once("close", () => this.#sockets.delete(socket));
-      this.#sniff(socket, (isHttp2) => {
+      const toNode = (rest: Buffer): void => {
+        socket.pause();
+        socket.unshift(rest);
+        for (const take of toHttp) take.call(this.#http, socket);
+        socket.resume();
+      };
+      this.#sniff(socket, (isHttp2, seen) => {
         if (isHttp2) {
+          socket.pause();
+          socket.unshift(seen);
           // Unlike an HTTP/1.1 client, one that closes its side of an HTTP/2 connection wants no more.
           socket.allowHalfOpen = false;
           this.#http2.emit("connection", socket);
-        } else for (const take of toHttp) take.call(this.#http, socket);
+        } else if (this.#lane !== undefined) this.#lane.adopt(socket, seen, toNode);
+        else toNode(seen);
       });
     });
   }
 
-  #sniff(socket: Socket, decide: (isHttp2: boolean) => void): void {
+  #sniff(socket: Socket, decide: (isHttp2: boolean, seen: Buffer) => void): void {
     this.#undecided.add(socket);
     const deadline = setTimeout(() => socket.destroy(), SNIFF_DEADLINE_MS);
     const ignore = (): void => {};
@@ -146,10 +181,10 @@ export class FrontDoor {
       socket.removeListener("data", onData);
       socket.removeListener("error", ignore);
       socket.removeListener("end", leave);
-      socket.pause();
-      socket.unshift(seen);
-      decide(alike);
-      if (!alike) socket.resume();
+      const first = seen;
+      // The listener for "close" would hold it for as long as the connection lives.
+      seen = Buffer.alloc(0);
+      decide(alike, first);
     };
     socket.on("data", onData);
     socket.on("error", ignore);
@@ -164,20 +199,7 @@ export class FrontDoor {
     this.#sessions.add(session);
     session.once("close", () => this.#sessions.delete(session));
     session.on("error", () => {});
-    let openStreams = 0;
-    session.setTimeout(KEEP_ALIVE_MS, () => {
-      // A subscription may rest while its client works; it has a deadline of its own.
-      if (openStreams === 0) session.close();
-      else session.setTimeout(KEEP_ALIVE_MS);
-    });
-    session.on("stream", (stream) => {
-      openStreams++;
-      stream.once("close", () => {
-        openStreams--;
-      });
-      stream.on("error", () => {});
-      stream.setTimeout(REQUEST_DEADLINE_MS, () => stream.close());
-    });
+    endWhenIdle(session, SESSION_DEADLINES);
     if (this.#closing !== undefined) session.close();
   }
 }

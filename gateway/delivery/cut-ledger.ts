@@ -103,17 +103,21 @@ export class CutLedger {
     this.pending = manifest;
   }
 
-  /** @param changes what the finished cut adds; the object is there and the consumer is past it */
-  async finish(cut: number, changes: Partial<Ledger>): Promise<void> {
-    await this.update({ ...changes, lastCut: cut });
+  /**
+   * @param changes what the finished cut adds; the object is there and the consumer is past it
+   * @param onTotals called as the totals change: whoever sees the one sees the other
+   */
+  async finish(cut: number, changes: Partial<Ledger>, onTotals?: () => void): Promise<void> {
+    await this.update({ ...changes, lastCut: cut }, onTotals);
     this.pending = undefined;
     await rm(this.#cutFile, { force: true });
   }
 
-  async update(changes: Partial<Ledger>): Promise<void> {
+  async update(changes: Partial<Ledger>, onTotals?: () => void): Promise<void> {
     const next = { ...this.ledger, ...changes };
     await writeDurably(this.#ledgerFile, JSON.stringify(next));
     this.ledger = next;
+    onTotals?.();
   }
 }
 

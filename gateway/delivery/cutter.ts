@@ -298,15 +298,20 @@ export class Cutter {
       changes.objects = ledger.objects + 1;
       changes.records = ledger.records + records;
       changes.recent = [object, ...ledger.recent].slice(0, MAX_RECENT_OBJECTS);
-      metrics.objects.inc({ delivery: config.name });
-      metrics.bytes.inc({ delivery: config.name }, manifest.bytes);
     }
     // Whoever sees the cut in the totals must not see the error that held it up.
     this.#lastError = undefined;
-    await this.#state.finish(manifest.cut, changes);
+    // Not before they are durable: a ledger that cannot be written is tried again, and counts once.
+    await this.#state.finish(manifest.cut, changes, () => {
+      const labels = { delivery: config.name };
+      if (records > 0) {
+        metrics.objects.inc(labels);
+        metrics.bytes.inc(labels, manifest.bytes);
+      }
+      metrics.records.inc(labels, records);
+      metrics.failedRecords.inc(labels, failedRecords);
+    });
     await onStep("ledger");
-    metrics.records.inc({ delivery: config.name }, records);
-    metrics.failedRecords.inc({ delivery: config.name }, failedRecords);
     log.debug({ object: manifest.object, records, failedRecords }, "delivered");
     if (failedRecords > 0) log.warn({ object: manifest.errorObject, failedRecords }, "records are no JSON");
   }
@@ -314,8 +319,10 @@ export class Cutter {
   async #countTrimmed(records: number): Promise<void> {
     const { config, log, metrics } = this.#parts;
     log.error({ records }, "retention removed records before they were delivered");
-    metrics.trimmedRecords.inc({ delivery: config.name }, records);
-    await this.#state.update({ trimmedRecords: this.#state.ledger.trimmedRecords + records });
+    const trimmedRecords = this.#state.ledger.trimmedRecords + records;
+    await this.#state.update({ trimmedRecords }, () =>
+      metrics.trimmedRecords.inc({ delivery: config.name }, records),
+    );
   }
 
   #waitingMs(): number {

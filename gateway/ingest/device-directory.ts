@@ -74,8 +74,8 @@ export class DeviceDirectory {
     counts.records += records;
   }
 
-  record(device: string): void {
-    this.#counts(device).records++;
+  records(device: string, records: number): void {
+    this.#counts(device).records += records;
   }
 
   status(device: string, status: StatusMessage): void {

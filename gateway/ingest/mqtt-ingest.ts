@@ -10,27 +10,33 @@
 import type { EventEmitter } from "node:events";
 import { createServer, type Server, type Socket } from "node:net";
 import { Aedes, type AuthenticateError, type Client, type PublishPacket } from "aedes";
-import { decodeFrames, type Frame, MAX_FRAME_BYTES } from "../../protocol/frame.ts";
+import { MAX_FRAME_BYTES } from "../../protocol/frame.ts";
 import { limitPackets } from "../../protocol/mqtt-packet-limit.ts";
-import {
-  type ControlMessage,
-  isReservedTopic,
-  parseTopic,
-  type TopicKind,
-  topicOf,
-} from "../../protocol/topics.ts";
+import { parseTopic } from "../../protocol/topics.ts";
 import type { Clock } from "../../runtime/clock.ts";
-import { describeError, HeadwaterError } from "../../runtime/errors.ts";
+import { describeError } from "../../runtime/errors.ts";
 import { listenOn } from "../../runtime/listen.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
 import type { Streams } from "../streams/streams.ts";
-import { parseDrained, parseStatus } from "./agent-messages.ts";
+import { AgentPublishes } from "./agent-publishes.ts";
+import { Destinations } from "./destinations.ts";
 import type { DeviceDirectory } from "./device-directory.ts";
 import type { DeviceStatus, Ingest, QuarantineStatus } from "./ingest.ts";
-import { newPlainSession, PlainPublishes, type PlainSession } from "./plain-publishes.ts";
-import { PublishLane } from "./publish-lane.ts";
+import { KEPT_EXCESS_BYTES, MAX_PLAIN_BYTES, PlainPublishes } from "./plain-publishes.ts";
+import {
+  type Answers,
+  addressed,
+  NO_PACKET_ID,
+  newSession,
+  type Publish,
+  payloadOf,
+  type Session,
+} from "./publish.ts";
+import { PublishDesk } from "./publish-desk.ts";
+import { type LaneConnection, PublishLane } from "./publish-lane.ts";
 import type { Quarantine } from "./quarantine.ts";
+import { readShared } from "./shared-read.ts";
 import type { TopicRules } from "./topic-rules.ts";
 
 /** One publish carries a few frames; the largest single frame must fit, with its topic. */
@@ -43,9 +49,6 @@ const MAX_LABEL_CHARACTERS = 128;
 /** What a publish is replaced by once it is stored: nobody is subscribed to it, and QoS 2 would be kept until PUBREL. */
 const NO_PAYLOAD = Buffer.alloc(0);
 const NO_TOPIC = "stored";
-const RETRY_AFTER_MS = 1_000;
-/** Time for the control message to leave before its connection ends. */
-const BUSY_GRACE_MS = 500;
 
 export interface MqttIngestOptions {
   readonly host: string;
@@ -59,23 +62,6 @@ export interface MqttIngestOptions {
   readonly metrics: Metrics;
 }
 
-/** What is known of one connection. */
-interface Session extends PlainSession {
-  /** Set when a publish had to be left unanswered; nothing later may overtake it. */
-  withheld: boolean;
-}
-
-function newSession(device: string): Session {
-  return { ...newPlainSession(device), withheld: false };
-}
-
-/** The client may not do this; its connection ends. */
-class NotAllowedError extends HeadwaterError {
-  constructor(what: string) {
-    super("NOT_ALLOWED", { message: what });
-  }
-}
-
 export class MqttIngest implements Ingest {
   readonly #options: MqttIngestOptions;
   readonly #server: Server;
@@ -83,28 +69,30 @@ export class MqttIngest implements Ingest {
   readonly #sessions = new WeakMap<Client, Session>();
   /** Those that asked for a session that outlives its connection: they send again also after a DISCONNECT. */
   readonly #keepsSession = new WeakSet<Client>();
+  readonly #desk: PublishDesk;
   readonly #plain: PlainPublishes;
-  readonly #publishes;
-  readonly #refused;
+  readonly #agents: AgentPublishes;
+  readonly #destinations: Destinations;
+  readonly #lane: PublishLane;
+  readonly #lanes = new WeakMap<Client, LaneConnection>();
   #broker: Aedes | undefined;
   #closing: Promise<void> | undefined;
 
   constructor(options: MqttIngestOptions) {
     this.#options = options;
-    this.#plain = new PlainPublishes(options);
+    const { metrics } = options;
+    this.#desk = new PublishDesk(options);
+    this.#plain = new PlainPublishes({ ...options, desk: this.#desk });
+    this.#agents = new AgentPublishes({ ...options, desk: this.#desk });
+    this.#destinations = new Destinations(options.rules);
+    this.#lane = new PublishLane({
+      destinations: this.#destinations,
+      maxPacketBytes: MAX_PACKET_BYTES,
+      take: (session, publish, answers) => this.#take(session, publish, answers),
+      tooLarge: (client) => this.#tooLarge(client.conn as Socket),
+    });
     this.#server = createServer((socket) => this.#connection(socket));
     this.#server.maxConnections = MAX_CONNECTIONS;
-    const { metrics } = options;
-    this.#publishes = metrics.counter(
-      "headwater_ingest_publishes_total",
-      "MQTT publishes by how they were answered",
-      ["answer"],
-    );
-    this.#refused = metrics.counter(
-      "headwater_ingest_refused_total",
-      "MQTT clients refused or disconnected",
-      ["reason"],
-    );
     metrics.gauge("headwater_ingest_connections", "Open MQTT connections", [], () => {
       metrics.gauge("headwater_ingest_connections", "").set(this.#sockets.size);
     });
@@ -121,7 +109,7 @@ export class MqttIngest implements Ingest {
         packet.clean = true;
         delete (packet as { will?: unknown }).will;
         if ((packet.clientId ?? "").length > MAX_CLIENT_ID_CHARACTERS) {
-          this.#refused.inc({ reason: "client id too long" });
+          this.#desk.refuse("client id too long");
           return done(new Error("client id too long"), false);
         }
         if (keepsSession) this.#keepsSession.add(client);
@@ -133,10 +121,11 @@ export class MqttIngest implements Ingest {
       authorizeSubscribe: (client, subscription, done) =>
         done(null, this.#maySubscribe(client, subscription.topic) ? subscription : null),
     });
-    const lane = new PublishLane((client, packet, done) => this.#authorizePublish(client, packet, done));
     this.#broker.on("clientReady", (client) => {
-      this.#options.directory.connected(this.#session(client).device);
-      lane.open(client);
+      const session = this.#session(client);
+      this.#options.directory.connected(session.device);
+      const lane = this.#lanes.get(client);
+      if (lane !== undefined) lane.session = session;
     });
     this.#broker.on("clientDisconnect", (client) => {
       this.#options.directory.disconnected(this.#session(client).device);
@@ -147,7 +136,7 @@ export class MqttIngest implements Ingest {
       this.#options.log.error({ error: describeError(error) }, "the MQTT broker failed"),
     );
     const unusable = (client: Client, error: Error): void => {
-      this.#refused.inc({ reason: "protocol" });
+      this.#desk.refuse("protocol");
       this.#options.log.debug({ client: client.id, error: error.message }, "MQTT connection ended");
     };
     this.#broker.on("clientError", unusable);
@@ -164,6 +153,7 @@ export class MqttIngest implements Ingest {
   close(): Promise<void> {
     this.#closing ??= (async () => {
       const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+      this.#plain.flush();
       for (const socket of this.#sockets) socket.destroy();
       await closed;
       const broker = this.#broker;
@@ -185,11 +175,21 @@ export class MqttIngest implements Ingest {
     socket.setNoDelay(true);
     socket.on("close", () => this.#sockets.delete(socket));
     socket.on("error", () => {});
-    limitPackets(socket, MAX_PACKET_BYTES, () => {
-      this.#refused.inc({ reason: "packet too large" });
-      this.#options.log.warn({ peer: socket.remoteAddress }, "MQTT packet above the limit; disconnected");
-    });
-    this.#broker?.handle(socket);
+    const client = this.#broker?.handle(socket);
+    const lane = client && this.#lane.attach(client);
+    if (client === undefined || lane === undefined) {
+      limitPackets(socket, MAX_PACKET_BYTES, () => this.#tooLarge(socket));
+      return;
+    }
+    this.#lanes.set(client, lane);
+    socket.on("close", () => lane.close());
+    readShared(socket, (chunk) => lane.read(chunk));
+  }
+
+  #tooLarge(socket: Socket): void {
+    this.#desk.refuse("packet too large");
+    this.#options.log.warn({ peer: socket.remoteAddress }, "MQTT packet above the limit; disconnected");
+    socket.destroy();
   }
 
   #authenticate(
@@ -202,11 +202,11 @@ export class MqttIngest implements Ingest {
     if (directory.admits(username, password)) {
       // Without configured devices a name is only a label, and the client's id serves as well.
       const device = username ?? client.id;
-      this.#sessions.set(client, newSession(device.slice(0, MAX_LABEL_CHARACTERS)));
+      this.#sessions.set(client, newSession(client, device.slice(0, MAX_LABEL_CHARACTERS)));
       done(null, true);
       return;
     }
-    this.#refused.inc({ reason: "credentials" });
+    this.#desk.refuse("credentials");
     log.warn(
       { client: client.id, device: username?.slice(0, 64) },
       "device refused: unknown, or wrong password",
@@ -220,7 +220,7 @@ export class MqttIngest implements Ingest {
   #session(client: Client): Session {
     let session = this.#sessions.get(client);
     if (session === undefined) {
-      session = newSession(client.id);
+      session = newSession(client, client.id);
       this.#sessions.set(client, session);
     }
     return session;
@@ -235,6 +235,7 @@ export class MqttIngest implements Ingest {
     const { _disconnected: inPeace } = client as unknown as { _disconnected: boolean };
     const taken = this.#broker !== undefined && this.#isConnected(client.id);
     if (!inPeace || taken || this.#keepsSession.has(client)) return;
+    this.#plain.flush();
     this.#options.streams.forgetClient(client.id).catch((error: unknown) => {
       this.#options.log.debug({ client: client.id, error: describeError(error) }, "client not forgotten");
     });
@@ -247,14 +248,10 @@ export class MqttIngest implements Ingest {
   /** An agent hears its own control topic, and nobody hears anything else: this is a door, not a bus. */
   #maySubscribe(client: Client, topic: string): boolean {
     const parsed = parseTopic(topic);
-    return parsed?.kind === "control" && this.#mayActAs(client, parsed.device);
+    return parsed?.kind === "control" && this.#agents.mayActAs(this.#session(client), parsed.device);
   }
 
-  #mayActAs(client: Client, device: string): boolean {
-    return this.#options.directory.open || this.#session(client).device === device;
-  }
-
-  /** The library calls this before it answers, many at a time, in the order of arrival. */
+  /** The library calls this before it answers what does not go by the lane, many at a time, in the order of arrival. */
   #authorizePublish(
     client: Client | null,
     packet: PublishPacket,
@@ -265,147 +262,37 @@ export class MqttIngest implements Ingest {
       done(new Error("not from a client"));
       return;
     }
-    const session = this.#session(client);
-    if (session.withheld) return;
-    // Retained messages would be kept in memory for ever, for subscribers that cannot exist.
-    packet.retain = false;
-    const { topic } = packet;
-    const stored = this.#store(client, session, packet);
+    const { topic, qos, dup, messageId = NO_PACKET_ID } = packet;
+    const bytes = typeof packet.payload === "string" ? Buffer.from(packet.payload) : packet.payload;
+    const destination = this.#destinations.of(topic);
+    const publish = { destination, qos, dup, packetId: messageId, bytes, from: 0, end: bytes.length };
+    this.#take(this.#session(client), publish, { acknowledge: () => done(), disconnect: done });
     // It is in the log's hands. The broker trusts what is published below $SYS, and could close other
-    // clients by it.
+    // clients by it. Retained messages would be kept for ever, for subscribers that cannot exist.
     packet.payload = NO_PAYLOAD;
     packet.topic = NO_TOPIC;
-    stored.then(
-      (answer) => {
-        if (session.withheld) return;
-        this.#publishes.inc({ answer });
-        done();
-      },
-      (error: unknown) => {
-        if (error instanceof NotAllowedError) {
-          this.#refused.inc({ reason: "not allowed" });
-          this.#options.log.warn({ client: client.id, error: describeError(error) }, "device disconnected");
-          done(error);
-          return;
-        }
-        this.#withhold(client, session, topic, error);
-      },
-    );
+    packet.retain = false;
   }
 
-  /** What was stored is answered; appends are queued before the first await, so order is kept. */
-  #store(client: Client, session: Session, packet: PublishPacket): Promise<string> {
-    const parsed = parseTopic(packet.topic);
-    const payload = typeof packet.payload === "string" ? Buffer.from(packet.payload) : packet.payload;
-    if (parsed !== undefined) {
-      if (!this.#mayActAs(client, parsed.device)) {
-        return Promise.reject(new NotAllowedError(`${session.device} published as ${parsed.device}`));
-      }
-      return this.#storeAgentMessage(client, parsed.device, parsed.kind, packet, payload);
-    }
-    if (isReservedTopic(packet.topic))
-      return this.#quarantine(client, packet, payload, "unknown topic below headwater/");
-    return this.#plain.store(client.id, session, packet, payload);
-  }
-
-  #storeAgentMessage(
-    client: Client,
-    device: string,
-    kind: TopicKind,
-    packet: PublishPacket,
-    payload: Buffer,
-  ): Promise<string> {
-    switch (kind) {
-      case "frames":
-        return this.#storeFrames(client, device, packet, payload);
-      case "drained": {
-        const message = parseDrained(payload);
-        if (message === undefined) return this.#quarantine(client, packet, payload, "no drained message");
-        const { streams } = this.#options;
-        return Promise.all(
-          message.epochs.map((epoch) => streams.forgetEpoch(device, BigInt(`0x${epoch}`))),
-        ).then(() => "stored");
-      }
-      case "status": {
-        const message = parseStatus(payload);
-        if (message === undefined) return this.#quarantine(client, packet, payload, "no status message");
-        this.#options.directory.status(device, message);
-        return Promise.resolve("stored");
-      }
-      case "control":
-        return Promise.reject(new NotAllowedError("control messages come from the gateway"));
-    }
-  }
-
-  #storeFrames(client: Client, device: string, packet: PublishPacket, payload: Buffer): Promise<string> {
-    let frames: Frame[];
-    try {
-      frames = decodeFrames(payload);
-    } catch (error) {
-      return this.#quarantine(client, packet, payload, describeError(error));
-    }
-    if (frames.some((frame) => frame.device !== device)) {
-      return Promise.reject(new NotAllowedError(`${device} sent a frame of another device`));
-    }
-    const known = new Set(this.#options.streams.listStreams());
-    return Promise.all(frames.map((frame) => this.#storeFrame(client, packet, frame, known))).then(
-      (outcomes) => (outcomes.includes("stored") ? "stored" : (outcomes[0] ?? "stored")),
-    );
-  }
-
-  async #storeFrame(
-    client: Client,
-    packet: PublishPacket,
-    frame: Frame,
-    known: ReadonlySet<string>,
-  ): Promise<string> {
-    const { streams, directory } = this.#options;
-    if (!known.has(frame.stream)) {
-      return this.#quarantine(client, packet, frame.bytes, `there is no stream ${frame.stream}`);
-    }
-    const outcome = await streams.appendFrame(frame);
-    directory.frame(frame.device, frame.epoch, frame.sequence, frame.recordCount, outcome);
-    return outcome;
-  }
-
-  async #quarantine(
-    client: Client,
-    packet: PublishPacket,
-    payload: Uint8Array,
-    reason: string,
-  ): Promise<string> {
-    const { quarantine, clock } = this.#options;
-    await quarantine.keep({ timeUs: clock.nowUs(), client: client.id, topic: packet.topic, reason, payload });
-    return "quarantined";
-  }
-
-  /** No PUBACK, so the client keeps the publish and sends it again on its next connection. */
-  #withhold(client: Client, session: Session, topic: string, error: unknown): void {
+  /** Whatever is stored of it is appended, or gathered for that, within the call, so order is kept. */
+  #take(session: Session, publish: Publish, answers: Answers): void {
     if (session.withheld) return;
-    session.withheld = true;
-    this.#publishes.inc({ answer: "withheld" });
-    const reason = describeError(error);
-    this.#options.log.warn({ client: client.id, reason }, "publish not stored; PUBACK withheld");
-    const end = (): void => client.close();
-    const device = parseTopic(topic)?.device;
-    if (device !== undefined) {
-      const message: ControlMessage = {
-        type: "busy",
-        reason: "the gateway cannot store for now",
-        retryAfterMs: RETRY_AFTER_MS,
-      };
-      client.publish(
-        {
-          cmd: "publish",
-          topic: topicOf(device, "control"),
-          payload: JSON.stringify(message),
-          qos: 0,
-          retain: false,
-          dup: false,
-        },
-        () => {},
-      );
+    try {
+      this.#route(session, publish, answers);
+    } catch (error) {
+      this.#desk.withhold(session, publish.destination.topic, error);
     }
-    setTimeout(end, BUSY_GRACE_MS).unref();
+  }
+
+  #route(session: Session, publish: Publish, answers: Answers): void {
+    const { destination } = publish;
+    if (destination.kind === "stream") this.#plain.take(session, publish, destination.stream, answers);
+    else if (destination.kind === "agent")
+      this.#agents.take(session, publish, destination.device, destination.message, answers);
+    else {
+      const kept = publish.end - publish.from > MAX_PLAIN_BYTES ? KEPT_EXCESS_BYTES : undefined;
+      const payload = payloadOf(publish).subarray(0, kept);
+      this.#desk.quarantine(addressed(session, publish, answers), payload, destination.reason);
+    }
   }
 }

@@ -2,116 +2,137 @@
  * Plain sensors that publish straight to the gateway, without frames: each publish becomes one record
  * of the stream that a topic rule names, under its topic as partition key. Such a publish carries no
  * sequence, so packet id and payload tell whether it came before.
+ *
+ *   publishes of all connections ─gathered→ one append per stream and turn of the event loop
  */
-import type { PublishPacket } from "aedes";
 import { numbersAnew } from "../../protocol/packet-numbering.ts";
 import type { Clock } from "../../runtime/clock.ts";
-import { type PlainPublish, StreamNotFoundError, type Streams } from "../streams/streams.ts";
+import type { AppendOutcome, Streams } from "../streams/streams.ts";
 import type { DeviceDirectory } from "./device-directory.ts";
-import type { Quarantine } from "./quarantine.ts";
-import type { TopicRules } from "./topic-rules.ts";
+import { PlainBatch } from "./plain-batch.ts";
+import { type Answers, addressed, type Publish, payloadOf, type Session } from "./publish.ts";
+import type { PublishDesk } from "./publish-desk.ts";
 
 /** A plain sensor's publish is one record. */
-const MAX_PLAIN_BYTES = 1_048_576;
-/** Kinesis: of a partition key. */
-const MAX_KEY_CHARACTERS = 256;
-
-/** What is known of a plain sensor's connection. */
-export interface PlainSession {
-  readonly device: string;
-  /**
-   * Streams to which it has sent something new on this connection: what follows there is new as
-   * well. Of each stream by itself, as one may have stored what another still lacked.
-   */
-  readonly fresh: Set<string>;
-  /** Whether it numbers its packets anew, so that nothing on this connection is a resend; told by its first publish. */
-  anew: boolean | undefined;
-}
-
-export function newPlainSession(device: string): PlainSession {
-  return { device, fresh: new Set(), anew: undefined };
-}
+export const MAX_PLAIN_BYTES = 1_048_576;
+/** Of a larger one so much is kept, to tell what it was. */
+export const KEPT_EXCESS_BYTES = 1_024;
 
 export interface PlainPublishesOptions {
   readonly streams: Streams;
-  readonly directory: DeviceDirectory;
-  readonly quarantine: Quarantine;
-  readonly rules: TopicRules;
   readonly clock: Clock;
+  readonly directory: DeviceDirectory;
+  readonly desk: PublishDesk;
 }
 
 export class PlainPublishes {
-  readonly #options: PlainPublishesOptions;
+  readonly #streams: Streams;
+  readonly #clock: Clock;
+  readonly #directory: DeviceDirectory;
+  readonly #desk: PublishDesk;
+  readonly #batches = new Map<string, PlainBatch>();
+  #spareMemory: Buffer | undefined;
 
   constructor(options: PlainPublishesOptions) {
-    this.#options = options;
+    this.#streams = options.streams;
+    this.#clock = options.clock;
+    this.#directory = options.directory;
+    this.#desk = options.desk;
   }
 
-  /** Resolves with how it was answered. The append is made within the call, so order is kept. */
-  store(clientId: string, session: PlainSession, packet: PublishPacket, payload: Buffer): Promise<string> {
-    const { rules, streams, directory, clock } = this.#options;
-    const { topic } = packet;
-    const stream = rules.streamFor(topic);
-    const invalid = stream === undefined ? "no rule matches its topic" : unusable(topic, payload);
-    if (stream === undefined || invalid !== undefined) {
-      const kept = payload.length > MAX_PLAIN_BYTES ? payload.subarray(0, 1_024) : payload;
-      return this.#quarantine(clientId, topic, kept, invalid!);
+  take(session: Session, publish: Publish, stream: string, answers: Answers): void {
+    const reason = unusable(publish.end - publish.from);
+    if (reason !== undefined) {
+      const kept = payloadOf(publish).subarray(0, KEPT_EXCESS_BYTES);
+      this.#desk.quarantine(addressed(session, publish, answers), kept, reason);
+      return;
     }
-    const publish = {
-      clientId,
-      packetId: packet.messageId ?? 0,
-      partitionKey: topic,
-      timeUs: clock.nowUs(),
-      payload,
-      mayRepeat: false,
-    };
-    // Deleted, or never made: withheld, the publish would come again for ever.
-    const failed = (error: unknown): Promise<string> => {
-      if (!(error instanceof StreamNotFoundError)) throw error;
-      return this.#quarantine(clientId, topic, payload, `there is no stream ${stream}`);
-    };
-    try {
-      publish.mayRepeat = this.#mayRepeat(session, packet, stream, publish);
-      return streams.appendPublish(stream, publish).then((outcome) => {
-        if (outcome === "stored") directory.record(session.device);
-        return outcome;
-      }, failed);
-    } catch (error) {
-      return new Promise((resolve) => resolve(failed(error)));
+    const mayRepeat = this.#mayRepeat(session, publish, stream);
+    let batch = this.#batches.get(stream);
+    if (batch === undefined) {
+      // What is gathered in a turn goes at its end; the log, too, takes what comes in a turn together.
+      if (this.#batches.size === 0) setImmediate(() => this.flush());
+      batch = new PlainBatch(this.#clock.nowUs(), this.#spareMemory);
+      this.#spareMemory = undefined;
+      this.#batches.set(stream, batch);
     }
+    batch.add(session, publish, mayRepeat, answers);
+    if (batch.isFull) this.#flushOne(stream, batch);
+  }
+
+  /** Hands over what was gathered, so that whatever is asked of the streams next knows of it. */
+  flush(): void {
+    for (const [stream, batch] of this.#batches) this.#flushOne(stream, batch);
+  }
+
+  #flushOne(stream: string, gathered: PlainBatch): void {
+    this.#batches.delete(stream);
+    const batch = gathered.inTurn();
+    const missing = this.#desk.missing(stream);
+    if (missing !== undefined) {
+      for (let i = 0; i < batch.count; i++) {
+        this.#desk.quarantine(batch.addressed(i), batch.payload(i), missing);
+      }
+      return;
+    }
+    const stored = this.#streams.appendPublishes(stream, batch.columns());
+    this.#spareMemory = batch.giveMemory();
+    stored.then(
+      (outcomes) => this.#settle(batch, outcomes),
+      (error: unknown) => {
+        for (let i = 0; i < batch.count; i++)
+          this.#desk.withhold(batch.sessions[i]!, batch.topics[i]!, error);
+      },
+    );
+  }
+
+  #settle(batch: PlainBatch, outcomes: readonly AppendOutcome[]): void {
+    let stored = 0;
+    let duplicates = 0;
+    /** Of the session in hand: a sensor's publishes often come together. */
+    let records = 0;
+    for (let i = 0; i < batch.count; i++) {
+      const session = batch.sessions[i]!;
+      if (outcomes[i] === "stored") records++;
+      if (session !== batch.sessions[i + 1]) {
+        if (records > 0) this.#directory.records(session.device, records);
+        records = 0;
+      }
+      if (session.withheld) continue;
+      if (outcomes[i] === "duplicate") duplicates++;
+      else stored++;
+      batch.answers[i]!.acknowledge(batch.packetIds[i]!, batch.payloadBytes(i));
+    }
+    this.#desk.count("stored", stored);
+    this.#desk.count("duplicate", duplicates);
   }
 
   /** Decided in the call, before anything is awaited: what follows in the same chunk depends on it. */
-  #mayRepeat(
-    session: PlainSession,
-    packet: PublishPacket,
-    stream: string,
-    publish: Omit<PlainPublish, "mayRepeat">,
-  ): boolean {
-    if (packet.qos === 0) return false;
-    const { streams } = this.#options;
-    session.anew ??= numbersAnew(publish.packetId, packet.dup, (packetId) =>
-      streams.remembersPacket(publish.clientId, packetId),
+  #mayRepeat(session: Session, publish: Publish, stream: string): boolean {
+    if (publish.qos === 0 || session.anew || session.fresh.has(stream)) return false;
+    // An earlier connection of the client may have ended in this very turn.
+    this.flush();
+    const packetId = Math.max(publish.packetId, 0);
+    session.anew ??= numbersAnew(packetId, publish.dup, (id) =>
+      this.#streams.remembersPacket(session.clientId, id),
     );
-    if (session.anew || session.fresh.has(stream)) return false;
-    if (streams.recognises(stream, publish)) return true;
+    if (session.anew) return false;
+    const asked = {
+      clientId: session.clientId,
+      packetId,
+      partitionKey: publish.destination.topic,
+      timeUs: 0,
+      payload: payloadOf(publish),
+    };
+    if (this.#desk.missing(stream) === undefined && this.#streams.recognises(stream, asked)) return true;
     session.fresh.add(stream);
     return false;
-  }
-
-  async #quarantine(client: string, topic: string, payload: Buffer, reason: string): Promise<string> {
-    const { quarantine, clock } = this.#options;
-    await quarantine.keep({ timeUs: clock.nowUs(), client, topic, reason, payload });
-    return "quarantined";
   }
 }
 
 /** Why it can be no record. */
-function unusable(topic: string, payload: Buffer): string | undefined {
-  if (payload.length === 0) return "empty payload";
-  if (payload.length > MAX_PLAIN_BYTES)
-    return `${payload.length} bytes; a record has at most ${MAX_PLAIN_BYTES}`;
-  // A UTF-16 unit is at most three bytes of UTF-8, so the log's limit of 1,024 bytes holds as well.
-  if (topic.length > MAX_KEY_CHARACTERS) return "its topic is longer than a partition key may be";
+function unusable(payloadBytes: number): string | undefined {
+  if (payloadBytes === 0) return "empty payload";
+  if (payloadBytes > MAX_PLAIN_BYTES) return `${payloadBytes} bytes; a record has at most ${MAX_PLAIN_BYTES}`;
   return undefined;
 }

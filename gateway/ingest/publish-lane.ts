@@ -4,233 +4,326 @@
  * itself; that costs more than storing a reading. Here publishes are read straight from the chunk,
  * and the PUBACKs of one group commit leave in one write for each connection.
  *
- *   chunk → PublishLane ─ QoS 0 and 1 → authorise (stores) → PUBACKs, gathered
+ *   chunk → PublishLane ─ QoS 0 and 1 → taken (stored) → PUBACKs, gathered
  *                       └ all else, all that is odd → the library, as before
  *
- * The library's way is the plain way beside this one: the same tests hold for both. It goes by
- * internals of the library, whose version is pinned; where one of them is not as expected, a client
- * is left to the library. Back-pressure is the library's: a connection is read on once its publishes
- * are answered.
+ * The library's way is the plain way beside this one: the same tests hold for both. Where
+ * the library's internals are not as expected (library-client.ts), a client is left to it.
+ *
+ * Back-pressure: a connection is read on while little of it waits for an answer, and little of all
+ * connections together; and not while the library is at one of its packets.
  */
-import type { Socket } from "node:net";
 import type { Client, PublishPacket } from "aedes";
-
-/** What decides about a publish and calls `done` once it may be acknowledged; never within the call. */
-export type AuthorizePublish = (
-  client: Client,
-  packet: PublishPacket,
-  done: (error?: Error | null) => void,
-) => void;
+import { PacketLengths } from "../../protocol/mqtt-packet-limit.ts";
+import { type Destinations, isPublishTopic } from "./destinations.ts";
+import { type InnerClient, innerClient } from "./library-client.ts";
+import { type Answers, NO_PACKET_ID, type Publish, type Session } from "./publish.ts";
 
 /** MQTT 3.1.1 §2.2.3: a type byte and at most four bytes of length. */
 const MAX_HEAD_BYTES = 5;
-/** The library refuses a topic of more levels; deeper ones are left to it. */
-const MAX_LEVELS = 100;
 const PUBACK = 0x40;
+/** What may wait for an answer on one connection, and on all; one publish more may always come. */
+const MAX_WAITING_BYTES = 512 * 1_024;
+const MAX_ALL_WAITING_BYTES = 32 * 1_048_576;
+/** What a publish counts beside its payload. */
+const PUBLISH_BYTES = 128;
+/** Memory that a connection keeps for publishes that come in pieces. */
+const KEPT_CARRY_BYTES = 32 * 1_024;
 
-/** What is used of the library's client beside its types. */
-interface LibraryClient extends Client {
-  readonly conn: Socket;
-  readonly connackSent: boolean;
-  readonly _keepaliveInterval: number;
-  readonly _keepaliveTimer: NodeJS.Timeout | null;
-  _parsingBatch: number;
-  readonly _nextBatch: (error?: Error | null) => void;
-  readonly _parser: LibraryParser;
-  waitForDrain(done: (error?: Error | null) => void): void;
-}
-
-interface LibraryParser {
-  parse(chunk: Buffer): number;
-  readonly _list: { readonly length: number };
-  readonly _queue: unknown[] | null;
-  listeners(event: "packet"): Array<(packet: PublishPacket) => void>;
-  removeAllListeners(event: "packet"): void;
-  on(event: "packet", listener: (packet: PublishPacket) => void): void;
-}
-
-/** Where a publish stands in a chunk; "cut" when its end is yet to come, "odd" when the library shall see it. */
-interface Extent {
-  readonly bodyAt: number;
-  readonly end: number;
+export interface LaneOptions {
+  readonly destinations: Destinations;
+  readonly maxPacketBytes: number;
+  /** Takes a publish; answers later, never within the call. */
+  readonly take: (session: Session, publish: Publish, answers: Answers) => void;
+  /** The client announced a larger packet than it may send. */
+  readonly tooLarge: (client: Client) => void;
 }
 
 export class PublishLane {
-  readonly #authorize: AuthorizePublish;
-  readonly #waiting: Connection[] = [];
+  readonly options: LaneOptions;
+  /** Connections with PUBACKs that are due. */
+  #due: LaneConnection[] = [];
+  #waitingBytes = 0;
+  readonly #held = new Set<LaneConnection>();
 
-  constructor(authorize: AuthorizePublish) {
-    this.#authorize = authorize;
+  constructor(options: LaneOptions) {
+    this.options = options;
   }
 
-  /** From here on the client's publishes go this way. Called once it is connected. */
-  open(client: Client): void {
-    const inner = client as LibraryClient;
-    const parser = inner._parser;
-    const [plain, ...others] = parser?.listeners?.("packet") ?? [];
-    if (plain === undefined || others.length > 0 || parser._list?.length === undefined) return;
-    const connection = new Connection(inner, this);
-    parser.removeAllListeners("packet");
-    parser.on("packet", (packet) => {
-      if (connection.ready && isPlain(packet)) this.take(connection, packet);
-      else plain.call(parser, packet);
-    });
-  }
-
-  take(connection: Connection, packet: PublishPacket): void {
-    const { client } = connection;
-    client._parsingBatch++;
-    // [MQTT-3.1.2-24]: any packet shows that the client is alive.
-    if (client._keepaliveInterval > 0) client._keepaliveTimer?.refresh();
-    this.#authorize(client, packet, (error) => {
-      if (error) client._nextBatch(error);
-      else if (packet.qos === 0) client._nextBatch();
-      else this.#acknowledge(connection, packet.messageId ?? 0);
-    });
+  /** Reads for a client that has not been heard yet; undefined where the library is not as expected. */
+  attach(client: Client): LaneConnection | undefined {
+    const inner = innerClient(client);
+    if (inner === undefined) return undefined;
+    return new LaneConnection(inner, this);
   }
 
   /** What one group commit answered comes in one turn; it leaves at the turn's end. */
-  #acknowledge(connection: Connection, packetId: number): void {
-    if (connection.answered.push(packetId) > 1) return;
-    if (this.#waiting.push(connection) === 1) process.nextTick(() => this.#flush());
+  due(connection: LaneConnection): void {
+    if (this.#due.push(connection) === 1) process.nextTick(() => this.#flush());
+  }
+
+  waits(bytes: number): void {
+    this.#waitingBytes += bytes;
+  }
+
+  get isFull(): boolean {
+    return this.#waitingBytes > MAX_ALL_WAITING_BYTES;
+  }
+
+  hold(connection: LaneConnection): void {
+    this.#held.add(connection);
   }
 
   #flush(): void {
-    for (const connection of this.#waiting.splice(0)) connection.acknowledge();
+    const due = this.#due;
+    this.#due = [];
+    for (const connection of due) connection.sendAnswers();
+    if (this.#held.size === 0 || this.#waitingBytes > MAX_ALL_WAITING_BYTES / 2) return;
+    const held = [...this.#held];
+    this.#held.clear();
+    for (const connection of held) connection.readOn();
   }
 }
 
 /** One client, and what has come of a publish that is not whole yet. */
-class Connection {
-  readonly client: LibraryClient;
-  /** Packet ids whose PUBACK is due. */
-  answered: number[] = [];
+export class LaneConnection implements Answers {
+  /** Set once the client is let in. */
+  session: Session | undefined;
+  readonly #client: InnerClient;
   readonly #lane: PublishLane;
-  readonly #parse: (chunk: Buffer) => number;
-  #parts: Buffer[] = [];
-  #haveBytes = 0;
-  #needBytes = 0;
+  /** Follows what the library reads, so that a packet of its own is never cut. */
+  readonly #lengths: PacketLengths;
+  /** Of the answers that are due: how many, and the PUBACKs as latin1. */
+  #answers = 0;
+  #pubacks = "";
+  #waitingBytes = 0;
+  #isDraining = false;
+  #isPaused = false;
+  #isClosed = false;
+  #carry = Buffer.alloc(0);
+  #carriedBytes = 0;
+  #neededBytes = 0;
+  /** Where the body begins of the publish that was measured last. */
+  #bodyAt = 0;
 
-  constructor(client: LibraryClient, lane: PublishLane) {
-    this.client = client;
+  constructor(client: InnerClient, lane: PublishLane) {
+    this.#client = client;
     this.#lane = lane;
+    this.#lengths = new PacketLengths(lane.options.maxPacketBytes);
     const parser = client._parser;
-    this.#parse = parser.parse.bind(parser);
-    parser.parse = (chunk) => this.#read(chunk);
-  }
-
-  /** The library has answered CONNECT, and holds no packet back any more. */
-  get ready(): boolean {
-    return this.client.connackSent && this.client._parser._queue === null;
-  }
-
-  acknowledge(): void {
-    const { client } = this;
-    const ids = this.answered;
-    this.answered = [];
-    if (client.closed || client.conn.destroyed) return;
-    const bytes = Buffer.allocUnsafe(4 * ids.length);
-    let at = 0;
-    for (const id of ids) {
-      bytes[at] = PUBACK;
-      bytes[at + 1] = 2;
-      bytes[at + 2] = id >> 8;
-      bytes[at + 3] = id & 0xff;
-      at += 4;
-    }
-    const readOn = (error?: Error | null): void => {
-      if (error) client._nextBatch(error);
-      else for (let i = 0; i < ids.length; i++) client._nextBatch();
+    const [plain] = parser.listeners("packet");
+    parser.removeAllListeners("packet");
+    parser.on("packet", (packet) => {
+      if (!this.#isReady || !this.#takePacket(packet)) plain?.call(parser, packet);
+    });
+    // The library would read by itself: first when there is something, then when it is done with that.
+    client.conn.removeListener("readable", client._nextBatch);
+    client._parsingBatch = 0;
+    client._nextBatch = (error) => {
+      if (error) {
+        client.emit("error", error);
+        return;
+      }
+      client._parsingBatch = Math.max(0, client._parsingBatch - 1);
+      this.readOn();
     };
-    // A client that takes no answers is not read on.
-    if (client.conn.write(bytes)) readOn();
-    else client.waitForDrain(readOn);
   }
 
-  /** Takes the publishes from a chunk; from the first other packet on the library reads it. */
-  #read(chunk: Buffer): number {
-    if (!this.ready || this.client._parser._list.length > 0) return this.#parse(chunk);
-    let bytes = chunk;
-    if (this.#haveBytes > 0) {
-      this.#parts.push(chunk);
-      this.#haveBytes += chunk.length;
-      if (this.#haveBytes < this.#needBytes) return this.#haveBytes;
-      bytes = Buffer.concat(this.#parts, this.#haveBytes);
-      this.#parts = [];
-      this.#haveBytes = 0;
+  /** Takes the publishes from a chunk; from the first other packet on the library reads it. Keeps nothing of it. */
+  read(chunk: Buffer): void {
+    const client = this.#client;
+    let at = this.#carriedBytes > 0 ? this.#complete(chunk) : 0;
+    while (at < chunk.length && !client.closed) {
+      const end = this.#isReady ? this.#measure(chunk, at, chunk.length) : 0;
+      if (end > 0 && this.#takeBytes(chunk, at, end)) at = end;
+      else if (end < 0) at = this.#keep(chunk, at, -end);
+      else {
+        this.#leaveToLibrary(chunk.subarray(at));
+        break;
+      }
     }
-    let at = 0;
-    while (at < bytes.length) {
-      const extent = extentAt(bytes, at);
-      if (extent === "odd") return this.#parse(at === 0 ? bytes : bytes.subarray(at));
-      if (typeof extent === "number") return this.#keep(bytes.subarray(at), extent);
-      const packet = publishAt(bytes, bytes[at]!, extent);
-      if (packet === undefined) return this.#parse(bytes.subarray(at));
-      this.#lane.take(this, packet);
-      at = extent.end;
+    if (client.closed) return;
+    // [MQTT-3.1.2-24]: any packet shows that the client is alive.
+    if (client._keepaliveInterval > 0) client._keepaliveTimer?.refresh();
+    if (!this.#mayReadOn()) this.#pause();
+  }
+
+  acknowledge(packetId: number, payloadBytes: number): void {
+    if (this.#isClosed) return;
+    const bytes = payloadBytes + PUBLISH_BYTES;
+    this.#waitingBytes -= bytes;
+    this.#lane.waits(-bytes);
+    if (packetId !== NO_PACKET_ID)
+      this.#pubacks += String.fromCharCode(PUBACK, 2, packetId >>> 8, packetId & 0xff);
+    if (this.#answers++ === 0) this.#lane.due(this);
+  }
+
+  disconnect(error: Error): void {
+    this.#client.emit("error", error);
+  }
+
+  sendAnswers(): void {
+    const { closed, conn } = this.#client;
+    const pubacks = this.#pubacks;
+    this.#answers = 0;
+    this.#pubacks = "";
+    if (closed || conn.destroyed) return;
+    // A client that takes no answers is not read on.
+    if (pubacks !== "" && !conn.write(pubacks, "latin1")) {
+      this.#isDraining = true;
+      this.#client.waitForDrain((error) => {
+        if (error) this.#client._nextBatch(error);
+        this.#isDraining = false;
+        this.readOn();
+      });
+    }
+    this.readOn();
+  }
+
+  /** Reads again, if it had to stop and need not any more. */
+  readOn(): void {
+    if (!this.#isPaused || !this.#mayReadOn()) return;
+    this.#isPaused = false;
+    this.#client.conn.resume();
+  }
+
+  /** What waits for an answer will not get one: the connection is gone. */
+  close(): void {
+    this.#isClosed = true;
+    this.#lane.waits(-this.#waitingBytes);
+    this.#waitingBytes = 0;
+    this.#carry = Buffer.alloc(0);
+    this.#carriedBytes = 0;
+  }
+
+  /** The library has answered CONNECT, holds no packet back, and is in the midst of none. */
+  get #isReady(): boolean {
+    const { connackSent, _parser: parser } = this.#client;
+    return this.session !== undefined && connackSent && parser._queue === null && this.#lengths.isBetween;
+  }
+
+  #mayReadOn(): boolean {
+    if (this.#isDraining || this.#client._parsingBatch > 0 || this.session?.withheld) return false;
+    if (this.#waitingBytes > MAX_WAITING_BYTES) return false;
+    if (!this.#lane.isFull || this.#waitingBytes === 0) return true;
+    this.#lane.hold(this);
+    return false;
+  }
+
+  #pause(): void {
+    if (this.#isPaused) return;
+    this.#isPaused = true;
+    this.#client.conn.pause();
+  }
+
+  #leaveToLibrary(bytes: Buffer): void {
+    if (!this.#lengths.accept(bytes)) this.#lane.options.tooLarge(this.#client);
+    // The library keeps what is not whole.
+    else this.#client._parser.parse(Buffer.from(bytes));
+  }
+
+  /** @returns false when the library shall see it */
+  #takeBytes(bytes: Buffer, at: number, end: number): boolean {
+    const head = bytes[at]!;
+    const qos = ((head >> 1) & 1) as 0 | 1;
+    const topicAt = this.#bodyAt + 2;
+    if (topicAt > end) return false;
+    const topicEnd = topicAt + ((bytes[topicAt - 2]! << 8) | bytes[topicAt - 1]!);
+    const from = topicEnd + 2 * qos;
+    if (from > end) return false;
+    const destination = this.#lane.options.destinations.at(bytes, topicAt, topicEnd);
+    if (destination === undefined) return false;
+    const packetId = qos === 0 ? NO_PACKET_ID : (bytes[topicEnd]! << 8) | bytes[topicEnd + 1]!;
+    this.#take({ destination, qos, dup: (head & 0x08) !== 0, packetId, bytes, from, end });
+    return true;
+  }
+
+  /** A publish that the library has parsed, behind or before a packet of its own. */
+  #takePacket({ cmd, qos, dup, topic, messageId, payload }: PublishPacket): boolean {
+    if (cmd !== "publish" || qos === 2 || !isPublishTopic(topic)) return false;
+    const bytes = typeof payload === "string" ? Buffer.from(payload) : payload;
+    const destination = this.#lane.options.destinations.of(topic);
+    this.#take({
+      destination,
+      qos,
+      dup,
+      packetId: messageId ?? NO_PACKET_ID,
+      bytes,
+      from: 0,
+      end: bytes.length,
+    });
+    return true;
+  }
+
+  #take(publish: Publish): void {
+    const bytes = publish.end - publish.from + PUBLISH_BYTES;
+    this.#waitingBytes += bytes;
+    this.#lane.waits(bytes);
+    this.#lane.options.take(this.session!, publish, this);
+  }
+
+  /**
+   * Where the publish at `at` ends; 0 when the library shall see it; where it is cut off, the negative
+   * of how many bytes there must be to go on.
+   */
+  #measure(bytes: Buffer, at: number, limit: number): number {
+    const head = bytes[at]!;
+    // Type PUBLISH; bits 1 and 2 are the QoS.
+    if ((head & 0xf0) !== 0x30 || (head & 0x06) > 0x02) return 0;
+    const left = limit - at;
+    let length = 0;
+    for (let i = 1; i < MAX_HEAD_BYTES; i++) {
+      if (i >= left) return -(left + 1);
+      const byte = bytes[at + i]!;
+      length |= (byte & 0x7f) << (7 * (i - 1));
+      if (byte >= 0x80) continue;
+      // Of a packet above the limit the library's watch says so.
+      if (length > this.#lane.options.maxPacketBytes) return 0;
+      this.#bodyAt = at + i + 1;
+      const whole = 1 + i + length;
+      return whole > left ? -whole : at + whole;
     }
     return 0;
   }
 
-  /** Packets have a limit (protocol/mqtt-packet-limit.ts), and so has what is kept. */
-  #keep(rest: Buffer, needBytes: number): number {
-    this.#parts = [rest];
-    this.#haveBytes = rest.length;
-    this.#needBytes = needBytes;
-    return rest.length;
+  /** Puts the beginning of a publish by; its memory grows with what has come, not with what is announced. */
+  #keep(chunk: Buffer, at: number, neededBytes: number): number {
+    this.#neededBytes = neededBytes;
+    return this.#gather(chunk, at, chunk.length);
   }
-}
 
-/** @returns a number where the packet is cut off: how many bytes there must be to go on */
-function extentAt(bytes: Buffer, at: number): Extent | number | "odd" {
-  const head = bytes[at]!;
-  // Type PUBLISH; bits 1 and 2 are the QoS.
-  if ((head & 0xf0) !== 0x30 || (head & 0x06) > 0x02) return "odd";
-  const left = bytes.length - at;
-  let length = 0;
-  for (let i = 1; i < MAX_HEAD_BYTES; i++) {
-    if (i >= left) return left + 1;
-    const byte = bytes[at + i]!;
-    length += (byte & 0x7f) * 2 ** (7 * (i - 1));
-    if (byte >= 0x80) continue;
-    const whole = 1 + i + length;
-    return whole > left ? whole : { bodyAt: at + i + 1, end: at + whole };
+  #gather(chunk: Buffer, from: number, end: number): number {
+    const have = this.#carriedBytes;
+    const bytes = Math.min(end - from, this.#neededBytes - have);
+    if (have + bytes > this.#carry.length) {
+      const larger = Buffer.allocUnsafeSlow(
+        Math.min(this.#neededBytes, Math.max(have + bytes, 2 * this.#carry.length, KEPT_CARRY_BYTES)),
+      );
+      this.#carry.copy(larger, 0, 0, have);
+      this.#carry = larger;
+    }
+    chunk.copy(this.#carry, have, from, from + bytes);
+    this.#carriedBytes += bytes;
+    return from + bytes;
   }
-  return "odd";
-}
 
-/** Undefined when it is none that a client may send: the library knows what to do with it. */
-function publishAt(bytes: Buffer, head: number, { bodyAt, end }: Extent): PublishPacket | undefined {
-  const qos = (head >> 1) & 1;
-  if (bodyAt + 2 > end) return undefined;
-  const topicEnd = bodyAt + 2 + bytes.readUInt16BE(bodyAt);
-  const payloadAt = topicEnd + 2 * qos;
-  if (payloadAt > end) return undefined;
-  const topic = bytes.toString("utf8", bodyAt + 2, topicEnd);
-  if (!isPlainTopic(topic)) return undefined;
-  return {
-    cmd: "publish",
-    qos: qos as 0 | 1,
-    dup: (head & 0x08) !== 0,
-    retain: (head & 0x01) !== 0,
-    topic,
-    payload: bytes.subarray(payloadAt, end),
-    ...(qos === 1 && { messageId: bytes.readUInt16BE(topicEnd) }),
-  };
-}
-
-function isPlain(packet: PublishPacket): boolean {
-  return packet.cmd === "publish" && packet.qos < 2 && isPlainTopic(packet.topic);
-}
-
-/** [MQTT-3.3.2-2], [MQTT-4.7.3-1]: a publish names a topic, without wildcards. */
-function isPlainTopic(topic: string): boolean {
-  if (topic.length === 0) return false;
-  let levels = 1;
-  for (let i = 0; i < topic.length; i++) {
-    const code = topic.charCodeAt(i);
-    if (code === 0x23 || code === 0x2b) return false;
-    if (code === 0x2f) levels++;
+  /** Takes from the chunk what was missing. Returns where the next packet begins. */
+  #complete(chunk: Buffer): number {
+    let at = 0;
+    for (;;) {
+      at = this.#gather(chunk, at, chunk.length);
+      if (this.#carriedBytes < this.#neededBytes) return at;
+      const end = this.#measure(this.#carry, 0, this.#carriedBytes);
+      if (end < 0) {
+        this.#neededBytes = -end;
+        continue;
+      }
+      const whole = this.#carriedBytes;
+      this.#carriedBytes = 0;
+      if (end === 0 || !this.#takeBytes(this.#carry, 0, end))
+        this.#leaveToLibrary(this.#carry.subarray(0, whole));
+      if (this.#carry.length > KEPT_CARRY_BYTES) this.#carry = Buffer.alloc(0);
+      return at;
+    }
   }
-  return levels <= MAX_LEVELS;
 }

@@ -54,9 +54,10 @@ export class Quarantine {
     await this.#open("a");
   }
 
-  /** Resolves when the publish is on disk, so that it may be acknowledged. */
+  /** Resolves when the publish is on disk, so that it may be acknowledged. Its payload is copied in the call. */
   keep(publish: QuarantinedPublish): Promise<void> {
-    const kept = this.#queue.then(() => this.#write(publish));
+    const copy = { ...publish, payload: Buffer.from(publish.payload) };
+    const kept = this.#queue.then(() => this.#write(copy));
     this.#queue = kept.catch(() => {});
     return kept;
   }

@@ -7,11 +7,8 @@
  *   0 ──────── mergeBelow ─────────────── splitAbove ──── 1 ───→
  *     two neighbours together: merge       one shard: split in the middle of its range
  */
+import { SHARD_BYTES_PER_SECOND, SHARD_RECORDS_PER_SECOND } from "./shard-rates.ts";
 import type { ShardId } from "./streams.ts";
-
-/** What AWS allows a shard; also what it takes here with room to spare. */
-export const SHARD_BYTES_PER_SECOND = 1_048_576;
-export const SHARD_RECORDS_PER_SECOND = 1_000;
 
 export interface ScalingRules {
   /** Merging stops here: AWS begins with as many. */

@@ -1,64 +1,113 @@
 /**
- * Sequence numbers of one shard, written as digits into a buffer, quickly where offsets follow one
- * another: the number of the next offset is 2^80 more, so fourteen additions make it of the last.
- * `formatSequenceNumber` is the plain way, and what every run of offsets begins with.
+ * Sequence numbers of one shard, written as digits, quickly where offsets follow one another: the
+ * number of the next offset is 2^80 more. Numbers are held as limbs of four digits, and put down four
+ * digits at once. `formatSequenceNumber` is the plain way.
  */
-import { formatSequenceNumber } from "./sequence-number.ts";
 
 export const SEQUENCE_NUMBER_DIGITS = 56;
 const LIMB_DIGITS = 4;
 const LIMB = 10_000;
 const LIMBS = SEQUENCE_NUMBER_DIGITS / LIMB_DIGITS;
-const ZERO = 0x30;
+const MAX_SECONDS = 0xf_ffff_ffff;
+/** Products of a limb and a piece of so many bits are added without loss. */
+const PIECE_BITS = 24;
+const PIECE = 1 << PIECE_BITS;
 
-/** All limbs as ASCII. */
-const ascii = Buffer.from(
-  Array.from({ length: LIMB }, (_, limb) => String(limb).padStart(LIMB_DIGITS, "0")).join(""),
-  "latin1",
+/** All limbs as ASCII, the first digit in the lowest byte. */
+const ascii = Int32Array.from({ length: LIMB }, (_, limb) =>
+  Buffer.from(String(limb).padStart(LIMB_DIGITS, "0"), "latin1").readInt32LE(),
 );
 
-/** What one offset more adds, the least weight first: the offset stands 20 hex digits from the end. */
-const step = Int32Array.from({ length: LIMBS }, (_, limb) =>
-  Number(((1n << 80n) / BigInt(LIMB) ** BigInt(limb)) % BigInt(LIMB)),
-);
+/** The limbs of 2^bits, the least weight first. */
+function powerOfTwo(bits: number): Float64Array {
+  return Float64Array.from({ length: LIMBS }, (_, limb) =>
+    Number(((1n << BigInt(bits)) / BigInt(LIMB) ** BigInt(limb)) % BigInt(LIMB)),
+  );
+}
+
+/** Powers for the pieces of what begins at that bit; see sequence-number.ts for what stands where. */
+const powersFrom = (bit: number, pieces: number): Float64Array[] =>
+  Array.from({ length: pieces }, (_, piece) => powerOfTwo(bit + piece * PIECE_BITS));
+const ENDING = powersFrom(0, 1);
+const INDEX = powersFrom(4, 2);
+const ARRIVAL = powersFrom(36, 2);
+const OFFSET = powersFrom(80, 3);
+const NIBBLE = powersFrom(144, 1);
+const CREATED = powersFrom(148, 2);
+const VERSION = powersFrom(184, 1);
+/** What one offset more adds; above these limbs only what is carried. */
+const step = Int32Array.from(OFFSET[0]!);
+const STEP_LIMBS = step.findLastIndex((limb) => limb > 0) + 1;
+
+function add(sums: Float64Array, value: number, powers: readonly Float64Array[]): void {
+  let rest = value;
+  for (const power of powers) {
+    const above = Math.floor(rest / PIECE);
+    const piece = rest - above * PIECE;
+    if (piece > 0) for (let i = 0; i < LIMBS; i++) sums[i]! += piece * power[i]!;
+    rest = above;
+  }
+}
+
+/** Puts four digits at `at`. */
+export function writeFourDigits(target: DataView, at: number, value: number): void {
+  target.setInt32(at, ascii[value]!, true);
+}
+
+const sums = new Float64Array(LIMBS);
 
 export class SequenceDigits {
-  readonly #shardCreatedMs: number;
-  readonly #shardIndex: number;
+  /** What is the same for all numbers of the shard. */
+  readonly #base = new Float64Array(LIMBS);
+  /** The number that was written last. */
   readonly #limbs = new Int32Array(LIMBS);
-  /** What the limbs hold: of the arrival only the second counts. */
   #offset = -1;
+  /** Of the arrival only the second counts. */
   #arrivalSecond = -1;
 
   constructor(shardCreatedMs: number, shardIndex: number) {
-    this.#shardCreatedMs = shardCreatedMs;
-    this.#shardIndex = shardIndex;
+    add(this.#base, 2, VERSION);
+    add(this.#base, secondOf(shardCreatedMs), CREATED);
+    add(this.#base, shardIndex % 16, NIBBLE);
+    add(this.#base, shardIndex, INDEX);
+    add(this.#base, 2, ENDING);
   }
 
   /** Writes 56 digits at `at`. */
   write(target: Uint8Array, at: number, offset: number, arrivalMs: number): void {
-    const arrivalSecond = Math.floor(arrivalMs / 1000);
+    this.#moveTo(offset, arrivalMs);
+    const limbs = this.#limbs;
+    let to = at;
+    for (let i = LIMBS - 1; i >= 0; i--, to += LIMB_DIGITS) {
+      const word = ascii[limbs[i]!]!;
+      target[to] = word;
+      target[to + 1] = word >>> 8;
+      target[to + 2] = word >>> 16;
+      target[to + 3] = word >>> 24;
+    }
+  }
+
+  /** As `write`, in half the time. */
+  writeTo(target: DataView, at: number, offset: number, arrivalMs: number): void {
+    this.#moveTo(offset, arrivalMs);
+    const limbs = this.#limbs;
+    let to = at;
+    for (let i = LIMBS - 1; i >= 0; i--, to += LIMB_DIGITS) target.setInt32(to, ascii[limbs[i]!]!, true);
+  }
+
+  #moveTo(offset: number, arrivalMs: number): void {
+    const arrivalSecond = secondOf(arrivalMs);
     if (arrivalSecond !== this.#arrivalSecond || offset !== this.#offset + 1) {
-      this.#begin(offset, arrivalMs);
+      this.#begin(offset, arrivalSecond);
       this.#arrivalSecond = arrivalSecond;
     } else this.#next();
     this.#offset = offset;
-    const limbs = this.#limbs;
-    let to = at;
-    for (let i = LIMBS - 1; i >= 0; i--) {
-      const from = limbs[i]! * LIMB_DIGITS;
-      target[to] = ascii[from]!;
-      target[to + 1] = ascii[from + 1]!;
-      target[to + 2] = ascii[from + 2]!;
-      target[to + 3] = ascii[from + 3]!;
-      to += LIMB_DIGITS;
-    }
   }
 
   #next(): void {
     const limbs = this.#limbs;
     let carry = 0;
-    for (let i = 0; i < LIMBS; i++) {
+    for (let i = 0; i < STEP_LIMBS; i++) {
       let sum = limbs[i]! + step[i]! + carry;
       carry = 0;
       if (sum >= LIMB) {
@@ -67,19 +116,26 @@ export class SequenceDigits {
       }
       limbs[i] = sum;
     }
-  }
-
-  #begin(offset: number, arrivalMs: number): void {
-    const text = formatSequenceNumber({
-      shardCreatedMs: this.#shardCreatedMs,
-      shardIndex: this.#shardIndex,
-      offset,
-      arrivalMs,
-    });
-    for (let limb = 0, end = text.length; limb < LIMBS; limb++, end -= LIMB_DIGITS) {
-      let value = 0;
-      for (let i = end - LIMB_DIGITS; i < end; i++) value = value * 10 + text.charCodeAt(i) - ZERO;
-      this.#limbs[limb] = value;
+    for (let i = STEP_LIMBS; carry > 0 && i < LIMBS; i++) {
+      const isFull = limbs[i] === LIMB - 1;
+      limbs[i] = isFull ? 0 : limbs[i]! + 1;
+      carry = isFull ? 1 : 0;
     }
   }
+
+  #begin(offset: number, arrivalSecond: number): void {
+    sums.set(this.#base);
+    add(sums, offset, OFFSET);
+    add(sums, arrivalSecond, ARRIVAL);
+    let carry = 0;
+    for (let i = 0; i < LIMBS; i++) {
+      const sum = sums[i]! + carry;
+      carry = Math.floor(sum / LIMB);
+      this.#limbs[i] = sum - carry * LIMB;
+    }
+  }
+}
+
+function secondOf(ms: number): number {
+  return Math.min(Math.max(0, Math.floor(ms / 1000)), MAX_SECONDS);
 }

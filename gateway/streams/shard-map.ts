@@ -9,7 +9,7 @@ export { md5 } from "./md5.ts";
 
 const HASH_SPACE = 1n << 128n;
 export const MAX_HASH = HASH_SPACE - 1n;
-/** Keys remembered with their shard: a look-up costs 8 ns, an MD5 120 and more. Two such halves are kept. */
+/** Keys remembered with their place: a look-up costs 8 ns, an MD5 120 and more. Two such halves are kept. */
 const CACHED_KEYS = 32_768;
 
 export interface HashRange {
@@ -69,7 +69,7 @@ export class ShardMap {
     const hashFrom = closed[0]!.hashFrom;
     checkCover(closed, { hashFrom, hashTo: closed.at(-1)!.hashTo });
     checkCover(opened, { hashFrom, hashTo: closed.at(-1)!.hashTo });
-    const at = this.#placeOf(hashFrom);
+    const at = this.placeOfHash(hashFrom);
     for (const [i, { index }] of closed.entries()) {
       invariant(this.#ranges[at + i]?.index === index, "only open shards are closed");
     }
@@ -80,40 +80,68 @@ export class ShardMap {
 
   /** The index of the shard that takes this key. */
   shardOfKey(partitionKey: string): number {
-    if (this.#ranges.length === 1) return this.#ranges[0]!.index;
-    let shard = this.#young.get(partitionKey);
-    if (shard !== undefined) return shard;
-    shard = this.#old.get(partitionKey) ?? this.#shardOfUnknown(partitionKey);
+    return this.#ranges[this.placeOfKey(partitionKey)]!.index;
+  }
+
+  /** @param hash 0n to 2^128 - 1 */
+  shardOfHash(hash: bigint): number {
+    return this.#ranges[this.placeOfHash(hash)]!.index;
+  }
+
+  /** The index of the shard at a place: the shards stand by rising range, from 0 on. */
+  indexAt(place: number): number {
+    return this.#ranges[place]!.index;
+  }
+
+  /** The place of the shard that takes this key. */
+  placeOfKey(partitionKey: string): number {
+    if (this.#ranges.length === 1) return 0;
+    let place = this.#young.get(partitionKey);
+    if (place !== undefined) return place;
+    place = this.#old.get(partitionKey);
+    if (place === undefined) {
+      md5Words(partitionKey, hashed);
+      place = this.placeOfWords(hashed, 0);
+    }
     // Keys that nobody used for a whole half fall out; those in use move on.
     if (this.#young.size >= CACHED_KEYS) {
       this.#old = this.#young;
       this.#young = new Map();
     }
-    this.#young.set(partitionKey, shard);
-    return shard;
+    this.#young.set(partitionKey, place);
+    return place;
   }
 
-  /** As `shardOfHash(partitionHash(key))`, without a bigint. */
-  #shardOfUnknown(partitionKey: string): number {
+  /**
+   * As `placeOfHash`, without a bigint.
+   * @param words at `at` the four words of a hash, the first weighing most
+   */
+  placeOfWords(words: Uint32Array, at: number): number {
+    const last = this.#ranges.length - 1;
+    if (last === 0) return 0;
     this.#begins ??= Uint32Array.from(this.#ranges.flatMap(({ hashFrom }) => wordsOf(hashFrom)));
-    md5Words(partitionKey, hashed);
+    const begins = this.#begins;
+    // Where it is if all ranges are of one width, as they are until a shard is split or merged.
+    const likely = Math.floor((words[at]! / 0x1_0000_0000) * (last + 1));
+    if (
+      beginsBy(begins, likely, words, at) &&
+      (likely === last || !beginsBy(begins, likely + 1, words, at))
+    ) {
+      return likely;
+    }
     let low = 0;
-    let high = this.#ranges.length - 1;
+    let high = last;
     while (low < high) {
       const middle = (low + high + 1) >>> 1;
-      if (beginsBy(this.#begins, middle * 4, hashed)) low = middle;
+      if (beginsBy(begins, middle, words, at)) low = middle;
       else high = middle - 1;
     }
-    return this.#ranges[low]!.index;
+    return low;
   }
 
   /** @param hash 0n to 2^128 - 1 */
-  shardOfHash(hash: bigint): number {
+  placeOfHash(hash: bigint): number {
     invariant(hash >= 0n && hash <= MAX_HASH, "a hash has 128 bits");
-    return this.#ranges[this.#placeOf(hash)]!.index;
-  }
-
-  #placeOf(hash: bigint): number {
     let low = 0;
     let high = this.#ranges.length - 1;
     while (low < high) {
@@ -131,10 +159,11 @@ function wordsOf(hash: bigint): number[] {
   return [96n, 64n, 32n, 0n].map((shift) => Number((hash >> shift) & 0xffff_ffffn));
 }
 
-/** Whether what stands at `at` is at most `hash`. */
-function beginsBy(begins: Uint32Array, at: number, hash: Uint32Array): boolean {
+/** Whether the range at a place begins at or before the hash at `at`. */
+function beginsBy(begins: Uint32Array, place: number, words: Uint32Array, at: number): boolean {
+  const from = place * 4;
   for (let i = 0; i < 4; i++) {
-    if (begins[at + i]! !== hash[i]!) return begins[at + i]! < hash[i]!;
+    if (begins[from + i]! !== words[at + i]!) return begins[from + i]! < words[at + i]!;
   }
   return true;
 }

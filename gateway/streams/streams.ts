@@ -11,7 +11,8 @@ import type { Run } from "../../protocol/record-batch.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
 
 export { forEachUserRecord } from "./kpl-aggregate.ts";
-export { SEQUENCE_NUMBER_DIGITS, SequenceDigits } from "./sequence-digits.ts";
+export { md5Words as keyHashWords } from "./md5.ts";
+export { SEQUENCE_NUMBER_DIGITS, SequenceDigits, writeFourDigits } from "./sequence-digits.ts";
 export {
   BadSequenceNumberError,
   formatSequenceNumber,
@@ -19,6 +20,7 @@ export {
   type SequenceParts,
 } from "./sequence-number.ts";
 export { MAX_HASH, partitionHash } from "./shard-map.ts";
+export { SHARD_BYTES_PER_SECOND, SHARD_RECORDS_PER_SECOND } from "./shard-rates.ts";
 
 /** `shardId-` and twelve digits, as Kinesis writes it. */
 export type ShardId = string;
@@ -94,13 +96,15 @@ export interface PutEntry {
   readonly data: Uint8Array;
 }
 
-/** Many records as columns, so that none needs an object of its own. */
+/** Many records as columns, so that none needs an object of its own. Read within the call only: their memory may be used again. */
 export interface PutColumns {
   readonly count: number;
   /** The partition key of each. */
   readonly keys: readonly string[];
   /** The explicit hash of each, where any has one. */
   readonly hashes: ReadonlyArray<bigint | undefined> | undefined;
+  /** The MD5 of each key as four words, the first weighing most, where they are known and no record has an explicit hash. */
+  readonly hashWords?: Uint32Array | undefined;
   /** All payloads one behind the other; payload i ends at `ends[i]`, where payload i + 1 begins. */
   readonly data: Buffer;
   readonly ends: Uint32Array;
@@ -135,12 +139,29 @@ export interface PlainPublish {
   readonly mayRepeat: boolean;
 }
 
+/** Publishes of plain MQTT clients in the order in which they came, as columns: none needs an object of its own. */
+export interface PublishColumns {
+  readonly count: number;
+  readonly clientIds: readonly string[];
+  /** 0 where there is none, as in PlainPublish. */
+  readonly packetIds: readonly number[];
+  readonly partitionKeys: readonly string[];
+  readonly mayRepeat: readonly boolean[];
+  /** When they came. They come in one turn of the event loop, or nearly. */
+  readonly timeUs: number;
+  /** All payloads one behind the other; payload i ends at `ends[i]`, where payload i + 1 begins. */
+  readonly data: Buffer;
+  readonly ends: Uint32Array;
+}
+
 /** What one append left in one shard. Its runs are views of the log's bytes; do not write to them. */
 export interface LogPart {
   readonly first: Offset;
   readonly count: number;
   readonly arrivalMs: number;
   readonly runs: readonly Run[];
+  /** The same records as the bytes of a batch, where the store has them so: `BatchWalk` reads them without an object for each. */
+  readonly batch?: Uint8Array;
 }
 
 export interface ReadResult {
@@ -257,12 +278,18 @@ export interface Streams {
   /**
    * Stores a frame once, whole. Calls are stored in the order in which they were made. A jump in
    * the sequence is accepted, so once a frame was refused no later one of its epoch may be handed
-   * in before it: the refused one would be taken for known when it comes again.
+   * in before it: the refused one would be taken for known when it comes again. Its bytes are copied
+   * in the call.
    * @throws StreamNotFoundError, LogFullError (retryable)
    */
   appendFrame(frame: Frame): Promise<AppendOutcome>;
   /** Stores a publish once, as far as the last 64 of its client tell. */
   appendPublish(name: string, publish: PlainPublish): Promise<AppendOutcome>;
+  /**
+   * As `appendPublish` for each, one after the other, and resolves when all are on disk. When it fails,
+   * some may be stored: they are known when they come again. What is handed in is copied in the call.
+   */
+  appendPublishes(name: string, publishes: PublishColumns): Promise<readonly AppendOutcome[]>;
   /** True when `appendPublish` of this would find it known, were `mayRepeat` set. @throws StreamNotFoundError */
   recognises(name: string, publish: Omit<PlainPublish, "mayRepeat">): boolean;
   /** True when any stream remembers a publish with this packet id of the client. */

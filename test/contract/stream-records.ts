@@ -1,6 +1,6 @@
 /** Frames to put into streams, and all that a shard holds read back. */
 import assert from "node:assert/strict";
-import type { Streams } from "../../gateway/streams/streams.ts";
+import type { PlainPublish, PublishColumns, Streams } from "../../gateway/streams/streams.ts";
 import { decodeFrame, encodeFrame, type Frame } from "../../protocol/frame.ts";
 import { encodeBatch, forEachRecord } from "../../protocol/record-batch.ts";
 
@@ -37,6 +37,24 @@ export function makeFrame(stream: string, sequence: bigint, texts: readonly stri
   return decodeFrame(encodeFrame(head, encodeBatch(records)));
 }
 
+/** They share the time of the first. */
+export function publishColumns(list: readonly PlainPublish[]): PublishColumns {
+  let end = 0;
+  return {
+    count: list.length,
+    clientIds: list.map(({ clientId }) => clientId),
+    packetIds: list.map(({ packetId }) => packetId),
+    partitionKeys: list.map(({ partitionKey }) => partitionKey),
+    mayRepeat: list.map(({ mayRepeat }) => mayRepeat),
+    timeUs: list[0]?.timeUs ?? 0,
+    data: Buffer.concat(list.map(({ payload }) => payload)),
+    ends: Uint32Array.from(list, ({ payload }) => {
+      end += payload.length;
+      return end;
+    }),
+  };
+}
+
 /** All records of a shard from `from` on, read in steps of `maxBytes`. */
 export async function readAll(
   streams: Streams,
@@ -66,4 +84,10 @@ export async function readAll(
 
 export function assertRising(offsets: readonly number[]): void {
   for (let i = 1; i < offsets.length; i++) assert.ok(offsets[i]! > offsets[i - 1]!, `${offsets}`);
+}
+
+/** The store as it is, and once more after a reopening. */
+export async function* beforeAndAfter(streams: Streams, reopen: () => Promise<Streams>) {
+  yield streams;
+  yield await reopen();
 }

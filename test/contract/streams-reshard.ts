@@ -8,14 +8,12 @@ import {
   LeaseLostError,
   MAX_HASH,
   partitionHash,
-  ReaderExistsError,
-  ReaderNotFoundError,
   type ShardDescription,
   ShardNotFoundError,
   StreamNotFoundError,
   type Streams,
 } from "../../gateway/streams/streams.ts";
-import { type Fact, makeFrame, readAll } from "./stream-records.ts";
+import { beforeAndAfter, type Fact, makeFrame, readAll } from "./stream-records.ts";
 
 const SHARD_0 = "shardId-000000000000";
 const SHARD_1 = "shardId-000000000001";
@@ -44,12 +42,6 @@ function shardOf(streams: Streams, shardId: string): ShardDescription {
   return streams.describe("s").shardList.find((shard) => shard.shardId === shardId)!;
 }
 
-/** The store as it is, and once more after a reopening. */
-async function* beforeAndAfter(streams: Streams, reopen: () => Promise<Streams>) {
-  yield streams;
-  yield await reopen();
-}
-
 /** Reads all that the consumer may read, checkpoint by checkpoint, until nothing is left. */
 export async function consume(streams: Streams, consumer: Consumer): Promise<string[]> {
   const texts: string[] = [];
@@ -72,8 +64,6 @@ export function reshardContract(fact: Fact): void {
   endFacts(fact);
   consumerFacts(fact);
   leaseFacts(fact);
-  settingFacts(fact);
-  columnFacts(fact);
 }
 
 function shardFacts(fact: Fact): void {
@@ -341,100 +331,5 @@ function leaseFacts(fact: Fact): void {
     assert.equal(heir.lost.aborted, true);
     const free = await streams.openConsumer("s", "c", { takeOver: true });
     assert.equal(free.positions().get(SHARD_0), low.offset + 2);
-  });
-}
-
-function settingFacts(fact: Fact): void {
-  fact("settings are kept and can be changed, also after a reopening", async (streams, reopen) => {
-    const made = await make(streams);
-    const { mode, limits, maxRecordBytes, tags } = made;
-    assert.deepEqual([mode, limits, maxRecordBytes, tags], ["provisioned", "none", 1_048_576, {}]);
-    await streams.createStream({
-      name: "t",
-      shards: 1,
-      retentionHours: 24,
-      mode: "on-demand",
-      limits: "aws",
-      maxRecordBytes: 2_000_000,
-      tags: { site: "north" },
-    });
-    const settings = streams.settings("s");
-    assert.equal(streams.settings("s"), settings);
-    const changed = await streams.updateStream("s", { retentionHours: 48, tags: { a: "1" } });
-    assert.deepEqual([changed.retentionHours, changed.tags, changed.mode], [48, { a: "1" }, "provisioned"]);
-    await streams.updateStream("s", { maxRecordBytes: 10_000, mode: "on-demand", limits: "aws" });
-    await assert.rejects(streams.updateStream("none", { retentionHours: 48 }), StreamNotFoundError);
-    await assert.rejects(streams.updateStream("s", { retentionHours: 0 }), { code: "BAD_STREAM" });
-    await assert.rejects(streams.updateStream("s", { maxRecordBytes: 0 }), { code: "BAD_STREAM" });
-    for await (const opened of beforeAndAfter(streams, reopen)) {
-      const { name, streamId, createdMs } = made;
-      assert.deepEqual(opened.settings("s"), {
-        name,
-        streamId,
-        createdMs,
-        shards: 1,
-        retentionHours: 48,
-        mode: "on-demand",
-        limits: "aws",
-        maxRecordBytes: 10_000,
-        tags: { a: "1" },
-      });
-      const other = opened.describe("t");
-      assert.deepEqual(
-        [other.mode, other.limits, other.maxRecordBytes, other.tags],
-        ["on-demand", "aws", 2_000_000, { site: "north" }],
-      );
-    }
-  });
-
-  fact("readers are registered by name, also after a reopening", async (streams, reopen) => {
-    await make(streams);
-    const first = await streams.registerReader("s", "b", { team: "x" });
-    assert.deepEqual([first.name, first.tags], ["b", { team: "x" }]);
-    await streams.registerReader("s", "a", {});
-    await assert.rejects(streams.registerReader("s", "a", {}), ReaderExistsError);
-    await streams.updateReader("s", "b", { team: "y" });
-    await assert.rejects(streams.updateReader("s", "z", {}), ReaderNotFoundError);
-    const opened = await reopen();
-    assert.deepEqual(
-      opened.registeredReaders("s").map(({ name, tags, createdMs }) => [name, tags, createdMs > 0]),
-      [
-        ["a", {}, true],
-        ["b", { team: "y" }, true],
-      ],
-    );
-    assert.equal(opened.registeredReaders("s")[1]!.createdMs, first.createdMs);
-    await opened.deregisterReader("s", "a");
-    await assert.rejects(opened.deregisterReader("s", "a"), ReaderNotFoundError);
-    assert.throws(() => opened.registeredReaders("none"), StreamNotFoundError);
-    await opened.deleteStream("s");
-    await make(opened);
-    assert.deepEqual(opened.registeredReaders("s"), []);
-  });
-}
-
-function columnFacts(fact: Fact): void {
-  fact("records in columns are stored as entries are", async (streams) => {
-    await make(streams, 2);
-    const texts = Array.from({ length: 30 }, (_, i) => `record-${i}`);
-    const data = Buffer.from(texts.join(""));
-    let end = 0;
-    const placed = await streams.appendColumns("s", {
-      count: texts.length,
-      keys: texts.map((_, i) => `k${i % 4}`),
-      hashes: texts.map((_, i) => (i % 5 === 0 ? (i % 2 === 0 ? 0n : MAX_HASH) : undefined)),
-      data,
-      ends: Uint32Array.from(texts, (text) => (end += text.length)),
-    });
-    for (const [i, text] of texts.entries()) {
-      const hash = i % 5 === 0 ? (i % 2 === 0 ? 0n : MAX_HASH) : partitionHash(`k${i % 4}`);
-      assert.equal(placed.shards[i], hash < HALF ? 0 : 1);
-      const records = await readAll(streams, "s", placed.shards[i] === 0 ? SHARD_0 : SHARD_1);
-      const record = records.find(({ offset }) => offset === placed.offsets[i]);
-      assert.deepEqual([record?.text, record?.key], [text, `k${i % 4}`]);
-      assert.equal(record?.arrivalMs, placed.arrivalMs);
-    }
-    const none = { count: 0, keys: [], hashes: undefined, data: Buffer.alloc(0), ends: new Uint32Array() };
-    assert.equal((await streams.appendColumns("s", none)).offsets.length, 0);
   });
 }

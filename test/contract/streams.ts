@@ -6,7 +6,6 @@ import {
   formatSequenceNumber,
   LeaseHeldError,
   LeaseLostError,
-  type PlainPublish,
   partitionHash,
   ShardNotFoundError,
   StreamExistsError,
@@ -15,6 +14,8 @@ import {
 } from "../../gateway/streams/streams.ts";
 import { assertRising, type Fact, makeFrame, readAll } from "./stream-records.ts";
 import { reshardContract } from "./streams-reshard.ts";
+import { settingsContract } from "./streams-settings.ts";
+import { takingContract } from "./streams-taking.ts";
 
 export { makeFrame, type ReadRecord, readAll } from "./stream-records.ts";
 
@@ -25,17 +26,6 @@ export interface StreamsPlace {
 }
 
 const SHARD_0 = "shardId-000000000000";
-
-function publish(packetId: number, text: string, mayRepeat: boolean): PlainPublish {
-  return {
-    clientId: "plug",
-    packetId,
-    partitionKey: "tele/plug",
-    timeUs: 1_700_000_000_000_000,
-    payload: Buffer.from(text),
-    mayRepeat,
-  };
-}
 
 export function streamsContract(adapter: string, makePlace: () => Promise<StreamsPlace>): void {
   /** Runs `body` on a fresh place; `reopen` closes and opens again. */
@@ -56,6 +46,8 @@ export function streamsContract(adapter: string, makePlace: () => Promise<Stream
     });
   };
   reshardContract(fact);
+  settingsContract(fact);
+  takingContract(fact);
   const make = (streams: Streams, shards = 1) =>
     streams.createStream({ name: "s", shards, retentionHours: 24 });
 
@@ -149,66 +141,6 @@ export function streamsContract(adapter: string, makePlace: () => Promise<Stream
       explicit.map(({ shardId }) => shardId),
       [shardList[0]!.shardId, shardList[3]!.shardId],
     );
-  });
-
-  fact("a frame sent twice is stored once, also after a reopening", async (streams, reopen) => {
-    await make(streams, 2);
-    const first = makeFrame("s", 1n, ["a=1", "b=1"]);
-    const outcomes = await Promise.all([streams.appendFrame(first), streams.appendFrame(first)]);
-    assert.deepEqual(outcomes, ["stored", "duplicate"]);
-    assert.equal(await streams.appendFrame(makeFrame("s", 5n, ["a=5"])), "stored");
-    assert.equal(await streams.appendFrame(makeFrame("s", 4n, ["a=4"])), "duplicate");
-    assert.equal(await streams.appendFrame(makeFrame("s", 1n, ["a=other"], 8n)), "stored");
-    const opened = await reopen();
-    assert.equal(await opened.appendFrame(makeFrame("s", 5n, ["a=5"])), "duplicate");
-    assert.equal(await opened.appendFrame(makeFrame("s", 6n, ["a=6"])), "stored");
-    const texts: string[] = [];
-    for (const { shardId } of opened.describe("s").shardList) {
-      texts.push(...(await readAll(opened, "s", shardId)).map(({ text }) => text));
-    }
-    assert.deepEqual(texts.sort(), ["a=1", "a=5", "a=6", "a=other", "b=1"]);
-  });
-
-  fact("a forgotten epoch stays forgotten", async (streams, reopen) => {
-    await make(streams);
-    await streams.appendFrame(makeFrame("s", 1n, ["x"]));
-    await streams.appendFrame(makeFrame("s", 1n, ["x"], 8n));
-    assert.equal(streams.describe("s").producers, 2);
-    await streams.forgetEpoch("pi-1", 7n);
-    await streams.forgetEpoch("pi-1", 7n);
-    assert.equal(streams.describe("s").producers, 1);
-    assert.equal((await reopen()).describe("s").producers, 1);
-  });
-
-  fact("a publish that may be a resend is stored once", async (streams, reopen) => {
-    await make(streams);
-    assert.equal(await streams.appendPublish("s", publish(1, "on", false)), "stored");
-    assert.equal(await streams.appendPublish("s", publish(2, "off", false)), "stored");
-    assert.equal(await streams.appendPublish("s", publish(1, "on", false)), "stored");
-    const opened = await reopen();
-    assert.equal(await opened.appendPublish("s", publish(2, "off", true)), "duplicate");
-    assert.equal(await opened.appendPublish("s", publish(3, "off", true)), "stored");
-    assert.equal(await opened.appendPublish("s", { ...publish(3, "off", true), clientId: "x" }), "stored");
-    assert.equal(opened.recognises("s", publish(2, "off", true)), true);
-    assert.equal(opened.recognises("s", publish(2, "other", true)), false);
-    assert.deepEqual([opened.remembersPacket("plug", 3), opened.remembersPacket("plug", 4)], [true, false]);
-    for (let i = 0; i < 64; i++) await opened.appendPublish("s", publish(100 + i, "more", false));
-    assert.equal(await opened.appendPublish("s", publish(2, "off", true)), "stored");
-  });
-
-  fact("a client whose session ended says something new with the same words", async (streams, reopen) => {
-    await make(streams);
-    await streams.appendPublish("s", publish(1, "on", false));
-    // Not waited for: what comes next is new at once.
-    const waiting = streams.appendPublish("s", publish(2, "off", false));
-    const forgotten = streams.forgetClient("plug");
-    assert.equal(await streams.appendPublish("s", publish(2, "off", true)), "stored");
-    await Promise.all([waiting, forgotten]);
-    const opened = await reopen();
-    assert.equal(opened.recognises("s", publish(1, "on", true)), false);
-    assert.equal(opened.recognises("s", publish(2, "off", true)), true);
-    await opened.forgetClient("plug");
-    assert.equal((await reopen()).describe("s").producers, 0);
   });
 
   fact("a reader that waits hears of the next record", async (streams) => {

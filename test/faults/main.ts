@@ -3,6 +3,8 @@ import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { runClusterOrdeal } from "../support/cluster-ordeal.ts";
+import { natsMissing } from "../support/nats-cluster.ts";
 import { runOrdeal } from "../support/ordeal.ts";
 import { runStreamOrdeal } from "../support/stream-ordeal.ts";
 
@@ -10,10 +12,43 @@ const USAGE = `npm run faults -- NAME [--times N] [--seed S] [--seconds S]
 
   pipeline   agent and gateway are each killed five times a minute, at random moments
   streams    a gateway under load is killed, cut off from power and left without disk space; then bytes
-             of its files are flipped (the last three as root, where a file system can be mounted by loop)
+             of its files are flipped (the last three as root, where a file system can be mounted by loop);
+             then two gateways on a NATS cluster, and their nodes, are killed (where nats-server is installed)
 
 The last line is \`lost N, doubled N, corrupted N\`; the exit code is 0 only if all are 0.
 `;
+
+interface Run {
+  readonly dir: string;
+  readonly seed: number;
+  readonly seconds: number;
+  readonly say: (line: string) => void;
+}
+
+interface Judged {
+  readonly lost: number;
+  readonly doubled: number;
+  readonly corrupted: number;
+  readonly findings: readonly string[];
+  readonly compared: object;
+}
+
+/** The parts of an ordeal, one after the other, each in a folder of its own. */
+function ordealsOf(name: string): Array<(run: Run) => Promise<Judged>> {
+  if (name === "pipeline") {
+    return [(run) => runOrdeal({ ...run, kills: Math.max(1, Math.round(run.seconds / 12)) })];
+  }
+  const cluster = async (run: Run): Promise<Judged> => {
+    const missing = natsMissing();
+    if (missing === undefined) {
+      run.say("now two gateways in front of three NATS nodes");
+      return runClusterOrdeal({ ...run, dir: await mkdtemp(join(tmpdir(), "headwater-faults-")) });
+    }
+    run.say(`LEFT OUT: the loss of gateways and nodes of a NATS cluster, as ${missing}`);
+    return { lost: 0, doubled: 0, corrupted: 0, findings: [], compared: { cluster: "left out" } };
+  };
+  return [runStreamOrdeal, cluster];
+}
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
@@ -42,16 +77,14 @@ async function main(): Promise<number> {
     const dir = await mkdtemp(join(tmpdir(), "headwater-faults-"));
     process.stdout.write(`run ${i + 1} of ${times}, seed ${seed + i}, folder ${dir}\n`);
     const say = (line: string) => void process.stdout.write(`  ${line}\n`);
-    const run = { dir, seed: seed + i, seconds, say };
-    const verdict =
-      name === "streams"
-        ? await runStreamOrdeal(run)
-        : await runOrdeal({ ...run, kills: Math.max(1, Math.round(seconds / 12)) });
-    for (const finding of verdict.findings) process.stdout.write(`  ${finding}\n`);
-    process.stdout.write(`  compared ${JSON.stringify(verdict.compared)}\n`);
-    sum.lost += verdict.lost;
-    sum.doubled += verdict.doubled;
-    sum.corrupted += verdict.corrupted;
+    for (const ordeal of ordealsOf(name)) {
+      const verdict = await ordeal({ dir, seed: seed + i, seconds, say });
+      for (const finding of verdict.findings) say(finding);
+      say(`compared ${JSON.stringify(verdict.compared)}`);
+      sum.lost += verdict.lost;
+      sum.doubled += verdict.doubled;
+      sum.corrupted += verdict.corrupted;
+    }
   }
   process.stdout.write(`lost ${sum.lost}, doubled ${sum.doubled}, corrupted ${sum.corrupted}\n`);
   return sum.lost + sum.doubled + sum.corrupted === 0 ? 0 : 1;

@@ -1,11 +1,11 @@
 /** Three nats-servers with JetStream on loopback, each in a process and a folder of its own. */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
+import { freePorts } from "./program.ts";
 
 const READY_WITHIN_MS = 30_000;
 
@@ -33,8 +33,21 @@ export function natsMissing(): string | undefined {
   }
 }
 
+/** Somebody else may take a port between the moment when it is found free and its use. */
+const START_TRIES = 3;
+
 /** Resolves when JetStream answers on all nodes. */
 export async function startNatsCluster(nodes = 3): Promise<NatsCluster> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await tryToStart(nodes);
+    } catch (error) {
+      if (tries === START_TRIES) throw error;
+    }
+  }
+}
+
+async function tryToStart(nodes: number): Promise<NatsCluster> {
   const dir = await mkdtemp(join(tmpdir(), "headwater-nats-"));
   const ports = await freePorts(nodes * 2);
   const names = Array.from({ length: nodes }, (_, i) => `n${i + 1}`);
@@ -70,12 +83,19 @@ export async function startNatsCluster(nodes = 3): Promise<NatsCluster> {
   const servers = names.map((_, i) => `127.0.0.1:${ports[i]}`);
   try {
     for (let node = 0; node < nodes; node++) await start(node);
-    await ready(servers, nodes);
+    await Promise.race([ready(servers, nodes), ...children.map((child) => ended(child!))]);
   } catch (error) {
     await stop();
     throw error;
   }
   return { servers, names, kill, restart: start, current: () => current(servers, nodes), stop };
+}
+
+/** Rejects when a node ends by itself. */
+function ended(child: ChildProcess): Promise<never> {
+  return new Promise((_, reject) => {
+    child.once("exit", (code, signal) => reject(new Error(`a nats-server ended with ${code ?? signal}`)));
+  });
 }
 
 /** A probe stream on all nodes can only be made when the cluster has its leader and its peers. */
@@ -121,20 +141,4 @@ async function current(servers: string[], nodes: number): Promise<void> {
     }
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
-}
-
-async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from(
-      { length: count },
-      () =>
-        new Promise<ReturnType<typeof createServer>>((resolve, reject) => {
-          const server = createServer().once("error", reject);
-          server.listen(0, "127.0.0.1", () => resolve(server));
-        }),
-    ),
-  );
-  const ports = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports;
 }

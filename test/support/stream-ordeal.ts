@@ -3,35 +3,27 @@
  * from power and left without disk space at random moments; then judged by what its API gives back.
  * At the end bytes of its files are flipped, and what is gone must be exactly what was reported.
  */
-import { createHash } from "node:crypto";
 import { mkdir, open, readdir, rm, stat, statfs, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import {
-  GetRecordsCommand,
-  GetShardIteratorCommand,
-  KinesisClient,
-  ListShardsCommand,
-  PutRecordsCommand,
-} from "@aws-sdk/client-kinesis";
-import { NodeHttpHandler } from "@smithy/node-http-handler";
-import { connect, type MqttClient } from "mqtt";
+import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import { verifyLocalStreams } from "../../gateway/streams/stores/verify.ts";
-import { encodeFrame } from "../../protocol/frame.ts";
-import { encodeBatch } from "../../protocol/record-batch.ts";
-import { topicOf } from "../../protocol/topics.ts";
 import { randomFrom } from "./ordeal.ts";
 import { eventually, freePorts, Program } from "./program.ts";
 import { SmallDisk } from "./small-disk.ts";
+import {
+  ApiWriter,
+  Device,
+  judgeRecords,
+  kinesisClient,
+  READ_WITHIN_MS,
+  readStream,
+} from "./stream-writers.ts";
 
 const STREAM = "ordeal";
 const DISK_BYTES = 768 * 1_048_576;
 const KEY = { id: "ordeal", secret: "a-secret-of-the-ordeal-alone" };
 const DEVICES = 4;
 const CLIENTS = 2;
-/** Publishes of a device on their way at once. */
-const WINDOW = 4;
-const FRAME_RECORDS = 20;
-const PUT_RECORDS = 25;
 const FLIPS = 6;
 const SETTLE_MS = 40_000;
 
@@ -156,18 +148,13 @@ streams: [{ name: ${STREAM}, shards: 4 }]
   }
 
   async #createWriters(): Promise<void> {
-    for (let i = 0; i < DEVICES; i++) this.#devices.push(new Device(`pi-${i}`, this.#ports.mqtt));
-    for (let i = 0; i < CLIENTS; i++) this.#clients.push(new ApiWriter(`api-${i}`, this.#newClient()));
+    for (let i = 0; i < DEVICES; i++) this.#devices.push(new Device(`pi-${i}`, STREAM, [this.#ports.mqtt]));
+    for (let i = 0; i < CLIENTS; i++)
+      this.#clients.push(new ApiWriter(`api-${i}`, STREAM, [this.#newClient()]));
   }
 
-  #newClient(): KinesisClient {
-    return new KinesisClient({
-      endpoint: `http://127.0.0.1:${this.#ports.http}`,
-      region: "us-east-1",
-      maxAttempts: 1,
-      credentials: { accessKeyId: KEY.id, secretAccessKey: KEY.secret },
-      requestHandler: new NodeHttpHandler({ requestTimeout: 5_000, connectionTimeout: 2_000 }),
-    });
+  #newClient(timeoutMs?: number): KinesisClient {
+    return kinesisClient(this.#ports.http, KEY, timeoutMs);
   }
 
   async #harm(): Promise<void> {
@@ -226,59 +213,22 @@ streams: [{ name: ${STREAM}, shards: 4 }]
     );
   }
 
-  /** The records of each shard in order. */
   async #readAll(): Promise<string[]> {
-    const client = this.#newClient();
-    const texts: string[] = [];
+    const client = this.#newClient(READ_WITHIN_MS);
     try {
-      const { Shards = [] } = await client.send(new ListShardsCommand({ StreamName: STREAM }));
-      for (const { ShardId } of Shards) {
-        const start = { StreamName: STREAM, ShardId, ShardIteratorType: "TRIM_HORIZON" } as const;
-        let iterator = (await client.send(new GetShardIteratorCommand(start))).ShardIterator;
-        while (iterator !== undefined) {
-          const page = await client.send(new GetRecordsCommand({ ShardIterator: iterator }));
-          for (const { Data } of page.Records ?? []) texts.push(Buffer.from(Data!).toString());
-          iterator = page.NextShardIterator;
-          if ((page.Records ?? []).length === 0 && page.MillisBehindLatest === 0) break;
-        }
-      }
+      return await readStream(client, STREAM);
     } finally {
       client.destroy();
     }
-    return texts;
   }
 
   #judge(texts: readonly string[]): void {
     this.#read = texts.length;
-    const seen = new Map<string, number>();
-    const lastOf = new Map<string, number>();
-    for (const text of texts) {
-      const record = parse(text);
-      if (record === undefined) {
-        this.#corrupt(`a record is not what was sent: ${text.slice(0, 80)}`);
-        continue;
-      }
-      const { name, id, counter } = record;
-      seen.set(id, (seen.get(id) ?? 0) + 1);
-      if (!name.startsWith("pi-")) continue;
-      if (counter < (lastOf.get(name) ?? 0)) this.#corrupt(`${name}: ${counter} stands behind a later one`);
-      lastOf.set(name, counter);
-    }
-    for (const [id, count] of seen) {
-      if (count === 1) continue;
-      this.#doubled += count - 1;
-      this.#find(`${id} came ${count} times`);
-    }
-    for (const device of this.#devices) {
-      for (let counter = 1; counter <= device.acknowledged * FRAME_RECORDS; counter++) {
-        if (!seen.has(`${device.name}/${counter}`)) this.#lose(`${device.name}/${counter}`);
-      }
-    }
-    for (const { acknowledged } of this.#clients) {
-      for (const put of acknowledged) {
-        for (let i = 0; i < PUT_RECORDS; i++) if (!seen.has(`${put}.${i}`)) this.#lose(`${put}.${i}`);
-      }
-    }
+    const verdict = judgeRecords(texts, this.#devices, this.#clients);
+    this.#lost += verdict.lost;
+    this.#doubled += verdict.doubled;
+    this.#corrupted += verdict.corrupted;
+    for (const finding of verdict.findings) this.#find(finding);
   }
 
   async #flipBytes(before: readonly string[]): Promise<void> {
@@ -322,11 +272,6 @@ streams: [{ name: ${STREAM}, shards: 4 }]
     }
   }
 
-  #lose(id: string): void {
-    this.#lost++;
-    this.#find(`${id} was acknowledged and is not there`);
-  }
-
   #corrupt(finding: string): void {
     this.#corrupted++;
     this.#find(finding);
@@ -335,139 +280,6 @@ streams: [{ name: ${STREAM}, shards: 4 }]
   #find(finding: string): void {
     if (this.#findings.length < 50) this.#findings.push(finding);
   }
-}
-
-/** An agent's uplink in its simplest form: frames of an epoch in order, sent again until acknowledged. */
-class Device {
-  readonly name: string;
-  /** Frames, from the first on without a gap. */
-  acknowledged = 0;
-  readonly #client: MqttClient;
-  #sequence = 0;
-  #inFlight = 0;
-  #stopped = false;
-
-  constructor(name: string, port: number) {
-    this.name = name;
-    this.#client = connect(`mqtt://127.0.0.1:${port}`, {
-      clientId: `headwater-${name}`,
-      username: name,
-      protocolVersion: 4,
-      clean: true,
-      reconnectPeriod: 150,
-      connectTimeout: 3_000,
-      keepalive: 5,
-    });
-    this.#client.on("error", () => {});
-    for (let i = 0; i < WINDOW; i++) void this.#send();
-  }
-
-  get idle(): boolean {
-    return this.#inFlight === 0;
-  }
-
-  finish(): void {
-    this.#stopped = true;
-  }
-
-  async stop(): Promise<void> {
-    this.#stopped = true;
-    await this.#client.endAsync(true);
-  }
-
-  async #send(): Promise<void> {
-    while (!this.#stopped) {
-      const sequence = ++this.#sequence;
-      const records = Array.from({ length: FRAME_RECORDS }, (_, i) => ({
-        key: this.name,
-        timeUs: Date.now() * 1_000,
-        payload: Buffer.from(signed(`${this.name}/${(sequence - 1) * FRAME_RECORDS + i + 1}`)),
-      }));
-      const frame = encodeFrame(
-        {
-          device: this.name,
-          stream: STREAM,
-          epoch: 1n,
-          epochStart: 1,
-          sequence: BigInt(sequence),
-          storedUs: Date.now() * 1_000,
-          recordCount: records.length,
-          timeSource: "system",
-        },
-        encodeBatch(records),
-      );
-      this.#inFlight++;
-      try {
-        await this.#client.publishAsync(topicOf(this.name, "frames"), frame, { qos: 1 });
-        // The gateway acknowledges in order, so the highest tells all before it.
-        this.acknowledged = Math.max(this.acknowledged, sequence);
-      } catch {
-        return;
-      } finally {
-        this.#inFlight--;
-      }
-      await wait(10);
-    }
-  }
-}
-
-/** A client of the API: what fails is tried again under a name of its own, as it may have been stored. */
-class ApiWriter {
-  readonly acknowledged = new Set<string>();
-  readonly #name: string;
-  readonly #client: KinesisClient;
-  #counter = 0;
-  #busy = true;
-  #stopped = false;
-
-  constructor(name: string, client: KinesisClient) {
-    this.#name = name;
-    this.#client = client;
-    void this.#run();
-  }
-
-  get idle(): boolean {
-    return !this.#busy;
-  }
-
-  finish(): void {
-    this.#stopped = true;
-  }
-
-  async stop(): Promise<void> {
-    this.#stopped = true;
-    this.#client.destroy();
-  }
-
-  async #run(): Promise<void> {
-    while (!this.#stopped) {
-      const put = `${this.#name}/${++this.#counter}`;
-      const Records = Array.from({ length: PUT_RECORDS }, (_, i) => ({
-        PartitionKey: `${this.#name}-${i % 5}`,
-        Data: Buffer.from(signed(`${put}.${i}`)),
-      }));
-      try {
-        const answer = await this.#client.send(new PutRecordsCommand({ StreamName: STREAM, Records }));
-        if (answer.FailedRecordCount === 0) this.acknowledged.add(put);
-      } catch {
-        await wait(100);
-      }
-      await wait(10);
-    }
-    this.#busy = false;
-  }
-}
-
-/** With a checksum, so that a changed record is known. */
-function signed(id: string): string {
-  return `${id} ${createHash("sha256").update(id).digest("hex")}`;
-}
-
-function parse(text: string): { name: string; id: string; counter: number } | undefined {
-  const [id, hash] = text.split(" ");
-  if (id === undefined || hash !== createHash("sha256").update(id).digest("hex")) return undefined;
-  const [name, counter] = id.split("/");
-  return { name: name!, id, counter: Number(counter) };
 }
 
 function wait(ms: number): Promise<void> {

@@ -75,13 +75,21 @@ export class Account {
     return parts[4]!;
   }
 
-  /** @throws AwsError ResourceNotFoundException */
-  describe(streamName: string): StreamDescription {
+  /**
+   * @param createdSeconds tells it from an earlier stream of that name. Some SDKs send whole seconds, so
+   *   its fraction does not count.
+   * @throws AwsError ResourceNotFoundException
+   */
+  describe(streamName: string, createdSeconds?: number): StreamDescription {
+    let stream: StreamDescription;
     try {
-      return this.#streams.describe(streamName);
+      stream = this.#streams.describe(streamName);
     } catch (error) {
       throw error instanceof StreamNotFoundError ? this.streamNotFound(streamName) : error;
     }
+    if (createdSeconds === undefined) return stream;
+    if (Math.floor(createdSeconds) === Math.floor(stream.createdMs / 1000)) return stream;
+    throw this.streamNotFound(streamName);
   }
 
   /**

@@ -5,6 +5,7 @@
  */
 import { AWS_JSON, AwsError } from "../aws-error.ts";
 import { CborError, decodeCbor, encodeCbor } from "./cbor.ts";
+import { isTooBulky } from "./json-bulk.ts";
 
 export { Timestamp } from "./cbor.ts";
 
@@ -22,6 +23,7 @@ export const jsonCodec: Codec = {
   name: "json",
   contentType: AWS_JSON,
   decode(body) {
+    if (isTooBulky(body)) throw new AwsError("SerializationException", "The body has too many values.");
     let parsed: unknown;
     try {
       parsed = JSON.parse(body.toString("utf8"));

@@ -1,82 +1,73 @@
 /** GetRecords: what stands in a shard from an iterator on, and the iterator for what comes next. */
-import { forEachRecord } from "../../../protocol/record-batch.ts";
 import {
-  formatSequenceNumber,
-  type LogPart,
-  type Offset,
   type ShardDescription,
   ShardNotFoundError,
   type StreamDescription,
   StreamNotFoundError,
+  type StreamSettings,
 } from "../../streams/streams.ts";
 import { AwsError } from "../aws-error.ts";
 import { shardIdOf, streamArnField } from "./account.ts";
-import { Timestamp } from "./codec.ts";
+import { dryRunField, endDryRun } from "./dry-run.ts";
 import { type KinesisContext, nowMs, type RawOperation } from "./operation.ts";
+import { RecordPage } from "./record-page.ts";
 import { checkShape, type Shape } from "./shape.ts";
-import { openIterator, sealIterator } from "./shard-iterator.ts";
+import { type IteratorPlace, openIterator, sealIterator } from "./shard-iterator.ts";
 
 const MAX_RECORDS = 10_000;
 const MAX_ANSWER_BYTES = 10 * 1_048_576;
-/** What is read from the log at once. */
-const READ_BYTES = 1_048_576;
+/** What is read from the log at once, and what a record is guessed to take of it before any was seen. */
+const MIN_READ_BYTES = 65_536;
+const MAX_READ_BYTES = 4 * 1_048_576;
+const GUESSED_RECORD_BYTES = 256;
+/** Heads and a key, beside the data. */
+const GUESSED_FRAME_BYTES = 64;
 
 const shape = {
+  DryRun: dryRunField,
   Limit: { type: "integer", min: 1, max: MAX_RECORDS },
   ShardIterator: { type: "string", required: true, minLength: 1, maxLength: 512 },
   StreamARN: streamArnField,
 } as const satisfies Shape;
 
-/** The records of one answer, as they travel. */
+/** What one answer takes from the log. */
 interface Gathered {
-  readonly form: "json" | "cbor";
-  /** Texts of JSON, or what becomes CBOR. */
-  readonly records: unknown[];
-  dataBytes: number;
-  next: Offset;
-  /** True when the answer has no room for the next record. */
-  full: boolean;
-  /** True when `next` is the end of a closed shard. */
-  ended: boolean;
+  readonly page: RecordPage;
+  /** MillisBehindLatest: 0 at the tip, otherwise the age of what is next. */
+  readonly behindMs: number;
+  /** True when the page reaches the end of a closed shard. */
+  readonly ended: boolean;
 }
 
 export const getRecords: RawOperation = {
   raw: async (context, body, codec) => {
     const input = checkShape(codec.decode(body), shape);
     const place = openIterator(context, input.ShardIterator);
-    const { stream, shard } = findShard(context, place.stream, place.streamId, place.shardIndex);
-    const isLimited = stream.limits === "aws";
-    if (isLimited && !context.rates.admitRead(stream.streamId, shard.index)) {
+    const { settings, shard } = findShard(context, place);
+    endDryRun(input.DryRun);
+    const isLimited = settings.limits === "aws";
+    if (isLimited && !context.rates.admitRead(settings.streamId, shard.index)) {
       throw new AwsError(
         "ProvisionedThroughputExceededException",
-        `Rate exceeded for shard ${shard.shardId} in stream ${stream.name} under account ${context.account.accountId}.`,
+        `Rate exceeded for shard ${shard.shardId} in stream ${settings.name} under account ${context.account.accountId}.`,
       );
     }
-    const gathered: Gathered = {
-      form: codec.name,
-      records: [],
-      dataBytes: 0,
-      next: place.offset,
-      full: false,
-      ended: false,
-    };
-    let behindMs: number;
+    let gathered: Gathered;
     let rest: object;
     try {
-      behindMs = await gather(context, place.stream, shard, input.Limit ?? MAX_RECORDS, gathered);
+      gathered = await gather(context, place, shard, input.Limit ?? MAX_RECORDS);
       rest = gathered.ended
         ? { ChildShards: childShardsOf(context.streams.describe(place.stream), shard) }
-        : { NextShardIterator: sealIterator(context, { ...place, offset: gathered.next }) };
+        : { NextShardIterator: sealIterator(context, { ...place, offset: gathered.page.next }) };
     } catch (error) {
       if (error instanceof StreamNotFoundError || error instanceof ShardNotFoundError) {
         throw context.account.shardNotFound(place.stream, shard.shardId);
       }
       throw error;
     }
-    if (isLimited) context.rates.countRead(stream.streamId, shard.index, gathered.dataBytes);
-    const tail = { ...rest, MillisBehindLatest: behindMs };
-    if (codec.name === "cbor") return codec.encode({ ...tail, Records: gathered.records });
-    return Buffer.from(`${JSON.stringify(tail).slice(0, -1)},"Records":[${gathered.records.join(",")}]}`);
+    const { page, behindMs } = gathered;
+    if (isLimited) context.rates.countRead(settings.streamId, shard.index, page.dataBytes);
+    return page.encode(codec, { ...rest, MillisBehindLatest: behindMs });
   },
 };
 
@@ -93,95 +84,47 @@ function childShardsOf(stream: StreamDescription, parent: ShardDescription): obj
 
 function findShard(
   context: KinesisContext,
-  stream: string,
-  streamId: string,
-  index: number,
-): { readonly stream: StreamDescription; readonly shard: ShardDescription } {
-  const shardId = shardIdOf(index);
+  { stream, streamId, shardIndex }: IteratorPlace,
+): { readonly settings: StreamSettings; readonly shard: ShardDescription } {
   try {
-    const description = context.streams.describe(stream);
-    const shard = description.shardList.find((candidate) => candidate.index === index);
+    const settings = context.streams.settings(stream);
     // An iterator of a deleted stream says nothing about a new stream of that name.
-    if (shard !== undefined && description.streamId === streamId) {
-      return { stream: description, shard };
-    }
+    if (settings.streamId === streamId) return { settings, shard: context.streams.shard(stream, shardIndex) };
   } catch (error) {
-    if (!(error instanceof StreamNotFoundError)) throw error;
+    if (!(error instanceof StreamNotFoundError || error instanceof ShardNotFoundError)) throw error;
   }
-  throw context.account.shardNotFound(stream, shardId);
+  throw context.account.shardNotFound(stream, shardIdOf(shardIndex));
 }
 
-/** @returns MillisBehindLatest: 0 at the tip, otherwise the age of what is next */
 async function gather(
   context: KinesisContext,
-  stream: string,
+  { stream, offset }: IteratorPlace,
   shard: ShardDescription,
   limit: number,
-  gathered: Gathered,
-): Promise<number> {
+): Promise<Gathered> {
+  const page = new RecordPage(shard, offset, { records: limit, dataBytes: MAX_ANSWER_BYTES });
   for (;;) {
-    const from = gathered.next;
-    const left = Math.max(1, MAX_ANSWER_BYTES - gathered.dataBytes);
-    const read = await context.streams.read(stream, shard.shardId, from, Math.min(left, READ_BYTES));
+    const from = page.next;
+    const read = await context.streams.read(stream, shard.shardId, from, readBytes(page, limit));
     for (const part of read.parts) {
-      takePart(part, shard, limit, gathered);
-      if (gathered.full) return Math.max(1, nowMs(context.clock) - part.arrivalMs);
+      if (page.add(part)) continue;
+      return { page, behindMs: Math.max(1, nowMs(context.clock) - part.arrivalMs), ended: false };
     }
-    // Retention may have moved the position on without a record to show for it.
-    gathered.next = Math.max(from, read.next);
+    page.skipTo(read.next);
     // Only a read that finds nothing tells the tip: what waits behind a record may be no millisecond older.
-    gathered.ended = read.ended;
-    if (read.ended) return 0;
-    if (gathered.next === from) return Math.max(0, Math.round(read.behindMs));
-    if (gathered.records.length >= limit && !isAtTip(context, stream, shard, gathered.next)) {
-      return Math.max(1, Math.round(read.behindMs));
+    if (read.ended) return { page, behindMs: 0, ended: true };
+    const behindMs = Math.round(read.behindMs);
+    if (page.next === from) return { page, behindMs: Math.max(0, behindMs), ended: false };
+    if (page.count >= limit && page.next < shard.latest) {
+      return { page, behindMs: Math.max(1, behindMs), ended: false };
     }
   }
 }
 
-function isAtTip(context: KinesisContext, stream: string, shard: ShardDescription, next: Offset): boolean {
-  const now = context.streams.describe(stream).shardList.find(({ index }) => index === shard.index);
-  return now === undefined || next >= now.latest;
-}
-
-function takePart(part: LogPart, shard: ShardDescription, limit: number, gathered: Gathered): void {
-  let offset = part.first;
-  const { createdMs: shardCreatedMs, index: shardIndex } = shard;
-  const arrival = part.arrivalMs / 1000;
-  for (const run of part.runs) {
-    if (gathered.full) return;
-    const runEnd = offset + run.count;
-    if (runEnd <= gathered.next) {
-      offset = runEnd;
-      continue;
-    }
-    const key = JSON.stringify(run.key);
-    forEachRecord(run, (payload) => {
-      const at = offset++;
-      if (gathered.full || at < gathered.next) return;
-      const fits = gathered.dataBytes + payload.length <= MAX_ANSWER_BYTES || gathered.records.length === 0;
-      if (gathered.records.length >= limit || !fits) {
-        gathered.full = true;
-        return;
-      }
-      const sequenceNumber = formatSequenceNumber({
-        shardCreatedMs,
-        shardIndex,
-        offset: at,
-        arrivalMs: part.arrivalMs,
-      });
-      gathered.records.push(
-        gathered.form === "json"
-          ? `{"ApproximateArrivalTimestamp":${arrival},"Data":"${payload.toString("base64")}","PartitionKey":${key},"SequenceNumber":"${sequenceNumber}"}`
-          : {
-              ApproximateArrivalTimestamp: new Timestamp(part.arrivalMs),
-              Data: payload,
-              PartitionKey: run.key,
-              SequenceNumber: sequenceNumber,
-            },
-      );
-      gathered.dataBytes += payload.length;
-      gathered.next = at + 1;
-    });
-  }
+/** What the rest of a page will take, as far as its beginning tells. */
+function readBytes(page: RecordPage, limit: number): number {
+  const { count, dataBytes } = page;
+  const each = count === 0 ? GUESSED_RECORD_BYTES : dataBytes / count + GUESSED_FRAME_BYTES;
+  const wanted = Math.max(MIN_READ_BYTES, Math.ceil((limit - count) * each));
+  return Math.min(wanted, MAX_READ_BYTES, Math.max(1, MAX_ANSWER_BYTES - dataBytes));
 }

@@ -4,32 +4,26 @@
  *
  *   POST / + X-Amz-Target → key, date and scope → body → signature → allowed? → operation
  */
-import { randomUUID } from "node:crypto";
 import type { AccessKeyConfig } from "../../../config/gateway-config.ts";
 import type { Clock } from "../../../runtime/clock.ts";
-import { describeError, HeadwaterError } from "../../../runtime/errors.ts";
+import type { HeadwaterError } from "../../../runtime/errors.ts";
 import type { Log } from "../../../runtime/log.ts";
 import type { Metrics } from "../../../runtime/metrics.ts";
-import { LogBusyError, LogFullError, type Streams, StreamsClosedError } from "../../streams/streams.ts";
+import type { Streams } from "../../streams/streams.ts";
 import { allows } from "../access.ts";
 import { AwsError } from "../aws-error.ts";
-import {
-  BodyBudget,
-  BodyCutOffError,
-  BodyTooLargeError,
-  BusyError,
-  type Exchange,
-  header,
-  send,
-  sendAndPart,
-  withBody,
-} from "../exchange.ts";
-import { SignatureVerifier } from "../sigv4.ts";
+import { BodyBudget, type Exchange, header, readBody, send, sendAndPart } from "../exchange.ts";
+import type { RequestHead } from "../request-head.ts";
+import { RequestIds } from "../request-ids.ts";
+import type { LaneAnswer, LaneCall, LaneService } from "../request-lane.ts";
+import { type SignatureClaim, SignatureVerifier, type SignedRequest } from "../sigv4.ts";
+import { UnreadAnswers } from "../unread-answers.ts";
 import { Account } from "./account.ts";
 import { type Codec, codecOf } from "./codec.ts";
 import type { KinesisContext } from "./operation.ts";
-import { isKnown, operationOf } from "./operations.ts";
+import { isKnown, isStreaming, operationOf } from "./operations.ts";
 import { ShardRates } from "./rate-limits.ts";
+import { refusalOf } from "./refusals.ts";
 import { TokenSealer } from "./sealed-token.ts";
 import { Subscriptions } from "./subscriptions.ts";
 import { Turns } from "./turns.ts";
@@ -39,6 +33,8 @@ const TARGET_PREFIX = "Kinesis_20131202.";
 const MAX_BODY_BYTES = 16 * 1_048_576;
 /** Bodies held at once, over all connections. */
 const BODY_BUDGET_BYTES = 256 * 1_048_576;
+/** Large answers that wait for their clients, over all connections but those of the lane, which have one each. */
+const UNREAD_ANSWER_BYTES = 256 * 1_048_576;
 
 export interface KinesisOptions {
   readonly streams: Streams;
@@ -50,12 +46,29 @@ export interface KinesisOptions {
   readonly metrics: Metrics;
 }
 
-export class KinesisApi {
+/** What is known of a call from the first. */
+interface OpenCall {
+  readonly requestId: string;
+  readonly startedMs: number;
+  readonly codec: Codec;
+  /** Of the operation; empty where none is named. */
+  readonly name: string;
+  readonly known: boolean;
+}
+
+type StreamedAnswer = (exchange: Exchange) => Promise<void>;
+
+export class KinesisApi implements LaneService {
+  readonly maxBodyBytes = MAX_BODY_BYTES;
+  readonly budget = new BodyBudget(BODY_BUDGET_BYTES);
+  readonly #unread = new UnreadAnswers(UNREAD_ANSWER_BYTES);
   readonly #context: KinesisContext;
   readonly #verifier: SignatureVerifier<AccessKeyConfig>;
-  readonly #budget = new BodyBudget(BODY_BUDGET_BYTES);
+  readonly #ids = new RequestIds();
   readonly #log: Log;
   readonly #clock: Clock;
+  /** What `allows` said, by key and operation. */
+  readonly #allowed = new Map<AccessKeyConfig, Map<string, boolean>>();
   readonly #requests;
   readonly #seconds;
 
@@ -93,72 +106,111 @@ export class KinesisApi {
     this.#context.subscriptions.close();
   }
 
-  /** Answers in every case; never rejects. */
-  async handle(exchange: Exchange): Promise<void> {
-    const requestId = randomUUID();
-    const startedMs = this.#clock.monotonicMs();
-    const codec = codecOf(header(exchange, "content-type"));
-    const headers = { "x-amzn-requestid": requestId, "content-type": codec.contentType };
-    const target = header(exchange, "x-amz-target");
-    const name = target.startsWith(TARGET_PREFIX) ? target.slice(TARGET_PREFIX.length) : "";
-    const known = isKnown(name);
-    const operation = known ? name : "unknown";
-    let outcome = "ok";
+  /** Answers in every case. */
+  handle(exchange: Exchange): void {
+    const call = this.#open(header(exchange, "x-amz-target"), header(exchange, "content-type"));
+    const refuse = (error: unknown): void => this.#refuse(call, error, exchange);
+    let claim: SignatureClaim<AccessKeyConfig>;
     try {
-      const answer = await this.#run(exchange, name, known, codec);
-      if (answer !== undefined) send(exchange, 200, headers, answer);
+      claim = this.#judge(call, {
+        method: exchange.method,
+        path: exchange.path,
+        query: exchange.query,
+        rawHeaders: exchange.request.rawHeaders,
+        host: exchange.host,
+      });
     } catch (error) {
-      const refusal = this.#refusalOf(error, operation, requestId);
-      outcome = refusal?.type ?? "cut off";
-      if (refusal === undefined || exchange.reply.headersSent) exchange.reply.destroy();
-      else {
-        const body = codec.encode({ __type: refusal.type, message: refusal.message });
-        if (refusal.status === 413) sendAndPart(exchange, 413, headers, body);
-        else send(exchange, refusal.status, headers, body);
-      }
+      refuse(error);
+      return;
     }
-    this.#requests.inc({ operation, outcome });
-    this.#seconds.observe({ operation }, (this.#clock.monotonicMs() - startedMs) / 1000);
+    readBody(exchange.request, this.maxBodyBytes, this.budget, keepsBody(call), (refusal, body) => {
+      if (refusal !== undefined) return refuse(refusal);
+      const heldBytes = body.length;
+      this.perform(call, claim, body)
+        .finally(() => this.budget.give(heldBytes))
+        .then((answer) => {
+          if (typeof answer !== "function") {
+            this.#unread.hold(exchange.reply, answer.length);
+            return send(exchange, 200, headersOf(call), answer);
+          }
+          // It may go on for minutes; the body is not held for so long.
+          return answer(exchange);
+        })
+        .then(() => this.count(call, "ok"), refuse);
+    });
   }
 
-  /** The answer's body; undefined where the operation has answered by itself. */
-  async #run(
-    exchange: Exchange,
-    name: string,
-    known: boolean,
-    codec: Codec,
-  ): Promise<string | Buffer | undefined> {
-    if (!known) {
-      throw new AwsError(
-        "UnknownOperationException",
-        `X-Amz-Target must name an operation as ${TARGET_PREFIX}ListStreams does.`,
-      );
+  /** Calls that come by the lane; what their heads alone refuse, and what streams, goes by `handle`. */
+  begin(head: RequestHead): LaneCall | undefined {
+    const call = this.#open(head.target, head.contentType);
+    if (!call.known || isStreaming(call.name)) return undefined;
+    let claim: SignatureClaim<AccessKeyConfig>;
+    try {
+      claim = this.#verifier.openCanonical(head);
+    } catch {
+      return undefined;
     }
-    const claim = this.#verifier.open({
-      method: exchange.method,
-      path: exchange.path,
-      query: exchange.query,
-      rawHeaders: exchange.request.rawHeaders,
-      host: exchange.host,
-    });
-    const answer = await withBody(exchange, MAX_BODY_BYTES, this.#budget, async (body) => {
+    return new KinesisLaneCall(this, call, claim);
+  }
+
+  #open(target: string, contentType: string): OpenCall {
+    const name = target.startsWith(TARGET_PREFIX) ? target.slice(TARGET_PREFIX.length) : "";
+    return {
+      requestId: this.#ids.next(),
+      startedMs: this.#clock.monotonicMs(),
+      codec: codecOf(contentType),
+      name,
+      known: isKnown(name),
+    };
+  }
+
+  #judge(call: OpenCall, request: SignedRequest): SignatureClaim<AccessKeyConfig> {
+    if (call.known) return this.#verifier.open(request);
+    throw new AwsError(
+      "UnknownOperationException",
+      `X-Amz-Target must name an operation as ${TARGET_PREFIX}ListStreams does.`,
+    );
+  }
+
+  /**
+   * A signed body becomes an answer; or, of an operation that streams, a function that answers.
+   * Body and signature are looked at before this returns.
+   */
+  perform(
+    call: OpenCall,
+    claim: SignatureClaim<AccessKeyConfig>,
+    body: Buffer,
+  ): Promise<string | Buffer | StreamedAnswer> {
+    // Written without `async`, whose promises were a tenth of a PutRecord.
+    try {
       claim.check(body);
-      this.#mayCall(claim.key, name);
-      const operation = operationOf(name);
-      if ("raw" in operation) return await operation.raw(this.#context, body, codec);
-      const input = codec.decode(body);
-      // It may go on for minutes; the body is not held for so long.
-      if ("stream" in operation) return () => operation.stream(this.#context, input, exchange, codec);
-      const output = await operation(this.#context, input);
-      return output === undefined ? "" : codec.encode(output);
-    });
-    if (typeof answer !== "function") return answer;
-    await answer();
-    return undefined;
+      this.#mayCall(claim.key, call.name);
+      const operation = operationOf(call.name);
+      if ("raw" in operation) return operation.raw(this.#context, body, call.codec);
+      const input = call.codec.decode(body);
+      if ("stream" in operation) {
+        return Promise.resolve((exchange) => operation.stream(this.#context, input, exchange, call.codec));
+      }
+      return operation(this.#context, input).then((output) =>
+        output === undefined ? "" : call.codec.encode(output),
+      );
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   #mayCall(key: AccessKeyConfig, name: string): void {
-    if (allows(key, `kinesis:${name}`)) return;
+    let allowed = this.#allowed.get(key);
+    if (allowed === undefined) {
+      allowed = new Map();
+      this.#allowed.set(key, allowed);
+    }
+    let may = allowed.get(name);
+    if (may === undefined) {
+      may = allows(key, `kinesis:${name}`);
+      allowed.set(name, may);
+    }
+    if (may) return;
     const { accountId } = this.#context.account;
     throw new AwsError(
       "AccessDeniedException",
@@ -166,48 +218,85 @@ export class KinesisApi {
     );
   }
 
-  /** Undefined when there is nobody left to tell. */
-  #refusalOf(error: unknown, operation: string, requestId: string): AwsError | undefined {
-    if (error instanceof AwsError) return error;
-    if (error instanceof BodyCutOffError) return undefined;
-    if (error instanceof BodyTooLargeError) {
-      return new AwsError(
-        "RequestEntityTooLargeException",
-        `The request is too large: ${error.message}.`,
-        413,
-      );
+  #refuse(call: OpenCall, error: unknown, exchange: Exchange): void {
+    const refusal = this.refusalOf(call, error);
+    if (refusal === undefined || exchange.reply.headersSent) exchange.reply.destroy();
+    else {
+      const { status } = refusal;
+      const body = refusalBody(call, refusal);
+      if (status === 413) sendAndPart(exchange, 413, headersOf(call), body);
+      else send(exchange, status, headersOf(call), body);
     }
-    if (error instanceof BusyError) {
-      return new AwsError("ServiceUnavailable", "The gateway is busy; try again.", 503);
-    }
-    // SDKs try these again by themselves, with back-off; nothing was stored.
-    if (error instanceof LogFullError || error instanceof LogBusyError) {
-      const why = error instanceof LogFullError ? "its disk is full" : "its disk is busy";
-      return new AwsError(
-        "ProvisionedThroughputExceededException",
-        `The gateway cannot store records at the moment: ${why}.`,
-        400,
-        error,
-      );
-    }
-    if (error instanceof StreamsClosedError) {
-      return new AwsError("ServiceUnavailable", "The gateway is closing.", 503, error);
-    }
-    // What went wrong is for the operator; the caller gets the id under which it was logged.
-    this.#log.error(
-      {
-        operation,
-        requestId,
-        error: describeError(error),
-        stack: error instanceof HeadwaterError ? undefined : error instanceof Error ? error.stack : undefined,
-      },
-      "a Kinesis call failed",
-    );
-    return new AwsError(
-      "InternalFailure",
-      `Internal failure; the gateway's log has ${requestId}.`,
-      500,
-      error,
-    );
+    this.count(call, refusal?.type ?? "cut off");
   }
+
+  /** Undefined when there is nobody left to tell. */
+  refusalOf(call: OpenCall, error: unknown): AwsError | undefined {
+    return refusalOf(error, call.known ? call.name : "unknown", call.requestId, this.#log);
+  }
+
+  /** @param outcome `ok`, or what went wrong */
+  count(call: OpenCall, outcome: string): void {
+    const operation = call.known ? call.name : "unknown";
+    this.#requests.inc({ operation, outcome });
+    this.#seconds.observe({ operation }, (this.#clock.monotonicMs() - call.startedMs) / 1000);
+  }
+}
+
+function headersOf(call: OpenCall): Record<string, string> {
+  return { "x-amzn-requestid": call.requestId, "content-type": call.codec.contentType };
+}
+
+function refusalBody(call: OpenCall, refusal: AwsError): string | Buffer {
+  return call.codec.encode({ __type: refusal.type, message: refusal.message });
+}
+
+/** A call of the lane. */
+class KinesisLaneCall implements LaneCall {
+  readonly #api: KinesisApi;
+  readonly #call: OpenCall;
+  readonly #claim: SignatureClaim<AccessKeyConfig>;
+  #answer: (answer: LaneAnswer) => void = () => {};
+
+  constructor(api: KinesisApi, call: OpenCall, claim: SignatureClaim<AccessKeyConfig>) {
+    this.#api = api;
+    this.#call = call;
+    this.#claim = claim;
+  }
+
+  get keepsBody(): boolean {
+    return keepsBody(this.#call);
+  }
+
+  run(body: Buffer, answer: (answer: LaneAnswer) => void): void {
+    this.#answer = answer;
+    this.#api.perform(this.#call, this.#claim, body).then(this.#done, this.#failed);
+  }
+
+  refuse(why: HeadwaterError, answer: (answer: LaneAnswer) => void): void {
+    this.#answer = answer;
+    this.#failed(why);
+  }
+
+  readonly #done = (body: unknown): void => {
+    this.#api.count(this.#call, "ok");
+    // Operations that stream do not come here.
+    this.#tell(200, body as string | Buffer);
+  };
+
+  readonly #failed = (error: unknown): void => {
+    const refusal = this.#api.refusalOf(this.#call, error);
+    this.#api.count(this.#call, refusal?.type ?? "cut off");
+    if (refusal !== undefined) this.#tell(refusal.status, refusalBody(this.#call, refusal));
+  };
+
+  #tell(status: number, body: string | Buffer): void {
+    const { requestId, codec } = this.#call;
+    this.#answer({ status, requestId, contentType: codec.contentType, body });
+  }
+}
+
+/** Byte strings of CBOR are views of the body, and go into the log as such; all else is copied out of it. */
+function keepsBody({ codec }: OpenCall): boolean {
+  return codec.name === "cbor";
 }

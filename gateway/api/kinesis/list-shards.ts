@@ -98,6 +98,9 @@ export const listShards: Operation = async (context, body) => {
     if (input.StreamName !== undefined || input.StreamARN !== undefined) {
       throw invalidArgument("NextToken and StreamName cannot be provided together.");
     }
+    if (input.StreamCreationTimestamp !== undefined) {
+      throw invalidArgument("NextToken and StreamCreationTimestamp cannot be provided together.");
+    }
     const [stream, after, streamId, filter, atMs] = openNextToken<
       [string, string, string, FilterType | null, number]
     >(context, "shards", input.NextToken);
@@ -108,7 +111,7 @@ export const listShards: Operation = async (context, body) => {
     }
     place = placeOf(context.account.streamNameOf(input), input);
   }
-  const stream = context.account.describe(place.stream);
+  const stream = context.account.describe(place.stream, input.StreamCreationTimestamp);
   if (place.streamId !== undefined && place.streamId !== stream.streamId) {
     throw context.account.streamNotFound(place.stream);
   }

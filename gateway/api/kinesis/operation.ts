@@ -28,7 +28,10 @@ export interface KinesisContext {
  */
 export type Operation = (context: KinesisContext, body: unknown) => Promise<object | undefined>;
 
-/** Takes the body as it came and gives the answer as it goes: for the few calls whose speed matters. */
+/**
+ * Takes the body as it came and gives the answer as it goes: for the few calls whose speed matters.
+ * The bytes of the body are written over once `raw` has returned its promise.
+ */
 export interface RawOperation {
   readonly raw: (context: KinesisContext, body: Buffer, codec: Codec) => Promise<string | Buffer>;
 }

@@ -15,7 +15,8 @@ import {
   listStreams,
 } from "./manage-streams.ts";
 import type { AnyOperation } from "./operation.ts";
-import { putRecord, putRecords } from "./put-records.ts";
+import { putRecord } from "./put-record.ts";
+import { putRecords } from "./put-records.ts";
 import { mergeShards, splitShard, updateShardCount } from "./reshard.ts";
 import { getShardIterator } from "./shard-iterator.ts";
 import {
@@ -93,7 +94,7 @@ export const OFFERED: Readonly<Record<string, OfferedOperation>> = {
   },
   GetShardIterator: {
     run: getShardIterator,
-    note: "All five types, on open and closed shards.",
+    note: "All five types, on open and closed shards. With `limits: aws` 5 a second of each shard.",
   },
   IncreaseStreamRetentionPeriod: {
     run: increaseStreamRetentionPeriod,
@@ -101,7 +102,7 @@ export const OFFERED: Readonly<Record<string, OfferedOperation>> = {
   },
   ListShards: {
     run: listShards,
-    note: "Pages of at most 1,000 shards, open and closed ones; all filters.",
+    note: "Pages of at most 1,000 shards, open and closed ones; all filters. `StreamCreationTimestamp` is compared to the second.",
   },
   ListStreamConsumers: {
     run: listStreamConsumers,
@@ -196,13 +197,23 @@ export const REFUSED: Readonly<Record<string, string>> = {
   UpdateStreamWarmThroughput: "a shard takes what the disk takes, so there is nothing to warm up",
 };
 
+/** Found by text that was cut out of a header: of an object, such names would have to be made its own first. */
+const offered = new Map(Object.entries(OFFERED).map(([name, { run }]) => [name, run]));
+
 export function isKnown(name: string): boolean {
-  return Object.hasOwn(OFFERED, name) || Object.hasOwn(REFUSED, name);
+  return offered.has(name) || Object.hasOwn(REFUSED, name);
+}
+
+/** Whether it answers by itself, piece by piece. */
+export function isStreaming(name: string): boolean {
+  const run = offered.get(name);
+  return run !== undefined && "stream" in run;
 }
 
 /** @throws AwsError UnknownOperationException for one that is refused, with the reason */
 export function operationOf(name: string): AnyOperation {
-  if (Object.hasOwn(OFFERED, name)) return OFFERED[name]!.run;
+  const run = offered.get(name);
+  if (run !== undefined) return run;
   throw new AwsError(
     "UnknownOperationException",
     `${name} is not offered by this gateway: ${REFUSED[name] ?? "it is not known"}.`,

@@ -3,7 +3,12 @@
  * digits of the sequence number and of the shard are put. In JSON and in CBOR alike.
  */
 
-import { type PlacedColumns, SEQUENCE_NUMBER_DIGITS, SequenceDigits } from "../../streams/streams.ts";
+import {
+  type PlacedColumns,
+  SEQUENCE_NUMBER_DIGITS,
+  SequenceDigits,
+  writeFourDigits,
+} from "../../streams/streams.ts";
 import { shardIdOf } from "./account.ts";
 import { cborHead, encodeCbor } from "./cbor.ts";
 import type { Codec } from "./codec.ts";
@@ -27,7 +32,6 @@ interface Template {
   readonly separated: boolean;
 }
 
-const ZERO = 0x30;
 const NO_DIGITS = "0".repeat(SEQUENCE_NUMBER_DIGITS);
 const NO_SHARD = shardIdOf(0);
 
@@ -74,14 +78,15 @@ export function putAnswer(
   const out = Buffer.allocUnsafe(recordsEnd + tail.length);
   begin.copy(out);
   out.fill(record, begin.length, recordsEnd);
+  const view = new DataView(out.buffer, out.byteOffset, out.length);
   const digits = new DigitsByShard(createdOf);
   for (let i = 0, at = begin.length; i < count; i++, at += record.length) {
     const shard = shards[i]!;
-    digits.of(shard).write(out, at + sequenceAt, offsets[i]!, arrivalMs);
-    for (let left = shard, to = at + shardEnd - 1; left > 0; to--) {
-      const tens = Math.floor(left / 10);
-      out[to] = ZERO + left - tens * 10;
-      left = tens;
+    digits.of(shard).writeTo(view, at + sequenceAt, offsets[i]!, arrivalMs);
+    for (let left = shard, to = at + shardEnd - 4; left > 0; to -= 4) {
+      const above = left < 10_000 ? 0 : Math.floor(left / 10_000);
+      writeFourDigits(view, to, left - above * 10_000);
+      left = above;
     }
   }
   const end = separated ? recordsEnd - 1 : recordsEnd;
@@ -89,26 +94,43 @@ export function putAnswer(
   return out.subarray(0, end + tail.length);
 }
 
+interface Numbering {
+  shard: number;
+  createdMs: number;
+  /** The answer in which the shard was last looked up. */
+  answer: number;
+  digits: SequenceDigits;
+}
+
+const MAX_NUMBERINGS = 1_024;
+/** By the shard's number; whichever was used last of those that share a place. */
+const numberings: Array<Numbering | undefined> = new Array(MAX_NUMBERINGS).fill(undefined);
+let answers = 0;
+
 /** The shards of one answer, each with its own run of sequence numbers. */
 class DigitsByShard {
   readonly #createdOf: (shard: number) => number;
-  readonly #known = new Map<number, SequenceDigits>();
-  #lastShard = -1;
-  #last: SequenceDigits | undefined;
+  readonly #answer = ++answers;
 
   constructor(createdOf: (shard: number) => number) {
     this.#createdOf = createdOf;
   }
 
   of(shard: number): SequenceDigits {
-    if (this.#last !== undefined && shard === this.#lastShard) return this.#last;
-    let digits = this.#known.get(shard);
-    if (digits === undefined) {
-      digits = new SequenceDigits(this.#createdOf(shard), shard);
-      this.#known.set(shard, digits);
+    const known = numberings[shard % MAX_NUMBERINGS];
+    if (known !== undefined && known.answer === this.#answer && known.shard === shard) return known.digits;
+    return this.#lookedUp(shard, known);
+  }
+
+  /** Shards of several streams take turns in a place. */
+  #lookedUp(shard: number, known: Numbering | undefined): SequenceDigits {
+    const createdMs = this.#createdOf(shard);
+    if (known !== undefined && known.shard === shard && known.createdMs === createdMs) {
+      known.answer = this.#answer;
+      return known.digits;
     }
-    this.#lastShard = shard;
-    this.#last = digits;
+    const digits = new SequenceDigits(createdMs, shard);
+    numberings[shard % MAX_NUMBERINGS] = { shard, createdMs, answer: this.#answer, digits };
     return digits;
   }
 }

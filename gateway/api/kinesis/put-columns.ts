@@ -2,6 +2,7 @@
 import { MAX_HASH, type PutColumns } from "../../streams/streams.ts";
 import { invalidArgument } from "../aws-error.ts";
 import { streamArnField, streamNameField } from "./account.ts";
+import { dryRunField } from "./dry-run.ts";
 import { checkShape, type Shape } from "./shape.ts";
 
 export const MAX_RECORDS = 500;
@@ -16,6 +17,8 @@ export interface PutRequest {
   readonly columns: PutColumns;
   readonly streamName: string | undefined;
   readonly streamArn: string | undefined;
+  /** Only of a request that says something of it, which none of a scanner does. */
+  readonly dryRun?: boolean;
 }
 
 /** The members of a record. */
@@ -26,6 +29,7 @@ export const putRecordFields = {
 } as const satisfies Shape;
 
 const putRecordsShape = {
+  DryRun: dryRunField,
   Records: {
     type: "list",
     required: true,
@@ -46,7 +50,13 @@ interface GivenRecord {
 /** @throws AwsError */
 export function requestOf(body: unknown): PutRequest {
   const input = checkShape(body, putRecordsShape);
-  return { columns: columnsOf(input.Records), streamName: input.StreamName, streamArn: input.StreamARN };
+  const { DryRun: dryRun, StreamName: streamName, StreamARN: streamArn } = input;
+  return {
+    columns: columnsOf(input.Records),
+    streamName,
+    streamArn,
+    ...(dryRun !== undefined && { dryRun }),
+  };
 }
 
 /** @throws AwsError InvalidArgumentException */

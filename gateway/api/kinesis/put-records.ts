@@ -1,10 +1,9 @@
 /**
- * PutRecord and PutRecords. An answer means that the records are on disk.
+ * PutRecords, and what PutRecord does alike. An answer means that the records are on disk.
  *
  *   body ─scanner, or decode → checkShape→ columns → which may go → append → answer
  */
 import {
-  formatSequenceNumber,
   type PlacedColumns,
   type PutColumns,
   ShardNotFoundError,
@@ -13,55 +12,27 @@ import {
 } from "../../streams/streams.ts";
 import { AwsError, invalidArgument } from "../aws-error.ts";
 import { shardIdOf, streamArnField, streamNameField } from "./account.ts";
+import { scanCborPutRecords } from "./cbor-put-scanner.ts";
 import type { Codec } from "./codec.ts";
-import type { KinesisContext, Operation, RawOperation } from "./operation.ts";
+import { endDryRun } from "./dry-run.ts";
+import type { KinesisContext, RawOperation } from "./operation.ts";
 import { putAnswer, type RefusedPuts } from "./put-answer.ts";
-import { columnsOf, MAX_REQUEST_BYTES, type PutRequest, putRecordFields, requestOf } from "./put-columns.ts";
+import { MAX_KEY_CHARACTERS, MAX_REQUEST_BYTES, type PutRequest, requestOf } from "./put-columns.ts";
 import { admitPuts } from "./put-limits.ts";
 import { scanPutRecords } from "./put-scanner.ts";
 import { checkShape, type Shape } from "./shape.ts";
 
-const putRecordShape = {
-  ...putRecordFields,
-  SequenceNumberForOrdering: { type: "string", pattern: "0|([1-9]\\d{0,128})" },
-  StreamARN: streamArnField,
-  StreamName: streamNameField,
-} as const satisfies Shape;
+/** UTF-8 has at most three bytes for each of JavaScript's characters. */
+const MAX_KEY_BYTES = 3 * MAX_KEY_CHARACTERS;
 
 const nameShape = { StreamARN: streamArnField, StreamName: streamNameField } as const satisfies Shape;
-
-/**
- * SequenceNumberForOrdering is accepted and needs no work: records of one partition key are stored
- * in the order in which their requests came, so a later one never gets the smaller number.
- */
-export const putRecord: Operation = async (context, body) => {
-  const input = checkShape(body, putRecordShape);
-  const stream = settingsOf(context, context.account.streamNameOf(input));
-  const columns = columnsOf([input]);
-  checkSizes(columns, stream, () => "data");
-  if (stream.limits === "aws") {
-    const { refused, refusedBy } = admitPuts(context.rates, context.account.describe(stream.name), columns);
-    if (refused > 0) {
-      const why = refusalOf(context, stream, refusedBy[0]!);
-      throw new AwsError("ProvisionedThroughputExceededException", why);
-    }
-  }
-  const placed = await append(context, stream.name, columns);
-  const shardIndex = placed.shards[0]!;
-  const SequenceNumber = formatSequenceNumber({
-    shardCreatedMs: createdOf(context, stream, shardIndex),
-    shardIndex,
-    offset: placed.offsets[0]!,
-    arrivalMs: placed.arrivalMs,
-  });
-  return { ShardId: shardIdOf(shardIndex), SequenceNumber };
-};
 
 /** All or none are stored, but for what `limits: aws` refuses record by record. */
 export const putRecords: RawOperation = {
   raw: async (context, body, codec) => {
-    const { columns, stream } = understand(context, body, codec);
+    const { columns, stream, dryRun } = understand(context, body, codec);
     checkSizes(columns, stream, (i) => `records.${i + 1}.member.data`);
+    endDryRun(dryRun);
     let admitted = columns;
     let refused: RefusedPuts | undefined;
     if (stream.limits === "aws") {
@@ -82,15 +53,15 @@ function understand(
   context: KinesisContext,
   body: Buffer,
   codec: Codec,
-): { columns: PutColumns; stream: StreamSettings } {
-  const scanned = codec.name === "json" ? scanPutRecords(body) : undefined;
+): { columns: PutColumns; stream: StreamSettings; dryRun: boolean | undefined } {
+  const scanned = codec.name === "json" ? scanPutRecords(body) : scanCborPutRecords(body);
   const request: PutRequest = scanned ?? requestOf(codec.decode(body));
-  const { streamName, streamArn, columns } = request;
+  const { streamName, streamArn, columns, dryRun } = request;
   const names = checkShape({ StreamName: streamName, StreamARN: streamArn }, nameShape);
-  return { columns, stream: settingsOf(context, context.account.streamNameOf(names)) };
+  return { columns, dryRun, stream: settingsOf(context, context.account.streamNameOf(names)) };
 }
 
-function settingsOf(context: KinesisContext, name: string): StreamSettings {
+export function settingsOf(context: KinesisContext, name: string): StreamSettings {
   try {
     return context.streams.settings(name);
   } catch (error) {
@@ -99,7 +70,7 @@ function settingsOf(context: KinesisContext, name: string): StreamSettings {
 }
 
 /** @throws AwsError in the words of the checks that need no stream */
-function checkSizes(columns: PutColumns, stream: StreamSettings, pathOf: (i: number) => string): void {
+export function checkSizes(columns: PutColumns, stream: StreamSettings, pathOf: (i: number) => string): void {
   const { ends, keys, count, data } = columns;
   const { maxRecordBytes } = stream;
   if (data.length > maxRecordBytes) {
@@ -116,6 +87,7 @@ function checkSizes(columns: PutColumns, stream: StreamSettings, pathOf: (i: num
       throw new AwsError("ValidationException", `${errors} detected: ${problems.join("; ")}`);
     }
   }
+  checkKeyedSizes(columns, maxRecordBytes);
   let bytes = data.length;
   // A character has at most three bytes of UTF-8, so most requests need no closer look.
   for (const key of keys) bytes += key.length * 3;
@@ -125,7 +97,26 @@ function checkSizes(columns: PutColumns, stream: StreamSettings, pathOf: (i: num
   if (bytes > MAX_REQUEST_BYTES) throw invalidArgument("Records size exceeds 10 MB limit");
 }
 
-async function append(context: KinesisContext, name: string, columns: PutColumns): Promise<PlacedColumns> {
+/** AWS counts a record's key as part of it. @throws AwsError */
+function checkKeyedSizes({ ends, keys, count, data }: PutColumns, maxRecordBytes: number): void {
+  if (data.length + MAX_KEY_BYTES <= maxRecordBytes) return;
+  for (let i = 0, from = 0; i < count; from = ends[i++]!) {
+    const dataBytes = ends[i]! - from;
+    // Few records come so near to the limit that their keys need a closer look.
+    if (dataBytes + MAX_KEY_BYTES <= maxRecordBytes) continue;
+    const bytes = dataBytes + Buffer.byteLength(keys[i]!);
+    if (bytes <= maxRecordBytes) continue;
+    throw invalidArgument(
+      `Record ${i + 1} has ${bytes} bytes of data and partition key, which is more than the ${maxRecordBytes} that the stream takes.`,
+    );
+  }
+}
+
+export async function append(
+  context: KinesisContext,
+  name: string,
+  columns: PutColumns,
+): Promise<PlacedColumns> {
   try {
     return await context.streams.appendColumns(name, columns);
   } catch (error) {
@@ -135,7 +126,7 @@ async function append(context: KinesisContext, name: string, columns: PutColumns
 }
 
 /** The records are stored whatever has become of their shard or stream since. */
-function createdOf(context: KinesisContext, stream: StreamSettings, shard: number): number {
+export function createdOf(context: KinesisContext, stream: StreamSettings, shard: number): number {
   try {
     return context.streams.shard(stream.name, shard).createdMs;
   } catch (error) {
@@ -144,6 +135,6 @@ function createdOf(context: KinesisContext, stream: StreamSettings, shard: numbe
   }
 }
 
-function refusalOf(context: KinesisContext, stream: StreamSettings, shard: number): string {
+export function refusalOf(context: KinesisContext, stream: StreamSettings, shard: number): string {
   return `Rate exceeded for shard ${shardIdOf(shard)} in stream ${stream.name} under account ${context.account.accountId}.`;
 }

@@ -1,20 +1,25 @@
 /**
  * Reads the body of a PutRecords as almost every client writes it, straight into columns: no object,
- * string or Buffer for each record but its key. Whatever is unusual, and whatever is wrong, is left to
+ * string or Buffer for each record. Whatever is unusual, and whatever is wrong, is left to
  * the plain way (JSON.parse and checkShape), which so is the only one that finds faults.
  *
  *   {"Records":[{"Data":"…","PartitionKey":"…","ExplicitHashKey":"…"},…],"StreamName":"…","StreamARN":"…"}
  *
  * Members may come in any order and with white space (RFC 8259 §2). Not taken: escapes, text beyond
  * ASCII, null, members twice or unknown, and anything beyond a limit.
+ *
+ * A client writes all its records alike. So the first is read member by member; of the next ones what
+ * stands around the values is compared with the first's, and only what differs is read like it.
  */
 import { MAX_HASH } from "../../streams/streams.ts";
-import { decodeBase64 } from "./base64-bytes.ts";
+import { Base64Reader } from "./base64-reader.ts";
+import { ColumnsDraft, knownKeys } from "./columns-draft.ts";
 import { MAX_KEY_CHARACTERS, MAX_RECORDS, type PutRequest } from "./put-columns.ts";
 
 const MAX_NAME_CHARACTERS = 2_048;
 const MAX_HASH_DIGITS = 39;
 
+const SPACE = 0x20;
 const QUOTE = 0x22;
 const COMMA = 0x2c;
 const COLON = 0x3a;
@@ -24,27 +29,36 @@ const OPEN = 0x7b;
 const CLOSE = 0x7d;
 const BACKSLASH = 0x5c;
 
-/** Undefined for what the plain way must look at. */
+/** Undefined for what the plain way must look at. The columns hold until the next call. */
 export function scanPutRecords(body: Buffer): PutRequest | undefined {
   return new Scanner(body).request();
 }
 
+/** Where the values of a record that was read member by member stand, without their quotes. */
+interface Sample {
+  from: number;
+  dataFrom: number;
+  dataTo: number;
+  keyFrom: number;
+  keyTo: number;
+  to: number;
+}
+
 class Scanner {
   readonly #body: Buffer;
+  readonly #view: DataView;
+  readonly #blobs: Base64Reader;
+  readonly #draft = new ColumnsDraft();
   #at = 0;
-  readonly #data: Buffer;
-  #dataEnd = 0;
-  readonly #ends: number[] = [];
-  readonly #keys: string[] = [];
-  #hashes: (bigint | undefined)[] | undefined;
-  /** Where the last key stood: keys often repeat, and comparing bytes is cheaper than making a string. */
-  #keyFrom = 0;
-  #keyTo = 0;
+  readonly #sample: Sample = { from: 0, dataFrom: 0, dataTo: 0, keyFrom: 0, keyTo: 0, to: 0 };
+  /** The key that was read last: its slot among the known ones, and its length, which the next often has, too. */
+  #slot = 0;
+  #keyBytes = 0;
 
   constructor(body: Buffer) {
     this.#body = body;
-    // All data together is at most three quarters of the body.
-    this.#data = Buffer.allocUnsafe(Math.ceil((body.length * 3) / 4) + 3);
+    this.#view = new DataView(body.buffer, body.byteOffset, body.length);
+    this.#blobs = new Base64Reader(body);
   }
 
   request(): PutRequest | undefined {
@@ -54,7 +68,7 @@ class Scanner {
     if (!more) return undefined;
     while (more) {
       if (this.#member("Records")) {
-        if (this.#keys.length > 0 || !this.#records()) return undefined;
+        if (this.#draft.count > 0 || !this.#records()) return undefined;
       } else if (this.#member("StreamName")) {
         if (streamName !== undefined) return undefined;
         streamName = this.#text(MAX_NAME_CHARACTERS);
@@ -66,58 +80,121 @@ class Scanner {
       } else return undefined;
       more = this.#take(COMMA);
     }
-    if (!this.#take(CLOSE) || this.#keys.length === 0) return undefined;
+    if (!this.#take(CLOSE) || this.#draft.count === 0) return undefined;
     this.#skipSpace();
     if (this.#at !== this.#body.length) return undefined;
-    const columns = {
-      count: this.#keys.length,
-      keys: this.#keys,
-      hashes: this.#hashes,
-      data: this.#data.subarray(0, this.#dataEnd),
-      ends: Uint32Array.from(this.#ends),
-    };
-    return { columns, streamName, streamArn };
+    return { columns: this.#draft.columns(this.#blobs.data), streamName, streamArn };
   }
 
   #records(): boolean {
     if (!this.#take(OPEN_LIST)) return false;
     do {
-      if (this.#keys.length === MAX_RECORDS || !this.#record()) return false;
+      if (this.#draft.count === MAX_RECORDS || !this.#record()) return false;
+      if (!this.#draft.hasHashes) this.#alike();
     } while (this.#take(COMMA));
     return this.#take(CLOSE_LIST);
   }
 
+  /** Takes the records that are written as the last one was, as far as they go. */
+  #alike(): void {
+    const { from, dataFrom, dataTo, keyFrom, keyTo, to } = this.#sample;
+    const view = this.#view;
+    const size = this.#body.length;
+    const draft = this.#draft;
+    const isDataFirst = dataFrom < keyFrom;
+    const headBytes = (isDataFirst ? dataFrom : keyFrom) - from;
+    const middleFrom = isDataFirst ? dataTo : keyTo;
+    const middleBytes = (isDataFirst ? keyFrom : dataFrom) - middleFrom;
+    const tailFrom = isDataFirst ? keyTo : dataTo;
+    const tailBytes = to - tailFrom;
+    while (draft.count < MAX_RECORDS) {
+      const { dataEnd } = this.#blobs;
+      let at = this.#nextRecord();
+      if (areSame(view, from, at, headBytes, size)) {
+        at = this.#value(isDataFirst, at + headBytes);
+        if (at >= 0 && areSame(view, middleFrom, at, middleBytes, size)) {
+          at = this.#value(!isDataFirst, at + middleBytes);
+          if (at >= 0 && areSame(view, tailFrom, at, tailBytes, size)) {
+            draft.add(this.#slot, this.#blobs.dataEnd);
+            this.#at = at + tailBytes;
+            continue;
+          }
+        }
+      }
+      this.#blobs.dataEnd = dataEnd;
+      return;
+    }
+  }
+
+  /** Where the next record begins, if there is one; Python puts a space behind the comma. */
+  #nextRecord(): number {
+    const body = this.#body;
+    const at = this.#at;
+    if (body[at] !== COMMA) return body.length;
+    return body[at + 1] === SPACE ? at + 2 : at + 1;
+  }
+
+  /** The end of what begins at `at`, behind its quote: of data, or of a key, which `#slot` then tells. */
+  #value(isData: boolean, at: number): number {
+    return isData ? this.#blobs.read(at) : this.#keyAt(at);
+  }
+
+  #keyAt(at: number): number {
+    const body = this.#body;
+    const likely = at + this.#keyBytes;
+    if (body[likely] === QUOTE) {
+      // What is known has no quote in it, so that this one is its end.
+      const slot = knownKeys.find(this.#view, at, likely, body.length);
+      if (slot >= 0) {
+        this.#slot = slot;
+        return likely;
+      }
+    }
+    let end = at;
+    while (isPlain(body[end])) end++;
+    if (body[end] !== QUOTE || end === at || end - at > MAX_KEY_CHARACTERS) return -1;
+    const slot = knownKeys.find(this.#view, at, end, body.length);
+    this.#slot =
+      slot >= 0 ? slot : knownKeys.learn(this.#view, at, end, body.length, body.toString("latin1", at, end));
+    this.#keyBytes = end - at;
+    return end;
+  }
+
   #record(): boolean {
+    const sample = this.#sample;
     if (!this.#take(OPEN)) return false;
-    let hasData = false;
-    let key: string | undefined;
+    sample.from = this.#at - 1;
+    sample.dataTo = 0;
+    sample.keyTo = 0;
     let hash: bigint | undefined;
     do {
       if (this.#member("Data")) {
-        if (hasData || !this.#blob()) return false;
-        hasData = true;
+        if (sample.dataTo > 0 || !this.#take(QUOTE)) return false;
+        sample.dataFrom = this.#at;
+        sample.dataTo = this.#blobs.read(this.#at);
+        if (!this.#closeString(sample.dataTo)) return false;
       } else if (this.#member("PartitionKey")) {
-        if (key !== undefined) return false;
-        key = this.#key();
-        if (key === undefined) return false;
+        if (sample.keyTo > 0 || !this.#take(QUOTE)) return false;
+        sample.keyFrom = this.#at;
+        sample.keyTo = this.#keyAt(this.#at);
+        if (!this.#closeString(sample.keyTo)) return false;
       } else if (this.#member("ExplicitHashKey")) {
         if (hash !== undefined) return false;
         hash = this.#hash();
         if (hash === undefined) return false;
       } else return false;
     } while (this.#take(COMMA));
-    if (!hasData || key === undefined) return false;
-    if (hash !== undefined) this.#hashes ??= this.#keys.map(() => undefined);
-    this.#hashes?.push(hash);
-    this.#keys.push(key);
-    return this.#take(CLOSE);
+    if (sample.dataTo === 0 || sample.keyTo === 0 || !this.#take(CLOSE)) return false;
+    sample.to = this.#at;
+    this.#draft.add(this.#slot, this.#blobs.dataEnd, hash);
+    return true;
   }
 
   #skipSpace(): void {
     const body = this.#body;
     for (;;) {
       const byte = body[this.#at];
-      if (byte !== 0x20 && byte !== 0x0a && byte !== 0x0d && byte !== 0x09) return;
+      if (byte !== SPACE && byte !== 0x0a && byte !== 0x0d && byte !== 0x09) return;
       this.#at++;
     }
   }
@@ -144,58 +221,20 @@ class Scanner {
     return false;
   }
 
-  /** The end of the string that begins here, with `#at` at its first character; -1 when there is none. */
-  #openString(): number {
-    return this.#take(QUOTE) ? this.#body.indexOf(QUOTE, this.#at) : -1;
-  }
-
-  #blob(): boolean {
-    const end = this.#openString();
-    if (end < 0) return false;
-    this.#dataEnd = decodeBase64(this.#body, this.#at, end, this.#data, this.#dataEnd);
-    if (this.#dataEnd < 0) return false;
-    this.#ends.push(this.#dataEnd);
+  #closeString(end: number): boolean {
+    if (end < 0 || this.#body[end] !== QUOTE) return false;
     this.#at = end + 1;
-    return true;
-  }
-
-  #key(): string | undefined {
-    const from = this.#at;
-    const end = this.#openString();
-    if (end < 0) return undefined;
-    const first = this.#at;
-    const length = end - first;
-    if (length === this.#keyTo - this.#keyFrom && this.#isLastKey(first, length)) {
-      this.#at = end + 1;
-      return this.#keys[this.#keys.length - 1];
-    }
-    this.#at = from;
-    const key = this.#text(MAX_KEY_CHARACTERS);
-    this.#keyFrom = first;
-    this.#keyTo = end;
-    return key;
-  }
-
-  #isLastKey(at: number, length: number): boolean {
-    if (this.#keys.length === 0) return false;
-    const body = this.#body;
-    const last = this.#keyFrom;
-    for (let i = 0; i < length; i++) if (body[at + i] !== body[last + i]) return false;
     return true;
   }
 
   /** Not empty, and of printable ASCII without an escape. */
   #text(maxCharacters: number): string | undefined {
-    const end = this.#openString();
+    if (!this.#take(QUOTE)) return undefined;
     const from = this.#at;
-    if (end <= from || end - from > maxCharacters) return undefined;
-    const body = this.#body;
-    for (let i = from; i < end; i++) {
-      const byte = body[i]!;
-      if (byte < 0x20 || byte > 0x7e || byte === BACKSLASH) return undefined;
-    }
-    this.#at = end + 1;
-    return body.toString("latin1", from, end);
+    let end = from;
+    while (isPlain(this.#body[end])) end++;
+    if (end === from || end - from > maxCharacters || !this.#closeString(end)) return undefined;
+    return this.#body.toString("latin1", from, end);
   }
 
   #hash(): bigint | undefined {
@@ -204,4 +243,18 @@ class Scanner {
     const hash = BigInt(text);
     return hash <= MAX_HASH ? hash : undefined;
   }
+}
+
+/** Printable ASCII that stands for itself in a string. */
+function isPlain(byte: number | undefined): boolean {
+  return byte !== undefined && byte >= SPACE && byte <= 0x7e && byte !== QUOTE && byte !== BACKSLASH;
+}
+
+/** Whether the same bytes stand at `a` and at `b`, where they may run over the end of all. */
+function areSame(view: DataView, a: number, b: number, bytes: number, end: number): boolean {
+  if (b + bytes > end) return false;
+  let i = 0;
+  for (; i + 4 <= bytes; i += 4) if (view.getInt32(a + i) !== view.getInt32(b + i)) return false;
+  for (; i < bytes; i++) if (view.getUint8(a + i) !== view.getUint8(b + i)) return false;
+  return true;
 }

@@ -1,15 +1,15 @@
 /**
  * What AWS allows a shard, for streams with `limits: aws`: 1 MiB and 1,000 records a second in,
- * 5 calls and 2 MiB a second out. Each is a bucket that holds one second's worth and fills evenly.
+ * 5 calls and 2 MiB a second out, 5 iterators a second. Each is a bucket that holds one second's worth and fills evenly.
  * A shard that was idle for a while is as one that was never seen, so it is forgotten: memory is held
  * for the shards in use only.
  */
 import type { Clock } from "../../../runtime/clock.ts";
+import { SHARD_BYTES_PER_SECOND, SHARD_RECORDS_PER_SECOND } from "../../streams/streams.ts";
 
-const IN_BYTES = 1_048_576;
-const IN_RECORDS = 1_000;
 const OUT_BYTES = 2 * 1_048_576;
 const OUT_CALLS = 5;
+const ITERATORS = 5;
 /** Longer than the deepest debt lasts: a record of 10 MiB is worth ten seconds. */
 const FORGET_AFTER_MS = 15_000;
 
@@ -18,6 +18,7 @@ interface ShardBuckets {
   readonly inRecords: Bucket;
   readonly outBytes: Bucket;
   readonly outCalls: Bucket;
+  readonly iterators: Bucket;
 }
 
 export class ShardRates {
@@ -54,6 +55,15 @@ export class ShardRates {
     return true;
   }
 
+  /** True when the shard may be given an iterator now. */
+  admitIterator(streamId: string, shardIndex: number): boolean {
+    const nowMs = this.#clock.monotonicMs();
+    const { iterators } = this.#bucketsOf(streamId, shardIndex, nowMs);
+    if (!iterators.has(1, nowMs)) return false;
+    iterators.take(1);
+    return true;
+  }
+
   /** After a read of 10 MiB there is nothing for five seconds. */
   countRead(streamId: string, shardIndex: number, bytes: number): void {
     const { outBytes } = this.#bucketsOf(streamId, shardIndex, this.#clock.monotonicMs());
@@ -77,10 +87,11 @@ export class ShardRates {
     let buckets = this.#young.get(key);
     if (buckets !== undefined) return buckets;
     buckets = this.#old.get(key) ?? {
-      inBytes: new Bucket(IN_BYTES, nowMs),
-      inRecords: new Bucket(IN_RECORDS, nowMs),
+      inBytes: new Bucket(SHARD_BYTES_PER_SECOND, nowMs),
+      inRecords: new Bucket(SHARD_RECORDS_PER_SECOND, nowMs),
       outBytes: new Bucket(OUT_BYTES, nowMs),
       outCalls: new Bucket(OUT_CALLS, nowMs),
+      iterators: new Bucket(ITERATORS, nowMs),
     };
     this.#old.delete(key);
     this.#young.set(key, buckets);

@@ -10,6 +10,7 @@ import {
 } from "../../streams/streams.ts";
 import { AwsError, invalidArgument } from "../aws-error.ts";
 import { shardIdField, shardIdOf, streamArnField, streamNameField } from "./account.ts";
+import { dryRunField, endDryRun } from "./dry-run.ts";
 import { type KinesisContext, nowMs, type Operation } from "./operation.ts";
 import { TOKEN_LIFE_MS } from "./sealed-token.ts";
 import { checkShape, type Input, type Shape } from "./shape.ts";
@@ -45,6 +46,7 @@ export function openIterator(context: KinesisContext, iterator: string): Iterato
 }
 
 const shape = {
+  DryRun: dryRunField,
   ShardId: { ...shardIdField, required: true },
   ShardIteratorType: {
     type: "string",
@@ -60,19 +62,26 @@ const shape = {
 export const getShardIterator: Operation = async (context, body) => {
   const input = checkShape(body, shape);
   const stream = context.account.streamNameOf(input);
-  const shard = context.account.findShard(stream, input.ShardId);
-  const { streamId } = context.account.describe(stream);
-  let offset: Offset;
+  const shardIndex = context.account.shardIndexOf(stream, input.ShardId);
   try {
-    offset = await startOf(context, stream, shard, input);
+    const { streamId, limits } = context.streams.settings(stream);
+    const shard = context.streams.shard(stream, shardIndex);
+    const offset = await startOf(context, stream, shard, input);
+    endDryRun(input.DryRun);
+    if (limits === "aws" && !context.rates.admitIterator(streamId, shardIndex)) {
+      throw new AwsError(
+        "ProvisionedThroughputExceededException",
+        `Rate exceeded for shard ${shard.shardId} in stream ${stream} under account ${context.account.accountId}.`,
+      );
+    }
+    return { ShardIterator: sealIterator(context, { stream, streamId, shardIndex, offset }) };
   } catch (error) {
-    // It may have been deleted since it was found.
+    // It may also have been deleted since it was found.
     if (error instanceof StreamNotFoundError || error instanceof ShardNotFoundError) {
-      throw context.account.shardNotFound(stream, shard.shardId);
+      throw context.account.shardNotFound(stream, shardIdOf(shardIndex));
     }
     throw error;
   }
-  return { ShardIterator: sealIterator(context, { stream, streamId, shardIndex: shard.index, offset }) };
 };
 
 /** Where to begin, as GetShardIterator and SubscribeToShard are told it. */

@@ -122,9 +122,12 @@ const listShape = {
 export const listStreamConsumers: Operation = async (context, body) => {
   const input = checkShape(body, listShape);
   const stream = context.account.streamNameOf(input);
-  const { streamId } = context.account.describe(stream);
+  const { streamId } = context.account.describe(stream, input.StreamCreationTimestamp);
   let start = "";
   if (input.NextToken !== undefined) {
+    if (input.StreamCreationTimestamp !== undefined) {
+      throw invalidArgument("NextToken and StreamCreationTimestamp cannot be provided together.");
+    }
     const [sealedId, last] = openNextToken<[string, string]>(context, "consumers", input.NextToken);
     if (sealedId !== streamId) throw invalidArgument("NextToken is invalid.");
     start = last;

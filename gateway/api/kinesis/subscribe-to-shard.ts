@@ -4,12 +4,14 @@ import { ShardNotFoundError, StreamNotFoundError } from "../../streams/streams.t
 import { EVENT_STREAM } from "../event-stream.ts";
 import { shardIdField } from "./account.ts";
 import { consumerArnField, findConsumer } from "./consumer-arn.ts";
+import { dryRunField, endDryRun } from "./dry-run.ts";
 import type { StreamingOperation } from "./operation.ts";
 import { checkShape, type Shape } from "./shape.ts";
 import { startOf } from "./shard-iterator.ts";
 
 const shape = {
   ConsumerARN: { ...consumerArnField, required: true },
+  DryRun: dryRunField,
   ShardId: { ...shardIdField, required: true },
   StartingPosition: {
     type: "structure",
@@ -48,6 +50,7 @@ export const subscribeToShard: StreamingOperation = {
       }
       throw error;
     }
+    endDryRun(input.DryRun);
     const headers = { "content-type": EVENT_STREAM, "x-amzn-requestid": randomUUID() };
     const { reply } = exchange;
     await subscriptions.run({ place: { stream, streamId, shard, from }, reader, codec, reply, headers });

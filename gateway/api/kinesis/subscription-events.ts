@@ -4,21 +4,20 @@
  *
  *   initial-response | SubscribeToShardEvent … | exception, if it does not end in peace
  */
-import { forEachRecord } from "../../../protocol/record-batch.ts";
 import {
   formatSequenceNumber,
-  type LogPart,
   type Offset,
   type ReadResult,
   type ShardDescription,
 } from "../../streams/streams.ts";
 import type { AwsError } from "../aws-error.ts";
-import { encodeEvent, encodeEventHeaders } from "../event-stream.ts";
-import { type Codec, Timestamp } from "./codec.ts";
+import { encodeEvent, encodeEventHeaders, eventRoom, sealEvent } from "../event-stream.ts";
+import type { Codec } from "./codec.ts";
+import { type PageLimits, RecordPage } from "./record-page.ts";
 
 /** Bytes of data in one event; a single record may be larger. In JSON a third is added to them. */
 export const MAX_EVENT_BYTES = 524_288;
-const MAX_EVENT_RECORDS = 10_000;
+const EVENT_LIMITS: PageLimits = { records: 10_000, dataBytes: MAX_EVENT_BYTES };
 
 /** Of an event that ends a shard. */
 export interface ChildShard {
@@ -71,10 +70,11 @@ export class SubscriptionEvents {
 
   /** Says only how far the shard has been read. */
   idle(shard: ShardDescription, next: Offset, nowMs: number): Buffer {
-    return this.#encode([], {
+    const tail: EventTail = {
       ContinuationSequenceNumber: continuation(shard, next, nowMs),
       MillisBehindLatest: 0,
-    });
+    };
+    return encodeEvent(this.#eventHeaders, this.#codec.encode({ ...tail, Records: [] }));
   }
 
   /**
@@ -90,28 +90,24 @@ export class SubscriptionEvents {
   ): CutEvent {
     const known = this.#cut.get(read);
     if (known?.from === from) return known.event;
-    const taken = this.#codec.name === "json" ? new JsonRecords() : new PlainRecords();
-    const next = take(shard, read, from, taken);
-    const whole = next >= read.next;
-    const tail = {
-      ...(!(whole && read.ended) && { ContinuationSequenceNumber: continuation(shard, next, nowMs) }),
-      MillisBehindLatest: whole
-        ? Math.round(read.behindMs)
-        : Math.max(1, Math.round(nowMs - taken.arrivalMs)),
-      ...(whole && read.ended && { ChildShards: children() }),
+    const page = new RecordPage(shard, from, EVENT_LIMITS);
+    const leftOver = read.parts.find((part) => !page.add(part));
+    if (leftOver === undefined) page.skipTo(read.next);
+    const { next, count } = page;
+    const ended = read.ended && next >= read.next;
+    const tail: EventTail = {
+      ...(!ended && { ContinuationSequenceNumber: continuation(shard, next, nowMs) }),
+      MillisBehindLatest:
+        leftOver === undefined
+          ? Math.round(read.behindMs)
+          : Math.max(1, Math.round(nowMs - leftOver.arrivalMs)),
+      ...(ended && { ChildShards: children() }),
     };
-    const event = { message: this.#encode(taken.records, tail), next, records: taken.records.length };
+    const headers = this.#eventHeaders;
+    const message = sealEvent(headers, page.encode(this.#codec, tail, eventRoom(headers)));
+    const event = { message, next, records: count };
     this.#cut.set(read, { from, event });
     return event;
-  }
-
-  #encode(records: readonly unknown[], tail: EventTail): Buffer {
-    if (this.#codec.name === "cbor") {
-      return encodeEvent(this.#eventHeaders, this.#codec.encode({ Records: records, ...tail }));
-    }
-    // Base64, escaped keys and numbers: all of it is ASCII.
-    const rest = JSON.stringify(tail).slice(1);
-    return encodeEvent(this.#eventHeaders, `{"Records":[${records.join(",")}],${rest}`);
   }
 }
 
@@ -126,85 +122,4 @@ export function continuation(shard: ShardDescription, next: Offset, nowMs: numbe
     offset: Math.max(0, next - 1),
     arrivalMs: next === 0 ? 0 : nowMs,
   });
-}
-
-interface TakenRecords {
-  readonly records: readonly unknown[];
-  arrivalMs: number;
-  add(key: string, payload: Buffer, sequenceNumber: string): void;
-}
-
-class JsonRecords implements TakenRecords {
-  readonly records: string[] = [];
-  arrivalMs = 0;
-  #key = "";
-  #keyJson = '""';
-
-  add(key: string, payload: Buffer, sequenceNumber: string): void {
-    if (key !== this.#key) {
-      this.#key = key;
-      this.#keyJson = asciiJson(key);
-    }
-    this.records.push(
-      `{"ApproximateArrivalTimestamp":${this.arrivalMs / 1000},"Data":"${payload.toString("base64")}","PartitionKey":${this.#keyJson},"SequenceNumber":"${sequenceNumber}"}`,
-    );
-  }
-}
-
-class PlainRecords implements TakenRecords {
-  readonly records: object[] = [];
-  arrivalMs = 0;
-
-  add(key: string, payload: Buffer, sequenceNumber: string): void {
-    this.records.push({
-      ApproximateArrivalTimestamp: new Timestamp(this.arrivalMs),
-      Data: payload,
-      PartitionKey: key,
-      SequenceNumber: sequenceNumber,
-    });
-  }
-}
-
-/** @returns the offset behind the last record taken */
-function take(shard: ShardDescription, read: ReadResult, from: Offset, taken: TakenRecords): Offset {
-  let next = from;
-  let bytes = 0;
-  let full = false;
-  const takePart = (part: LogPart): void => {
-    let at = part.first;
-    taken.arrivalMs = part.arrivalMs;
-    for (const run of part.runs) {
-      if (full) return;
-      if (at + run.count <= from) {
-        at += run.count;
-        continue;
-      }
-      forEachRecord(run, (payload) => {
-        const offset = at++;
-        if (full || offset < from) return;
-        const count = taken.records.length;
-        if (count > 0 && (bytes + payload.length > MAX_EVENT_BYTES || count >= MAX_EVENT_RECORDS)) {
-          full = true;
-          return;
-        }
-        bytes += payload.length;
-        next = offset + 1;
-        const parts = { shardCreatedMs: shard.createdMs, shardIndex: shard.index, offset };
-        taken.add(run.key, payload, formatSequenceNumber({ ...parts, arrivalMs: part.arrivalMs }));
-      });
-    }
-  };
-  for (const part of read.parts) {
-    if (full) break;
-    takePart(part);
-  }
-  // Retention may have moved the position on without a record to show for it.
-  return full ? next : Math.max(next, read.next);
-}
-
-function asciiJson(text: string): string {
-  return JSON.stringify(text).replace(
-    /[\u0080-\uffff]/g,
-    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
 }

@@ -7,6 +7,7 @@ import {
   type Placed,
   type PlacedColumns,
   type PlainPublish,
+  type PublishColumns,
   type PutColumns,
   type PutEntry,
   type ReadResult,
@@ -19,8 +20,10 @@ import { LocalConsumers } from "./local-consumers.ts";
 import { ENTRY_KIND, IDENTITY_BYTES, type Producer } from "./log-entry.ts";
 import type { LogMeters } from "./log-meters.ts";
 import type { Metadata } from "./metadata.ts";
+import { appendPublishes } from "./publish-entries.ts";
+import { publishIdentity } from "./publish-identity.ts";
 import { routeColumns } from "./route-columns.ts";
-import { publishIdentity, routeEntries, routeFrame, routePublish, shortClientId } from "./routing.ts";
+import { routeEntries, routeFrame, routePublish, shortClientId } from "./routing.ts";
 import type { LocalShard } from "./shard-table.ts";
 import type { StreamDefinition } from "./stream-definition.ts";
 import type { RoutedPart, StreamLog } from "./stream-log.ts";
@@ -162,6 +165,12 @@ export class LocalStream {
       if (verdict !== "new") return this.#repeated(verdict === "duplicate-of-waiting");
     }
     return this.#store({ kind: "publish", clientId, identity }, routed);
+  }
+
+  appendPublishes(publishes: PublishColumns): Promise<readonly AppendOutcome[]> {
+    return appendPublishes(publishes, this.log, this.definition.shards.routes, (count) =>
+      this.#meters.duplicates.inc({ stream: this.name }, count),
+    );
   }
 
   recognises(publish: Omit<PlainPublish, "mayRepeat">): boolean {

@@ -25,6 +25,7 @@ import {
   type Placed,
   type PlacedColumns,
   type PlainPublish,
+  type PublishColumns,
   type PutColumns,
   type PutEntry,
   type ReadResult,
@@ -325,6 +326,10 @@ class DiskStreams implements LocalStreams {
 
   async appendPublish(name: string, publish: PlainPublish): Promise<AppendOutcome> {
     return this.#get(name).appendPublish(publish);
+  }
+
+  async appendPublishes(name: string, publishes: PublishColumns): Promise<readonly AppendOutcome[]> {
+    return this.#get(name).appendPublishes(publishes);
   }
 
   recognises(name: string, publish: Omit<PlainPublish, "mayRepeat">): boolean {

@@ -11,11 +11,13 @@
  * life are never taken for entries. `groupOffset` is how far behind its group's start an entry
  * stands: one write and one fdatasync made the group, so damage that only entries of the same group
  * follow was never acknowledged. `recordsBefore` counts the stream's records, so that a reader
- * that had to skip knows how many it missed.
+ * that had to skip knows how many it missed. A producer: entry-producer.ts.
  */
 import { asBuffer, readUInt53, writeUInt53 } from "../../../protocol/record-batch.ts";
 import { crc32c } from "../../../runtime/crc32c.ts";
-import { invariant } from "../../../runtime/errors.ts";
+import { type Producer, producerAt, producerCode, producerSize, writeProducer } from "./entry-producer.ts";
+
+export { IDENTITY_BYTES, type Producer } from "./entry-producer.ts";
 
 export const ENTRY_VERSION = 1;
 export const ENTRY_HEAD_BYTES = 56;
@@ -25,19 +27,10 @@ export const MAX_ENTRY_BYTES = 64 * 1_048_576;
 const MAGIC = 0x48574c45;
 export const MAGIC_BYTES = Buffer.from("HWLE", "latin1");
 const CRC_FROM = 8;
-const FRAME_BYTES = 20;
 
 /** `records` came in; `state` is the producer state at a segment's head; `forget` ends an epoch, or a client's session. */
 export const ENTRY_KIND = { records: 1, state: 2, forget: 3 } as const;
 export type EntryKind = (typeof ENTRY_KIND)[keyof typeof ENTRY_KIND];
-
-/** Who sent it, as far as it matters for telling repetitions. */
-export type Producer =
-  | { kind: "frame"; device: string; epoch: bigint; epochStart: number; sequence: bigint }
-  /** `identity` is packet id and payload hash, 18 bytes as latin1. */
-  | { kind: "publish"; clientId: string; identity: string };
-
-export const IDENTITY_BYTES = 18;
 
 export interface PartHead {
   readonly shard: number;
@@ -85,7 +78,7 @@ export function writeEntry(
   arena.writeUInt32BE(MAGIC, at);
   arena[at + 8] = ENTRY_VERSION;
   arena[at + 9] = head.kind;
-  arena[at + 10] = producer === undefined ? 0 : producer.kind === "frame" ? 1 : 2;
+  arena[at + 10] = producerCode(producer);
   arena[at + 11] = 0;
   writeUInt53(arena, head.generation, at + 16);
   writeUInt53(arena, head.number, at + 24);
@@ -117,25 +110,6 @@ export function writeEntry(
   return end;
 }
 
-function producerSize(producer: Producer | undefined): number {
-  if (producer === undefined) return 0;
-  if (producer.kind === "frame") return FRAME_BYTES + Buffer.byteLength(producer.device);
-  return IDENTITY_BYTES + Buffer.byteLength(producer.clientId);
-}
-
-function writeProducer(arena: Buffer, at: number, producer: Producer): void {
-  if (producer.kind === "frame") {
-    arena.writeBigUInt64BE(producer.epoch, at);
-    arena.writeUInt32BE(producer.epochStart, at + 8);
-    arena.writeBigUInt64BE(producer.sequence, at + 12);
-    arena.write(producer.device, at + FRAME_BYTES);
-  } else {
-    invariant(producer.identity.length === IDENTITY_BYTES, "a publish's identity has 18 bytes");
-    arena.write(producer.identity, at, "latin1");
-    arena.write(producer.clientId, at + IDENTITY_BYTES);
-  }
-}
-
 /** An entry that was found sound, over the bytes that were read. */
 export class Entry {
   readonly bytes: Buffer;
@@ -162,21 +136,7 @@ export class Entry {
 
   producer(): Producer | undefined {
     const at = ENTRY_HEAD_BYTES;
-    const end = at + this.bytes.readUInt16BE(54);
-    if (this.bytes[10] === 1) {
-      return {
-        kind: "frame",
-        epoch: this.bytes.readBigUInt64BE(at),
-        epochStart: this.bytes.readUInt32BE(at + 8),
-        sequence: this.bytes.readBigUInt64BE(at + 12),
-        device: this.bytes.toString("utf8", at + FRAME_BYTES, end),
-      };
-    }
-    if (this.bytes[10] === 2) {
-      const identity = this.bytes.toString("latin1", at, at + IDENTITY_BYTES);
-      return { kind: "publish", identity, clientId: this.bytes.toString("utf8", at + IDENTITY_BYTES, end) };
-    }
-    return undefined;
+    return producerAt(this.bytes, this.bytes[10]!, at, at + this.bytes.readUInt16BE(54));
   }
 
   parts(): Part[] {

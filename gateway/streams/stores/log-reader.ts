@@ -177,12 +177,7 @@ export class LogReader {
         }
         bytes += part.batch.length;
         next = part.first + part.count;
-        parts.push({
-          first: part.first,
-          count: part.count,
-          arrivalMs,
-          runs: decodeBatch(part.batch, "trusted"),
-        });
+        parts.push(new BatchPart(part.first, part.count, arrivalMs, part.batch));
       }
     }
     return parts;
@@ -207,6 +202,27 @@ export class LogReader {
   #remember(key: string, segment: Segment, position: number): void {
     this.#places.set(key, { segment, position: Math.max(position, SEGMENT_HEAD_BYTES) });
     if (this.#places.size > REMEMBERED_PLACES) this.#places.delete(this.#places.keys().next().value!);
+  }
+}
+
+/** Decoded for those who ask for runs; who walks the batch has no use for them. */
+class BatchPart implements LogPart {
+  readonly first: number;
+  readonly count: number;
+  readonly arrivalMs: number;
+  readonly batch: Uint8Array;
+  #runs: LogPart["runs"] | undefined;
+
+  constructor(first: number, count: number, arrivalMs: number, batch: Uint8Array) {
+    this.first = first;
+    this.count = count;
+    this.arrivalMs = arrivalMs;
+    this.batch = batch;
+  }
+
+  get runs(): LogPart["runs"] {
+    this.#runs ??= decodeBatch(this.batch, "trusted");
+    return this.#runs;
   }
 }
 

@@ -5,7 +5,8 @@
  * What is on disk and what only waits for it are kept apart. A repetition of something that waits
  * must not be acknowledged before it, and a failed write forgets only what waited.
  */
-import type { Producer } from "./log-entry.ts";
+import type { Producer } from "./entry-producer.ts";
+import { packetPrefix } from "./publish-identity.ts";
 
 /** Publishes remembered per plain client. */
 export const REMEMBERED_PUBLISHES = 64;
@@ -81,15 +82,30 @@ export class Producers {
       this.#waitingFrames.set(epochKey(producer.device, producer.epoch), producer.sequence);
       return;
     }
-    const waiting = this.#waitingPublishes.get(producer.clientId);
-    if (waiting === undefined) this.#waitingPublishes.set(producer.clientId, [producer.identity]);
-    else waiting.push(producer.identity);
+    if (producer.kind === "publish") this.#expectPublish(producer.clientId, producer.identity);
+    else
+      for (const [i, clientId] of producer.clientIds.entries())
+        this.#expectPublish(clientId, producer.identities[i]!);
+  }
+
+  #expectPublish(clientId: string, identity: string): void {
+    const waiting = this.#waitingPublishes.get(clientId);
+    if (waiting === undefined) this.#waitingPublishes.set(clientId, [identity]);
+    else waiting.push(identity);
   }
 
   /** It is on disk. */
   settle(producer: Producer): void {
     if (producer.kind === "frame") this.#settleFrame(producer);
-    else this.#settlePublish(producer.clientId, producer.identity);
+    else if (producer.kind === "publish") this.#settlePublishes(producer.clientId, [producer.identity], 0, 1);
+    else {
+      const { clientIds, identities } = producer;
+      for (let from = 0, end = 0; from < clientIds.length; from = end) {
+        // Those of one client often come together.
+        while (end < clientIds.length && clientIds[end] === clientIds[from]) end++;
+        this.#settlePublishes(clientIds[from]!, identities, from, end);
+      }
+    }
   }
 
   #settleFrame(frame: Producer & { kind: "frame" }): void {
@@ -108,16 +124,16 @@ export class Producers {
     if (this.#epochs.size > MAX_EPOCHS) this.#epochs.delete(this.#epochs.keys().next().value!);
   }
 
-  #settlePublish(clientId: string, identity: string): void {
+  #settlePublishes(clientId: string, identities: readonly string[], from: number, end: number): void {
     const waiting = this.#waitingPublishes.get(clientId);
-    if (waiting !== undefined) {
-      const at = waiting.indexOf(identity);
-      if (at >= 0) waiting.splice(at, 1);
-      if (waiting.length === 0) this.#waitingPublishes.delete(clientId);
-    }
     const seen = this.#clients.get(clientId) ?? [];
-    seen.push(identity);
-    if (seen.length > REMEMBERED_PUBLISHES) seen.shift();
+    for (let i = from; i < end; i++) {
+      const at = waiting?.indexOf(identities[i]!) ?? -1;
+      if (at >= 0) waiting?.splice(at, 1);
+      seen.push(identities[i]!);
+    }
+    if (waiting?.length === 0) this.#waitingPublishes.delete(clientId);
+    if (seen.length > REMEMBERED_PUBLISHES) seen.splice(0, seen.length - REMEMBERED_PUBLISHES);
     // Set anew, so that the Map's order is the order of last use.
     this.#clients.delete(clientId);
     this.#clients.set(clientId, seen);
@@ -127,7 +143,7 @@ export class Producers {
   /** An epoch that is drained, or a client whose session has ended. */
   forgetProducer(producer: Producer): void {
     if (producer.kind === "frame") this.#epochs.delete(epochKey(producer.device, producer.epoch));
-    else this.#clients.delete(producer.clientId);
+    else if (producer.kind === "publish") this.#clients.delete(producer.clientId);
   }
 
   /** A client's session has ended, before that is on disk: what it sends next is new. */
@@ -172,11 +188,6 @@ export class Producers {
       );
     }
   }
-}
-
-/** How the identity of a publish with this packet id begins. */
-function packetPrefix(packetId: number): string {
-  return String.fromCharCode((packetId >> 8) & 0xff, packetId & 0xff);
 }
 
 function epochKey(device: string, epoch: bigint): string {

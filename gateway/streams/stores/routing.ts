@@ -5,18 +5,19 @@ import {
   encodeInOrder,
   joinRuns,
   MAX_KEY_BYTES,
-  RECORD_HEAD_BYTES,
   type Run,
 } from "../../../protocol/record-batch.ts";
 import { MAX_HASH, md5, type ShardMap } from "../shard-map.ts";
 import { BadEntryError, type PlainPublish, type PutEntry } from "../streams.ts";
-import { IDENTITY_BYTES } from "./log-entry.ts";
 import type { RoutedPart } from "./stream-log.ts";
 
 /** Longer client ids are remembered by their MD5; MQTT allows 65,535 bytes. */
 const MAX_CLIENT_ID_BYTES = 256;
 
-/** A frame that falls into one shard is stored as it came. */
+/** The parts of a frame that is split are put here: it is large, and would be new memory for each. */
+const splitMemory = Buffer.allocUnsafeSlow(256 * 1_024);
+
+/** A frame that falls into one shard is stored as it came. The parts are good until the next call: the log copies them. */
 export function routeFrame(frame: Frame, shards: ShardMap): RoutedPart[] {
   const { runs } = frame;
   if (runs.length === 0) return [];
@@ -34,7 +35,14 @@ export function routeFrame(frame: Frame, shards: ShardMap): RoutedPart[] {
       part.runs.push(run);
     }
   }
-  return [...split].map(([shard, part]) => ({ shard, count: part.count, batch: joinRuns(part.runs) }));
+  const parts: RoutedPart[] = [];
+  let at = 0;
+  for (const [shard, { count, runs }] of split) {
+    const batch = joinRuns(runs, splitMemory, at);
+    if (batch.buffer === splitMemory.buffer) at += batch.length;
+    parts.push({ shard, count, batch });
+  }
+  return parts;
 }
 
 export interface RoutedEntries {
@@ -81,23 +89,9 @@ export function routePublish(publish: PlainPublish, shards: ShardMap): RoutedPar
   return { shard: shards.shardOfKey(key), count: 1, batch: encodeInOrder([{ key, timeUs, payload }]) };
 }
 
-/** Packet id and the MD5 of key and payload, as latin1. The key is in it: two topics may say the same. */
-export function publishIdentity(
-  publish: Pick<PlainPublish, "packetId" | "partitionKey" | "payload">,
-): string {
-  const keyBytes = Buffer.byteLength(publish.partitionKey);
-  const hashed = Buffer.allocUnsafe(RECORD_HEAD_BYTES + keyBytes + publish.payload.length);
-  hashed.fill(0, 0, RECORD_HEAD_BYTES);
-  hashed.writeUInt32BE(keyBytes, 0);
-  hashed.write(publish.partitionKey, RECORD_HEAD_BYTES);
-  hashed.set(publish.payload, RECORD_HEAD_BYTES + keyBytes);
-  const identity = Buffer.allocUnsafe(IDENTITY_BYTES);
-  identity.writeUInt16BE(publish.packetId & 0xffff, 0);
-  identity.write(md5(hashed), 2, "hex");
-  return identity.toString("latin1");
-}
-
 export function shortClientId(clientId: string): string {
+  // A UTF-16 unit is at most three bytes of UTF-8, so most need no counting.
+  if (clientId.length * 3 <= MAX_CLIENT_ID_BYTES) return clientId;
   return Buffer.byteLength(clientId) <= MAX_CLIENT_ID_BYTES ? clientId : `md5:${md5(clientId)}`;
 }
 

@@ -66,6 +66,8 @@ const plain: ToSign = {
 
 test("whatever the SDK's signer signs is accepted, and a changed body is not", async () => {
   const word = fc.string({ unit: "binary-ascii", minLength: 1, maxLength: 12 });
+  // The SDK's signer loses a parameter of this name.
+  const name = word.filter((text) => text !== "__proto__");
   const token = fc.stringMatching(/^x-[a-z]{1,8}$/);
   const value = fc.stringMatching(/^[\x21-\x7e]([\x20-\x7e]{0,20}[\x21-\x7e])?$/);
   await fc.assert(
@@ -74,7 +76,7 @@ test("whatever the SDK's signer signs is accepted, and a changed body is not", a
         body: fc.oneof(fc.string(), fc.uint8Array({ maxLength: 200 })),
         method: fc.constantFrom("POST", "GET", "PUT"),
         segments: fc.array(fc.stringMatching(/^[A-Za-z0-9 ._~!$&'()*+,;=:@-]{1,10}$/), { maxLength: 3 }),
-        query: fc.dictionary(word, fc.oneof(word, fc.array(word, { minLength: 1, maxLength: 3 })), {
+        query: fc.dictionary(name, fc.oneof(word, fc.array(word, { minLength: 1, maxLength: 3 })), {
           maxKeys: 4,
         }),
         more: fc.dictionary(token, value, { maxKeys: 4 }),

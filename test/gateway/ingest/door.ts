@@ -91,17 +91,15 @@ export class RawSensor {
   }
 
   async connect(clientId: string, options: Partial<mqttPacket.IConnectPacket> = {}): Promise<this> {
-    this.send({
-      cmd: "connect",
-      protocolId: "MQTT",
-      protocolVersion: 4,
-      clientId,
-      clean: true,
-      keepalive: 0,
-      ...options,
-    });
+    this.hello(clientId, options);
     assert.equal((await this.next()).cmd, "connack");
     return this;
+  }
+
+  /** Asks to be let in, and does not wait for the answer. */
+  hello(clientId: string, options: Partial<mqttPacket.IConnectPacket> = {}): void {
+    const version = { protocolId: "MQTT", protocolVersion: 4 } as const;
+    this.send({ cmd: "connect", ...version, clientId, clean: true, keepalive: 0, ...options });
   }
 
   send(packet: mqttPacket.Packet): void {

@@ -8,7 +8,7 @@ import mqtt, { type MqttClient } from "mqtt";
 import { LogFullError } from "../../../gateway/streams/streams.ts";
 import { encodeFrame } from "../../../protocol/frame.ts";
 import { encodeBatch } from "../../../protocol/record-batch.ts";
-import { openDoor, stored } from "./door.ts";
+import { openDoor, RawSensor, stored } from "./door.ts";
 
 function agent(context: TestContext, url: string, options: mqtt.IClientOptions = {}): Promise<MqttClient> {
   const client = mqtt.connect(url, {
@@ -132,34 +132,17 @@ test("while storing fails no PUBACK is given, the agent is told, and nothing lat
 
 test("a plain sensor's resent publish is stored once, and what follows it is new", async (context) => {
   const { port, streams } = await openDoor(context);
-  // By hand, as a client library would not resend an acknowledged packet id.
-  const publish = (id: number, value: string): Buffer => {
-    const topic = Buffer.from("plant/a/temperature");
-    const body = Buffer.concat([
-      Buffer.from([0, topic.length]),
-      topic,
-      Buffer.from([id >> 8, id & 255]),
-      Buffer.from(value),
-    ]);
-    return Buffer.concat([Buffer.from([0x32, body.length]), body]);
-  };
-  const connectPacket = Buffer.from([0x10, 14, 0, 4, 77, 81, 84, 84, 4, 2, 0, 60, 0, 2, 97, 98]);
-  const session = async (publishes: Buffer[]): Promise<void> => {
-    const socket = connect(port, "127.0.0.1");
-    let heard = 0;
-    socket.write(Buffer.concat([connectPacket, ...publishes]));
-    const done = new Promise<void>((resolve) =>
-      socket.on("data", (chunk) => {
-        heard += chunk.length;
-        if (heard >= 4 + publishes.length * 4) resolve();
-      }),
-    );
-    await done;
-    socket.destroy();
-    await once(socket, "close");
-  };
-  await session([publish(7, "20.5")]);
-  await session([publish(7, "20.5"), publish(8, "20.6")]);
+  for (const values of [["20.5"], ["20.5", "20.6"]]) {
+    const client = new RawSensor(port);
+    // Before it has heard that it is connected, which MQTT allows.
+    client.socket.cork();
+    client.hello("plain");
+    for (const [i, value] of values.entries()) client.publish(7 + i, "plant/a/temperature", value);
+    client.socket.uncork();
+    for (const cmd of ["connack", ...values.map(() => "puback")])
+      assert.equal((await client.next()).cmd, cmd);
+    await client.vanish();
+  }
   assert.deepEqual(await stored(streams), ["20.5", "20.6"]);
 });
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { LogFullError, type PlainPublish } from "../../../gateway/streams/streams.ts";
+import { LogFullError, type PublishColumns } from "../../../gateway/streams/streams.ts";
 import { type Door, openDoor, RawSensor, stored } from "./door.ts";
 
 const TOPIC = "plant/a/temperature";
@@ -76,14 +76,14 @@ test("what one stream lacked does not make another forget what it has", async (t
     wrap: (real) =>
       new Proxy(real, {
         get(target, name) {
-          if (name !== "appendPublish") return Reflect.get(target, name).bind(target);
-          return async (stream: string, publish: PlainPublish) => {
+          if (name !== "appendPublishes") return Reflect.get(target, name).bind(target);
+          return async (stream: string, publishes: PublishColumns) => {
             // The one is refused after the other is stored, as by two disks.
             if (stream === "sensors" && full) {
               await new Promise((resolve) => setTimeout(resolve, 100));
               throw new LogFullError(stream);
             }
-            return target.appendPublish(stream, publish);
+            return target.appendPublishes(stream, publishes);
           };
         },
       }),

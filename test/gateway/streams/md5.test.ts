@@ -1,4 +1,4 @@
-/** The unrolled MD5 against OpenSSL's. */
+/** MD5 by WebAssembly against OpenSSL's. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import test from "node:test";

@@ -7,10 +7,10 @@ import {
   decide,
   futileSplits,
   SCALING_RULES,
-  SHARD_BYTES_PER_SECOND,
   type ShardLoad,
 } from "../../../gateway/streams/on-demand-policy.ts";
 import { equalRanges } from "../../../gateway/streams/shard-map.ts";
+import { SHARD_BYTES_PER_SECOND } from "../../../gateway/streams/shard-rates.ts";
 import {
   BadReshardError,
   partitionHash,

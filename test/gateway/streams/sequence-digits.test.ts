@@ -21,7 +21,9 @@ test("runs of offsets, with gaps, repetitions and times that pass, are written a
   fc.assert(
     fc.property(shard, fc.array(run, { minLength: 1, maxLength: 4 }), ({ createdMs, index }, runs) => {
       const digits = new SequenceDigits(createdMs, index);
+      const words = new SequenceDigits(createdMs, index);
       const target = Buffer.alloc(SEQUENCE_NUMBER_DIGITS + 2, "x");
+      const view = new DataView(target.buffer, target.byteOffset, target.length);
       for (const { from, count, arrivalMs } of runs) {
         for (let offset = from; offset < from + count; offset++) {
           digits.write(target, 1, offset, arrivalMs);
@@ -31,6 +33,9 @@ test("runs of offsets, with gaps, repetitions and times that pass, are written a
             offset,
             arrivalMs,
           });
+          assert.equal(target.toString("latin1"), `x${plain}x`);
+          target.fill("x");
+          words.writeTo(view, 1, offset, arrivalMs);
           assert.equal(target.toString("latin1"), `x${plain}x`);
         }
       }

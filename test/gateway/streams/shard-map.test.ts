@@ -45,6 +45,13 @@ test("each hash falls into the one shard whose range holds it, cached or not", (
         assert.equal(map.shardOfHash(hash), owner(hash));
         for (const key of [...keys, ...keys]) assert.equal(map.shardOfKey(key), owner(partitionHash(key)));
         for (const at of unsorted) assert.equal(map.shardOfHash(at), owner(at));
+        // Each range's first hash and the last one before it, as words, behind others.
+        for (const at of [hash, ...starts, ...starts.slice(1).map((start) => start - 1n), MAX_HASH]) {
+          const words = [96n, 64n, 32n, 0n].map((shift) => Number((at >> shift) & 0xffff_ffffn));
+          const place = map.placeOfWords(Uint32Array.of(7, 7, ...words), 2);
+          assert.equal(map.indexAt(place), owner(at));
+          assert.equal(map.placeOfHash(at), place);
+        }
       },
     ),
   );

@@ -3,7 +3,10 @@
  * are, and what each consumer has read. One JetStream stream that keeps the last messages of each
  * subject, as a NATS KV bucket is, but written by the link's own publish that is stored once.
  */
+import { pause } from "../../../../runtime/backoff.ts";
 import type { Link } from "./link.ts";
+
+const MAX_LAGGING_GETS = 40;
 
 export interface Document<T> {
   /** 0 where there is none yet. */
@@ -46,23 +49,26 @@ export class Documents {
     const id = this.#link.nextMessageId();
     const bytes = Buffer.from(JSON.stringify(value ?? null));
     const outcome = await this.#link.publish(this.#stream, subject, bytes, {}, revision, id);
-    let sequence = outcome.stored ? outcome.sequence : undefined;
-    if (!outcome.stored && outcome.uncertain) {
-      // The try without an answer may have been stored after all.
-      const last = await this.#link.leaderGet(this.#stream, { last_by_subj: subject });
-      if (last?.header("Nats-Msg-Id") === id) sequence = last.sequence;
+    if (!outcome.stored && !outcome.uncertain) return undefined;
+    // Of two that were stored at once the first counts; a try without an answer may have been it.
+    for (let tries = 0; ; tries++) {
+      const first = await this.#link.leaderGet(this.#stream, { seq: revision + 1, next_by_subj: subject });
+      if (first !== undefined) return first.header("Nats-Msg-Id") === id ? first.sequence : undefined;
+      // A leader that has just been chosen may lag behind its own log; or all were dropped meanwhile.
+      if (!outcome.stored || tries >= MAX_LAGGING_GETS) return undefined;
+      await pause(50, this.#link.signal);
     }
-    if (sequence === undefined) return undefined;
-    const first = await this.#link.leaderGet(this.#stream, { seq: revision + 1, next_by_subj: subject });
-    return first?.sequence === sequence ? sequence : undefined;
   }
 
-  /** Repeats `change` on what is there until nobody came between. */
-  async update<T>(key: string, change: (value: T | undefined) => T): Promise<T> {
+  /**
+   * Repeats `change` on what is there until nobody came between.
+   * @param change undefined leaves it as it is; it may meet what it did itself, where an answer was lost
+   */
+  async update<T>(key: string, change: (value: T | undefined) => T | undefined): Promise<void> {
     for (;;) {
       const { revision, value } = await this.get<T>(key);
       const changed = change(value);
-      if ((await this.put(key, changed, revision)) !== undefined) return changed;
+      if (changed === undefined || (await this.put(key, changed, revision)) !== undefined) return;
     }
   }
 
@@ -71,7 +77,7 @@ export class Documents {
     await this.#link.purge(this.#stream, `${this.#subject}.${prefix}.>`);
   }
 
-  /** The keys under `prefix.`, without it. */
+  /** The keys under `prefix.`, without it; they may hold dots. */
   async keys(prefix: string): Promise<string[]> {
     const under = `${this.#subject}.${prefix}.`;
     const { subjects } = await this.#link.state(this.#stream, `${under}>`);

@@ -59,6 +59,11 @@ export function encodeEntry(arrivalMs: number, runs: readonly HashedRun[]): Buff
   return Buffer.concat([head, joinRuns(runs)]);
 }
 
+/** When it was stored, by the clock of its writer; 0 where that cannot be read. */
+export function arrivalOf(payload: Uint8Array): number {
+  return payload.length < HEAD_BYTES ? 0 : Number(asBuffer(payload).readBigUInt64BE(8));
+}
+
 /** @throws MalformedBatchError */
 export function decodeEntry(payload: Uint8Array): EntryContent {
   const bytes = asBuffer(payload);

@@ -1,4 +1,4 @@
-/** One stream on the cluster: its lanes in, its reads out, its splits and merges. */
+/** One stream on the cluster: its lanes in, its splits and merges. What goes out is in shard-reader.ts. */
 import { randomBytes } from "node:crypto";
 import type { Frame } from "../../../../protocol/frame.ts";
 import { MAX_KEY_BYTES } from "../../../../protocol/record-batch.ts";
@@ -9,29 +9,27 @@ import { MAX_HASH } from "../../shard-map.ts";
 import {
   type AppendOutcome,
   BadEntryError,
-  type LogPart,
-  type Offset,
   type Placed,
   type PlainPublish,
   type PutEntry,
-  type ReadResult,
   type ShardDescription,
   type ShardId,
-  type StartingPoint,
   StreamNotFoundError,
 } from "../../streams.ts";
-import { publishIdentity, shortClientId } from "../routing.ts";
-import { type HashedRun, offsetOf, RECORDS_PER_MESSAGE, runsOf, sequenceOf } from "./entry.ts";
+import { publishIdentity } from "../publish-identity.ts";
+import { shortClientId } from "../routing.ts";
+import { type HashedRun, offsetOf, RECORDS_PER_MESSAGE, runsOf } from "./entry.ts";
 import { Lane, type LaneHost, type Work, type WorkPlace } from "./lane.ts";
 import { latestOf, trimHorizonOf } from "./leased-consumer.ts";
 import type { Link } from "./link.ts";
 import { clientToken, epochToken, shortIdentity } from "./producer-states.ts";
 import { type MapContent, rangeOf, type ShardRecord } from "./shard-history.ts";
+import { ShardReader } from "./shard-reader.ts";
 import { StreamTail } from "./stream-tail.ts";
 
-const READ_AHEAD = 16;
-/** Messages looked through in one read of a shard of which they hold nothing. */
-const MAX_SCANNED = 4_096;
+const RENEWED_AT_ONCE = 32;
+/** So often within a retention it is looked for producers to be renewed. */
+const RENEWALS_LOOKED_FOR = 40;
 
 export interface JetStreamStreamOptions {
   readonly link: Link;
@@ -49,15 +47,19 @@ export interface JetStreamStreamOptions {
 
 export class JetStreamStream {
   readonly tail: StreamTail;
+  readonly reader: ShardReader;
   readonly #options: JetStreamStreamOptions;
   readonly #host: LaneHost;
   readonly #lanes = new Map<string, Lane>();
   #arrivalMs = 0;
+  #renewing = false;
+  #renewAtMs = 0;
 
   constructor(options: JetStreamStreamOptions) {
     const { link, clock, name, stream, subject } = options;
     this.#options = options;
     this.tail = new StreamTail(options);
+    this.reader = new ShardReader(this.tail, clock);
     this.#host = {
       link,
       clock,
@@ -85,7 +87,7 @@ export class JetStreamStream {
   describeShards(retentionMs: number): ShardDescription[] {
     const { history } = this.tail;
     const nowMs = this.#options.clock.nowUs() / 1000;
-    const open = history.shards.filter(({ closedAt }) => closedAt === undefined).length;
+    const open = history.openShards;
     const visible = history.shards.filter(
       ({ closedAt, closedMs = 0 }) =>
         closedAt === undefined || closedAt > this.tail.firstSequence || closedMs + retentionMs > nowMs,
@@ -95,10 +97,9 @@ export class JetStreamStream {
 
   /** Undefined when there is none of this index. */
   describeShard(index: number): ShardDescription | undefined {
-    const { shards } = this.tail.history;
+    const { shards, openShards } = this.tail.history;
     const found = shards.find((shard) => shard.index === index);
-    if (found === undefined) return undefined;
-    return this.#describe(found, shards.filter(({ closedAt }) => closedAt === undefined).length);
+    return found === undefined ? undefined : this.#describe(found, openShards);
   }
 
   /** What may change is as it is when it is looked at. */
@@ -124,7 +125,7 @@ export class JetStreamStream {
         return now().closedAt === undefined ? Math.round(tail.storedBytes / open) : 0;
       },
       get appendedRecords() {
-        return tail.appendedRecords(known.index);
+        return tail.ends.appendedRecords(known.index);
       },
     };
   }
@@ -176,7 +177,8 @@ export class JetStreamStream {
     const map = this.tail.history.current;
     const shards = frame.runs.map(({ key }) => map.shardOfKey(key));
     const order = shards.map((_, i) => i).sort((a, b) => shards[a]! - shards[b]! || a - b);
-    const runs = order.map((i) => frame.runs[i]!);
+    // The caller's memory may be used again.
+    const runs = order.map((i) => ({ ...frame.runs[i]!, body: Buffer.from(frame.runs[i]!.body) }));
     const work = { runs, records: frame.recordCount, frame: frame.sequence };
     return (await this.#push(epochToken(frame.device, frame.epoch), work)).outcome;
   }
@@ -207,8 +209,14 @@ export class JetStreamStream {
     return this.#forget(clientToken(shortClientId(clientId)));
   }
 
-  forgetEpoch(device: string, epoch: bigint): Promise<void> {
-    return this.#forget(epochToken(device, epoch));
+  async forgetEpoch(device: string, epoch: bigint): Promise<void> {
+    const token = epochToken(device, epoch);
+    if (!this.tail.producers.knows(token)) {
+      // Another gateway may have stored it a moment ago; not forgotten now, it would be known for ever.
+      await this.tail.poll();
+      await this.tail.reach(this.tail.target);
+    }
+    await this.#forget(token);
   }
 
   async #forget(token: string): Promise<void> {
@@ -219,7 +227,7 @@ export class JetStreamStream {
 
   #push(
     token: string,
-    work: Omit<Work, "done" | "failed" | "bytes">,
+    work: Omit<Work, "done" | "failed" | "bytes" | "tip">,
   ): Promise<{ outcome: AppendOutcome; place: WorkPlace | undefined }> {
     let lane = this.#lanes.get(token);
     if (lane === undefined) {
@@ -234,89 +242,12 @@ export class JetStreamStream {
       lane.push({
         ...work,
         bytes,
+        tip: this.tail.tip,
         done: (outcome, place) => resolve({ outcome, place }),
         failed: (error) => reject(this.tail.closed ? new StreamNotFoundError(this.#options.name) : error),
       });
       void lane.drained().then(settled, settled);
     });
-  }
-
-  async position(shardId: ShardId, start: StartingPoint): Promise<Offset> {
-    const shard = this.tail.history.shard(shardId);
-    if (start.at === "latest") return latestOf(this.tail, shard);
-    if (start.at === "trim-horizon") return trimHorizonOf(this.tail, shard);
-    if (start.at === "offset") return start.offset;
-    return this.#offsetAtTime(shard, start.arrivalMs);
-  }
-
-  /** Halves the log by arrival time; gateways' clocks differ, so the last stretch is walked. */
-  async #offsetAtTime(shard: ShardRecord, arrivalMs: number): Promise<Offset> {
-    const end = latestOf(this.tail, shard);
-    let low = sequenceOf(trimHorizonOf(this.tail, shard));
-    let high = sequenceOf(end - 1) + 1;
-    const skewMs = 10_000;
-    while (high - low > 64) {
-      const middle = Math.floor((low + high) / 2);
-      const entry = await this.tail.entry(middle);
-      if (entry === undefined || entry.arrivalMs >= arrivalMs - skewMs) high = middle;
-      else low = middle;
-    }
-    for (let at = low; offsetOf(at) < end; at++) {
-      const entry = await this.tail.entry(at);
-      const parts = entry?.parts.get(shard.index);
-      if (entry !== undefined && parts !== undefined && entry.arrivalMs >= arrivalMs) return parts[0]!.first;
-    }
-    return end;
-  }
-
-  async read(shardId: ShardId, from: Offset, maxBytes: number): Promise<ReadResult> {
-    const shard = this.tail.history.shard(shardId);
-    const end = latestOf(this.tail, shard);
-    const horizon = trimHorizonOf(this.tail, shard);
-    const at = Math.max(from, horizon);
-    // Numbers before the shard's first were never given out, so nothing is missing there.
-    const trimmed = Math.max(0, horizon - Math.max(from, offsetOf(shard.openedAt + 1)));
-    const result = (parts: readonly LogPart[], next: Offset, behindMs = 0): ReadResult => {
-      const ended = shard.closedAt !== undefined && next >= offsetOf(shard.closedAt);
-      return { parts, next, behindMs, trimmed, ended };
-    };
-    if (at >= end) return result([], at);
-    const parts: LogPart[] = [];
-    let bytes = 0;
-    const stop = Math.min(sequenceOf(end - 1) + 1, sequenceOf(at) + MAX_SCANNED);
-    for (let sequence = sequenceOf(at); sequence < stop; ) {
-      const ahead = Math.min(stop - sequence, bytes === 0 && maxBytes < 4_096 ? 1 : READ_AHEAD);
-      const wanted = Array.from({ length: ahead }, (_, i) => this.tail.entry(sequence + i));
-      for (const entry of await Promise.all(wanted)) {
-        sequence++;
-        for (const part of entry?.parts.get(shard.index) ?? []) {
-          if (part.first + part.count <= at) continue;
-          const partBytes = part.runs.reduce((sum, { body }) => sum + body.length, 0);
-          const last = parts.at(-1);
-          if (last !== undefined && bytes + partBytes > maxBytes) {
-            const nowMs = this.#options.clock.nowUs() / 1000;
-            return result(parts, last.first + last.count, Math.max(0, Math.floor(nowMs - last.arrivalMs)));
-          }
-          bytes += partBytes;
-          parts.push(part);
-        }
-      }
-    }
-    return result(parts, Math.min(end, offsetOf(stop)));
-  }
-
-  /** Looks again at each move of the tip: the message may hold nothing of this shard. */
-  async appended(shardId: ShardId, from: Offset, signal: AbortSignal): Promise<void> {
-    let at = from;
-    while (!signal.aborted && !this.tail.closed) {
-      const moved = this.tail.next(signal);
-      const { parts, next, ended } = await this.read(shardId, at, 1);
-      const last = parts.at(-1);
-      if (last !== undefined && last.first + last.count > from) return;
-      if (this.tail.history.shard(shardId).closedAt !== undefined || ended) return;
-      if (next === at) await moved;
-      at = next;
-    }
   }
 
   /** @param change from the shards as they are to those that shall be */
@@ -331,19 +262,44 @@ export class JetStreamStream {
       const expected = this.tail.history.lastMapAt;
       const outcome = await link.publish(stream, `${subject}.map`, payload, {}, expected, id);
       let sequence = outcome.stored ? outcome.sequence : undefined;
-      if (!outcome.stored && outcome.uncertain) {
+      if (!outcome.stored) {
         const last = await link.leaderGet(stream, { last_by_subj: `${subject}.map` });
-        if (last?.header("Nats-Msg-Id") === id) sequence = last.sequence;
+        if (outcome.uncertain && last?.header("Nats-Msg-Id") === id) sequence = last.sequence;
+        // Retention took the last map; what it said is kept in the list of streams.
+        if (last === undefined && this.tail.firstSequence > expected) this.tail.history.mapSeen(0);
       }
       if (sequence !== undefined) {
         link.tell(this.#options.tellSubject, String(sequence));
         await this.tail.reach(sequence);
         // Of two maps stored at the same moment the first holds; this one is tried again on it.
-        if (this.tail.history.lastMapAt !== sequence || this.tail.history.adoptedAt === sequence) return;
+        if (this.tail.history.shards.some(({ openedAt }) => openedAt === sequence)) return;
         continue;
       }
       // Another gateway split or merged meanwhile: what was asked is judged against its map.
       await pause(10, link.signal);
+    }
+  }
+
+  /**
+   * Has what is remembered of each producer said again before retention takes it, at half of the
+   * retention: an epoch is known until its agent declares it drained.
+   */
+  async renewProducers(retentionMs: number, when: "in time" | "now" = "in time"): Promise<void> {
+    const { clock, link } = this.#options;
+    const nowMs = clock.monotonicMs();
+    if (when === "in time" && (this.#renewing || nowMs < this.#renewAtMs)) return;
+    this.#renewing = true;
+    try {
+      const renewBeforeMs = Math.floor(clock.nowUs() / 1000 - retentionMs / 2);
+      const old = this.tail.producers.rememberedBefore(renewBeforeMs);
+      for (let from = 0; from < old.length && !link.signal.aborted; from += RENEWED_AT_ONCE) {
+        const some = old.slice(from, from + RENEWED_AT_ONCE);
+        await Promise.all(some.map((token) => this.#push(token, { runs: [], records: 0, renewBeforeMs })));
+      }
+      this.tail.producers.prune(this.tail.firstSequence);
+    } finally {
+      this.#renewing = false;
+      this.#renewAtMs = clock.monotonicMs() + retentionMs / RENEWALS_LOOKED_FOR;
     }
   }
 

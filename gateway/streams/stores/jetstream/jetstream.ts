@@ -10,28 +10,23 @@
  * What is acknowledged is on a quorum of the nodes. nats-server syncs its files by its own interval,
  * not before it answers: docs/guide/jetstream.md says what that means.
  */
-import { randomBytes } from "node:crypto";
 import type { Epoch, Frame } from "../../../../protocol/frame.ts";
 import { BadNameError, DEVICE_NAME, STREAM_NAME } from "../../../../protocol/topics.ts";
 import type { Clock } from "../../../../runtime/clock.ts";
-import { describeError, HeadwaterError } from "../../../../runtime/errors.ts";
+import { HeadwaterError } from "../../../../runtime/errors.ts";
 import type { Log } from "../../../../runtime/log.ts";
 import type { Metrics } from "../../../../runtime/metrics.ts";
-import { equalRanges } from "../../shard-map.ts";
 import {
   type AppendOutcome,
   type Consumer,
   type ConsumerOptions,
-  DEFAULT_MAX_RECORD_BYTES,
-  LeaseHeldError,
   type Offset,
   type Placed,
   type PlacedColumns,
   type PlainPublish,
+  type PublishColumns,
   type PutColumns,
   type PutEntry,
-  ReaderExistsError,
-  ReaderNotFoundError,
   type ReadResult,
   type RegisteredReader,
   type ShardDescription,
@@ -40,23 +35,23 @@ import {
   type StartingPoint,
   type StreamChange,
   type StreamDescription,
-  StreamExistsError,
   StreamNotFoundError,
   type StreamSettings,
   type StreamSpec,
   type Streams,
   StreamsClosedError,
 } from "../../streams.ts";
+import { Consumers } from "./consumers.ts";
 import { Documents } from "./documents.ts";
-import { JetStreamStream } from "./jetstream-stream.ts";
-import { type ConsumerRecord, type LeasedConsumer, openLeasedConsumer } from "./leased-consumer.ts";
-import { DUPLICATE_WINDOW_NS, Link } from "./link.ts";
-import { type MapContent, shardRecord } from "./shard-history.ts";
-import { StreamList, type StreamRecord } from "./stream-list.ts";
+import type { JetStreamStream } from "./jetstream-stream.ts";
+import { Link } from "./link.ts";
+import { RegisteredReaders } from "./registered-readers.ts";
+import type { StreamRecord } from "./stream-list.ts";
+import { StreamRegistry } from "./stream-registry.ts";
 
 const MAX_SHARDS = 4_096;
-const REFRESH_MS = 1_000;
-const HOUR_NS = 3_600 * 1_000_000_000;
+/** What waits for an answer of the cluster when the gateway closes gets so long. */
+const CLOSE_WITHIN_MS = 5_000;
 
 export interface JetStreamStreamsOptions {
   /** `host:port` or `nats://host:port` of some of the nodes; they tell of the others. */
@@ -87,25 +82,29 @@ export async function openJetStreamStreams(options: JetStreamStreamsOptions): Pr
 
 class ClusterStreams implements Streams {
   readonly #options: JetStreamStreamsOptions;
-  readonly #prefix: string;
   readonly #link: Link;
   readonly #documents: Documents;
-  readonly #list: StreamList;
-  readonly #streams = new Map<string, JetStreamStream>();
+  readonly #registry: StreamRegistry;
   readonly #settings = new Map<string, { record: StreamRecord; settings: StreamSettings }>();
-  readonly #consumers = new Map<string, LeasedConsumer | undefined>();
+  readonly #readers: RegisteredReaders;
+  readonly #consumers: Consumers;
   readonly #duplicates;
-  #timer: NodeJS.Timeout | undefined;
-  #syncing: Promise<void> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
   constructor(options: JetStreamStreamsOptions, link: Link) {
+    const { replicas, clock, log, metrics, prefix = "headwater" } = options;
     this.#options = options;
-    this.#prefix = options.prefix ?? "headwater";
     this.#link = link;
-    this.#documents = new Documents(link, this.#prefix);
-    this.#list = new StreamList(this.#documents);
-    this.#duplicates = options.metrics.counter(
+    this.#documents = new Documents(link, prefix);
+    const parts = { link, documents: this.#documents, clock, log };
+    this.#consumers = new Consumers(parts);
+    const gone = async (name: string): Promise<void> => {
+      this.#settings.delete(name);
+      await this.#consumers.lose(name);
+    };
+    this.#registry = new StreamRegistry({ ...parts, prefix, replicas, gone });
+    this.#readers = new RegisteredReaders(this.#registry);
+    this.#duplicates = metrics.counter(
       "headwater_jetstream_duplicates_total",
       "Frames and publishes that came again and were not stored again",
       ["stream"],
@@ -114,169 +113,27 @@ class ClusterStreams implements Streams {
 
   async start(): Promise<void> {
     await this.#documents.start(this.#options.replicas);
-    await this.#sync();
-    this.#link.hear(`${this.#prefix}.n.>`, (subject, text) => this.#heard(subject, text));
-    this.#timer = setInterval(() => this.#syncSoon(), REFRESH_MS);
-    this.#timer.unref();
-  }
-
-  #heard(subject: string, text: string): void {
-    const token = subject.slice(this.#prefix.length + 3);
-    if (token === "streams") this.#syncSoon();
-    for (const stream of this.#streams.values()) {
-      if (stream.streamId === token) stream.tail.learn(Number(text));
-    }
-  }
-
-  #syncSoon(): void {
-    this.#sync().catch((error: unknown) => {
-      if (this.#closing !== undefined) return;
-      this.#options.log.error({ error: describeError(error) }, "asking what streams there are failed");
-    });
-  }
-
-  /** One after the other, so that no stream is opened twice. */
-  #sync(): Promise<void> {
-    const done = this.#syncing.catch(() => undefined).then(() => this.#follow());
-    this.#syncing = done;
-    return done;
-  }
-
-  async #follow(): Promise<void> {
-    if (this.#closing !== undefined) return;
-    await this.#list.refresh();
-    const { records } = this.#list;
-    for (const [name, stream] of this.#streams) {
-      if (records[name]?.streamId === stream.streamId) continue;
-      this.#streams.delete(name);
-      this.#settings.delete(name);
-      await this.#endConsumers(name);
-      await stream.close();
-    }
-    for (const record of Object.values(records)) {
-      const known = this.#streams.get(record.name);
-      if (known !== undefined) {
-        known.tail.history.adopt(record.map, 0);
-        continue;
-      }
-      const stream = this.#makeStream(record);
-      try {
-        await stream.start();
-        this.#streams.set(record.name, stream);
-      } catch (error) {
-        // Another gateway deletes it just now, or made it and its leader is not chosen yet.
-        if (!(error instanceof StreamNotFoundError)) throw error;
-      }
-    }
-  }
-
-  #makeStream(record: StreamRecord): JetStreamStream {
-    const { name, streamId, map } = record;
-    return new JetStreamStream({
-      link: this.#link,
-      clock: this.#options.clock,
-      log: this.#options.log,
-      name,
-      streamId,
-      map,
-      stream: this.#streamOf(streamId),
-      subject: `${this.#prefix}.d.${streamId}`,
-      tellSubject: `${this.#prefix}.n.${streamId}`,
-      onMap: (content) => this.#keepMap(name, streamId, content),
-    });
-  }
-
-  /** Any gateway that sees a map keeps it, so that it does not hang on the one that made it. */
-  #keepMap(name: string, streamId: string, map: MapContent): void {
-    this.#list
-      .updateStream(name, streamId, (record) =>
-        record.map.version < map.version ? { ...record, map } : record,
-      )
-      .catch((error: unknown) => {
-        if (this.#closing !== undefined) return;
-        this.#options.log.error({ stream: name, error: describeError(error) }, "a shard map was not kept");
-      });
-  }
-
-  #streamOf(streamId: string): string {
-    return `${this.#prefix}-${streamId}`;
-  }
-
-  #tellAll(): void {
-    this.#link.tell(`${this.#prefix}.n.streams`, "");
+    await this.#registry.start();
   }
 
   async createStream(spec: StreamSpec): Promise<StreamDescription> {
     this.#refuseWhenClosed();
-    const { name, shards, retentionHours } = spec;
+    const { name, shards } = spec;
     if (!STREAM_NAME.test(name)) throw new BadNameError("stream", name);
     if (!Number.isInteger(shards) || shards < 1 || shards > MAX_SHARDS) {
       throw badStream(name, `${shards} shards`, `give 1 to ${MAX_SHARDS}`);
     }
     checkSettings(name, spec);
-    await this.#sync();
-    if (this.#list.records[name] !== undefined) throw new StreamExistsError(name);
-    const record = this.#newRecord(spec);
-    // A crash behind this leaves an empty JetStream stream that nobody knows: it costs no room.
-    await this.#link.makeStream({
-      name: this.#streamOf(record.streamId),
-      subjects: [`${this.#prefix}.d.${record.streamId}.>`],
-      num_replicas: this.#options.replicas,
-      max_age: retentionHours * HOUR_NS,
-      duplicate_window: Math.min(DUPLICATE_WINDOW_NS, retentionHours * HOUR_NS),
-      allow_direct: true,
-    });
-    try {
-      await this.#list.update((records) => {
-        if (records[name] !== undefined) throw new StreamExistsError(name);
-        return { ...records, [name]: record };
-      });
-    } catch (error) {
-      await this.#link.removeStream(this.#streamOf(record.streamId));
-      throw error;
-    }
-    await this.#sync();
-    this.#tellAll();
+    await this.#registry.make(spec);
     return this.describe(name);
   }
 
-  #newRecord(spec: StreamSpec): StreamRecord {
-    const createdMs = Math.floor(this.#options.clock.nowUs() / 1000);
-    return {
-      name: spec.name,
-      streamId: randomBytes(16).toString("hex"),
-      createdMs,
-      retentionHours: spec.retentionHours,
-      mode: spec.mode ?? "provisioned",
-      limits: spec.limits ?? "none",
-      maxRecordBytes: spec.maxRecordBytes ?? DEFAULT_MAX_RECORD_BYTES,
-      tags: spec.tags ?? {},
-      readers: [],
-      map: {
-        version: 1,
-        shards: equalRanges(spec.shards).map((range, index) => shardRecord(index, range, createdMs)),
-      },
-    };
-  }
-
   async deleteStream(name: string): Promise<void> {
-    const { streamId } = this.#get(name);
-    // Once this is stored the stream is gone; a crash behind it leaves data that nobody can read.
-    await this.#list.updateStream(name, streamId, () => undefined);
-    await this.#sync();
-    this.#tellAll();
-    await this.#link.removeStream(this.#streamOf(streamId));
-    await this.#documents.drop(`c.${streamId}`);
-  }
-
-  async #endConsumers(name: string): Promise<void> {
-    for (const [key, consumer] of this.#consumers) {
-      if (key.startsWith(`${name}/`)) await consumer?.lose();
-    }
+    await this.#registry.delete(name, this.#get(name).streamId);
   }
 
   listStreams(): string[] {
-    return [...this.#streams.keys()].sort();
+    return [...this.#registry.streams.keys()].sort();
   }
 
   describe(name: string): StreamDescription {
@@ -287,10 +144,9 @@ class ClusterStreams implements Streams {
   }
 
   settings(name: string): StreamSettings {
-    const { history } = this.#get(name).tail;
-    const record = this.#list.records[name];
+    const shards = this.#get(name).tail.history.openShards;
+    const record = this.#registry.list.records[name];
     if (record === undefined) throw new StreamNotFoundError(name);
-    const shards = history.shards.filter(({ closedAt }) => closedAt === undefined).length;
     const known = this.#settings.get(name);
     if (known?.record === record && known.settings.shards === shards) return known.settings;
     const { readers: _, map: __, ...facts } = record;
@@ -306,17 +162,12 @@ class ClusterStreams implements Streams {
   }
 
   async updateStream(name: string, change: StreamChange): Promise<StreamDescription> {
-    const { streamId } = this.#get(name);
+    const stream = this.#get(name);
     checkSettings(name, change);
-    if (change.retentionHours !== undefined) {
-      const maxAge = change.retentionHours * HOUR_NS;
-      await this.#link.updateStream(this.#streamOf(streamId), {
-        max_age: maxAge,
-        duplicate_window: Math.min(DUPLICATE_WINDOW_NS, maxAge),
-      });
-    }
-    await this.#list.updateStream(name, streamId, (record) => ({ ...record, ...change }));
-    this.#tellAll();
+    // A crash between the two leaves the list behind the cluster, until the same is asked for again.
+    if (change.retentionHours !== undefined) await this.#registry.setRetention(stream, change.retentionHours);
+    await this.#registry.list.updateStream(name, stream.streamId, (record) => ({ ...record, ...change }));
+    this.#registry.tellAll();
     return this.describe(name);
   }
 
@@ -333,11 +184,8 @@ class ClusterStreams implements Streams {
   }
 
   async #mapKept(name: string, stream: JetStreamStream): Promise<void> {
-    const map = stream.tail.history.content;
-    await this.#list.updateStream(name, stream.streamId, (record) =>
-      record.map.version < map.version ? { ...record, map } : record,
-    );
-    this.#tellAll();
+    await this.#registry.keepMap(name, stream.streamId, stream.tail.history.content);
+    this.#registry.tellAll();
   }
 
   async registerReader(
@@ -345,12 +193,8 @@ class ClusterStreams implements Streams {
     name: string,
     tags: Readonly<Record<string, string>>,
   ): Promise<RegisteredReader> {
-    const reader = { name, createdMs: this.#nowMs(), tags };
-    await this.#changeReaders(stream, (readers) => {
-      if (readers.some((one) => one.name === name)) throw new ReaderExistsError(stream, name);
-      return [...readers, reader];
-    });
-    return reader;
+    this.#get(stream);
+    return this.#readers.register(stream, { name, createdMs: this.#nowMs(), tags });
   }
 
   async updateReader(
@@ -358,38 +202,18 @@ class ClusterStreams implements Streams {
     name: string,
     tags: Readonly<Record<string, string>>,
   ): Promise<RegisteredReader> {
-    await this.#changeReaders(stream, (readers) => {
-      if (!readers.some((one) => one.name === name)) throw new ReaderNotFoundError(stream, name);
-      return readers.map((one) => (one.name === name ? { ...one, tags } : one));
-    });
-    const reader = this.registeredReaders(stream).find((one) => one.name === name);
-    if (reader === undefined) throw new ReaderNotFoundError(stream, name);
-    return reader;
+    this.#get(stream);
+    return this.#readers.update(stream, name, tags);
   }
 
   async deregisterReader(stream: string, name: string): Promise<void> {
-    await this.#changeReaders(stream, (readers) => {
-      if (!readers.some((one) => one.name === name)) throw new ReaderNotFoundError(stream, name);
-      return readers.filter((one) => one.name !== name);
-    });
-  }
-
-  async #changeReaders(
-    name: string,
-    change: (readers: readonly RegisteredReader[]) => readonly RegisteredReader[],
-  ): Promise<void> {
-    const { streamId } = this.#get(name);
-    await this.#list.updateStream(name, streamId, (record) => ({
-      ...record,
-      readers: change(record.readers),
-    }));
-    this.#tellAll();
+    this.#get(stream);
+    await this.#readers.deregister(stream, name);
   }
 
   registeredReaders(stream: string): readonly RegisteredReader[] {
     this.#get(stream);
-    const readers = this.#list.records[stream]?.readers ?? [];
-    return [...readers].sort((a, b) => (a.name < b.name ? -1 : 1));
+    return this.#readers.list(stream);
   }
 
   // These are async so that what they throw is a rejection; nothing is awaited before the call has
@@ -427,6 +251,26 @@ class ClusterStreams implements Streams {
     return this.#counted(name, this.#get(name).appendPublish(publish));
   }
 
+  /** Every client has its own lane to the cluster, so nothing is gained by keeping them together. */
+  async appendPublishes(name: string, publishes: PublishColumns): Promise<readonly AppendOutcome[]> {
+    const { count, clientIds, packetIds, partitionKeys, mayRepeat, timeUs, data, ends } = publishes;
+    const appended = Array.from({ length: count }, (_, i) =>
+      this.appendPublish(name, {
+        clientId: clientIds[i]!,
+        packetId: packetIds[i]!,
+        partitionKey: partitionKeys[i]!,
+        mayRepeat: mayRepeat[i]!,
+        timeUs,
+        payload: data.subarray(ends[i - 1] ?? 0, ends[i]),
+      }),
+    );
+    // All are waited for, as nothing may be said of one before its turn.
+    const outcomes = await Promise.allSettled(appended);
+    const failed = outcomes.find((outcome) => outcome.status === "rejected");
+    if (failed !== undefined) throw failed.reason;
+    return outcomes.map((outcome) => (outcome as PromiseFulfilledResult<AppendOutcome>).value);
+  }
+
   async #counted(stream: string, appended: Promise<AppendOutcome>): Promise<AppendOutcome> {
     const outcome = await appended;
     if (outcome === "duplicate") this.#duplicates.inc({ stream });
@@ -438,80 +282,46 @@ class ClusterStreams implements Streams {
   }
 
   remembersPacket(clientId: string, packetId: number): boolean {
-    return [...this.#streams.values()].some((stream) => stream.remembersPacket(clientId, packetId));
+    return [...this.#registry.streams.values()].some((stream) => stream.remembersPacket(clientId, packetId));
   }
 
   async forgetClient(clientId: string): Promise<void> {
     this.#refuseWhenClosed();
-    await Promise.all([...this.#streams.values()].map((stream) => stream.forgetClient(clientId)));
+    await Promise.all([...this.#registry.streams.values()].map((stream) => stream.forgetClient(clientId)));
   }
 
   async forgetEpoch(device: string, epoch: Epoch): Promise<void> {
     this.#refuseWhenClosed();
-    await Promise.all([...this.#streams.values()].map((stream) => stream.forgetEpoch(device, epoch)));
+    await Promise.all(
+      [...this.#registry.streams.values()].map((stream) => stream.forgetEpoch(device, epoch)),
+    );
   }
 
   async position(name: string, shardId: ShardId, start: StartingPoint): Promise<Offset> {
-    return this.#get(name).position(shardId, start);
+    return this.#get(name).reader.position(shardId, start);
   }
 
   async read(name: string, shardId: ShardId, from: Offset, maxBytes: number): Promise<ReadResult> {
-    return this.#get(name).read(shardId, from, maxBytes);
+    return this.#get(name).reader.read(shardId, from, maxBytes);
   }
 
   async appended(name: string, shardId: ShardId, from: Offset, signal: AbortSignal): Promise<void> {
-    return this.#get(name).appended(shardId, from, signal);
+    return this.#get(name).reader.appended(shardId, from, signal);
   }
 
   async openConsumer(name: string, consumer: string, options: ConsumerOptions = {}): Promise<Consumer> {
-    const stream = this.#get(name);
-    const local = `${name}/${consumer}`;
-    if (this.#consumers.has(local)) {
-      if (options.takeOver !== true) throw new LeaseHeldError(name, consumer);
-      await this.#consumers.get(local)?.lose();
-    }
-    this.#consumers.set(local, undefined);
-    let opened: LeasedConsumer | undefined;
-    try {
-      opened = await openLeasedConsumer({
-        documents: this.#documents,
-        tail: stream.tail,
-        clock: this.#options.clock,
-        log: this.#options.log,
-        stream: name,
-        name: consumer,
-        key: `c.${stream.streamId}.${Buffer.from(consumer).toString("base64url")}`,
-        owner: this.#link.id,
-        signal: this.#link.signal,
-        takeOver: options.takeOver === true,
-        released: () => {
-          if (this.#consumers.get(local) === opened) this.#consumers.delete(local);
-        },
-      });
-      this.#consumers.set(local, opened);
-      return opened;
-    } finally {
-      if (opened === undefined) this.#consumers.delete(local);
-    }
+    return this.#consumers.open(name, this.#get(name), consumer, options.takeOver === true);
   }
 
   async consumers(
     stream: string,
   ): Promise<ReadonlyArray<{ name: string; positions: ReadonlyMap<ShardId, Offset> }>> {
-    const { streamId } = this.#get(stream);
-    const keys = await this.#documents.keys(`c.${streamId}`);
-    const found = await Promise.all(
-      keys.map((key) => this.#documents.get<ConsumerRecord>(`c.${streamId}.${key}`)),
-    );
-    return found
-      .flatMap(({ value }) => (value === undefined ? [] : [value]))
-      .map(({ name, positions }) => ({ name, positions: new Map(Object.entries(positions)) }))
-      .sort((a, b) => (a.name < b.name ? -1 : 1));
+    return this.#consumers.list(this.#get(stream));
   }
 
   #get(name: string): JetStreamStream {
     this.#refuseWhenClosed();
-    const stream = this.#streams.get(name);
+    const stream = this.#registry.streams.get(name);
     if (stream === undefined) throw new StreamNotFoundError(name);
     return stream;
   }
@@ -531,10 +341,12 @@ class ClusterStreams implements Streams {
 
   /** Hands the leases over, so that another gateway goes on at once. */
   async #close(): Promise<void> {
-    clearInterval(this.#timer);
-    await this.#syncing.catch(() => undefined);
-    await Promise.all([...this.#consumers.values()].map((consumer) => consumer?.close()));
-    await Promise.all([...this.#streams.values()].map((stream) => stream.close()));
+    // Without an answer of the cluster for so long, what waits fails instead of holding everybody up.
+    const late = setTimeout(() => this.#link.abort(), CLOSE_WITHIN_MS);
+    await this.#registry.close();
+    await this.#consumers.close();
+    await this.#registry.closeStreams();
+    clearTimeout(late);
     await this.#link.close();
   }
 }

@@ -4,15 +4,23 @@
  * of an epoch or a client expects the subject's last message to be the one that it knows; where
  * another gateway came between, it looks at what that stored and judges anew.
  */
+import { pause } from "../../../../runtime/backoff.ts";
 import type { Clock } from "../../../../runtime/clock.ts";
 import { invariant } from "../../../../runtime/errors.ts";
 import { type AppendOutcome, LogBusyError } from "../../streams.ts";
 import { encodeEntry, type HashedRun, RECORDS_PER_MESSAGE } from "./entry.ts";
-import { EXPECTED_HEADER, type Link } from "./link.ts";
-import { type ProducerState, REMEMBERED_PUBLISHES, stateHeaders } from "./producer-states.ts";
+import type { Link } from "./link.ts";
+import {
+  type ProducerState,
+  REMEMBERED_PUBLISHES,
+  type Remembered,
+  stateHeaders,
+} from "./producer-states.ts";
+import { EXPECTED_HEADER } from "./stored-message.ts";
 import type { StreamTail } from "./stream-tail.ts";
 
 const GROUP_BYTES = 2 * 1_048_576;
+const LAGGING_MS = 50;
 export const MAX_WAITING_BYTES = 64 * 1_048_576;
 
 /** Where the records of a work begin: a message, and an index in it. */
@@ -29,7 +37,11 @@ export interface Work {
   /** What it does to the state of its producer; undefined where it has none. */
   readonly frame?: bigint;
   readonly identity?: { readonly text: string; readonly mayRepeat: boolean };
+  /** What was known of the log when it was handed in. */
+  readonly tip: number;
   readonly forget?: boolean;
+  /** Says again what is remembered, unless that was said at this time or later. */
+  readonly renewBeforeMs?: number;
   done(outcome: AppendOutcome, place: WorkPlace | undefined): void;
   failed(error: unknown): void;
 }
@@ -55,6 +67,8 @@ export class Lane {
   readonly #token: string;
   readonly #queue: Work[] = [];
   #running: Promise<void> | undefined;
+  /** Sequence of the last message that this lane stored. */
+  #own = 0;
 
   constructor(host: LaneHost, token: string) {
     this.#host = host;
@@ -73,9 +87,7 @@ export class Lane {
     }
     host.waitingBytes += work.bytes;
     this.#queue.push(work);
-    this.#running ??= this.#run().finally(() => {
-      this.#running = undefined;
-    });
+    this.#running ??= this.#run();
   }
 
   /** Resolves when nothing waits any more. */
@@ -92,11 +104,16 @@ export class Lane {
         if (this.#token === "r") await this.#storeRecords(group);
         else await this.#storeProducer(group);
       } catch (error) {
+        // Behind a frame that is refused no later one may be stored: the refused one would be taken
+        // for known when it comes again.
+        if (this.#token !== "r") group.push(...this.#queue.splice(0));
         for (const work of group) work.failed(error);
       } finally {
         for (const work of group) this.#host.waitingBytes -= work.bytes;
       }
     }
+    // In the same turn in which the queue was seen empty: what is pushed next begins anew.
+    this.#running = undefined;
   }
 
   #nextGroup(): Work[] {
@@ -114,7 +131,7 @@ export class Lane {
 
   async #storeRecords(group: readonly Work[]): Promise<void> {
     const place = await this.#publish(group, {}, undefined);
-    invariant(typeof place !== "boolean", "a publish that expects nothing meets no conflict");
+    invariant(place !== undefined, "a publish that expects nothing meets no conflict");
     settle(group, group, place);
   }
 
@@ -123,24 +140,27 @@ export class Lane {
     let uncertain = false;
     for (;;) {
       const known = tail.producers.get(this.#token);
-      const { fresh, after, changed } = judge(group, known, uncertain);
+      const others = known.sequence === this.#own ? 0 : known.sequence;
+      const { fresh, after, changed } = judge(group, known, uncertain ? Infinity : others);
       if (!changed) return settle(group, [], undefined);
       const place = await this.#publish(fresh, stateHeaders(this.#token, after), known.sequence);
-      if (typeof place !== "boolean") {
+      if (place !== undefined) {
         // Another gateway's was stored at the same moment, before this one, which then does not count.
-        if (tail.isVoid(place.sequence)) continue;
-        return settle(group, fresh, place);
+        if (!tail.isVoid(place.sequence)) {
+          this.#own = place.sequence;
+          return settle(group, fresh, place);
+        }
       }
-      uncertain ||= place;
+      uncertain = true;
     }
   }
 
-  /** @returns the place; where another message came between, whether this one may be before that. */
+  /** @returns the place; undefined where another message came between, behind which this one may stand or not */
   async #publish(
     group: readonly Work[],
     fields: Record<string, string>,
     expected: number | undefined,
-  ): Promise<WorkPlace | boolean> {
+  ): Promise<WorkPlace | undefined> {
     const { link, tail, stream } = this.#host;
     const subject = `${this.#host.subject}.${this.#token}`;
     const arrivalMs = this.#host.arrivalMs();
@@ -154,9 +174,9 @@ export class Lane {
     if (outcome.stored) sequence = outcome.sequence;
     else {
       const last = await link.leaderGet(stream, { last_by_subj: subject });
-      if (last === undefined) tail.producers.forget(this.#token);
+      if (last === undefined) await this.#forgetTrimmed(expected ?? 0);
       else await tail.reach(last.sequence);
-      if (last?.header("Nats-Msg-Id") !== id) return outcome.uncertain;
+      if (last?.header("Nats-Msg-Id") !== id) return undefined;
       sequence = last.sequence;
     }
     const header = (name: string): string =>
@@ -167,14 +187,26 @@ export class Lane {
     await tail.reach(sequence);
     return { sequence, index: 0, arrivalMs };
   }
+
+  /** Where retention took the subject's last message; a leader that was just chosen may only not know it yet. */
+  async #forgetTrimmed(expected: number): Promise<void> {
+    const { link, tail } = this.#host;
+    await tail.poll();
+    if (tail.firstSequence > expected) tail.producers.forget(this.#token);
+    else await pause(LAGGING_MS, link.signal);
+  }
 }
 
-/** Which works are new, one after the other, and what is remembered after them. */
+/**
+ * Which works are new, one after the other, and what is remembered after them.
+ * @param others sequence of what another gateway stored of this producer: a publish that was handed
+ *   in before may be the same one, sent again there
+ */
 function judge(
   group: readonly Work[],
   known: ProducerState,
-  uncertain: boolean,
-): { fresh: Work[]; after: { lastFrame: bigint; recent: string[] }; changed: boolean } {
+  others: number,
+): { fresh: Work[]; after: Remembered; changed: boolean } {
   const fresh: Work[] = [];
   let lastFrame = known.lastFrame;
   let recent = [...known.recent];
@@ -186,12 +218,16 @@ function judge(
       recent = [];
       continue;
     }
+    if (work.renewBeforeMs !== undefined) {
+      changed ||= known.arrivalMs < work.renewBeforeMs && (lastFrame > 0n || recent.length > 0);
+      continue;
+    }
     if (work.frame !== undefined) {
       if (work.frame <= lastFrame) continue;
       lastFrame = work.frame;
     } else if (work.identity !== undefined) {
       const { text, mayRepeat } = work.identity;
-      if ((mayRepeat || uncertain) && recent.includes(text)) continue;
+      if ((mayRepeat || others > work.tip) && recent.includes(text)) continue;
       recent.push(text);
       if (recent.length > REMEMBERED_PUBLISHES) recent.shift();
     }

@@ -70,7 +70,10 @@ export async function openLeasedConsumer(options: LeasedConsumerOptions): Promis
     }
     await pause(LOOK_EVERY_MS, options.signal);
     if (options.signal.aborted) throw new LeaseHeldError(stream, name);
+    const askedMs = clock.monotonicMs();
     const now = await documents.get<ConsumerRecord>(key);
+    // While the cluster itself was silent the holder could not write either.
+    if (clock.monotonicMs() - askedMs > LEASE_MS / 4) sinceMs = clock.monotonicMs();
     if (now.revision !== seen.revision) {
       if (now.value !== undefined && now.value.owner !== "") throw new LeaseHeldError(stream, name);
       sinceMs = clock.monotonicMs();
@@ -142,7 +145,7 @@ export class LeasedConsumer implements Consumer {
   /** Nothing of it is left to read. */
   #finished(shard: ShardRecord): boolean {
     if (shard.closedAt === undefined) return false;
-    const end = Math.min(offsetOf(shard.closedAt), this.#options.tail.latest(shard.index));
+    const end = Math.min(offsetOf(shard.closedAt), this.#options.tail.ends.latest(shard.index));
     return this.#position(shard) >= end;
   }
 
@@ -211,8 +214,14 @@ export class LeasedConsumer implements Consumer {
   }
 
   async #write(record: ConsumerRecord): Promise<void> {
-    const { documents, key } = this.#options;
-    const revision = await documents.put(key, record, this.#revision);
+    const { documents, key, owner } = this.#options;
+    let revision = await documents.put(key, record, this.#revision);
+    if (revision === undefined) {
+      // Another's attempt, stored at the same moment and void, moves the revision all the same.
+      const now = await documents.get<ConsumerRecord>(key);
+      const own = now.value?.owner === owner && now.value.beat === this.#record.beat;
+      if (own) revision = await documents.put(key, record, now.revision);
+    }
     if (revision === undefined) {
       this.#end();
       throw this.#loss();
@@ -278,5 +287,5 @@ export function trimHorizonOf(tail: StreamTail, shard: ShardRecord): Offset {
 /** Behind its newest record; of a closed shard, its end. */
 export function latestOf(tail: StreamTail, shard: ShardRecord): Offset {
   if (shard.closedAt !== undefined) return offsetOf(shard.closedAt);
-  return Math.max(tail.latest(shard.index), offsetOf(shard.openedAt + 1));
+  return Math.max(tail.ends.latest(shard.index), offsetOf(shard.openedAt + 1));
 }

@@ -8,12 +8,26 @@
 
 import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
-import { type JetStreamManager, jetstreamManager, type StreamConfig } from "@nats-io/jetstream";
-import { connect, credsAuthenticator, headers, type Msg, type NatsConnection } from "@nats-io/transport-node";
+import {
+  JetStreamApiError,
+  type JetStreamManager,
+  jetstreamManager,
+  type StreamConfig,
+} from "@nats-io/jetstream";
+import { connect, credsAuthenticator, headers, type NatsConnection } from "@nats-io/transport-node";
 import { Backoff, pause } from "../../../../runtime/backoff.ts";
+import type { Clock } from "../../../../runtime/clock.ts";
 import { HeadwaterError } from "../../../../runtime/errors.ts";
 import type { Metrics } from "../../../../runtime/metrics.ts";
 import { LogFullError, LogWriteError, StreamNotFoundError, StreamsClosedError } from "../../streams.ts";
+import { counts, lastCounting, type SubjectLog } from "./counting.ts";
+import {
+  EXPECTED_HEADER,
+  fromLeader,
+  fromReplica,
+  type LeaderAnswer,
+  type StoredMessage,
+} from "./stored-message.ts";
 
 const ANSWER_WITHIN_MS = 2_000;
 /** Below the duplicate window, behind which a repetition is not recognised any more. */
@@ -21,7 +35,6 @@ const GIVE_UP_AFTER_MS = 60_000;
 export const DUPLICATE_WINDOW_NS = 120 * 1_000_000_000;
 /** A frame has at most 12 MiB. */
 const MIN_MAX_PAYLOAD_BYTES = 13 * 1_048_576;
-export const EXPECTED_HEADER = "Nats-Expected-Last-Subject-Sequence";
 const WRONG_LAST_SEQUENCE = 10_071;
 const STREAM_NOT_FOUND = 10_059;
 /** Insufficient resources, storage exceeded, maximum bytes, messages. */
@@ -32,13 +45,6 @@ export class JetStreamUnfitError extends HeadwaterError {
   constructor(message: string, hint: string, cause?: unknown) {
     super("JETSTREAM_UNFIT", { message, hint, cause });
   }
-}
-
-export interface StoredMessage {
-  readonly sequence: number;
-  readonly subject: string;
-  readonly payload: Uint8Array;
-  readonly header: (name: string) => string;
 }
 
 /** `uncertain`: an earlier try of the same publish got no answer, and may be what stands in the way. */
@@ -56,6 +62,7 @@ export interface StreamState {
 export interface LinkOptions {
   readonly servers: readonly string[];
   readonly credentialsFile?: string;
+  readonly clock: Clock;
   readonly metrics: Metrics;
 }
 
@@ -63,14 +70,16 @@ export class Link {
   readonly #nc: NatsConnection;
   readonly #jsm: JetStreamManager;
   readonly #abort = new AbortController();
+  readonly #clock: Clock;
   readonly #retries;
   /** Names this gateway's publishes. */
   readonly id = randomBytes(9).toString("base64url");
   #published = 0;
 
-  private constructor(nc: NatsConnection, jsm: JetStreamManager, metrics: Metrics) {
+  private constructor(nc: NatsConnection, jsm: JetStreamManager, { clock, metrics }: LinkOptions) {
     this.#nc = nc;
     this.#jsm = jsm;
+    this.#clock = clock;
     this.#retries = metrics.counter(
       "headwater_jetstream_retries_total",
       "Requests to the NATS cluster sent again",
@@ -104,7 +113,7 @@ export class Link {
         const hint = "set max_payload: 16MB in the configuration of every nats-server";
         throw new JetStreamUnfitError(`the NATS servers take messages of ${maxBytes} bytes only`, hint);
       }
-      return new Link(nc, await jetstreamManager(nc, { checkAPI: false, timeout: 5_000 }), options.metrics);
+      return new Link(nc, await jetstreamManager(nc, { checkAPI: false, timeout: 5_000 }), options);
     } catch (error) {
       await nc.close();
       throw error;
@@ -167,7 +176,7 @@ export class Link {
   /** Tries until `settled`, as the cluster chooses a new leader within seconds. */
   async #insist<T>(what: string, ask: () => Promise<T>, settled: (answer: T) => boolean): Promise<T> {
     const backoff = new Backoff(50, 1_000);
-    const untilMs = performance.now() + GIVE_UP_AFTER_MS;
+    const untilMs = this.#clock.monotonicMs() + GIVE_UP_AFTER_MS;
     for (;;) {
       if (this.#abort.signal.aborted || this.#nc.isClosed()) throw new StreamsClosedError();
       let failure: unknown;
@@ -178,7 +187,7 @@ export class Link {
       } catch (error) {
         failure = error;
       }
-      if (performance.now() > untilMs) throw new LogWriteError(what, failure);
+      if (this.#clock.monotonicMs() > untilMs) throw new LogWriteError(what, failure);
       this.#retries.inc();
       await pause(20 + backoff.nextMs(), this.#abort.signal);
     }
@@ -194,7 +203,7 @@ export class Link {
         }),
       ({ headers }) => headers === undefined || headers.code === 0 || headers.code === 404,
     );
-    return storedMessage(answer);
+    return fromReplica(answer);
   }
 
   /** From the stream's leader. */
@@ -202,42 +211,28 @@ export class Link {
     stream: string,
     which: { readonly seq: number; readonly next_by_subj?: string } | { readonly last_by_subj: string },
   ): Promise<StoredMessage | undefined> {
-    interface Answer {
-      error?: { code: number };
-      message?: { subject: string; seq: number; hdrs?: string; data?: string };
-    }
-    const { message } = await this.#insist<Answer>(
+    const { message } = await this.#insist<LeaderAnswer>(
       stream,
       async () =>
         (
           await this.#nc.request(`$JS.API.STREAM.MSG.GET.${stream}`, JSON.stringify(which), {
             timeout: ANSWER_WITHIN_MS,
           })
-        ).json<Answer>(),
+        ).json<LeaderAnswer>(),
       (answer) => answer.error === undefined || answer.error.code === 404,
     );
-    if (message === undefined) return undefined;
-    const fields = Buffer.from(message.hdrs ?? "", "base64").toString();
-    return {
-      sequence: message.seq,
-      subject: message.subject,
-      payload: Buffer.from(message.data ?? "", "base64"),
-      header: (name) =>
-        fields
-          .split("\r\n")
-          .find((line) => line.startsWith(`${name}: `))
-          ?.slice(name.length + 2) ?? "",
-    };
+    return message === undefined ? undefined : fromLeader(message);
   }
 
-  /**
-   * Whether a publish that expected something counts. nats-server 2.9 looks at the expected sequence
-   * before it proposes, so two at once may both be stored; only the one right behind what it expected counts.
-   */
+  /** Whether a message that expected another one counts. */
   async counts(stream: string, message: StoredMessage): Promise<boolean> {
-    const after = expectedOf(message) + 1;
-    const first = await this.leaderGet(stream, { seq: after, next_by_subj: message.subject });
-    return first?.sequence === message.sequence;
+    for (;;) {
+      const verdict = await counts(this.#subject(stream, message.subject), message);
+      if (verdict !== undefined) return verdict;
+      // Retention took it, or a leader that has just been chosen lags behind its own log.
+      if ((await this.state(stream)).firstSequence > message.sequence) return false;
+      await pause(50, this.#abort.signal);
+    }
   }
 
   /** The last message of a subject that counts, and the sequence of the last one at all. */
@@ -247,16 +242,15 @@ export class Link {
   ): Promise<{ readonly message: StoredMessage; readonly lastSequence: number } | undefined> {
     const last = await this.leaderGet(stream, { last_by_subj: subject });
     if (last === undefined) return undefined;
-    const ask = (seq: number) => this.leaderGet(stream, { seq, next_by_subj: subject });
-    let at = (await ask(expectedOf(last) + 1)) ?? last;
-    let message = at;
-    while (at.sequence < last.sequence) {
-      const next = await ask(at.sequence + 1);
-      if (next === undefined) break;
-      if (expectedOf(next) === at.sequence) message = next;
-      at = next;
-    }
+    const message = await lastCounting(this.#subject(stream, subject), last);
     return { message, lastSequence: last.sequence };
+  }
+
+  #subject(stream: string, subject: string): SubjectLog {
+    return {
+      get: (sequence) => this.leaderGet(stream, { seq: sequence }),
+      from: (sequence) => this.leaderGet(stream, { seq: sequence, next_by_subj: subject }),
+    };
   }
 
   /** @throws StreamNotFoundError */
@@ -308,19 +302,50 @@ export class Link {
   }
 
   async updateStream(name: string, change: Partial<StreamConfig>): Promise<void> {
-    await this.#jsm.streams.update(name, change);
+    await this.#ask(`changing ${name}`, () => this.#jsm.streams.update(name, change));
+  }
+
+  /** The names of all JetStream streams that begin so. */
+  streamNames(prefix: string): Promise<string[]> {
+    return this.#ask("listing the streams", async () => {
+      const names: string[] = [];
+      for await (const name of this.#jsm.streams.names()) if (name.startsWith(prefix)) names.push(name);
+      return names;
+    });
   }
 
   /** Safe to repeat. */
   async removeStream(name: string): Promise<void> {
-    await this.#jsm.streams.delete(name).catch((error: unknown) => {
-      if (!/not found/.test(String(error))) throw error;
-    });
+    await this.#ask(`removing ${name}`, () =>
+      this.#jsm.streams.delete(name).catch((error: unknown) => {
+        if (!/not found/.test(String(error))) throw error;
+      }),
+    );
   }
 
   /** Removes all messages of the subjects. */
   async purge(name: string, filter: string): Promise<void> {
-    await this.#jsm.streams.purge(name, { filter });
+    await this.#ask(`purging ${filter}`, () => this.#jsm.streams.purge(name, { filter }));
+  }
+
+  /** Again and again while nobody answers, as during an election; what the cluster refuses stays refused. */
+  #ask<T>(what: string, work: () => Promise<T>): Promise<T> {
+    return this.#insist<{ value: T } | { refused: unknown }>(
+      what,
+      async () => {
+        try {
+          return { value: await work() };
+        } catch (error) {
+          // 503: temporarily unavailable.
+          if (error instanceof JetStreamApiError && error.status < 500) return { refused: error };
+          throw error;
+        }
+      },
+      () => true,
+    ).then((answer) => {
+      if ("refused" in answer) throw answer.refused;
+      return answer.value;
+    });
   }
 
   /** Tells the other gateways; it may be lost, so they also ask by themselves. */
@@ -336,24 +361,13 @@ export class Link {
     });
   }
 
+  /** What waits for an answer fails. */
+  abort(): void {
+    this.#abort.abort();
+  }
+
   async close(): Promise<void> {
     this.#abort.abort();
     await this.#nc.close();
   }
-}
-
-/** Sequence of the message behind which it wanted to stand. */
-export function expectedOf(message: Pick<StoredMessage, "header">): number {
-  return Number(message.header(EXPECTED_HEADER)) || 0;
-}
-
-function storedMessage(message: Msg): StoredMessage | undefined {
-  const { headers } = message;
-  if (headers === undefined || headers.code === 404) return undefined;
-  return {
-    sequence: Number(headers.get("Nats-Sequence")),
-    subject: headers.get("Nats-Subject"),
-    payload: message.data,
-    header: (name) => headers.get(name),
-  };
 }

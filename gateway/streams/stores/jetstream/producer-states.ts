@@ -4,7 +4,8 @@
  * subject is the whole state, and a publish that expects it cannot double what another gateway stored.
  */
 import { md5 } from "../../shard-map.ts";
-import type { StoredMessage } from "./link.ts";
+import { arrivalOf } from "./entry.ts";
+import type { StoredMessage } from "./stored-message.ts";
 
 export const FRAME_HEADER = "Hw-Frame";
 export const RECENT_HEADER = "Hw-Recent";
@@ -16,13 +17,15 @@ const IDENTITY_BYTES = 10;
 export interface ProducerState {
   /** Sequence of the last message on its subject; 0 for none. */
   readonly sequence: number;
+  /** When that was stored, by its writer's clock. */
+  readonly arrivalMs: number;
   /** Of the frames of an epoch; 0n when forgotten. */
   readonly lastFrame: bigint;
   /** Identities of a plain client's last publishes, oldest first. */
   readonly recent: readonly string[];
 }
 
-export const UNKNOWN: ProducerState = { sequence: 0, lastFrame: 0n, recent: [] };
+export const UNKNOWN: ProducerState = { sequence: 0, arrivalMs: 0, lastFrame: 0n, recent: [] };
 
 /** Behind the stream's own subject. */
 export function epochToken(device: string, epoch: bigint): string {
@@ -38,19 +41,23 @@ export function shortIdentity(identity: string): string {
   return identity.slice(0, IDENTITY_BYTES);
 }
 
-export function stateHeaders(token: string, state: Omit<ProducerState, "sequence">): Record<string, string> {
+/** What is remembered, whichever message says it. */
+export type Remembered = Pick<ProducerState, "lastFrame" | "recent">;
+
+export function stateHeaders(token: string, state: Remembered): Record<string, string> {
   if (token.startsWith("f.")) return { [FRAME_HEADER]: state.lastFrame.toString() };
   return { [RECENT_HEADER]: Buffer.from(state.recent.join(""), "latin1").toString("base64") };
 }
 
-export function stateOf(message: Pick<StoredMessage, "sequence" | "header">): ProducerState {
+export function stateOf(message: Pick<StoredMessage, "sequence" | "header" | "payload">): ProducerState {
   const frame = message.header(FRAME_HEADER);
   const bytes = Buffer.from(message.header(RECENT_HEADER), "base64").toString("latin1");
   const recent: string[] = [];
   for (let at = 0; at + IDENTITY_BYTES <= bytes.length; at += IDENTITY_BYTES) {
     recent.push(bytes.slice(at, at + IDENTITY_BYTES));
   }
-  return { sequence: message.sequence, lastFrame: /^\d{1,20}$/.test(frame) ? BigInt(frame) : 0n, recent };
+  const lastFrame = /^\d{1,20}$/.test(frame) ? BigInt(frame) : 0n;
+  return { sequence: message.sequence, arrivalMs: arrivalOf(message.payload), lastFrame, recent };
 }
 
 export class ProducerStates {
@@ -81,9 +88,18 @@ export class ProducerStates {
     this.#states.delete(token);
   }
 
-  /** Those whose last message is older than `sequence`. */
-  before(sequence: number): string[] {
-    return [...this.#states].filter(([, state]) => state.sequence < sequence).map(([token]) => token);
+  /** Those that retention would take soon, as their last message was stored before. */
+  rememberedBefore(arrivalMs: number): string[] {
+    return [...this.#states]
+      .filter(([, state]) => remembers(state) && state.arrivalMs < arrivalMs)
+      .map(([token]) => token);
+  }
+
+  /** Lets go of those that remember nothing and of which nothing is kept. */
+  prune(firstSequence: number): void {
+    for (const [token, state] of this.#states) {
+      if (state.sequence < firstSequence && !remembers(state)) this.#states.delete(token);
+    }
   }
 }
 

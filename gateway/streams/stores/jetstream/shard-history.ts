@@ -32,10 +32,9 @@ export interface MapContent {
 export class ShardHistory {
   readonly stream: string;
   #content: MapContent;
-  /** Sequence of the newest map message known; 0 for none. */
+  /** Sequence of the newest map message known; 0 when none is. */
   lastMapAt = 0;
-  /** Sequence of the map in force. */
-  adoptedAt = 0;
+  openShards = 0;
   /** Rising by the place where each map begins. */
   #maps: Array<{ from: number; map: ShardMap }> = [];
 
@@ -53,17 +52,22 @@ export class ShardHistory {
     return this.#content.shards;
   }
 
+  /** Sequence of the last message on the maps' subject, whether that map counts or not; 0 when none is kept. */
+  mapSeen(sequence: number): void {
+    this.lastMapAt = sequence;
+  }
+
   /** Takes a map over when it is newer than what is known. */
   adopt(content: MapContent, sequence: number): boolean {
     this.lastMapAt = Math.max(this.lastMapAt, sequence);
     if (content.version <= this.#content.version) return false;
     this.#content = settle(content, sequence);
-    this.adoptedAt = sequence;
     this.#rebuild();
     return true;
   }
 
   #rebuild(): void {
+    this.openShards = this.shards.filter(({ closedAt }) => closedAt === undefined).length;
     const places = new Set<number>();
     for (const { openedAt, closedAt } of this.shards) {
       places.add(openedAt);

@@ -1,9 +1,15 @@
-/** What all streams are: one document on the cluster, and this gateway's copy of it. */
-import type { RateLimits, RegisteredReader, StreamMode } from "../../streams.ts";
+/**
+ * What all streams are: one document on the cluster, and this gateway's copy of it. A stream stands
+ * in it before its JetStream stream is made and until that is removed, so whatever a killed gateway
+ * left undone can be found here.
+ */
+import { type RateLimits, type RegisteredReader, StreamExistsError, type StreamMode } from "../../streams.ts";
 import type { Documents } from "./documents.ts";
+import { JetStreamUnfitError } from "./link.ts";
 import type { MapContent } from "./shard-history.ts";
 
 const KEY = "streams";
+const VERSION = 1;
 
 export interface StreamRecord {
   readonly name: string;
@@ -22,46 +28,127 @@ export interface StreamRecord {
 
 export type StreamRecords = Readonly<Record<string, StreamRecord>>;
 
+interface ListDocument {
+  readonly version: number;
+  readonly streams: StreamRecords;
+  /** Named, but their JetStream streams may not be there yet. */
+  readonly coming: StreamRecords;
+  /** Ids of streams that were deleted, whose data may be there yet. */
+  readonly going: readonly string[];
+}
+
+const EMPTY: ListDocument = { version: VERSION, streams: {}, coming: {}, going: [] };
+
 export class StreamList {
   readonly #documents: Documents;
-  #records: StreamRecords = {};
+  #list: ListDocument = EMPTY;
   #revision = -1;
 
   constructor(documents: Documents) {
     this.#documents = documents;
   }
 
+  /** Those that are there. */
   get records(): StreamRecords {
-    return this.#records;
+    return this.#list.streams;
   }
 
-  /** @returns whether anything changed */
-  async refresh(): Promise<boolean> {
-    const { revision, value } = await this.#documents.get<StreamRecords>(KEY);
-    if (revision <= this.#revision) return false;
+  /** Those that somebody is making, or was when he was killed. */
+  get coming(): readonly StreamRecord[] {
+    return Object.values(this.#list.coming);
+  }
+
+  /** Ids of those that somebody is removing, or was when he was killed. */
+  get going(): readonly string[] {
+    return this.#list.going;
+  }
+
+  /** Whether a stream is there or coming. */
+  has(name: string): boolean {
+    return this.#list.streams[name] !== undefined || this.#list.coming[name] !== undefined;
+  }
+
+  /** Of all that are there, coming or going. */
+  get streamIds(): Set<string> {
+    const { streams, coming, going } = this.#list;
+    return new Set([...going, ...[streams, coming].flatMap(idsOf)]);
+  }
+
+  async refresh(): Promise<void> {
+    const { revision, value } = await this.#documents.get<ListDocument>(KEY);
+    if (revision <= this.#revision) return;
+    const list = value ?? EMPTY;
+    if (list.version !== VERSION) {
+      const hint = "start the version that wrote it, or give the gateway another NATS account";
+      throw new JetStreamUnfitError(`the cluster's list of streams has version ${list.version}`, hint);
+    }
     this.#revision = revision;
-    this.#records = value ?? {};
-    return true;
+    this.#list = list;
   }
 
-  /** Repeats `change` until no other gateway came between. What it throws ends it. */
-  async update(change: (records: StreamRecords) => StreamRecords): Promise<void> {
-    await this.#documents.update<StreamRecords>(KEY, (records) => change(records ?? {}));
+  /** Repeats `change` until no other gateway came between; undefined leaves the list. What it throws ends it. */
+  async #update(change: (list: ListDocument) => ListDocument | undefined): Promise<void> {
+    await this.#documents.update<ListDocument>(KEY, (list) => change(list ?? EMPTY));
     await this.refresh();
   }
 
-  /** @param change undefined removes it; not called where the stream is gone or is another of this name */
-  async updateStream(
-    name: string,
-    streamId: string,
-    change: (record: StreamRecord) => StreamRecord | undefined,
-  ): Promise<void> {
-    await this.update((records) => {
-      const record = records[name];
-      if (record?.streamId !== streamId) return records;
-      const { [name]: _, ...others } = records;
-      const changed = change(record);
-      return changed === undefined ? others : { ...others, [name]: changed };
+  /** Names a stream that is about to be made. @throws StreamExistsError */
+  announce(record: StreamRecord): Promise<void> {
+    const { name, streamId } = record;
+    return this.#update((list) => {
+      const there = list.streams[name] ?? list.coming[name];
+      // Our own, when the answer to it was lost.
+      if (there?.streamId === streamId) return undefined;
+      if (there !== undefined) throw new StreamExistsError(name);
+      return { ...list, coming: { ...list.coming, [name]: record } };
     });
   }
+
+  /** Its JetStream stream is there. @returns false when it was deleted or given up meanwhile */
+  async arrived({ name, streamId }: StreamRecord): Promise<boolean> {
+    await this.#update((list) => {
+      const { [name]: record, ...coming } = list.coming;
+      if (record?.streamId !== streamId) return undefined;
+      return { ...list, coming, streams: { ...list.streams, [name]: record } };
+    });
+    return this.#list.streams[name]?.streamId === streamId;
+  }
+
+  /** From now on it is gone for all; its data is still to be removed. */
+  depart(name: string, streamId: string): Promise<void> {
+    return this.#update((list) => {
+      const there = list.streams[name] ?? list.coming[name];
+      if (there?.streamId !== streamId) return undefined;
+      const { [name]: _, ...streams } = list.streams;
+      const { [name]: __, ...coming } = list.coming;
+      return { ...list, streams, coming, going: [...list.going, streamId] };
+    });
+  }
+
+  /** Nothing of it is left. */
+  departed(streamId: string): Promise<void> {
+    return this.#update((list) => {
+      if (!list.going.includes(streamId)) return undefined;
+      return { ...list, going: list.going.filter((one) => one !== streamId) };
+    });
+  }
+
+  /** @param change not called where the stream is gone or is another of this name */
+  updateStream(
+    name: string,
+    streamId: string,
+    change: (record: StreamRecord) => StreamRecord,
+  ): Promise<void> {
+    return this.#update((list) => {
+      const record = list.streams[name];
+      if (record?.streamId !== streamId) return undefined;
+      const changed = change(record);
+      if (changed === record) return undefined;
+      return { ...list, streams: { ...list.streams, [name]: changed } };
+    });
+  }
+}
+
+function idsOf(records: StreamRecords): string[] {
+  return Object.values(records).map(({ streamId }) => streamId);
 }

@@ -11,28 +11,22 @@ import { pause } from "../../../../runtime/backoff.ts";
 import type { Clock } from "../../../../runtime/clock.ts";
 import { describeError } from "../../../../runtime/errors.ts";
 import type { Log } from "../../../../runtime/log.ts";
-import { type LogPart, type Offset, StreamNotFoundError, StreamsClosedError } from "../../streams.ts";
-import { decodeEntry, type HashedRun, offsetOf } from "./entry.ts";
-import { expectedOf, type Link, type StoredMessage } from "./link.ts";
+import { StreamNotFoundError, StreamsClosedError } from "../../streams.ts";
+import type { Link } from "./link.ts";
 import { ProducerStates, stateOf } from "./producer-states.ts";
+import { ShardEnds } from "./shard-ends.ts";
 import { type MapContent, ShardHistory } from "./shard-history.ts";
+import { expectedOf, type StoredMessage } from "./stored-message.ts";
+import { EntryCache, openMessage, type TailEntry } from "./tail-entry.ts";
+import { VoidMessages } from "./void-messages.ts";
 
 const POLL_MS = 1_000;
 /** Messages asked for at once. */
 const GETS = 32;
-const CACHED_BYTES = 32 * 1_048_576;
+const RETRY_MS = 200;
 const MAX_LAGGING_GETS = 8;
-const MAX_VOID = 10_000;
-
-/** A message, taken apart by shard. */
-export interface TailEntry {
-  readonly sequence: number;
-  readonly arrivalMs: number;
-  readonly bytes: number;
-  readonly runs: readonly HashedRun[];
-  /** Shard index → its records, where they stand one behind the other. */
-  readonly parts: ReadonlyMap<number, readonly LogPart[]>;
-}
+/** A leader that has just been chosen may lag behind its own log, but not for so long. */
+const LOST_AFTER_MS = 30_000;
 
 export interface TailOptions {
   readonly link: Link;
@@ -50,17 +44,16 @@ export interface TailOptions {
 export class StreamTail {
   readonly history: ShardHistory;
   readonly producers = new ProducerStates();
+  readonly ends = new ShardEnds();
   readonly #options: TailOptions;
   readonly #staged = new Map<number, StoredMessage>();
-  readonly #cache = new Map<number, TailEntry>();
-  readonly #appended = new Map<number, number>();
-  /** Shard index → behind its newest record that came since the start. */
-  readonly #ends = new Map<number, number>();
-  /** Those of the last messages that do not count. */
-  readonly #void = new Set<number>();
-  #startedAt = 0;
+  /** Whether a message counts, where the cluster had to be asked. */
+  readonly #verdicts = new Map<number, boolean>();
+  readonly #cache = new EntryCache();
+  readonly #void = new VoidMessages();
+  #lostSinceMs: number | undefined;
+  #started = false;
   readonly #listeners = new Set<() => void>();
-  #cachedBytes = 0;
   #target = 0;
   #pumping: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -75,29 +68,46 @@ export class StreamTail {
     this.history = new ShardHistory(options.name, options.map);
   }
 
-  /** Begins at the end of the log; what is remembered of producers and shards is fetched. */
+  /**
+   * Begins at the end of the log; what is remembered of producers and shards is fetched. What is
+   * stored meanwhile is behind that end and is taken as all that comes later.
+   */
   async start(): Promise<void> {
     const { link, stream, subject } = this.#options;
     const { subjects, ...state } = await link.state(stream, `${subject}.>`);
     this.#note(state);
     this.tip = state.lastSequence;
-    this.#startedAt = this.tip;
-    this.#target = this.tip;
+    this.ends.begin(this.tip);
+    this.#void.judgedFrom = this.tip + 1;
+    this.#target = Math.max(this.#target, this.tip);
     const wanted = subjects.map((one) => one.slice(subject.length + 1)).filter((token) => token !== "r");
     for (let from = 0; from < wanted.length; from += GETS) {
       await Promise.all(wanted.slice(from, from + GETS).map((token) => this.#restore(token)));
     }
+    await this.poll();
+    await this.#catchUp();
+    this.#started = true;
+    this.#pump();
+    let polling = false;
     this.#timer = setInterval(() => {
-      this.poll().catch((error: unknown) => this.#fail("asking for a stream's state failed", error));
+      if (polling) return;
+      polling = true;
+      this.poll()
+        .catch((error: unknown) => this.#fail("asking for a stream's state failed", error))
+        .finally(() => {
+          polling = false;
+        });
     }, POLL_MS);
     this.#timer.unref();
   }
 
+  /** It may know of messages behind the tip: they are recognised when they are taken. */
   async #restore(token: string): Promise<void> {
     const { link, stream, subject } = this.#options;
     const found = await link.lastThatCounts(stream, `${subject}.${token}`);
     if (found === undefined) return;
-    if (token === "map") this.#remember(token, found.message);
+    this.#remember(token, found.message);
+    if (token === "map") this.history.mapSeen(found.lastSequence);
     else this.producers.set(token, { ...stateOf(found.message), sequence: found.lastSequence });
   }
 
@@ -108,11 +118,28 @@ export class StreamTail {
     } else this.producers.set(token, stateOf(message));
   }
 
+  /** The newest message that this gateway heard of. */
+  get target(): number {
+    return this.#target;
+  }
+
   /** Asks what others did, in case that nobody told. */
   async poll(): Promise<void> {
-    const state = await this.#options.link.state(this.#options.stream);
+    const { link, stream, clock, name, log } = this.#options;
+    const { tip } = this;
+    const state = await link.state(stream);
     this.#note(state);
     this.learn(state.lastSequence);
+    if (state.lastSequence >= tip) {
+      this.#lostSinceMs = undefined;
+      return;
+    }
+    // Nodes that lost power before they had synced may take back what they acknowledged.
+    this.#lostSinceMs ??= clock.monotonicMs();
+    if (clock.monotonicMs() - this.#lostSinceMs < LOST_AFTER_MS) return;
+    this.#lostSinceMs = clock.monotonicMs();
+    const facts = { stream: name, acknowledged: tip, kept: state.lastSequence };
+    log.error(facts, "the NATS cluster lost messages that it had acknowledged; restart the gateways");
   }
 
   #note(state: { firstSequence: number; bytes: number }): void {
@@ -124,7 +151,7 @@ export class StreamTail {
   learn(sequence: number): void {
     if (!Number.isSafeInteger(sequence) || sequence <= this.#target) return;
     this.#target = sequence;
-    this.#pump();
+    if (this.#started) this.#pump();
   }
 
   /** A message of our own, so that it need not be fetched. */
@@ -161,20 +188,27 @@ export class StreamTail {
     this.#takeStaged();
     if (this.tip >= this.#target || this.#pumping !== undefined || this.#closed !== undefined) return;
     this.#pumping = this.#catchUp()
-      .catch((error: unknown) => this.#fail("following a stream failed", error))
+      .catch((error: unknown) => {
+        this.#fail("following a stream failed", error);
+        return pause(RETRY_MS, this.#options.link.signal);
+      })
       .finally(() => {
         this.#pumping = undefined;
         if (this.tip < this.#target) this.#pump();
       });
   }
 
+  /** Stops where the next one is missing, or where the cluster must be asked whether it counts. */
   #takeStaged(): void {
     const before = this.tip;
     for (;;) {
       const message = this.#staged.get(this.tip + 1);
       if (message === undefined) break;
+      const counts = this.#counts(message) ?? this.#verdicts.get(message.sequence);
+      if (counts === undefined) break;
       this.#staged.delete(message.sequence);
-      this.#take(message);
+      this.#verdicts.delete(message.sequence);
+      this.#take(message, counts);
     }
     if (this.tip !== before) this.#wake();
   }
@@ -196,6 +230,10 @@ export class StreamTail {
           );
         }),
       );
+      this.#takeStaged();
+      const next = this.#staged.get(this.tip + 1);
+      if (next === undefined) continue;
+      this.#verdicts.set(next.sequence, await this.#options.link.counts(this.#options.stream, next));
       this.#takeStaged();
     }
   }
@@ -222,24 +260,42 @@ export class StreamTail {
     }
   }
 
-  #take(message: StoredMessage): void {
-    const { subject, name, log } = this.#options;
+  #tokenOf(message: StoredMessage): string {
+    return message.subject.slice(this.#options.subject.length + 1);
+  }
+
+  /**
+   * Whether it stands right behind what it expected; of a producer's messages only such a one counts.
+   * Undefined where the cluster must be asked.
+   */
+  #counts(message: StoredMessage): boolean | undefined {
+    const token = this.#tokenOf(message);
+    // Maps say themselves which one they follow.
+    if (token === "" || token === "r" || token === "map") return true;
+    const { sequence } = this.producers.get(token);
+    const expected = expectedOf(message);
+    // Known since the start already, with others behind it.
+    if (message.sequence <= sequence) return undefined;
+    if (expected === sequence) return true;
+    // Expecting nothing is right where retention took what is known here.
+    return expected === 0 || expected > sequence ? undefined : false;
+  }
+
+  #take(message: StoredMessage, counts: boolean): void {
+    const { name, log } = this.#options;
     this.tip = message.sequence;
-    const token = message.subject.slice(subject.length + 1);
+    const token = this.#tokenOf(message);
     if (token === "") return;
+    if (!counts) {
+      this.#leaveOut(token, message.sequence);
+      return;
+    }
     try {
-      // Before the entry is routed: it is not changed by its own state.
-      if (token !== "r" && token !== "map" && !this.#counts(token, message)) return;
       if (token !== "r") this.#remember(token, message);
-      const entry = token === "map" ? undefined : this.open(message);
+      const entry = token === "map" ? undefined : openMessage(this.history, message);
       if (entry === undefined) return;
-      this.#keep(entry);
-      for (const [shard, parts] of entry.parts) {
-        const count = parts.reduce((sum, part) => sum + part.count, 0);
-        this.#appended.set(shard, (this.#appended.get(shard) ?? 0) + count);
-        const last = parts.at(-1)!;
-        this.#ends.set(shard, last.first + last.count);
-      }
+      this.#cache.keep(entry);
+      this.ends.take(entry);
     } catch (error) {
       log.error(
         { stream: name, sequence: message.sequence, error: describeError(error) },
@@ -248,50 +304,15 @@ export class StreamTail {
     }
   }
 
-  /** Of a producer's message in its turn: what does not stand right behind what it expected is void. */
-  #counts(token: string, message: StoredMessage): boolean {
-    const known = this.producers.get(token);
-    // Known since the start already: whether it counts is asked for when it is read.
-    if (message.sequence <= known.sequence) return false;
-    if (expectedOf(message) === known.sequence || known.sequence < this.firstSequence) return true;
-    this.producers.set(token, { ...known, sequence: message.sequence });
-    this.#void.add(message.sequence);
-    if (this.#void.size > MAX_VOID) this.#void.delete(this.#void.values().next().value!);
-    return false;
+  #leaveOut(token: string, sequence: number): void {
+    // The next one of its subject has to expect it all the same.
+    this.producers.set(token, { ...this.producers.get(token), sequence });
+    this.#void.add(sequence);
   }
 
   /** It was stored beside another that expected the same, and does not count. */
   isVoid(sequence: number): boolean {
     return this.#void.has(sequence);
-  }
-
-  /** Takes a message apart by the shards that were open at its place. */
-  open(message: StoredMessage): TailEntry {
-    const { sequence, payload } = message;
-    const { arrivalMs, runs } = decodeEntry(payload);
-    const map = this.history.mapAt(sequence);
-    const parts = new Map<number, LogPart[]>();
-    let index = 0;
-    let open: { shard: number; first: number; count: number; runs: HashedRun[] } | undefined;
-    const end = (): void => {
-      if (open === undefined) return;
-      const part = { first: open.first, count: open.count, arrivalMs, runs: open.runs };
-      const known = parts.get(open.shard);
-      if (known === undefined) parts.set(open.shard, [part]);
-      else known.push(part);
-    };
-    for (const run of runs) {
-      const shard = this.history.shardOfRun(run, map);
-      if (open?.shard !== shard) {
-        end();
-        open = { shard, first: offsetOf(sequence, index), count: 0, runs: [] };
-      }
-      open.runs.push(run);
-      open.count += run.count;
-      index += run.count;
-    }
-    end();
-    return { sequence, arrivalMs, bytes: payload.length, runs, parts };
   }
 
   /** Undefined for what holds no records, or is not kept any more. */
@@ -301,36 +322,18 @@ export class StreamTail {
     const message = await this.fetch(sequence);
     if (message === undefined || message.subject.endsWith(".map") || this.isVoid(sequence)) return undefined;
     const { link, stream } = this.#options;
-    if (!message.subject.endsWith(".r") && !(await link.counts(stream, message))) return undefined;
+    // Of what is older than this gateway's own knowledge the cluster must be asked.
+    const known = sequence >= this.#void.judgedFrom && sequence <= this.tip;
+    const judged = known || message.subject.endsWith(".r");
+    if (!judged && !(await link.counts(stream, message))) return undefined;
     try {
-      const entry = this.open(message);
-      this.#keep(entry);
+      const entry = openMessage(this.history, message);
+      this.#cache.keep(entry);
       return entry;
     } catch {
       // Told in the log when it was taken; there is nothing to give.
       return undefined;
     }
-  }
-
-  #keep(entry: TailEntry): void {
-    if (this.#cache.has(entry.sequence)) return;
-    this.#cache.set(entry.sequence, entry);
-    this.#cachedBytes += entry.bytes;
-    for (const [sequence, oldest] of this.#cache) {
-      if (this.#cachedBytes <= CACHED_BYTES) break;
-      this.#cache.delete(sequence);
-      this.#cachedBytes -= oldest.bytes;
-    }
-  }
-
-  /** Behind the newest record of an open shard; behind the whole log at the start when none came since. */
-  latest(shard: number): Offset {
-    return this.#ends.get(shard) ?? offsetOf(this.#startedAt + 1);
-  }
-
-  /** Since this gateway follows the stream. */
-  appendedRecords(shard: number): number {
-    return this.#appended.get(shard) ?? 0;
   }
 
   #wake(): void {

@@ -385,36 +385,6 @@ test("consumers are registered, described, tagged, listed and deregistered", asy
   assert.deepEqual((await ask("ListStreamConsumers", { StreamARN })).Consumers, []);
 });
 
-test("with limits: aws a shard takes 1,000 records a second, and is read 5 times", async () => {
-  await fixture.streams.createStream({ name: "held", shards: 1, retentionHours: 24, limits: "aws" });
-  const Records = Array.from({ length: 500 }, (_, i) => ({ Data: "AA==", PartitionKey: `${i}` }));
-  const put = () => ask("PutRecords", { StreamName: "held", Records });
-  let failed = 0;
-  let stored = 0;
-  while (failed === 0) {
-    const answer = await put();
-    failed = answer.FailedRecordCount;
-    stored += 500 - failed;
-    for (const record of answer.Records as { ErrorCode?: string; SequenceNumber?: string }[]) {
-      assert.notEqual(record.ErrorCode === undefined, record.SequenceNumber === undefined);
-    }
-    if (failed === 0) continue;
-    const refusal = answer.Records.find((record: { ErrorCode?: string }) => record.ErrorCode !== undefined);
-    assert.deepEqual(refusal, {
-      ErrorCode: "ProvisionedThroughputExceededException",
-      ErrorMessage: "Rate exceeded for shard shardId-000000000000 in stream held under account 000000000000.",
-    });
-  }
-  assert.ok(stored >= 1_000);
-  const start = { StreamName: "held", ShardId: "0", ShardIteratorType: "TRIM_HORIZON" };
-  const { ShardIterator } = await ask("GetShardIterator", start);
-  assert.equal((await ask("GetRecords", { ShardIterator })).Records.length, stored);
-  const reads = await Promise.all(
-    Array.from({ length: 12 }, () => call(fixture.origin, "GetRecords", JSON.stringify({ ShardIterator }))),
-  );
-  assert.ok(reads.some((answer) => answer.type === "ProvisionedThroughputExceededException"));
-});
-
 test("a closed shard ends with its children, and without an iterator", async () => {
   await ask("CreateStream", { StreamName: "ends", ShardCount: 1 });
   await ask("PutRecord", { StreamName: "ends", PartitionKey: "a", Data: "AA==" });

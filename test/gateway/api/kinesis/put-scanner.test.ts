@@ -2,38 +2,10 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
-import { streamArnField, streamNameField } from "../../../../gateway/api/kinesis/account.ts";
-import { type PutRequest, requestOf } from "../../../../gateway/api/kinesis/put-columns.ts";
 import { scanPutRecords } from "../../../../gateway/api/kinesis/put-scanner.ts";
-import { checkShape } from "../../../../gateway/api/kinesis/shape.ts";
+import { agrees } from "./scanned-puts.ts";
 
-const plain = (body: Buffer): PutRequest | undefined => {
-  try {
-    return requestOf(JSON.parse(body.toString("utf8")));
-  } catch {
-    return undefined;
-  }
-};
-
-/** With the names checked as PutRecords checks them of every request. */
-const scan = (body: Buffer): PutRequest | undefined => {
-  const scanned = scanPutRecords(body);
-  if (scanned === undefined) return undefined;
-  const names = { StreamName: scanned.streamName, StreamARN: scanned.streamArn };
-  try {
-    checkShape(names, { StreamName: streamNameField, StreamARN: streamArnField });
-    return scanned;
-  } catch {
-    return undefined;
-  }
-};
-
-/** @returns whether the scanner took it */
-function agrees(body: Buffer): boolean {
-  const scanned = scan(body);
-  if (scanned !== undefined) assert.deepEqual(scanned, plain(body), body.toString());
-  return scanned !== undefined;
-}
+const parse = (body: Buffer): unknown => JSON.parse(body.toString("utf8"));
 
 const space = fc.constantFrom("", "", "", " ", "\n\t");
 const base64 = fc.oneof(
@@ -85,7 +57,7 @@ test("what the scanner takes is what the plain way finds", () => {
   let taken = 0;
   fc.assert(
     fc.property(body, (bytes) => {
-      if (agrees(bytes)) taken++;
+      if (agrees(bytes, scanPutRecords, parse)) taken++;
     }),
     { numRuns: 3_000 },
   );
@@ -98,23 +70,50 @@ test("nor does a body with a byte changed or cut off make a difference", () => {
       const place = at % bytes.length;
       const changed = cut ? bytes.subarray(0, place) : Buffer.from(bytes);
       if (!cut) changed[place] = byte;
-      agrees(changed);
+      agrees(changed, scanPutRecords, parse);
     }),
     { numRuns: 3_000 },
   );
 });
 
-test("500 records as the SDK writes them are taken; 501 are not", () => {
-  const of = (count: number): Buffer =>
-    Buffer.from(
-      JSON.stringify({
-        Records: Array.from({ length: count }, (_, i) => ({
-          Data: Buffer.alloc(200, i).toString("base64"),
-          PartitionKey: `device-${i % 7}`,
-        })),
-        StreamName: "readings",
-      }),
-    );
-  assert.equal(agrees(of(500)), true);
-  assert.equal(agrees(of(501)), false);
+interface Written {
+  readonly Data: string;
+  readonly PartitionKey: string;
+}
+const many = (count: number, size: number): Written[] =>
+  Array.from({ length: count }, (_, i) => ({
+    Data: Buffer.alloc(size + (i % 3), i).toString("base64"),
+    PartitionKey: `device-${i % 7}`,
+  }));
+const bodyOf = (records: readonly Written[], write = JSON.stringify): Buffer =>
+  Buffer.from(write({ Records: records, StreamName: "readings" }));
+/** As Python's json.dumps writes: with a space behind each colon and comma. */
+const python = (value: unknown): string => JSON.stringify(value, undefined, 1).replace(/\n */g, " ");
+
+test("500 records as SDKs write them are taken, whatever their size; 501 are not", () => {
+  for (const size of [0, 200, 3_000]) {
+    const records = many(500, size);
+    const turned = records.map(({ Data, PartitionKey }) => ({ PartitionKey, Data }));
+    for (const each of [bodyOf(records), bodyOf(turned), bodyOf(records, python), bodyOf(turned, python)]) {
+      assert.equal(agrees(each, scanPutRecords, parse), true);
+    }
+  }
+  assert.equal(agrees(bodyOf(many(501, 200)), scanPutRecords, parse), false);
+});
+
+test("a record in the midst of its likes that is written otherwise is read as it is", () => {
+  const plainly = bodyOf(many(9, 20)).toString();
+  const places = ['"PartitionKey"', '","', '"}', "},{", '"Data":"', "=="];
+  const puts = [" ", "\n", '"', "\\", "x", ",", "{", "}", '"ExplicitHashKey":"7",', '"Data":"",', "="];
+  for (const place of places) {
+    for (let at = plainly.indexOf(place); at >= 0; at = plainly.indexOf(place, at + 1)) {
+      for (const put of puts) {
+        for (const end of [at, at + place.length]) {
+          const changed = plainly.slice(0, end) + put + plainly.slice(end);
+          agrees(Buffer.from(changed), scanPutRecords, parse);
+          agrees(Buffer.from(plainly.slice(0, end) + put + plainly.slice(end + 1)), scanPutRecords, parse);
+        }
+      }
+    }
+  }
 });

@@ -69,8 +69,60 @@ names = [
     for one in page["Consumers"]
 ]
 assert names == ["other", "reader"], names
-kinesis.deregister_stream_consumer(ConsumerARN=consumer["ConsumerARN"])
 
+
+def subscribe(shard_id, **position):
+    """botocore speaks HTTP/1.1 only, and reads event streams over it all the same."""
+    return kinesis.subscribe_to_shard(
+        ConsumerARN=consumer["ConsumerARN"], ShardId=shard_id, StartingPosition=position
+    )["EventStream"]
+
+
+closed = shards[0]["ShardId"]
+events = [event["SubscribeToShardEvent"] for event in subscribe(closed, Type="TRIM_HORIZON")]
+assert [child["ParentShards"] for child in events[-1]["ChildShards"]] == [[closed], [closed]], events
+assert "ContinuationSequenceNumber" not in events[-1]
+pushed = [record["Data"] for event in events for record in event["Records"]]
+assert len(pushed) > 0 and set(pushed) <= {record["Data"] for record in records}, pushed
+
+ordered = sorted(is_open, key=lambda shard: int(shard["HashKeyRange"]["StartingHashKey"]))
+target = ordered[0]
+live = subscribe(target["ShardId"], Type="LATEST")
+reading = iter(live)
+first = next(reading)["SubscribeToShardEvent"]
+assert first["Records"] == [], first
+key = target["HashKeyRange"]["StartingHashKey"]
+sent = kinesis.put_record(StreamName=NAME, Data=b"live", PartitionKey="any", ExplicitHashKey=key)
+assert sent["ShardId"] == target["ShardId"]
+came = next(reading)["SubscribeToShardEvent"]
+assert [record["Data"] for record in came["Records"]] == [b"live"], came
+assert came["Records"][0]["SequenceNumber"] == sent["SequenceNumber"] == came["ContinuationSequenceNumber"]
+try:
+    subscribe(target["ShardId"], Type="AFTER_SEQUENCE_NUMBER", SequenceNumber=sent["SequenceNumber"])
+    raise SystemExit("a second subscription began within five seconds of the first")
+except kinesis.exceptions.ResourceInUseException:
+    pass
+# A merge ends the subscriptions of both parents, and says what comes after them.
+kinesis.merge_shards(
+    StreamName=NAME, ShardToMerge=target["ShardId"], AdjacentShardToMerge=ordered[1]["ShardId"]
+)
+last = [event["SubscribeToShardEvent"] for event in reading][-1]
+assert last["ChildShards"][0]["ParentShards"] == [target["ShardId"], ordered[1]["ShardId"]], last
+live.close()
+
+described = kinesis.describe_stream_consumer(ConsumerARN=consumer["ConsumerARN"])["ConsumerDescription"]
+assert described["ConsumerStatus"] == "ACTIVE" and described["StreamARN"] == arn
+kinesis.deregister_stream_consumer(ConsumerARN=consumer["ConsumerARN"])
+try:
+    subscribe(closed, Type="TRIM_HORIZON")
+    raise SystemExit("a consumer that is gone could subscribe")
+except kinesis.exceptions.ResourceNotFoundException:
+    pass
+
+kinesis.remove_tags_from_stream(StreamName=NAME, TagKeys=["team"])
+assert kinesis.list_tags_for_stream(StreamName=NAME)["Tags"] == []
+created = kinesis.describe_stream_summary(StreamName=NAME)["StreamDescriptionSummary"]["StreamCreationTimestamp"]
+assert kinesis.list_shards(StreamName=NAME, StreamCreationTimestamp=created)["Shards"]
 kinesis.increase_stream_retention_period(StreamName=NAME, RetentionPeriodHours=48)
 try:
     kinesis.increase_stream_retention_period(StreamName=NAME, RetentionPeriodHours=24)

@@ -31,7 +31,7 @@ test("boto3 lives the life of a stream", { skip: missing("python3-boto3", PYTHON
   assert.equal(done.stdout.trim().split("\n").at(-1), "done", done.stderr);
 });
 
-test("the AWS CLI makes, fills, splits, reads and deletes a stream", {
+test("the AWS CLI makes, fills, splits, merges, reads and deletes a stream", {
   skip: missing("awscli", AWS),
 }, async () => {
   const env = {
@@ -61,6 +61,16 @@ test("the AWS CLI makes, fills, splits, reads and deletes a stream", {
   await aws("add-tags-to-stream", ...stream, "--tags", "a=b");
   const { Shards } = await aws("list-shards", ...stream, "--shard-filter", "Type=AT_LATEST");
   assert.equal(Shards.length, 2);
+  const [one, other] = Shards.map((shard: { ShardId: string }) => shard.ShardId);
+  const many = await aws("put-records", ...stream, "--records", `Data=${data},PartitionKey=a`);
+  assert.equal(many.FailedRecordCount, 0);
+  await aws("merge-shards", ...stream, "--shard-to-merge", one, "--adjacent-shard-to-merge", other);
+  assert.deepEqual((await aws("list-tags-for-stream", ...stream)).Tags, [{ Key: "a", Value: "b" }]);
+  const { StreamDescriptionSummary: summary } = await aws("describe-stream-summary", ...stream);
+  assert.equal(summary.OpenShardCount, 1);
+  const named = ["--stream-arn", summary.StreamARN, "--consumer-name", "from-cli"];
+  assert.equal((await aws("register-stream-consumer", ...named)).Consumer.ConsumerStatus, "ACTIVE");
+  await aws("deregister-stream-consumer", ...named);
   const { ShardIterator } = await aws(
     "get-shard-iterator",
     ...stream,

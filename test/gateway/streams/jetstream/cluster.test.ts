@@ -1,61 +1,14 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { randomBytes } from "node:crypto";
-import test from "node:test";
-import { openJetStreamStreams } from "../../../../gateway/streams/stores/jetstream/jetstream.ts";
 import type { Consumer, Streams } from "../../../../gateway/streams/streams.ts";
 import { systemClock } from "../../../../runtime/clock.ts";
-import { silentLog } from "../../../../runtime/log.ts";
-import { Metrics } from "../../../../runtime/metrics.ts";
-import { makeFrame, readAll } from "../../../contract/stream-records.ts";
-import { type NatsCluster, natsMissing, startNatsCluster } from "../../../support/nats-cluster.ts";
+import { makeFrame } from "../../../contract/stream-records.ts";
 import { nodeFlags, scriptPath } from "../../../support/script.ts";
+import { clusterFact as fact, textsOf, until } from "./cluster-fact.ts";
 
-const missing = natsMissing();
 const HALF = 2n ** 127n;
 
-/** Runs `body` with gateways in front of a cluster of three. */
-function fact(
-  what: string,
-  body: (cluster: NatsCluster, open: () => Promise<Streams>, prefix: string) => Promise<void>,
-): void {
-  test(what, { skip: missing ?? false, timeout: 60_000 }, async () => {
-    const cluster = await startNatsCluster();
-    const prefix = `t${randomBytes(6).toString("hex")}`;
-    const opened: Streams[] = [];
-    try {
-      await body(
-        cluster,
-        async () => {
-          const { servers } = cluster;
-          const parts = { clock: systemClock, log: silentLog, metrics: new Metrics() };
-          const streams = await openJetStreamStreams({ servers, replicas: 3, prefix, ...parts });
-          opened.push(streams);
-          return streams;
-        },
-        prefix,
-      );
-    } finally {
-      await Promise.all(opened.map((streams) => streams.close()));
-      await cluster.stop();
-    }
-  });
-}
-
-async function until(holds: () => boolean): Promise<void> {
-  while (!holds()) await new Promise((resolve) => setTimeout(resolve, 20));
-}
-
-/** The texts of all shards. */
-async function textsOf(streams: Streams): Promise<string[]> {
-  const texts: string[] = [];
-  for (const { shardId } of streams.describe("s").shardList) {
-    texts.push(...(await readAll(streams, "s", shardId)).map(({ text }) => text));
-  }
-  return texts;
-}
-
-fact("two gateways serve the same streams, and a split at one holds at the other", async (_, open) => {
+fact("two gateways serve the same streams, and a split at one holds at the other", async ({ open }) => {
   const [a, b] = [await open(), await open()];
   await a.createStream({ name: "s", shards: 1, retentionHours: 24 });
   await until(() => b.listStreams().includes("s"));
@@ -84,7 +37,7 @@ fact("two gateways serve the same streams, and a split at one holds at the other
   for (const streams of [a, b]) assert.deepEqual((await textsOf(streams)).sort(), wanted);
 });
 
-fact("a lease moves at once when it is given back, and its loser moves no checkpoint", async (_, open) => {
+fact("a lease moves at once when it is given back, and its loser moves no checkpoint", async ({ open }) => {
   const [a, b] = [await open(), await open()];
   await a.createStream({ name: "s", shards: 1, retentionHours: 24 });
   await until(() => b.listStreams().includes("s"));
@@ -104,7 +57,7 @@ fact("a lease moves at once when it is given back, and its loser moves no checkp
   await third.checkpoint(moved);
 });
 
-fact("SIGKILL of every NATS node in turn, under load: lost 0, doubled 0", async (cluster, open) => {
+fact("SIGKILL of every NATS node in turn, under load: lost 0, doubled 0", async ({ cluster, open }) => {
   const [a, b] = [await open(), await open()];
   await a.createStream({ name: "s", shards: 2, retentionHours: 24 });
   await until(() => b.listStreams().includes("s"));
@@ -153,33 +106,80 @@ fact("SIGKILL of every NATS node in turn, under load: lost 0, doubled 0", async 
   assert.deepEqual([...seen].sort(), [...stored].sort());
 });
 
-fact("a gateway that is killed is taken over, and its last frame is known", async (cluster, open, prefix) => {
-  const streams = await open();
-  await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
-  const program = scriptPath("./gateway-process.ts", import.meta.url);
-  const child = spawn(process.execPath, [...nodeFlags, program, cluster.servers.join(","), prefix], {
-    stdio: ["pipe", "pipe", "inherit"],
-  });
-  let said = "";
-  child.stdout.on("data", (chunk: Buffer) => {
-    said += chunk.toString();
-  });
-  await until(() => said.split("\n").length > 50 || child.exitCode !== null);
-  const gone = new Promise((resolve) => child.once("exit", resolve));
-  child.kill("SIGKILL");
-  await gone;
-  const killedMs = performance.now();
-  const consumer = await streams.openConsumer("s", "c");
-  const takenMs = performance.now() - killedMs;
-  assert.ok(takenMs < 8_000, `taken over after ${takenMs} ms`);
-  const [last, position] = said.split("\n").at(-2)!.split(" ").map(Number);
-  assert.ok([...consumer.positions().values()][0]! >= position!);
-  // The agent sends what it has no PUBACK for, and goes on.
-  assert.equal(await streams.appendFrame(makeFrame("s", BigInt(last!), [`key=${last}`])), "duplicate");
-  const end = last! + 20;
-  for (let i = last! + 1; i <= end; i++) await streams.appendFrame(makeFrame("s", BigInt(i), [`key=${i}`]));
-  assert.deepEqual(
-    await textsOf(streams),
-    Array.from({ length: end }, (_, i) => `key=${i + 1}`),
-  );
-});
+fact(
+  "a gateway that is killed is taken over, and its last frame is known",
+  async ({ cluster, open, prefix }) => {
+    const streams = await open();
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    const program = scriptPath("./gateway-process.ts", import.meta.url);
+    const child = spawn(process.execPath, [...nodeFlags, program, cluster.servers.join(","), prefix], {
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    let said = "";
+    child.stdout.on("data", (chunk: Buffer) => {
+      said += chunk.toString();
+    });
+    await until(() => said.split("\n").length > 50 || child.exitCode !== null);
+    const gone = new Promise((resolve) => child.once("exit", resolve));
+    child.kill("SIGKILL");
+    await gone;
+    const killedMs = performance.now();
+    const consumer = await streams.openConsumer("s", "c");
+    const takenMs = performance.now() - killedMs;
+    assert.ok(takenMs < 8_000, `taken over after ${takenMs} ms`);
+    const [last, position] = said.split("\n").at(-2)!.split(" ").map(Number);
+    assert.ok([...consumer.positions().values()][0]! >= position!);
+    // The agent sends what it has no PUBACK for, and goes on.
+    assert.equal(await streams.appendFrame(makeFrame("s", BigInt(last!), [`key=${last}`])), "duplicate");
+    const end = last! + 20;
+    for (let i = last! + 1; i <= end; i++) await streams.appendFrame(makeFrame("s", BigInt(i), [`key=${i}`]));
+    assert.deepEqual(
+      await textsOf(streams),
+      Array.from({ length: end }, (_, i) => `key=${i + 1}`),
+    );
+  },
+);
+
+fact(
+  "without a majority of the nodes writes wait, and a gateway closes all the same",
+  async ({ cluster, open }) => {
+    const [a, b] = [await open(), await open()];
+    await a.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    await a.openConsumer("s", "c");
+    assert.equal(await a.appendFrame(makeFrame("s", 1n, ["f1"])), "stored");
+    await Promise.all([cluster.kill(0), cluster.kill(1)]);
+    const waiting = a.appendFrame(makeFrame("s", 2n, ["f2"]));
+    const closedMs = performance.now();
+    await b.close();
+    assert.ok(performance.now() - closedMs < 10_000, "closed within ten seconds");
+    assert.equal(await Promise.race([waiting, "waits"]), "waits");
+    await Promise.all([cluster.restart(0), cluster.restart(1)]);
+    assert.equal(await waiting, "stored");
+    assert.equal(await a.appendFrame(makeFrame("s", 2n, ["f2"])), "duplicate");
+    assert.deepEqual(await textsOf(await open()), ["f1", "f2"]);
+  },
+);
+
+fact(
+  "frames behind one that the cluster did not take in time are refused with it",
+  async ({ cluster, open }) => {
+    // The minute after which it gives up is a second here.
+    const hasty = { nowUs: systemClock.nowUs, monotonicMs: () => systemClock.monotonicMs() * 60 };
+    const streams = await open(hasty);
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    await Promise.all([cluster.kill(0), cluster.kill(1)]);
+    const frames = [1n, 2n, 3n].map((i) => makeFrame("s", i, [`f${i}`]));
+    const first = streams.appendFrame(frames[0]!);
+    // The first one is on its way, the others wait for it.
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    const others = frames.slice(1).map((frame) => streams.appendFrame(frame));
+    const refused = Promise.allSettled(others);
+    await assert.rejects(first, { code: "LOG_WRITE_FAILED" });
+    await Promise.all([cluster.restart(0), cluster.restart(1)]);
+    for (const { status } of await refused) assert.equal(status, "rejected");
+    await streams.close();
+    const next = await open();
+    for (const frame of frames) await next.appendFrame(frame);
+    assert.deepEqual(await textsOf(next), ["f1", "f2", "f3"]);
+  },
+);

@@ -1,0 +1,129 @@
+/**
+ * A page of a shard's records: first it is found out what of the parts that were read fits, then all
+ * is written at once, into memory of the right size.
+ */
+import { BatchWalk } from "../../../protocol/batch-walk.ts";
+import { joinRuns } from "../../../protocol/record-batch.ts";
+import type { LogPart, Offset, ShardDescription } from "../../streams/streams.ts";
+import { cborHead } from "./cbor.ts";
+import type { Codec } from "./codec.ts";
+import { ESCAPE_BYTES, escapedBytes, MAX_FRAME_BYTES, RecordWriter, type Stretch } from "./record-writer.ts";
+
+export interface PageLimits {
+  readonly records: number;
+  /** Of data; a single record may be larger. */
+  readonly dataBytes: number;
+}
+
+export class RecordPage {
+  readonly #shard: Pick<ShardDescription, "createdMs" | "index">;
+  readonly #limits: PageLimits;
+  readonly #stretches: Stretch[] = [];
+  #count = 0;
+  #dataBytes = 0;
+  #keyBytes = 0;
+  #next: Offset;
+
+  /** @param from where the page begins; what stands before it is passed over */
+  constructor(shard: Pick<ShardDescription, "createdMs" | "index">, from: Offset, limits: PageLimits) {
+    this.#shard = shard;
+    this.#next = from;
+    this.#limits = limits;
+  }
+
+  get count(): number {
+    return this.#count;
+  }
+
+  get dataBytes(): number {
+    return this.#dataBytes;
+  }
+
+  /** The offset behind the last record. */
+  get next(): Offset {
+    return this.#next;
+  }
+
+  /** Retention may have moved the position on without a record to show for it. */
+  skipTo(offset: Offset): void {
+    this.#next = Math.max(this.#next, offset);
+  }
+
+  /**
+   * Takes of a part what fits; parts come in order. Its bytes must not change until `encode`.
+   * @returns false when a record is left over: the page is full
+   */
+  add(part: LogPart): boolean {
+    const { first, arrivalMs } = part;
+    const from = Math.max(first, this.#next);
+    if (first + part.count <= from) return true;
+    const batch = part.batch ?? joinRuns(part.runs);
+    const to = this.#measure(new BatchWalk(batch), first, from);
+    if (to > from) {
+      this.#stretches.push({ batch, arrivalMs, first, from, to });
+      this.#next = to;
+    }
+    return to === first + part.count;
+  }
+
+  /** Counts what fits of the records from `from` on. @returns where that ends */
+  #measure(walk: BatchWalk, first: Offset, from: Offset): Offset {
+    const { records, dataBytes } = this.#limits;
+    let offset = first;
+    while (walk.nextRun()) {
+      const runEnd = offset + walk.count;
+      if (runEnd <= from) {
+        offset = runEnd;
+        continue;
+      }
+      const fits = this.#count + walk.count <= records && this.#dataBytes + walk.payloadBytes <= dataBytes;
+      if (fits && offset >= from) {
+        this.#count += walk.count;
+        this.#dataBytes += walk.payloadBytes;
+        this.#countKeys(walk, walk.count);
+        offset = runEnd;
+        continue;
+      }
+      const before = this.#count;
+      for (; walk.nextRecord(); offset++) {
+        if (offset < from) continue;
+        const bytes = walk.payloadEnd - walk.payloadAt;
+        if (this.#count >= records || (this.#dataBytes + bytes > dataBytes && this.#count > 0)) break;
+        this.#count++;
+        this.#dataBytes += bytes;
+      }
+      this.#countKeys(walk, this.#count - before);
+      if (offset < runEnd) break;
+    }
+    return offset;
+  }
+
+  #countKeys({ bytes, keyAt, keyEnd }: BatchWalk, times: number): void {
+    this.#keyBytes += times * (keyEnd - keyAt + ESCAPE_BYTES * escapedBytes(bytes, keyAt, keyEnd));
+  }
+
+  /**
+   * The answer: `members`, and behind them the `Records`.
+   * @param members none of them undefined
+   * @param room bytes that are left free before and behind it
+   */
+  encode(codec: Codec, members: object, room = { before: 0, after: 0 }): Buffer {
+    const empty = codec.encode({ ...members, Records: [] });
+    // With no record, JSON ends in `[]}` and CBOR in an array of none.
+    const [begin, finish] =
+      typeof empty === "string"
+        ? [Buffer.from(empty.slice(0, -2)), Buffer.from("]}")]
+        : [Buffer.concat([empty.subarray(0, -1), cborHead(4, this.#count)]), Buffer.alloc(0)];
+    const data = Math.ceil((this.#dataBytes * 4) / 3);
+    const records = data + this.#keyBytes + this.#count * MAX_FRAME_BYTES;
+    const at = room.before + begin.length;
+    const out = Buffer.allocUnsafe(at + records + finish.length + room.after);
+    begin.copy(out, room.before);
+    const writer = new RecordWriter(codec.name, this.#shard, out, at);
+    for (const stretch of this.#stretches) writer.write(stretch);
+    let end = writer.end();
+    if (codec.name === "json" && this.#count > 0) end--;
+    finish.copy(out, end);
+    return out.subarray(0, end + finish.length + room.after);
+  }
+}

@@ -1,0 +1,301 @@
+/**
+ * The short way of HTTP/1.1 calls: heads and bodies straight from the socket's chunks, one request of a
+ * connection after the other, answers in one write. Node's HTTP server makes some forty objects for a
+ * request, which all live until the disk has synced.
+ *
+ *   chunk ─head as SDKs write it→ service.begin → body → call.run → answer
+ *         └─anything else→ Node's HTTP server, with this connection, from this request on
+ */
+import { STATUS_CODES } from "node:http";
+import type { Socket } from "node:net";
+import type { Clock } from "../../runtime/clock.ts";
+import type { HeadwaterError } from "../../runtime/errors.ts";
+import { BodyChunks } from "./body-chunks.ts";
+import { type BodyBudget, BodyCutOffError, BusyError } from "./exchange.ts";
+import { type RequestHead, readRequestHead } from "./request-head.ts";
+
+export interface LaneAnswer {
+  readonly status: number;
+  readonly requestId: string;
+  readonly contentType: string;
+  readonly body: string | Buffer;
+}
+
+/** A call whose head was accepted. One of the two is called, once; both answer, once, and never throw. */
+export interface LaneCall {
+  /** Otherwise the bytes of the body may be written over once `run` has returned. */
+  readonly keepsBody: boolean;
+  run(body: Buffer, answer: (answer: LaneAnswer) => void): void;
+  /** There is no body; after a BodyCutOffError there is nobody to answer, either. */
+  refuse(why: HeadwaterError, answer: (answer: LaneAnswer) => void): void;
+}
+
+export interface LaneService {
+  readonly budget: BodyBudget;
+  readonly maxBodyBytes: number;
+  /** Undefined for what is to go the plain way: calls of others, and what is refused by its head alone. */
+  begin(head: RequestHead): LaneCall | undefined;
+}
+
+export interface LaneDeadlines {
+  /** For the whole request, and for the next one to begin. */
+  readonly requestMs: number;
+  readonly keepAliveMs: number;
+  /** Nothing moves, as when an answer is not read. */
+  readonly stalledMs: number;
+}
+
+const SWEEP_MS = 5_000;
+/** Up to so many bytes head and body of an answer are put into one piece. */
+const ONE_PIECE_BYTES = 16_384;
+
+export class RequestLane {
+  readonly service: LaneService;
+  readonly deadlines: LaneDeadlines;
+  readonly #clock: Clock;
+  readonly #lines = new Set<Line>();
+  #sweeper: NodeJS.Timeout | undefined;
+  #closing = false;
+  #headEnd = "";
+  #headEndSecond = -1;
+
+  constructor(service: LaneService, deadlines: LaneDeadlines, clock: Clock) {
+    this.service = service;
+    this.deadlines = deadlines;
+    this.#clock = clock;
+  }
+
+  /**
+   * @param first what the socket has sent so far
+   * @param giveUp hears, once, from which bytes on the connection is to go the plain way
+   */
+  adopt(socket: Socket, first: Buffer, giveUp: (rest: Buffer) => void): void {
+    const line = new Line(this, socket, giveUp);
+    this.#lines.add(line);
+    this.#sweeper ??= setInterval(() => this.sweep(), SWEEP_MS).unref();
+    line.start(first);
+  }
+
+  forget(line: Line): void {
+    this.#lines.delete(line);
+  }
+
+  get closing(): boolean {
+    return this.#closing;
+  }
+
+  nowMs(): number {
+    return this.#clock.monotonicMs();
+  }
+
+  /** Lets go of whoever is too slow, or has been silent for too long. */
+  sweep(): void {
+    const nowMs = this.nowMs();
+    for (const line of this.#lines) line.checkDeadline(nowMs);
+  }
+
+  /** Idle connections are closed; the others when they have got their answers. Safe to call twice. */
+  close(): void {
+    this.#closing = true;
+    clearInterval(this.#sweeper);
+    for (const line of this.#lines) line.closeWhenIdle();
+  }
+
+  /** What all heads of a second have in common: RFC 9110 §6.6.1, and how long the connection is kept. */
+  headEnd(): string {
+    const second = Math.floor(this.#clock.nowUs() / 1_000_000);
+    if (second !== this.#headEndSecond || this.#closing) {
+      this.#headEndSecond = second;
+      const kept = this.#closing
+        ? "close"
+        : `keep-alive\r\nKeep-Alive: timeout=${this.deadlines.keepAliveMs / 1000}`;
+      this.#headEnd = `\r\nDate: ${new Date(second * 1000).toUTCString()}\r\nConnection: ${kept}\r\n\r\n`;
+    }
+    return this.#headEnd;
+  }
+}
+
+/** One connection. */
+class Line {
+  readonly #lane: RequestLane;
+  readonly #socket: Socket;
+  readonly #giveUp: (rest: Buffer) => void;
+  /** Made once: each request would need one otherwise. */
+  readonly #answer = (answer: LaneAnswer): void => this.#send(answer);
+  #state: "idle" | "body" | "answering" = "idle";
+  /** When the request in hand began, or the last one was answered. */
+  #sinceMs: number;
+  #call: LaneCall | undefined;
+  readonly #chunks = new BodyChunks();
+  #missingBytes = 0;
+  #refusal: HeadwaterError | undefined;
+  /** What came behind the request in hand. Nothing more is read meanwhile. */
+  #behind: Buffer | undefined;
+  /** The client has sent all that it will. */
+  #ended = false;
+
+  constructor(lane: RequestLane, socket: Socket, giveUp: (rest: Buffer) => void) {
+    this.#lane = lane;
+    this.#socket = socket;
+    this.#giveUp = giveUp;
+    this.#sinceMs = lane.nowMs();
+  }
+
+  start(first: Buffer): void {
+    const socket = this.#socket;
+    socket.on("data", this.#onData);
+    socket.on("end", this.#onEnd);
+    socket.on("error", ignore);
+    socket.on("close", this.#onClose);
+    socket.on("timeout", this.#onTimeout);
+    socket.setTimeout(this.#lane.deadlines.stalledMs);
+    this.#begin(first);
+  }
+
+  checkDeadline(nowMs: number): void {
+    const { requestMs, keepAliveMs } = this.#lane.deadlines;
+    const waitedMs = nowMs - this.#sinceMs;
+    const late =
+      (this.#state === "idle" && waitedMs > keepAliveMs) || (this.#state === "body" && waitedMs > requestMs);
+    if (late) this.#socket.destroy();
+  }
+
+  closeWhenIdle(): void {
+    if (this.#state === "idle") this.#socket.destroy();
+  }
+
+  readonly #onData = (chunk: Buffer): void => {
+    if (this.#state === "idle") this.#begin(chunk);
+    else if (this.#state === "body") this.#take(chunk);
+    else {
+      this.#behind = this.#behind === undefined ? chunk : Buffer.concat([this.#behind, chunk]);
+      this.#socket.pause();
+    }
+  };
+
+  readonly #onEnd = (): void => {
+    this.#ended = true;
+    if (this.#state === "idle") this.#socket.end();
+    else if (this.#state === "body") this.#socket.destroy();
+  };
+
+  readonly #onTimeout = (): void => void this.#socket.destroy();
+
+  readonly #onClose = (): void => {
+    this.#lane.forget(this);
+    if (this.#state !== "body") return;
+    const call = this.#call!;
+    this.#release();
+    call.refuse(new BodyCutOffError(), this.#answer);
+  };
+
+  #begin(chunk: Buffer): void {
+    const { service } = this.#lane;
+    const head = readRequestHead(chunk);
+    const fits = head !== undefined && head.contentLength <= service.maxBodyBytes;
+    const call = fits ? service.begin(head) : undefined;
+    if (call === undefined || head === undefined) {
+      this.#leave(chunk);
+      return;
+    }
+    this.#state = "body";
+    this.#sinceMs = this.#lane.nowMs();
+    this.#call = call;
+    this.#missingBytes = head.contentLength;
+    this.#take(chunk.subarray(head.bytes));
+  }
+
+  /** Bytes of the body, and what comes behind it. */
+  #take(chunk: Buffer): void {
+    let piece = chunk;
+    if (chunk.length > this.#missingBytes) {
+      piece = chunk.subarray(0, this.#missingBytes);
+      this.#behind = chunk.subarray(this.#missingBytes);
+      this.#socket.pause();
+    }
+    this.#missingBytes -= piece.length;
+    if (this.#refusal === undefined && this.#lane.service.budget.take(piece.length)) {
+      this.#chunks.add(piece);
+    } else {
+      // Read to its end and thrown away, so that the client gets to see the refusal.
+      this.#refusal ??= new BusyError();
+      this.#lane.service.budget.give(this.#chunks.bytes);
+      this.#chunks.clear();
+    }
+    if (this.#missingBytes > 0) return;
+    if (this.#refusal !== undefined) {
+      this.#refuse(this.#refusal);
+      return;
+    }
+    const body = this.#chunks.join(this.#call!.keepsBody);
+    this.#state = "answering";
+    this.#call!.run(body, this.#answer);
+  }
+
+  #refuse(why: HeadwaterError): void {
+    this.#state = "answering";
+    this.#call!.refuse(why, this.#answer);
+  }
+
+  #send({ status, requestId, contentType, body }: LaneAnswer): void {
+    this.#release();
+    const socket = this.#socket;
+    if (socket.destroyed) return;
+    const length = typeof body === "string" ? Buffer.byteLength(body) : body.length;
+    const head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nx-amzn-requestid: ${requestId}\r\ncontent-type: ${contentType}\r\ncontent-length: ${length}${this.#lane.headEnd()}`;
+    this.#write(head, body, length);
+    this.#state = "idle";
+    this.#sinceMs = this.#lane.nowMs();
+    if (this.#lane.closing || this.#ended) socket.end();
+    else if (socket.writableNeedDrain) socket.pause().once("drain", this.#goOn);
+    else if (this.#behind !== undefined) this.#goOn();
+  }
+
+  /** Of the request in hand. */
+  #release(): void {
+    this.#lane.service.budget.give(this.#chunks.bytes);
+    this.#chunks.clear();
+    this.#call = undefined;
+    this.#refusal = undefined;
+  }
+
+  #write(head: string, body: string | Buffer, length: number): void {
+    const socket = this.#socket;
+    if (typeof body === "string") {
+      // Its characters are its bytes unless it is longer in UTF-8.
+      socket.write(head + body, body.length === length ? "latin1" : "utf8");
+    } else if (length <= ONE_PIECE_BYTES) {
+      const piece = Buffer.allocUnsafe(head.length + length);
+      piece.write(head, 0, "latin1");
+      piece.set(body, head.length);
+      socket.write(piece);
+    } else {
+      socket.cork();
+      socket.write(head, "latin1");
+      socket.write(body);
+      socket.uncork();
+    }
+  }
+
+  readonly #goOn = (): void => {
+    const behind = this.#behind;
+    this.#behind = undefined;
+    this.#socket.resume();
+    if (behind !== undefined && this.#state === "idle") this.#begin(behind);
+  };
+
+  /** To Node's HTTP server, which stays with the connection. */
+  #leave(rest: Buffer): void {
+    const socket = this.#socket;
+    this.#lane.forget(this);
+    socket.removeListener("data", this.#onData);
+    socket.removeListener("end", this.#onEnd);
+    socket.removeListener("error", ignore);
+    socket.removeListener("close", this.#onClose);
+    socket.removeListener("timeout", this.#onTimeout);
+    socket.setTimeout(0);
+    this.#giveUp(rest);
+  }
+}
+
+const ignore = (): void => {};

@@ -1,0 +1,88 @@
+/** The consumers whose leases this gateway holds, and all that are known of a stream. */
+import type { Clock } from "../../../../runtime/clock.ts";
+import type { Log } from "../../../../runtime/log.ts";
+import { type Consumer, LeaseHeldError, type Offset, type ShardId } from "../../streams.ts";
+import type { Documents } from "./documents.ts";
+import type { JetStreamStream } from "./jetstream-stream.ts";
+import { type ConsumerRecord, type LeasedConsumer, openLeasedConsumer } from "./leased-consumer.ts";
+import type { Link } from "./link.ts";
+
+export interface ConsumersOptions {
+  readonly link: Link;
+  readonly documents: Documents;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+export class Consumers {
+  readonly #options: ConsumersOptions;
+  /** `stream/name` → the consumer; undefined while it is being opened. */
+  readonly #held = new Map<string, LeasedConsumer | undefined>();
+
+  constructor(options: ConsumersOptions) {
+    this.#options = options;
+  }
+
+  /** @throws LeaseHeldError */
+  async open(
+    streamName: string,
+    stream: JetStreamStream,
+    name: string,
+    takeOver: boolean,
+  ): Promise<Consumer> {
+    const local = `${streamName}/${name}`;
+    if (this.#held.has(local)) {
+      if (!takeOver) throw new LeaseHeldError(streamName, name);
+      await this.#held.get(local)?.lose();
+    }
+    this.#held.set(local, undefined);
+    let opened: LeasedConsumer | undefined;
+    const { link, ...parts } = this.#options;
+    try {
+      opened = await openLeasedConsumer({
+        ...parts,
+        tail: stream.tail,
+        stream: streamName,
+        name,
+        key: `c.${stream.streamId}.${Buffer.from(name).toString("base64url")}`,
+        owner: link.id,
+        signal: link.signal,
+        takeOver,
+        released: () => {
+          if (this.#held.get(local) === opened) this.#held.delete(local);
+        },
+      });
+      this.#held.set(local, opened);
+      return opened;
+    } finally {
+      if (opened === undefined) this.#held.delete(local);
+    }
+  }
+
+  /** All that were ever opened, by whatever gateway. Sorted by name. */
+  async list(
+    stream: JetStreamStream,
+  ): Promise<ReadonlyArray<{ name: string; positions: ReadonlyMap<ShardId, Offset> }>> {
+    const { documents } = this.#options;
+    const keys = await documents.keys(`c.${stream.streamId}`);
+    const found = await Promise.all(
+      keys.map((key) => documents.get<ConsumerRecord>(`c.${stream.streamId}.${key}`)),
+    );
+    return found
+      .flatMap(({ value }) => (value === undefined ? [] : [value]))
+      .map(({ name, positions }) => ({ name, positions: new Map(Object.entries(positions)) }))
+      .sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  /** Those of a stream that is gone. */
+  async lose(streamName: string): Promise<void> {
+    for (const [key, consumer] of this.#held) {
+      if (key.startsWith(`${streamName}/`)) await consumer?.lose();
+    }
+  }
+
+  /** Hands the leases over, so that another gateway goes on at once. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#held.values()].map((consumer) => consumer?.close()));
+  }
+}

@@ -1,0 +1,44 @@
+/**
+ * Which messages of a subject count. nats-server 2.9 looks at the expected sequence before it
+ * proposes a message, so two that expect the same may both be stored. The order of the log decides:
+ * a message counts when the one right before it on its subject is the one that it expected.
+ */
+import { expectedOf, type StoredMessage } from "./stored-message.ts";
+
+/** What is kept of one subject. */
+export interface SubjectLog {
+  /** The message at this sequence. */
+  get(sequence: number): Promise<StoredMessage | undefined>;
+  /** The first one of the subject at this sequence or behind it. */
+  from(sequence: number): Promise<StoredMessage | undefined>;
+}
+
+/** Undefined when neither it nor anything behind what it expected is kept. */
+export async function counts(log: SubjectLog, message: StoredMessage): Promise<boolean | undefined> {
+  const first = await log.from(expectedOf(message) + 1);
+  return first === undefined ? undefined : first.sequence === message.sequence;
+}
+
+/**
+ * The last one that counts, up to `last`. Mostly that is `last` itself; else the stretch behind what
+ * it expected is walked, then the stretch before that.
+ */
+export async function lastCounting(log: SubjectLog, last: StoredMessage): Promise<StoredMessage> {
+  for (let end = last; ; ) {
+    const expected = expectedOf(end);
+    let before = expected;
+    let first: StoredMessage | undefined;
+    let found: StoredMessage | undefined;
+    while (before < end.sequence) {
+      const at = (await log.from(before + 1)) ?? end;
+      first ??= at;
+      if (expectedOf(at) === before) found = at;
+      before = at.sequence;
+    }
+    if (found !== undefined) return found;
+    const earlier = expected === 0 ? undefined : await log.get(expected);
+    // Retention took what was before: the oldest that is kept stood right behind it.
+    if (earlier === undefined || earlier.sequence >= end.sequence) return first ?? end;
+    end = earlier;
+  }
+}

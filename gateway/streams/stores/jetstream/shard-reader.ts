@@ -1,0 +1,106 @@
+/** Reads of one stream's shards, which look through its messages one after the other. */
+import type { Clock } from "../../../../runtime/clock.ts";
+import type { LogPart, Offset, ReadResult, ShardId, StartingPoint } from "../../streams.ts";
+import { offsetOf, sequenceOf } from "./entry.ts";
+import { latestOf, trimHorizonOf } from "./leased-consumer.ts";
+import type { ShardRecord } from "./shard-history.ts";
+import type { StreamTail } from "./stream-tail.ts";
+
+const READ_AHEAD = 16;
+/** Messages looked through in one read of a shard of which they hold nothing. */
+const MAX_SCANNED = 4_096;
+
+export class ShardReader {
+  readonly #tail: StreamTail;
+  readonly #clock: Clock;
+
+  constructor(tail: StreamTail, clock: Clock) {
+    this.#tail = tail;
+    this.#clock = clock;
+  }
+
+  async position(shardId: ShardId, start: StartingPoint): Promise<Offset> {
+    const shard = this.#tail.history.shard(shardId);
+    if (start.at === "latest") return latestOf(this.#tail, shard);
+    if (start.at === "trim-horizon") return trimHorizonOf(this.#tail, shard);
+    if (start.at === "offset") return start.offset;
+    return this.#offsetAtTime(shard, start.arrivalMs);
+  }
+
+  /** Halves the log by arrival time; gateways' clocks differ, so the last stretch is walked. */
+  async #offsetAtTime(shard: ShardRecord, arrivalMs: number): Promise<Offset> {
+    const end = latestOf(this.#tail, shard);
+    let low = sequenceOf(trimHorizonOf(this.#tail, shard));
+    let high = sequenceOf(end - 1) + 1;
+    const skewMs = 10_000;
+    while (high - low > 64) {
+      const middle = Math.floor((low + high) / 2);
+      const entry = await this.#tail.entry(middle);
+      if (entry === undefined || entry.arrivalMs >= arrivalMs - skewMs) high = middle;
+      else low = middle;
+    }
+    for (let at = low; offsetOf(at) < end; at++) {
+      const entry = await this.#tail.entry(at);
+      const parts = entry?.parts.get(shard.index);
+      if (entry !== undefined && parts !== undefined && entry.arrivalMs >= arrivalMs) return parts[0]!.first;
+    }
+    return end;
+  }
+
+  async read(shardId: ShardId, from: Offset, maxBytes: number): Promise<ReadResult> {
+    const shard = this.#tail.history.shard(shardId);
+    const end = latestOf(this.#tail, shard);
+    const horizon = trimHorizonOf(this.#tail, shard);
+    const at = Math.max(from, horizon);
+    // Numbers before the shard's first were never given out, so nothing is missing there.
+    const trimmed = Math.max(0, horizon - Math.max(from, offsetOf(shard.openedAt + 1)));
+    const result = (parts: readonly LogPart[], next: Offset, behindMs = 0): ReadResult => {
+      const ended = shard.closedAt !== undefined && next >= offsetOf(shard.closedAt);
+      return { parts, next, behindMs, trimmed, ended };
+    };
+    if (at >= end) return result([], at);
+    const parts: LogPart[] = [];
+    let bytes = 0;
+    let scannedMs = 0;
+    const stop = Math.min(sequenceOf(end - 1) + 1, sequenceOf(at) + MAX_SCANNED);
+    for (let sequence = sequenceOf(at); sequence < stop; ) {
+      const ahead = Math.min(stop - sequence, bytes === 0 && maxBytes < 4_096 ? 1 : READ_AHEAD);
+      const wanted = Array.from({ length: ahead }, (_, i) => this.#tail.entry(sequence + i));
+      for (const entry of await Promise.all(wanted)) {
+        sequence++;
+        scannedMs = entry?.arrivalMs ?? scannedMs;
+        for (const part of entry?.parts.get(shard.index) ?? []) {
+          if (part.first + part.count <= at) continue;
+          const partBytes = part.runs.reduce((sum, { body }) => sum + body.length, 0);
+          const last = parts.at(-1);
+          if (last !== undefined && bytes + partBytes > maxBytes) {
+            return result(parts, last.first + last.count, this.#ageMs(last.arrivalMs));
+          }
+          bytes += partBytes;
+          parts.push(part);
+        }
+      }
+    }
+    const next = Math.min(end, offsetOf(stop));
+    // Messages without a record of this shard: at their end a reader is not at the tip yet.
+    return result(parts, next, next < end ? Math.max(1, this.#ageMs(scannedMs)) : 0);
+  }
+
+  #ageMs(arrivalMs: number): number {
+    return Math.max(0, Math.floor(this.#clock.nowUs() / 1000 - arrivalMs));
+  }
+
+  /** Looks again at each move of the tip: the message may hold nothing of this shard. */
+  async appended(shardId: ShardId, from: Offset, signal: AbortSignal): Promise<void> {
+    let at = from;
+    while (!signal.aborted && !this.#tail.closed) {
+      const moved = this.#tail.next(signal);
+      const { parts, next, ended } = await this.read(shardId, at, 1);
+      const last = parts.at(-1);
+      if (last !== undefined && last.first + last.count > from) return;
+      if (this.#tail.history.shard(shardId).closedAt !== undefined || ended) return;
+      if (next === at) await moved;
+      at = next;
+    }
+  }
+}

@@ -1,0 +1,329 @@
+/**
+ * Which streams there are, and the tails of all of them. A stream is made and removed in steps,
+ * each of which may be the last one of a gateway:
+ *
+ *   make    named as coming → JetStream stream → named as there
+ *   remove  named as going → JetStream stream removed → its consumers' documents removed → unnamed
+ *
+ * What is coming or going for longer than anybody alive needs, any gateway brings to its end.
+ */
+import { randomBytes } from "node:crypto";
+import { pause } from "../../../../runtime/backoff.ts";
+import type { Clock } from "../../../../runtime/clock.ts";
+import { describeError } from "../../../../runtime/errors.ts";
+import type { Log } from "../../../../runtime/log.ts";
+import { equalRanges } from "../../shard-map.ts";
+import {
+  DEFAULT_MAX_RECORD_BYTES,
+  StreamExistsError,
+  StreamNotFoundError,
+  type StreamSpec,
+  StreamsClosedError,
+} from "../../streams.ts";
+import type { Documents } from "./documents.ts";
+import { JetStreamStream } from "./jetstream-stream.ts";
+import { DUPLICATE_WINDOW_NS, type Link } from "./link.ts";
+import { type MapContent, shardRecord } from "./shard-history.ts";
+import { StreamList, type StreamRecord } from "./stream-list.ts";
+
+const REFRESH_MS = 1_000;
+/** Making and removing take well under a second; a leader's election may take a few. */
+const UNFINISHED_MS = 5_000;
+const SETTLE_MS = 30_000;
+const LOOK_EVERY_MS = 50;
+const HOUR_NS = 3_600 * 1_000_000_000;
+
+export interface StreamRegistryOptions {
+  readonly link: Link;
+  readonly documents: Documents;
+  readonly prefix: string;
+  readonly replicas: number;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Called before a stream that is gone is let go. */
+  readonly gone: (name: string) => Promise<void>;
+}
+
+export class StreamRegistry {
+  readonly list: StreamList;
+  readonly #options: StreamRegistryOptions;
+  readonly #streams = new Map<string, JetStreamStream>();
+  /** By id, from before they are ready, so that no word of them is missed. */
+  readonly #byId = new Map<string, JetStreamStream>();
+  /** Id of what is coming or going → since when it has been seen so. */
+  readonly #unfinished = new Map<string, number>();
+  #timer: NodeJS.Timeout | undefined;
+  #ticking = false;
+  #syncing: Promise<void> = Promise.resolve();
+  #closed = false;
+
+  constructor(options: StreamRegistryOptions) {
+    this.#options = options;
+    this.list = new StreamList(options.documents);
+  }
+
+  async start(): Promise<void> {
+    const { link, prefix } = this.#options;
+    // Before anything is asked, so that what happens meanwhile is heard.
+    link.hear(`${prefix}.n.>`, (subject, text) => this.#heard(subject.slice(prefix.length + 3), text));
+    await this.#removeOrphans();
+    await this.sync();
+    this.#timer = setInterval(() => this.#tick(), REFRESH_MS);
+    this.#timer.unref();
+  }
+
+  get streams(): ReadonlyMap<string, JetStreamStream> {
+    return this.#streams;
+  }
+
+  #heard(token: string, text: string): void {
+    if (token === "streams") this.#inBackground(this.sync(), "asking what streams there are failed");
+    else this.#byId.get(token)?.tail.learn(Number(text));
+  }
+
+  #tick(): void {
+    // Where the cluster does not answer, questions must not pile up.
+    if (this.#ticking) return;
+    this.#ticking = true;
+    const synced = this.sync().finally(() => {
+      this.#ticking = false;
+    });
+    this.#inBackground(synced, "asking what streams there are failed");
+    for (const [name, stream] of this.#streams) {
+      const hours = this.list.records[name]?.retentionHours;
+      if (hours === undefined) continue;
+      this.#inBackground(stream.renewProducers(hours * 3_600_000), "a stream's producers were not renewed");
+    }
+  }
+
+  #inBackground(work: Promise<unknown>, failed: string): void {
+    work.catch((error: unknown) => {
+      if (!this.#closed) this.#options.log.error({ error: describeError(error) }, failed);
+    });
+  }
+
+  tellAll(): void {
+    this.#options.link.tell(`${this.#options.prefix}.n.streams`, "");
+  }
+
+  /** Looks what streams there are. One after the other, so that no stream is opened twice. */
+  sync(): Promise<void> {
+    const done = this.#syncing.catch(() => undefined).then(() => this.#follow());
+    this.#syncing = done;
+    return done;
+  }
+
+  async #follow(): Promise<void> {
+    if (this.#closed) return;
+    await this.list.refresh();
+    await this.#finishOld();
+    const { records } = this.list;
+    for (const [name, stream] of this.#streams) {
+      if (records[name]?.streamId === stream.streamId) continue;
+      this.#streams.delete(name);
+      this.#byId.delete(stream.streamId);
+      await this.#options.gone(name);
+      await stream.close();
+    }
+    for (const record of Object.values(records)) {
+      const known = this.#streams.get(record.name);
+      if (known !== undefined) {
+        known.tail.history.adopt(record.map, 0);
+        continue;
+      }
+      const stream = this.#open(record);
+      this.#byId.set(record.streamId, stream);
+      try {
+        await stream.start();
+        this.#streams.set(record.name, stream);
+      } catch (error) {
+        this.#byId.delete(record.streamId);
+        // Another gateway deletes it just now, or made it and its leader is not chosen yet.
+        if (!(error instanceof StreamNotFoundError)) throw error;
+      }
+    }
+  }
+
+  #open(record: StreamRecord): JetStreamStream {
+    const { link, clock, log, prefix } = this.#options;
+    const { name, streamId, map } = record;
+    return new JetStreamStream({
+      link,
+      clock,
+      log,
+      name,
+      streamId,
+      map,
+      stream: this.#streamOf(streamId),
+      subject: `${prefix}.d.${streamId}`,
+      tellSubject: `${prefix}.n.${streamId}`,
+      // Any gateway that sees a map keeps it, so that it does not hang on the one that made it.
+      onMap: (content) =>
+        this.#inBackground(this.keepMap(name, streamId, content), "a shard map was not kept"),
+    });
+  }
+
+  async keepMap(name: string, streamId: string, map: MapContent): Promise<void> {
+    await this.list.updateStream(name, streamId, (record) =>
+      record.map.version < map.version ? { ...record, map } : record,
+    );
+  }
+
+  #streamOf(streamId: string): string {
+    return `${this.#options.prefix}-${streamId}`;
+  }
+
+  /** Resolves when the stream is there and followed. @throws StreamExistsError */
+  async make(spec: StreamSpec): Promise<void> {
+    const record = this.#newRecord(spec);
+    try {
+      await this.list.announce(record);
+    } catch (error) {
+      // Who hears that it exists can use it.
+      if (error instanceof StreamExistsError) await this.#settled(spec.name);
+      throw error;
+    }
+    try {
+      await this.#makeJetStream(record);
+    } catch (error) {
+      await this.list.depart(record.name, record.streamId);
+      await this.#remove(record.streamId);
+      throw error;
+    }
+    await this.list.arrived(record);
+    await this.#settled(spec.name);
+    this.tellAll();
+  }
+
+  async #makeJetStream(record: StreamRecord): Promise<void> {
+    const maxAge = record.retentionHours * HOUR_NS;
+    await this.#options.link.makeStream({
+      name: this.#streamOf(record.streamId),
+      subjects: [`${this.#options.prefix}.d.${record.streamId}.>`],
+      num_replicas: this.#options.replicas,
+      max_age: maxAge,
+      duplicate_window: Math.min(DUPLICATE_WINDOW_NS, maxAge),
+      allow_direct: true,
+    });
+  }
+
+  #newRecord(spec: StreamSpec): StreamRecord {
+    const createdMs = Math.floor(this.#options.clock.nowUs() / 1000);
+    return {
+      name: spec.name,
+      streamId: randomBytes(16).toString("hex"),
+      createdMs,
+      retentionHours: spec.retentionHours,
+      mode: spec.mode ?? "provisioned",
+      limits: spec.limits ?? "none",
+      maxRecordBytes: spec.maxRecordBytes ?? DEFAULT_MAX_RECORD_BYTES,
+      tags: spec.tags ?? {},
+      readers: [],
+      map: {
+        version: 1,
+        shards: equalRanges(spec.shards).map((range, index) => shardRecord(index, range, createdMs)),
+      },
+    };
+  }
+
+  /** Resolves when a stream of this name is followed, or none is there or coming. */
+  async #settled(name: string): Promise<void> {
+    const { clock, link } = this.#options;
+    const untilMs = clock.monotonicMs() + SETTLE_MS;
+    for (;;) {
+      await this.sync();
+      if (this.#streams.has(name) || !this.list.has(name)) return;
+      if (this.#closed) throw new StreamsClosedError();
+      if (clock.monotonicMs() > untilMs) throw new StreamNotFoundError(name);
+      await pause(LOOK_EVERY_MS, link.signal);
+    }
+  }
+
+  async delete(name: string, streamId: string): Promise<void> {
+    await this.list.depart(name, streamId);
+    await this.sync();
+    this.tellAll();
+    await this.#remove(streamId);
+  }
+
+  async #remove(streamId: string): Promise<void> {
+    await this.#options.link.removeStream(this.#streamOf(streamId));
+    await this.#options.documents.drop(`c.${streamId}`);
+    await this.list.departed(streamId);
+  }
+
+  async setRetention(stream: JetStreamStream, retentionHours: number): Promise<void> {
+    // What is remembered of producers must not be older than what is kept.
+    await stream.renewProducers(retentionHours * 3_600_000, "now");
+    const maxAge = retentionHours * HOUR_NS;
+    await this.#options.link.updateStream(this.#streamOf(stream.streamId), {
+      max_age: maxAge,
+      duplicate_window: Math.min(DUPLICATE_WINDOW_NS, maxAge),
+    });
+  }
+
+  /** Whoever began it may be alive, so it gets its time; all steps may be done by two at once. */
+  async #finishOld(): Promise<void> {
+    const { clock, log } = this.#options;
+    const { coming, going } = this.list;
+    const ids = new Set([...coming.map(({ streamId }) => streamId), ...going]);
+    for (const id of this.#unfinished.keys()) if (!ids.has(id)) this.#unfinished.delete(id);
+    const nowMs = clock.monotonicMs();
+    const old = (id: string): boolean => {
+      const sinceMs = this.#unfinished.get(id);
+      if (sinceMs === undefined) this.#unfinished.set(id, nowMs);
+      return sinceMs !== undefined && nowMs - sinceMs >= UNFINISHED_MS;
+    };
+    for (const record of coming.filter(({ streamId }) => old(streamId))) {
+      log.info({ stream: record.name }, "making a stream that another gateway began");
+      await this.#makeJetStream(record);
+      // It was deleted meanwhile: what was made here is an orphan.
+      const wanted = await this.list.arrived(record);
+      if (!wanted) await this.#options.link.removeStream(this.#streamOf(record.streamId));
+    }
+    for (const id of going.filter(old)) {
+      log.info({ streamId: id }, "removing a stream that another gateway began to delete");
+      await this.#remove(id);
+    }
+  }
+
+  /**
+   * A stream is named before anything of it is made, so what has no name when it is asked for later is
+   * nobody's. What holds records is left where it is all the same: the names may be what was lost.
+   */
+  async #removeOrphans(): Promise<void> {
+    const { link, documents, log, prefix } = this.#options;
+    const made = (await link.streamNames(`${prefix}-`)).map((name) => name.slice(prefix.length + 1));
+    const consumers = (await documents.keys("c")).map((key) => key.split(".")[0]!);
+    await this.list.refresh();
+    const named = this.list.streamIds;
+    for (const id of made) {
+      if (!/^[0-9a-f]{32}$/.test(id) || named.has(id)) continue;
+      const stream = this.#streamOf(id);
+      const state = await link.state(stream).catch((error: unknown) => {
+        // Another gateway that starts at the same moment was quicker.
+        if (error instanceof StreamNotFoundError) return undefined;
+        throw error;
+      });
+      if (state === undefined) continue;
+      if (state.bytes > 0) {
+        named.add(id);
+        log.error({ stream }, "a JetStream stream with records belongs to no stream; remove it by hand");
+      } else {
+        log.warn({ stream }, "an empty JetStream stream that belongs to no stream is removed");
+        await link.removeStream(stream);
+      }
+    }
+    for (const id of new Set(consumers)) if (!named.has(id)) await documents.drop(`c.${id}`);
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearInterval(this.#timer);
+    await this.#syncing.catch(() => undefined);
+  }
+
+  async closeStreams(): Promise<void> {
+    await Promise.all([...this.#streams.values()].map((stream) => stream.close()));
+  }
+}

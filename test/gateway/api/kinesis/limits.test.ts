@@ -1,0 +1,132 @@
+/** What a stream takes and gives: rates where `limits: aws` asks for them, sizes always. */
+import assert from "node:assert/strict";
+import test from "node:test";
+import { encodeCbor } from "../../../../gateway/api/kinesis/cbor.ts";
+import { type Fixture, HandClock, openFixture } from "../api-fixture.ts";
+import { AWS_CBOR, assertAwsShaped, HostileCaller } from "../hostile-calls.ts";
+import { call } from "../sign.ts";
+
+const clock = new HandClock();
+const MIB = 1_048_576;
+let fixture: Fixture;
+let caller: HostileCaller;
+
+test.before(async () => {
+  fixture = await openFixture({ clock });
+  caller = new HostileCaller(fixture.port);
+  await fixture.streams.createStream({ name: "free", shards: 1, retentionHours: 24 });
+});
+test.after(async () => {
+  caller.close();
+  await fixture.close();
+});
+
+// biome-ignore lint/suspicious/noExplicitAny: answers are JSON of many shapes
+const ask = async (name: string, input: object): Promise<any> => {
+  const answer = await call(fixture.origin, name, JSON.stringify(input));
+  assert.equal(answer.status, 200, `${name}: ${answer.type} ${answer.message}`);
+  return answer.json;
+};
+/** The error's name and text; "taken" when there is none. */
+const outcome = async (name: string, input: object): Promise<string> => {
+  const { status, type, message } = await call(fixture.origin, name, JSON.stringify(input));
+  return status === 200 ? "taken" : `${type}: ${message}`;
+};
+
+test("with limits: aws a shard takes 1,000 records a second, and is read 5 times", async () => {
+  await fixture.streams.createStream({ name: "held", shards: 1, retentionHours: 24, limits: "aws" });
+  const Records = Array.from({ length: 500 }, (_, i) => ({ Data: "AA==", PartitionKey: `${i}` }));
+  const put = () => ask("PutRecords", { StreamName: "held", Records });
+  let failed = 0;
+  let stored = 0;
+  while (failed === 0) {
+    const answer = await put();
+    failed = answer.FailedRecordCount;
+    stored += 500 - failed;
+    for (const record of answer.Records as { ErrorCode?: string; SequenceNumber?: string }[]) {
+      assert.notEqual(record.ErrorCode === undefined, record.SequenceNumber === undefined);
+    }
+    if (failed === 0) continue;
+    const refusal = answer.Records.find((record: { ErrorCode?: string }) => record.ErrorCode !== undefined);
+    assert.deepEqual(refusal, {
+      ErrorCode: "ProvisionedThroughputExceededException",
+      ErrorMessage: "Rate exceeded for shard shardId-000000000000 in stream held under account 000000000000.",
+    });
+  }
+  assert.ok(stored >= 1_000);
+  const start = { StreamName: "held", ShardId: "0", ShardIteratorType: "TRIM_HORIZON" };
+  const { ShardIterator } = await ask("GetShardIterator", start);
+  assert.equal((await ask("GetRecords", { ShardIterator })).Records.length, stored);
+  const reads = await Promise.all(
+    Array.from({ length: 12 }, () => call(fixture.origin, "GetRecords", JSON.stringify({ ShardIterator }))),
+  );
+  assert.ok(reads.some((answer) => answer.type === "ProvisionedThroughputExceededException"));
+});
+
+test("with limits: aws a shard gives 5 iterators a second, without them as many as are asked for", async () => {
+  await fixture.streams.createStream({ name: "counted", shards: 2, retentionHours: 24, limits: "aws" });
+  const iterators = async (StreamName: string, ShardId: string): Promise<number> => {
+    const start = { StreamName, ShardId, ShardIteratorType: "LATEST" };
+    const all = await Promise.all(Array.from({ length: 20 }, () => outcome("GetShardIterator", start)));
+    for (const one of all) {
+      assert.match(
+        one,
+        /^taken$|^ProvisionedThroughputExceededException: Rate exceeded for shard shardId-00000000000[01] in/,
+      );
+    }
+    return all.filter((one) => one === "taken").length;
+  };
+  const startedMs = performance.now();
+  const [first, second] = [await iterators("counted", "0"), await iterators("counted", "1")];
+  const more = ((performance.now() - startedMs) / 1_000) * 5 + 1;
+  for (const given of [first, second]) assert.ok(given >= 5 && given <= 5 + more, `${given} iterators`);
+  assert.equal(await iterators("free", "0"), 20);
+});
+
+test("a record's partition key counts towards its size, and so do multi-byte characters", async () => {
+  const put = (dataBytes: number, PartitionKey: string): Promise<string> =>
+    outcome("PutRecord", {
+      StreamName: "free",
+      PartitionKey,
+      Data: Buffer.alloc(dataBytes).toString("base64"),
+    });
+  assert.equal(await put(MIB - 1, "k"), "taken");
+  assert.match(await put(MIB, "k"), /^InvalidArgumentException: Record 1 has 1048577 bytes of data and part/);
+  assert.equal(await put(MIB - 256, "k".repeat(256)), "taken");
+  assert.match(await put(MIB - 255, "k".repeat(256)), /^InvalidArgumentException/);
+  assert.equal(await put(MIB - 3, "€"), "taken");
+  assert.match(await put(MIB - 2, "€"), /^InvalidArgumentException/);
+  assert.match(await put(MIB + 1, "k"), /^ValidationException: .* less than or equal to 1048576$/);
+  const records = (sizes: number[]): object => ({
+    StreamName: "free",
+    Records: sizes.map((bytes) => ({ PartitionKey: "k", Data: Buffer.alloc(bytes) })),
+  });
+  for (const [sizes, taken] of [
+    [[MIB - 1, 5, MIB - 1], true],
+    [[5, MIB], false],
+  ] as const) {
+    const answer = await caller.signed("PutRecords", encodeCbor(records([...sizes])), AWS_CBOR);
+    const type = assertAwsShaped(answer, "PutRecords in CBOR");
+    assert.equal(type, taken ? undefined : "InvalidArgumentException");
+  }
+});
+
+test("a stream that takes larger records takes them with their keys, and no more", async () => {
+  await ask("CreateStream", { StreamName: "large", ShardCount: 1, MaxRecordSizeInKiB: 2_048 });
+  const put = (bytes: number): Promise<string> =>
+    outcome("PutRecords", {
+      StreamName: "large",
+      Records: [{ PartitionKey: "key", Data: Buffer.alloc(bytes).toString("base64") }],
+    });
+  assert.equal(await put(2 * MIB - 3), "taken");
+  assert.match(await put(2 * MIB - 2), /^InvalidArgumentException/);
+});
+
+test("500 records whose keys are made of what divides JSON are no bulk", async () => {
+  const Records = Array.from({ length: 500 }, (_, i) => ({
+    Data: Buffer.alloc(600, i).toString("base64"),
+    PartitionKey: ",[{".repeat(85),
+  }));
+  const { FailedRecordCount } = await ask("PutRecords", { Records, StreamName: "free", Unknown: "slow way" });
+  assert.equal(FailedRecordCount, 0);
+});

@@ -1,0 +1,33 @@
+import assert from "node:assert/strict";
+import { EventEmitter } from "node:events";
+import test from "node:test";
+import { BusyError, type OutgoingReply } from "../../../gateway/api/exchange.ts";
+import { UnreadAnswers } from "../../../gateway/api/unread-answers.ts";
+
+const reply = (state: object = { destroyed: false }) =>
+  Object.assign(new EventEmitter(), state) as EventEmitter & OutgoingReply;
+
+test("large answers count until their replies have closed, small ones never", () => {
+  const unread = new UnreadAnswers(1_000_000);
+  const first = reply();
+  unread.hold(first, 600_000);
+  unread.hold(reply(), 65_535);
+  assert.equal(unread.heldBytes, 600_000);
+  assert.throws(() => unread.hold(reply(), 500_000), BusyError);
+  assert.equal(unread.heldBytes, 600_000, "what is refused does not count");
+  first.emit("close");
+  unread.hold(reply(), 500_000);
+  assert.equal(unread.heldBytes, 500_000);
+});
+
+test("a single answer is taken whatever its size, one for nobody does not count", () => {
+  const unread = new UnreadAnswers(1_000_000);
+  unread.hold(reply({ destroyed: true }), 900_000);
+  unread.hold(reply({ stream: { closed: true, destroyed: false } }), 900_000);
+  assert.equal(unread.heldBytes, 0);
+  const http2 = reply({ stream: { closed: false, destroyed: false } });
+  unread.hold(http2, 2_000_000);
+  assert.equal(unread.heldBytes, 2_000_000);
+  http2.emit("close");
+  assert.equal(unread.heldBytes, 0);
+});
