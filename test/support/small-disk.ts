@@ -25,7 +25,8 @@ export class SmallDisk {
   /** Where it is mounted. */
   readonly path: string;
   readonly #folder: string;
-  readonly #image: string;
+  #image: string;
+  #copies = 0;
   #mounted = false;
 
   private constructor(folder: string) {
@@ -51,8 +52,22 @@ export class SmallDisk {
   }
 
   async mount(): Promise<void> {
+    await this.#leaveHeldImage();
     await run("mount", ["-o", "loop", this.#image, this.path]);
     this.#mounted = true;
+  }
+
+  /**
+   * A process that made mounts of its own meanwhile, as browsers and package tests do, may still hold the
+   * file system whose power was cut; mounting the same image would give that dead one again.
+   */
+  async #leaveHeldImage(): Promise<void> {
+    const { stdout } = await run("losetup", ["-j", this.#image]);
+    if (stdout.trim() === "") return;
+    const copy = join(this.#folder, `disk-${++this.#copies}.img`);
+    await run("cp", ["--sparse=always", this.#image, copy]);
+    await rm(this.#image);
+    this.#image = copy;
   }
 
   /** Every write and sync that has not ended by now fails. Mount again to see what is left. */
