@@ -297,6 +297,8 @@ export class Statement {
       pending: session.pending,
     };
     await writeCheckpoint(this.#file, checkpoint);
+    // Before anybody can read the results: what is counted never lags behind what is seen.
+    this.#report(state);
     await onStep("checkpoint");
     for (const frame of session.pending) await streams.appendFrame(asFrame(frame));
     await onStep("frames");
