@@ -1,10 +1,12 @@
 /** `npm run bench -- NAME`: measures one thing, or everything; the last line of each is one JSON object. */
+import { benchAgent } from "./agent.ts";
 import { benchPipeline } from "./pipeline.ts";
 import { benchStreams } from "./streams.ts";
 
 type Bench = (say: (line: string) => void, flags: readonly string[]) => Promise<Record<string, number>>;
 
 const BENCHES: Readonly<Record<string, Bench>> = {
+  agent: benchAgent,
   pipeline: benchPipeline,
   streams: benchStreams,
 };

@@ -1,7 +1,44 @@
-/** The epochs whose frames may still wait, and what is known of them without asking LevelDB. */
+/** The epochs whose frames may still wait, and what is known of them without asking the disk. */
 import type { Epoch, FrameSequence } from "../../protocol/frame.ts";
 import type { FramePlace } from "./record-buffer.ts";
-import { type EpochState, isDrained, newEpochState, waitingBytes, waitingRecords } from "./record-keys.ts";
+
+export interface EpochState {
+  readonly start: number;
+  readonly epoch: Epoch;
+  /** The last frame on disk; 0n before the first. */
+  last: FrameSequence;
+  /** Frames up to this one were acknowledged or dropped. */
+  removedTo: FrameSequence;
+  waitingRecords: number;
+  waitingBytes: number;
+  /** Ranges of which no frame is left though nobody acknowledged it; from low to high. */
+  gone: [FrameSequence, FrameSequence][];
+  /** Of these, what was reported and is in no part: the sidecar keeps it. */
+  told: readonly (readonly [FrameSequence, FrameSequence])[];
+}
+
+export function newEpochState(start: number, epoch: Epoch): EpochState {
+  return { start, epoch, last: 0n, removedTo: 0n, waitingRecords: 0, waitingBytes: 0, gone: [], told: [] };
+}
+
+export const isDrained = (state: EpochState): boolean => state.removedTo >= state.last;
+
+/** Frames `from` to `to` will never be read. Known ones may be told again. */
+export function noteGone(state: EpochState, from: FrameSequence, to: FrameSequence): void {
+  state.gone = [...state.gone.filter(([low, high]) => low < from || high > to), [from, to]];
+  state.gone.sort(([a], [b]) => (a < b ? -1 : 1));
+  advance(state, state.removedTo);
+}
+
+/** Moves the head to `to`, and over what is gone behind it. */
+export function advance(state: EpochState, to: FrameSequence): void {
+  if (to > state.removedTo) state.removedTo = to;
+  state.gone = state.gone.filter(([from, end]) => {
+    if (from > state.removedTo + 1n) return true;
+    if (end > state.removedTo) state.removedTo = end;
+    return false;
+  });
+}
 
 export class EpochLedger {
   /** Oldest first; the last is the current one. */
@@ -15,8 +52,8 @@ export class EpochLedger {
     this.epochs = [...earlier, current];
   }
 
-  at(start: number): EpochState {
-    return this.epochs.find((epoch) => epoch.start === start) ?? newEpochState(start, 0n);
+  at(start: number): EpochState | undefined {
+    return this.epochs.find((state) => state.start === start);
   }
 
   of(epoch: Epoch): EpochState | undefined {
@@ -30,25 +67,26 @@ export class EpochLedger {
   /** Where the next frame behind `after` should be; undefined when none waits there. */
   firstBehind(after: FramePlace | undefined): { start: number; sequence: FrameSequence } | undefined {
     const afterStart = after === undefined ? 0 : (this.of(after.epoch)?.start ?? 0);
-    for (const epoch of this.epochs) {
-      if (epoch.start < afterStart) continue;
-      const behind = epoch.start === afterStart && after !== undefined ? after.sequence : 0n;
-      const done = behind > epoch.removedTo ? behind : epoch.removedTo;
-      if (done < epoch.last) return { start: epoch.start, sequence: done + 1n };
+    for (const state of this.epochs) {
+      if (state.start < afterStart) continue;
+      const behind = state.start === afterStart && after !== undefined ? after.sequence : 0n;
+      let done = behind > state.removedTo ? behind : state.removedTo;
+      for (const [from, to] of state.gone) if (from <= done + 1n && to > done) done = to;
+      if (done < state.last) return { start: state.start, sequence: done + 1n };
     }
     return undefined;
   }
 
   /** Earlier epochs of which no frame is left. */
   drained(): EpochState[] {
-    return this.epochs.filter((epoch) => epoch !== this.current && isDrained(epoch));
+    return this.epochs.filter((state) => state !== this.current && isDrained(state));
   }
 
   get waitingRecords(): number {
-    return this.epochs.reduce((sum, epoch) => sum + waitingRecords(epoch), 0);
+    return this.epochs.reduce((sum, state) => sum + state.waitingRecords, 0);
   }
 
   get waitingBytes(): number {
-    return this.epochs.reduce((sum, epoch) => sum + waitingBytes(epoch), 0);
+    return this.epochs.reduce((sum, state) => sum + state.waitingBytes, 0);
   }
 }

@@ -1,8 +1,8 @@
 /** Cuts a group commit into frames: one a stream, or several where one would be too large. */
-import { encodeFrame } from "../../protocol/frame.ts";
+import { encodeFrame, type TimeSource } from "../../protocol/frame.ts";
 import { encodeBatch, RECORD_HEAD_BYTES, RUN_OVERHEAD_BYTES } from "../../protocol/record-batch.ts";
+import type { EpochState } from "./epoch-ledger.ts";
 import type { BufferRecord } from "./record-buffer.ts";
-import type { EpochState } from "./record-keys.ts";
 
 /** A frame ends when its payloads would pass this; a single larger record does not exist. */
 const FRAME_PAYLOAD_BYTES = 1_048_576;
@@ -22,6 +22,7 @@ export function cutFrames(
   epoch: EpochState,
   storedUs: number,
   records: Iterable<BufferRecord>,
+  timeSource: TimeSource = "system",
 ): CutFrame[] {
   const streams = new Map<string, BufferRecord[][]>();
   const filled = new Map<string, number>();
@@ -55,7 +56,7 @@ export function cutFrames(
           sequence,
           storedUs,
           recordCount: part.length,
-          timeSource: "system",
+          timeSource,
         },
         batch,
       );

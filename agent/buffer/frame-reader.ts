@@ -1,116 +1,208 @@
 /**
- * Reads waiting frames back and checks each. A frame that does not decode is set aside, and a hole
- * is told once; neither stands in the way of the frames behind.
+ * Reads waiting frames back, oldest first, and checks each. What cannot be read is found out once,
+ * told with its extent, and from then on passed over; it does not stand in the way of what is behind.
  */
 import { decodeFrame, type Frame, type FrameSequence } from "../../protocol/frame.ts";
-import { describeError } from "../../runtime/errors.ts";
-import type { EpochLedger } from "./epoch-ledger.ts";
-import { type Database, writeSynced } from "./leveldb.ts";
+import { type ChainPart, holesIn, PartReader, type PartScan, scanPart, sizeOf } from "./chain-part.ts";
+import { type EpochLedger, noteGone } from "./epoch-ledger.ts";
+import { findLevelDamage } from "./level-files.ts";
 import type { FramePlace } from "./record-buffer.ts";
-import { asideKey, frameKey, placeInKey, within } from "./record-keys.ts";
+import type { RecordChain } from "./record-chain.ts";
+
+/** Where reading goes on: one for each epoch that is drained beside another. */
+const MAX_CURSORS = 3;
+const MAX_SIZES = 50_000;
+
+interface Cursor {
+  readonly part: ChainPart;
+  readonly reader: PartReader;
+  /** Read, and not yet asked for. */
+  ahead: Frame | undefined;
+  /** The frame that was read last, or skipped. */
+  at: FrameSequence;
+}
 
 export interface FrameReaderOptions {
-  readonly database: Database;
+  readonly chain: RecordChain;
   readonly ledger: EpochLedger;
-  /** Told of each frame that is set aside. */
-  readonly onSetAside: () => void;
-  /** Told of what is lost. */
-  readonly onDamage: (reason: string) => void;
-  /** LevelDB itself could not read. */
-  readonly onUnreadable: (error: Error) => Promise<never>;
+  /** Told of frames that no part holds, which must not be. */
+  readonly onMissing: (what: string) => Promise<void>;
+  /** Told once of what a part lacks; resolves when the report is on disk. */
+  readonly onDamage: (
+    part: ChainPart,
+    details: readonly string[],
+    records: number,
+    bytes: number,
+  ) => Promise<void>;
 }
 
 export class FrameReader {
   readonly #options: FrameReaderOptions;
-  readonly #database: Database;
-  readonly #ledger: EpochLedger;
-  /** Sizes of frames that were handed out, so that their removal need not read them again. */
-  readonly #handedOut = new Map<string, { bytes: number; records: number }>();
+  #cursors: Cursor[] = [];
+  /** Parts whose holes are in the ledger. */
+  readonly #known = new WeakSet<ChainPart>();
+  #last: Promise<unknown> = Promise.resolve();
 
   constructor(options: FrameReaderOptions) {
     this.#options = options;
-    this.#database = options.database;
-    this.#ledger = options.ledger;
   }
 
   /** As `RecordBuffer.read`. */
-  async read(after: FramePlace | undefined, maxBytes: number): Promise<Frame[]> {
+  read(after: FramePlace | undefined, maxBytes: number): Promise<Frame[]> {
+    const result = this.#last.then(() => this.#read(after, maxBytes));
+    this.#last = result.catch(() => {});
+    return result;
+  }
+
+  async #read(after: FramePlace | undefined, maxBytes: number): Promise<Frame[]> {
+    const { ledger } = this.#options;
     const frames: Frame[] = [];
     let bytes = 0;
-    let expected = this.#ledger.firstBehind(after);
-    if (expected === undefined) return frames;
-    try {
-      const from = frameKey(expected.start, expected.sequence);
-      for await (const [key, value] of this.#database.iterator({ gte: from, lt: within("f/").lt })) {
-        const place = placeInKey(key);
-        const { removedTo } = this.#ledger.at(place.start);
-        // Removed while the iterator's snapshot still shows it.
-        if (place.sequence <= removedTo) continue;
-        const follows = place.start === expected.start && expected.sequence > removedTo;
-        const start = follows ? expected.sequence : removedTo + 1n;
-        if (place.sequence > start) await this.#noticeHole(place.start, start, place.sequence);
-        expected = { start: place.start, sequence: place.sequence + 1n };
-        const frame = await this.decode(key, value);
-        if (frame === undefined) continue;
-        if (frames.length > 0 && bytes + value.length > maxBytes) break;
-        bytes += value.length;
-        frames.push(frame);
-        this.#handedOut.set(key, { bytes: value.length, records: frame.recordCount });
-        if (bytes >= maxBytes) break;
-      }
-    } catch (error) {
-      const { code } = error as { code?: string };
-      if (code !== "LEVEL_CORRUPTION" && code !== "LEVEL_IO_ERROR") throw error;
-      await this.#options.onUnreadable(error as Error);
+    let behind = after;
+    while (frames.length === 0 || bytes < maxBytes) {
+      const place = ledger.firstBehind(behind);
+      if (place === undefined) break;
+      const cursor = await this.#cursorAt(place.start, place.sequence);
+      // What was sought is gone, and the ledger knows.
+      if (cursor === undefined) continue;
+      const frame = cursor.ahead!;
+      if (frames.length > 0 && bytes + frame.bytes.length > maxBytes) break;
+      cursor.ahead = undefined;
+      cursor.at = frame.sequence;
+      frames.push(frame);
+      bytes += frame.bytes.length;
+      behind = frame;
+      const { sizes } = cursor.part;
+      if (sizes.size < MAX_SIZES) sizes.set(frame.sequence, sizeOf(frame));
     }
     return frames;
   }
 
-  /** @returns undefined when it had to be set aside */
-  async decode(key: string, value: Buffer): Promise<Frame | undefined> {
-    try {
-      return decodeFrame(value);
-    } catch (error) {
-      const { start, sequence } = placeInKey(key);
-      await writeSynced(this.#database, [
-        { type: "put", key: asideKey(start, sequence), value },
-        { type: "del", key },
-      ]);
-      this.#options.onSetAside();
-      this.#options.onDamage(`frame ${sequence} of epoch ${start} is set aside: ${describeError(error)}`);
+  /** @returns with the frame in `ahead`; undefined when it is not there */
+  async #cursorAt(start: number, sequence: FrameSequence): Promise<Cursor | undefined> {
+    const { chain } = this.#options;
+    let cursor = this.#cursors.find(
+      ({ part, at, ahead }) =>
+        part.epochStart === start &&
+        part.last >= sequence &&
+        (ahead === undefined ? at < sequence : ahead.sequence <= sequence) &&
+        part.first <= sequence,
+    );
+    if (cursor === undefined) {
+      const part = chain.parts.find(
+        (each) => each.epochStart === start && each.first <= sequence && sequence <= each.last,
+      );
+      if (part === undefined) {
+        await this.#passOver(start, sequence);
+        return undefined;
+      }
+      cursor = await this.#open(part);
+      if (cursor === undefined) return undefined;
+    }
+    while (cursor.ahead === undefined || cursor.ahead.sequence < sequence) {
+      const next = await this.#next(cursor, sequence);
+      if (next === undefined) break;
+      cursor.ahead = next;
+    }
+    if (cursor.ahead?.sequence === sequence) return cursor;
+    await this.#noticeDamage(cursor.part);
+    // Should the frame be there after all, the cursor is in a wrong place.
+    await this.#forget(cursor);
+    return undefined;
+  }
+
+  /** @returns the next frame from `from` on that decodes */
+  async #next(cursor: Cursor, from: FrameSequence): Promise<Frame | undefined> {
+    for (;;) {
+      const stored = await cursor.reader.next();
+      if (stored === undefined) return undefined;
+      if (stored.sequence < from) continue;
+      try {
+        return decodeFrame(stored.bytes);
+      } catch {
+        // It is missing from the sequence, as is one that was not there at all.
+      }
+    }
+  }
+
+  async #open(part: ChainPart): Promise<Cursor | undefined> {
+    const { chain } = this.#options;
+    if (part.sealed && !this.#known.has(part)) {
+      this.#known.add(part);
+      if (part.holes) await this.#learnHoles(part);
+      else if ((await this.#levelDamage(part)).length > 0) await this.#noticeDamage(part);
+    }
+    const reader = await chain.undisturbed(() =>
+      PartReader.open(chain.folderOf(part)).catch(() => undefined),
+    );
+    if (reader === undefined) {
+      await this.#noticeDamage(part);
       return undefined;
     }
+    const cursor: Cursor = { part, reader, ahead: undefined, at: 0n };
+    this.#cursors.push(cursor);
+    if (this.#cursors.length > MAX_CURSORS) await this.#forget(this.#cursors[0]!);
+    return cursor;
   }
 
-  /** Frames `from` up to `next` are not there, though nobody removed them. Says so once. */
-  async #noticeHole(start: number, from: FrameSequence, next: FrameSequence): Promise<void> {
-    for (let sequence = from; sequence < next; sequence++) {
-      const aside = (await this.#database.get(asideKey(start, sequence))) as Buffer | undefined;
-      if (aside?.length === 0) return;
-      if (aside !== undefined) continue;
-      await writeSynced(this.#database, [
-        { type: "put", key: asideKey(start, sequence), value: Buffer.alloc(0) },
-      ]);
-      this.#options.onDamage(`epoch ${start} lacks frames ${sequence} to ${next - 1n}`);
-      return;
+  async #forget(cursor: Cursor): Promise<void> {
+    this.#cursors = this.#cursors.filter((each) => each !== cursor);
+    await cursor.reader.close();
+  }
+
+  async #learnHoles(part: ChainPart): Promise<PartScan> {
+    const { chain, ledger } = this.#options;
+    const scan = await chain.undisturbed(() => scanPart(chain.folderOf(part), part));
+    const state = ledger.at(part.epochStart);
+    if (state !== undefined) {
+      for (const [from, to] of holesIn(scan.frames, part.first, part.last)) noteGone(state, from, to);
     }
+    return scan;
   }
 
-  /** What the removal of a frame gives back; costs a read only for frames that were not handed out. */
-  async sizeOf(key: string): Promise<{ bytes: number; records: number }> {
-    const known = this.#handedOut.get(key);
-    if (known !== undefined) return known;
-    const value = (await this.#database.get(key)) as Buffer | undefined;
-    if (value === undefined) return { bytes: 0, records: 0 };
-    try {
-      return { bytes: value.length, records: decodeFrame(value).recordCount };
-    } catch {
-      return { bytes: value.length, records: 0 };
-    }
+  /** Reads the whole part, tells what is missing, and makes the ledger agree. */
+  async #noticeDamage(part: ChainPart): Promise<void> {
+    const { ledger, onDamage } = this.#options;
+    const state = ledger.at(part.epochStart);
+    const upTo = part.last;
+    const scan = await this.#learnHoles(part);
+    const holes = holesIn(scan.frames, part.first, upTo);
+    const details = [...(await this.#levelDamage(part)), ...scan.damage];
+    for (const [from, to] of holes) details.push(`epoch ${part.epochStart} lacks frames ${from} to ${to}`);
+    if (details.length === 0 || state === undefined || part.holes) return;
+    part.holes = true;
+    const records = Math.max(0, part.records - scan.found.records);
+    const bytes = Math.max(0, part.bytes - scan.found.bytes);
+    await onDamage(part, details, records, bytes);
   }
 
-  /** The frame is gone. */
-  forget(key: string): void {
-    this.#handedOut.delete(key);
+  #levelDamage(part: ChainPart): Promise<string[]> {
+    const { chain } = this.#options;
+    return chain.undisturbed(() => findLevelDamage(chain.folderOf(part)));
+  }
+
+  /** No part holds the frame: nothing up to the next one does. */
+  async #passOver(start: number, sequence: FrameSequence): Promise<void> {
+    const { chain, ledger, onMissing } = this.#options;
+    const state = ledger.at(start)!;
+    const next = chain.parts.find((part) => part.epochStart === start && part.first > sequence);
+    const to = next === undefined ? state.last : next.first - 1n;
+    noteGone(state, sequence, to);
+    await onMissing(`epoch ${start} lacks frames ${sequence} to ${to}`);
+  }
+
+  /** The part was written again, with fewer frames. */
+  refresh(part: ChainPart): Promise<void> {
+    const result = this.#last.then(async () => {
+      this.#known.delete(part);
+      for (const cursor of this.#cursors.filter((each) => each.part === part)) await this.#forget(cursor);
+    });
+    this.#last = result.catch(() => {});
+    return result;
+  }
+
+  async close(): Promise<void> {
+    await this.#last;
+    for (const cursor of [...this.#cursors]) await this.#forget(cursor);
   }
 }

@@ -1,170 +1,129 @@
 /**
- * Takes frames out of the buffer, oldest first: those that the gateway has, and, where the config
- * says so, those that a full buffer must drop. One removal at a time, as each moves an epoch's head.
+ * Takes frames out of the buffer: those that the gateway has, and those that are dropped
+ * (frame-dropper.ts). One removal at a time, as each moves an epoch's head.
  */
 import type { Epoch, FrameSequence } from "../../protocol/frame.ts";
-import type { EpochLedger } from "./epoch-ledger.ts";
-import type { FrameReader } from "./frame-reader.ts";
-import { compact, type Database, type Operation, writeLazily } from "./leveldb.ts";
-import {
-  type EpochState,
-  encodeHead,
-  frameKey,
-  headKey,
-  isDrained,
-  placeInKey,
-  within,
-} from "./record-keys.ts";
-
-/** So much is removed before LevelDB is asked to give it back. */
-const COMPACT_BYTES = 16 * 1_048_576;
-
-interface Removed {
-  readonly key: string;
-  readonly sequence: FrameSequence;
-  readonly bytes: number;
-  readonly records: number;
-}
-
-/** What was in frames that are to be dropped, by their stream. */
-export interface Dropped {
-  readonly stream: string;
-  readonly records: number;
-  readonly fromUs: number;
-  readonly toUs: number;
-}
+import { type ChainPart, scanPart } from "./chain-part.ts";
+import { advance, type EpochLedger, type EpochState, noteGone } from "./epoch-ledger.ts";
+import type { RecordChain } from "./record-chain.ts";
 
 export interface FrameRemoverOptions {
-  readonly database: Database;
+  readonly chain: RecordChain;
   readonly ledger: EpochLedger;
-  readonly reader: FrameReader;
-  /** A removal could not be written. */
-  readonly onFailure: (cause: unknown) => Error;
-  readonly onCompactError: (error: unknown) => void;
+  /** Heads have moved. */
+  readonly onMoved: () => void;
 }
 
 export class FrameRemover {
   readonly #options: FrameRemoverOptions;
-  readonly #database: Database;
-  readonly #ledger: EpochLedger;
-  #removedSinceCompact = 0;
-  #compacting: Promise<void> | undefined;
   #last: Promise<unknown> = Promise.resolve();
 
   constructor(options: FrameRemoverOptions) {
     this.#options = options;
-    this.#database = options.database;
-    this.#ledger = options.ledger;
   }
 
   /** As `RecordBuffer.ack`. */
   ack(epoch: Epoch, last: FrameSequence): Promise<void> {
-    return this.#exclusively(async () => {
-      const state = this.#ledger.of(epoch);
-      const to = state === undefined || last < state.last ? last : state.last;
-      if (state === undefined || to <= state.removedTo) return;
-      await this.#remove(state, await this.#sizes(state, to), to);
+    return this.exclusively(async () => {
+      const state = this.#options.ledger.of(epoch);
+      if (state === undefined) return;
+      const to = last < state.last ? last : state.last;
+      if (to > state.removedTo) await this.#remove(state, to);
     });
   }
 
-  #exclusively<T>(work: () => Promise<T>): Promise<T> {
+  /** Runs while nothing else is being removed. */
+  exclusively<T>(work: () => Promise<T>): Promise<T> {
     const result = this.#last.then(work);
     this.#last = result.catch(() => {});
     return result;
   }
 
-  async #sizes(state: EpochState, to: FrameSequence): Promise<Removed[]> {
-    const removed: Removed[] = [];
-    const range = { gte: frameKey(state.start, state.removedTo + 1n), lte: frameKey(state.start, to) };
-    for await (const key of this.#database.keys(range)) {
-      const size = await this.#options.reader.sizeOf(key);
-      removed.push({ key, sequence: placeInKey(key).sequence, ...size });
+  /** Only the head moves; a part goes when its last frame has gone. */
+  async #remove(state: EpochState, to: FrameSequence): Promise<void> {
+    const part = this.#options.chain.parts.find(
+      (each) => each.epochStart === state.start && each.first > 0n && each.first <= to && each.last > to,
+    );
+    if (part !== undefined) take(state, part, await this.#sum(part, state, to));
+    this.removeTo(state, to);
+  }
+
+  /** As an acknowledgement, where `to` is the last frame of a part or has been counted. */
+  removeTo(state: EpochState, to: FrameSequence): void {
+    const { chain, onMoved } = this.#options;
+    let isWhole = false;
+    for (const part of chain.parts) {
+      if (part.epochStart !== state.start || part.first === 0n) continue;
+      // They stand in their order: behind this one nothing is removed.
+      if (part.last > to) break;
+      take(state, part, rest(part));
+      isWhole = true;
     }
-    return removed;
+    advance(state, to);
+    this.findOldest();
+    onMoved();
+    if (isWhole) chain.sweep();
   }
 
-  /** Head and deletions in one batch: a crash leaves the frames with the old head or neither. */
-  async #remove(state: EpochState, removed: readonly Removed[], to: FrameSequence): Promise<void> {
-    state.removedTo = to;
-    state.removedRecords += removed.reduce((sum, frame) => sum + frame.records, 0);
-    const bytes = removed.reduce((sum, frame) => sum + frame.bytes, 0);
-    state.removedBytes += bytes;
-    try {
-      await writeLazily(this.#database, [
-        { type: "put", key: headKey(state.start), value: encodeHead(state) },
-        ...removed.map((frame): Operation => ({ type: "del", key: frame.key })),
-      ]);
-      for (const frame of removed) this.#options.reader.forget(frame.key);
-      await this.findOldest();
-    } catch (error) {
-      throw this.#options.onFailure(error);
+  /** Takes out a part before which others wait. */
+  removeWithin(state: EpochState, part: ChainPart): void {
+    take(state, part, rest(part));
+    noteGone(state, part.first, part.last);
+    state.told = [...state.told, [part.first, part.last]];
+    this.findOldest();
+    this.#options.onMoved();
+  }
+
+  /** What the part's frames behind the head and up to `to` hold. */
+  async #sum(
+    part: ChainPart,
+    state: EpochState,
+    to: FrameSequence,
+  ): Promise<{ records: number; bytes: number }> {
+    const { chain } = this.#options;
+    const from = state.removedTo < part.first ? part.first : state.removedTo + 1n;
+    for (let sequence = from; sequence <= to; sequence++) {
+      if (part.sizes.has(sequence)) continue;
+      // They were never handed out, or are holes.
+      const { frames } = await chain.undisturbed(() => scanPart(chain.folderOf(part), part));
+      for (const [each, size] of frames) if (each >= from) part.sizes.set(each, size);
+      break;
     }
-    this.#removedSinceCompact += bytes;
-    if (this.#removedSinceCompact >= COMPACT_BYTES) this.#compact(state.start, to);
+    const sum = { records: 0, bytes: 0 };
+    for (const [sequence, { records, bytes }] of part.sizes) {
+      if (sequence > to) continue;
+      part.sizes.delete(sequence);
+      if (sequence < from) continue;
+      sum.records += records;
+      sum.bytes += bytes;
+    }
+    return sum;
   }
 
-  #compact(start: number, to: FrameSequence): void {
-    if (this.#compacting !== undefined) return;
-    this.#removedSinceCompact = 0;
-    this.#compacting = compact(this.#database, frameKey(0, 0n), frameKey(start, to))
-      .catch((error: unknown) => this.#options.onCompactError(error))
-      .finally(() => {
-        this.#compacting = undefined;
-      });
-  }
-
-  /** Looks up since when the oldest frame waits. */
-  async findOldest(): Promise<void> {
-    const first = this.#ledger.firstBehind(undefined);
-    this.#ledger.oldestUs = undefined;
+  /** Since when the oldest frame waits, as far as is known without reading it. */
+  findOldest(): void {
+    const { chain, ledger } = this.#options;
+    const first = ledger.firstBehind(undefined);
+    ledger.oldestUs = undefined;
     if (first === undefined) return;
-    const range = { gte: frameKey(first.start, first.sequence), lt: within("f/").lt, limit: 1 };
-    const [value] = await this.#database.values(range).all();
-    // The moment of storing stands at a fixed place (protocol/frame.ts); a damaged frame is noticed when read.
-    if (value !== undefined && value.length >= 40) this.#ledger.oldestUs = Number(value.readBigUInt64BE(32));
+    const part = chain.parts.find((each) => each.epochStart === first.start && each.last >= first.sequence);
+    if (part === undefined) return;
+    ledger.oldestUs = part.sizes.get(first.sequence)?.storedUs ?? part.oldestUs;
   }
 
-  /**
-   * Removes oldest frames of at least `bytes`, or all of the oldest epoch's.
-   * @param report says what will be missing, on disk, before anything goes: a crash in between
-   * leaves a report of a gap that is none
-   * @returns how many records; undefined when no frame waits
-   */
-  drop(bytes: number, report: (gaps: Dropped[]) => Promise<void>): Promise<number | undefined> {
-    return this.#exclusively(async () => {
-      const state = this.#ledger.epochs.find((epoch) => !isDrained(epoch));
-      if (state === undefined) return undefined;
-      const { removed, gaps } = await this.#oldest(state, bytes);
-      await report(gaps);
-      await this.#remove(state, removed, removed.at(-1)?.sequence ?? state.last);
-      return removed.reduce((sum, frame) => sum + frame.records, 0);
-    });
-  }
-
-  async #oldest(state: EpochState, wantedBytes: number): Promise<{ removed: Removed[]; gaps: Dropped[] }> {
-    const removed: Removed[] = [];
-    const gaps = new Map<string, Dropped>();
-    let bytes = 0;
-    const range = {
-      gte: frameKey(state.start, state.removedTo + 1n),
-      lte: frameKey(state.start, state.last),
-    };
-    for await (const [key, value] of this.#database.iterator(range)) {
-      const frame = await this.#options.reader.decode(key, value);
-      if (frame === undefined) continue;
-      const { stream, storedUs, sequence, recordCount } = frame;
-      const gap = gaps.get(stream) ?? { stream, records: 0, fromUs: storedUs, toUs: storedUs };
-      gaps.set(stream, { ...gap, records: gap.records + recordCount, toUs: storedUs });
-      removed.push({ key, sequence, bytes: value.length, records: recordCount });
-      bytes += value.length;
-      if (bytes >= wantedBytes) break;
-    }
-    return { removed, gaps: [...gaps.values()] };
-  }
-
-  /** Resolves when nothing is being removed or compacted. */
+  /** Resolves when nothing is being removed. */
   async settled(): Promise<void> {
     await this.#last;
-    await this.#compacting;
   }
+}
+
+function take(state: EpochState, part: ChainPart, taken: { records: number; bytes: number }): void {
+  part.removedRecords += taken.records;
+  part.removedBytes += taken.bytes;
+  state.waitingRecords -= taken.records;
+  state.waitingBytes -= taken.bytes;
+}
+
+function rest(part: ChainPart): { records: number; bytes: number } {
+  return { records: part.records - part.removedRecords, bytes: part.bytes - part.removedBytes };
 }

@@ -16,12 +16,23 @@ interface Waiting extends Append {
   readonly reject: (error: unknown) => void;
 }
 
-/** A group of so many bytes waits no longer. */
-const GROUP_BYTES = 1_048_576;
+export interface GroupOptions {
+  /** How long the first of a group waits for company. */
+  readonly commitDelayMs: number;
+  /** A group of so many records, or of so many bytes, waits no longer. */
+  readonly commitRecords: number;
+  readonly commitBytes?: number;
+}
+
+/** What one frame holds at most. */
+const COMMIT_BYTES = 1_048_576;
+/** Whatever the config says: so much may stand in memory twice. */
+const MAX_COMMIT_BYTES = 16 * COMMIT_BYTES;
 
 export class GroupCommit {
   readonly #delayMs: number;
   readonly #maxRecords: number;
+  readonly #maxBytes: number;
   readonly #commit: (group: readonly Append[]) => Promise<void>;
   #gathering: Waiting[] = [];
   #records = 0;
@@ -31,9 +42,10 @@ export class GroupCommit {
   #running: Promise<void> | undefined;
 
   /** @param commit all or nothing; when it rejects, all of its group's appends do. */
-  constructor(delayMs: number, maxRecords: number, commit: (group: readonly Append[]) => Promise<void>) {
-    this.#delayMs = delayMs;
-    this.#maxRecords = maxRecords;
+  constructor(options: GroupOptions, commit: (group: readonly Append[]) => Promise<void>) {
+    this.#delayMs = options.commitDelayMs;
+    this.#maxRecords = options.commitRecords;
+    this.#maxBytes = Math.min(options.commitBytes ?? COMMIT_BYTES, MAX_COMMIT_BYTES);
     this.#commit = commit;
   }
 
@@ -43,7 +55,7 @@ export class GroupCommit {
       this.#gathering.push({ ...append, resolve, reject });
       this.#records += append.records.length;
       this.#bytes += append.bytes;
-      if (this.#records >= this.#maxRecords || this.#bytes >= GROUP_BYTES) this.#due = true;
+      if (this.#records >= this.#maxRecords || this.#bytes >= this.#maxBytes) this.#due = true;
       if (this.#due) this.#start();
       else this.#timer ??= setTimeout(() => this.#expire(), this.#delayMs);
     });
@@ -92,7 +104,7 @@ export class GroupCommit {
     for (const append of this.#gathering) {
       if (
         count > 0 &&
-        (records + append.records.length > this.#maxRecords || bytes + append.bytes > GROUP_BYTES)
+        (records + append.records.length > this.#maxRecords || bytes + append.bytes > this.#maxBytes)
       )
         break;
       records += append.records.length;

@@ -5,13 +5,17 @@ export type Database = Level<string, Buffer>;
 export type Operation = { type: "put"; key: string; value: Buffer } | { type: "del"; key: string };
 
 /** @throws what LevelDB says, also when the folder is held by another process. */
-export async function openDatabase(folder: string, createIfMissing: boolean): Promise<Database> {
+export async function openDatabase(
+  folder: string,
+  createIfMissing: boolean,
+  writeBufferSize = 2 * 1_048_576,
+): Promise<Database> {
   const database: Database = new Level(folder, {
     keyEncoding: "utf8",
     valueEncoding: "buffer",
     createIfMissing,
     cacheSize: 512 * 1_024,
-    writeBufferSize: 2 * 1_048_576,
+    writeBufferSize,
     maxOpenFiles: 64,
   });
   await database.open();

@@ -1,35 +1,50 @@
 /**
  * Opens the record buffer's folder and believes nothing that it cannot check.
  *
- *   db/            LevelDB                       sidecar    what must be in it (sidecar.ts)
- *   lock/          held while the folder is open
- *   before/        db as it was before this open, until the open was found good
- *   suspect        a table could not be read while the buffer was open: rebuild at the next open
- *   damaged-<n>/   db as it was before an open that was found bad; the newest two are kept
+ *   chain/<part>/         small LevelDBs with the frames (chain-part.ts, record-chain.ts)
+ *   marks/<generation>/   the sources' marks (mark-store.ts)
+ *   sidecar, ends         what must be there (sidecar.ts)
+ *   lock/                 held while the folder is open
+ *   damaged-<n>/          what was found damaged, as it was; the newest two are kept
  *
- * LevelDB deletes tables that a damaged MANIFEST does not name, so the old state is put aside first.
- * Tables never change, so hard links do; a crash at any point leaves `before`, with which the next
- * open begins again. Nothing is appended before `before` is gone.
+ * Closed parts are known by their names and read when their turn comes. Only what a crash left
+ * unsealed is read here, at most a few parts. Nothing is changed before all is known.
  */
-import { copyFile, link, mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, readdir, rm } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
 import { syncFolder } from "../../runtime/durable.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
-import { type Database, openDatabase, repairDatabase } from "./leveldb.ts";
-import { findLogDamage } from "./leveldb-log.ts";
-import { type EpochState, frameKey, placeInKey, within } from "./record-keys.ts";
-import { loadEpochs, salvage } from "./record-salvage.ts";
-import { readSidecar, type Sidecar } from "./sidecar.ts";
+import { type ChainPart, holesIn, type PartScan, parsePartName, scanPart } from "./chain-part.ts";
+import { keepAside } from "./damaged-folders.ts";
+import type { EpochState } from "./epoch-ledger.ts";
+import { type Promises, settleEpochs } from "./epoch-settling.ts";
+import { migrateFormerLayout } from "./former-layout.ts";
+import { findLevelDamage } from "./level-files.ts";
+import { type Database, openDatabase } from "./leveldb.ts";
+import { type ReadMarks, readMarks } from "./mark-store.ts";
+import { EndsFile, readSidecar, type Sidecar } from "./sidecar.ts";
 
 export interface OpenedFolder {
-  readonly database: Database;
-  /** To be closed after the database: until then nobody else opens the folder. */
+  /** To be closed last: until then nobody else opens the folder. */
   readonly lock: Database;
-  readonly sidecar: Sidecar | undefined;
+  /** Oldest first; none is open. */
+  readonly parts: ChainPart[];
+  /** Those that a crash left without a full name, also without any frame. */
+  readonly unsealed: ChainPart[];
+  /** No part of this number or a higher one exists. */
+  readonly nextNumber: number;
   /** Epochs of earlier starts that the gateway was not yet told to forget, oldest first. */
   readonly epochs: EpochState[];
+  /** The highest epoch start ever used. */
+  readonly epochStart: number;
+  readonly serial: number;
+  readonly marks: ReadMarks;
   /** What was found wrong; empty when nothing was. */
   readonly damage: string[];
+  /** How many records that waited are not there any more, as far as is known. */
+  readonly lostRecords: number;
+  /** Since when something may be missing, µs. */
+  readonly damagedFromUs: number;
   /** The folder in which the damaged state was kept. */
   readonly keptIn: string | undefined;
 }
@@ -46,10 +61,12 @@ export class BufferLockedError extends HeadwaterError {
 }
 
 export const sidecarFile = (dir: string): string => join(dir, "sidecar");
-export const suspectFile = (dir: string): string => join(dir, "suspect");
+export const endsFile = (dir: string): string => join(dir, "ends");
+export const chainFolder = (dir: string): string => join(dir, "chain");
+export const marksFolder = (dir: string): string => join(dir, "marks");
 
 export async function openRecordFolder(dir: string, device: string): Promise<OpenedFolder> {
-  await mkdir(dir, { recursive: true, mode: 0o700 });
+  await makeFolder(resolve(chainFolder(dir)));
   const lock = await takeLock(dir);
   try {
     return { ...(await openLocked(dir, device)), lock };
@@ -59,175 +76,143 @@ export async function openRecordFolder(dir: string, device: string): Promise<Ope
   }
 }
 
+/** A power cut that took a folder's name away would take all that was ever synced in it along. */
+async function makeFolder(folder: string): Promise<void> {
+  const made = await mkdir(folder, { recursive: true, mode: 0o700 });
+  if (made === undefined) return;
+  for (let at = folder; at.length >= resolve(made).length; at = dirname(at)) await syncFolder(dirname(at));
+}
+
 async function openLocked(dir: string, device: string): Promise<Omit<OpenedFolder, "lock">> {
-  const db = join(dir, "db");
-  const before = join(dir, "before");
-  if (await exists(before)) {
-    await rm(db, { recursive: true, force: true });
-    await rename(before, db);
-  }
-  const read = await readSidecar(sidecarFile(dir), device);
-  const sidecar = read === "damaged" ? undefined : read;
-  const damage = read === "damaged" ? ["the sidecar's checksum does not match"] : [];
-  if (read === undefined && !(await holdsData(db))) {
-    await rm(db, { recursive: true, force: true });
-    return { database: await openDatabase(db, true), sidecar, epochs: [], damage, keptIn: undefined };
-  }
-  await copyDatabase(db, before);
-  const found = await inspectFiles(before);
-  const suspect = await readFile(suspectFile(dir), "utf8").catch(() => undefined);
-  if (suspect !== undefined) {
-    damage.push(suspect);
-    found.rebuild = true;
-  }
-  damage.push(...found.details);
-  let opened = found.rebuild ? undefined : await openAndCheck(db, sidecar, damage);
-  if (opened === undefined) opened = await rebuild(dir, sidecar, damage);
-  else if (damage.length > 0) opened.epochs = await salvage(opened.database, sidecar, damage);
-  const keptIn = await settle(dir, before, damage.length > 0);
-  await rm(suspectFile(dir), { force: true });
-  return { ...opened, sidecar, damage, keptIn };
-}
-
-interface Checked {
-  database: Database;
-  epochs: EpochState[];
-}
-
-/** @returns undefined when it does not open or lacks what the sidecar names; `damage` says why. */
-async function openAndCheck(
-  db: string,
-  sidecar: Sidecar | undefined,
-  damage: string[],
-): Promise<Checked | undefined> {
-  let database: Database;
-  try {
-    database = await openDatabase(db, false);
-  } catch (error) {
-    damage.push(`LevelDB does not open: ${reasonOf(error)}`);
-    return undefined;
-  }
-  try {
-    const epochs = await loadEpochs(database, sidecar?.floorStart ?? 0);
-    const missing = await compare(database, epochs, sidecar);
-    if (missing.length === 0) return { database, epochs };
-    damage.push(...missing);
-  } catch (error) {
-    damage.push(`LevelDB cannot be read: ${reasonOf(error)}`);
-  }
-  await database.close();
-  return undefined;
-}
-
-/** What the sidecar promises and the database does not hold. */
-async function compare(
-  database: Database,
-  epochs: EpochState[],
-  sidecar: Sidecar | undefined,
-): Promise<string[]> {
-  const missing: string[] = [];
-  for (const promised of sidecar?.epochs ?? []) {
-    const epoch = epochs.find((state) => state.start === promised.start);
-    if (epoch === undefined) missing.push(`epoch ${promised.start} is gone`);
-    else if (epoch.epoch !== promised.epoch) missing.push(`epoch ${promised.start} is another one`);
-    else if (epoch.last < promised.last) {
-      missing.push(`epoch ${promised.start} ends at frame ${epoch.last}, not at ${promised.last}`);
+  await migrateFormerLayout(dir, device);
+  const promises = await readPromises(dir, device);
+  const { latest, damage } = promises;
+  const parts = await listParts(dir, promises.sidecar);
+  const marks = await readMarks(marksFolder(dir));
+  const aside: string[] = [...promises.damagedFiles];
+  const scans = new Map<ChainPart, PartScan>();
+  for (const part of parts.filter((each) => !each.sealed)) {
+    const folder = join(chainFolder(dir), part.name);
+    const scan = await takeUp(folder, part, marks);
+    if (part.first > 0n && isForgotten(part, promises.sidecar)) {
+      await rm(folder, { recursive: true });
+      parts.splice(parts.indexOf(part), 1);
+      continue;
     }
+    if (scan.damage.length > 0) aside.push(folder);
+    damage.push(...scan.damage);
+    scans.set(part, scan);
   }
-  for (const epoch of epochs) {
-    if (epoch.removedTo >= epoch.last) continue;
-    const [last] = await database
-      .keys({ ...within(`f/${frameKey(epoch.start, 0n).slice(2, 10)}/`), reverse: true, limit: 1 })
-      .all();
-    const reaches = last === undefined ? 0n : placeInKey(last).sequence;
-    const aside = await database
-      .keys({ ...within(`x/${frameKey(epoch.start, 0n).slice(2, 10)}/`), limit: 1 })
-      .all();
-    if (reaches < epoch.last && aside.length === 0) {
-      missing.push(`epoch ${epoch.start} lacks frames ${reaches + 1n} to ${epoch.last}`);
-    }
-  }
-  return missing;
+  const marksDamage = [...marks.damage, ...missingMarks(marks, latest)];
+  if (marksDamage.length > 0) aside.push(marksFolder(dir));
+  damage.push(...marksDamage);
+  const holding = parts.filter((part) => part.first > 0n);
+  if (promises.isMissing && holding.length > 0) damage.push("the sidecar is missing");
+  const settled = await settleEpochs(promises, holding, scans, (part) =>
+    scanPart(join(chainFolder(dir), part.name), part),
+  );
+  damage.push(...settled.damage);
+  const starts = [latest?.epochStart ?? 0, ...holding.map((part) => part.epochStart)];
+  return {
+    parts: holding,
+    unsealed: parts.filter((part) => !part.sealed),
+    nextNumber: (parts.at(-1)?.number ?? 0) + 1,
+    epochs: settled.epochs,
+    epochStart: Math.max(...starts),
+    serial: latest?.serial ?? 0,
+    marks,
+    damage,
+    lostRecords: settled.lostRecords,
+    damagedFromUs: latest?.oldestUs || latest?.writtenUs || 0,
+    keptIn: damage.length > 0 ? await keepAside(dir, aside) : undefined,
+  };
 }
 
-/** LevelDB's own repair on a copy; when that fails too, an empty database. */
-async function rebuild(dir: string, sidecar: Sidecar | undefined, damage: string[]): Promise<Checked> {
-  const db = join(dir, "db");
-  await rm(db, { recursive: true, force: true });
-  await copyDatabase(join(dir, "before"), db);
-  let database: Database;
-  try {
-    await repairDatabase(db);
-    database = await openDatabase(db, true);
-  } catch (error) {
-    damage.push(`repair failed: ${reasonOf(error)}`);
-    await rm(db, { recursive: true, force: true });
-    database = await openDatabase(db, true);
+async function readPromises(dir: string, device: string): Promise<Promises> {
+  const damage: string[] = [];
+  const damagedFiles: string[] = [];
+  const sidecar = await readSidecar(sidecarFile(dir), device);
+  const ends = EndsFile.read(endsFile(dir), device);
+  if (sidecar === "damaged") {
+    damage.push("the sidecar's checksum does not match");
+    damagedFiles.push(sidecarFile(dir));
   }
-  return { database, epochs: await salvage(database, sidecar, damage) };
+  if (ends === "damaged") {
+    damage.push("neither slot of the file of ends can be believed");
+    damagedFiles.push(endsFile(dir));
+  }
+  // It is made before the first sidecar is.
+  if (ends === undefined && sidecar !== undefined) damage.push("the file of ends is missing");
+  const good = [sidecar, ends].filter((each) => each !== undefined && each !== "damaged") as Sidecar[];
+  const latest = good.sort((a, b) => b.serial - a.serial)[0];
+  const known = sidecar === "damaged" ? undefined : sidecar;
+  return {
+    sidecar: known,
+    ends: good.find((each) => each !== known),
+    latest,
+    damage,
+    damagedFiles,
+    isMissing: sidecar === undefined,
+  };
 }
 
-async function settle(dir: string, before: string, damaged: boolean): Promise<string | undefined> {
-  const gone = join(dir, "gone");
-  await rm(gone, { recursive: true, force: true });
-  if (!damaged) {
-    await rename(before, gone);
-    await syncFolder(dir);
-    await rm(gone, { recursive: true, force: true });
-    return undefined;
+/** Oldest first. Parts of epochs that the gateway has forgotten are removed: a power cut may bring them back. */
+async function listParts(dir: string, sidecar: Sidecar | undefined): Promise<ChainPart[]> {
+  const parts: ChainPart[] = [];
+  for (const name of await readdir(chainFolder(dir))) {
+    const part = parsePartName(name);
+    if (part === undefined) continue;
+    if (part.sealed && isForgotten(part, sidecar))
+      await rm(join(chainFolder(dir), name), { recursive: true });
+    else parts.push(part);
   }
-  const kept = (await readdir(dir)).filter((name) => /^damaged-\d+$/.test(name));
-  const numbers = kept.map((name) => Number(name.slice(8))).sort((a, b) => a - b);
-  const keptIn = join(dir, `damaged-${(numbers.at(-1) ?? 0) + 1}`);
-  await rename(before, keptIn);
-  await syncFolder(dir);
-  for (const number of numbers.slice(0, -1)) await rm(join(dir, `damaged-${number}`), { recursive: true });
-  return keptIn;
+  parts.sort((a, b) => a.number - b.number || a.epochStart - b.epochStart || b.records - a.records);
+  const whole = new Set(parts.filter((part, i) => wasThinnedInto(part, parts[i + 1])));
+  for (const part of whole) await rm(join(chainFolder(dir), part.name), { recursive: true });
+  return parts.filter((part) => !whole.has(part));
 }
 
-/** Tables are linked, all else is copied; what appears under `to` is complete. */
-async function copyDatabase(from: string, to: string): Promise<void> {
-  const making = `${to}.making`;
-  await rm(making, { recursive: true, force: true });
-  await mkdir(making);
-  for (const entry of await readdir(from, { withFileTypes: true }).catch(() => [])) {
-    if (!entry.isFile() || entry.name === "LOCK") continue;
-    const [source, target] = [join(from, entry.name), join(making, entry.name)];
-    if (!/\.(ldb|sst)$/.test(entry.name)) await copyFile(source, target);
-    // A file system without hard links, such as FAT.
-    else await link(source, target).catch(() => copyFile(source, target));
-  }
-  await rename(making, to);
+/** The next one was made from this one, which had not gone yet (record-chain.ts). */
+function wasThinnedInto(part: ChainPart, next: ChainPart | undefined): boolean {
+  if (next?.holes !== true || next.number !== part.number) return false;
+  return next.epoch === part.epoch && next.first === part.first && next.last === part.last;
 }
 
-/** Looks at LevelDB's own files before LevelDB does. */
-async function inspectFiles(folder: string): Promise<{ details: string[]; rebuild: boolean }> {
-  const details: string[] = [];
-  const names = await readdir(folder);
-  const current = names.includes("CURRENT") ? (await readFile(join(folder, "CURRENT"), "latin1")).trim() : "";
-  const rebuild = current === "" || !names.includes(current);
-  if (rebuild)
-    details.push(current === "" ? "CURRENT is missing" : `CURRENT names ${current}, which is missing`);
-  for (const name of names) {
-    if (!name.endsWith(".log") && name !== current) continue;
-    const at = findLogDamage(await readFile(join(folder, name)));
-    if (at !== undefined) details.push(`${name} is damaged at byte ${at}`);
-  }
-  return { details, rebuild };
+function isForgotten(part: ChainPart, sidecar: Sidecar | undefined): boolean {
+  if (sidecar === undefined || part.epochStart > sidecar.epochStart) return false;
+  return !sidecar.epochs.some(({ start }) => start === part.epochStart);
 }
 
-async function holdsData(db: string): Promise<boolean> {
-  const names = await readdir(db).catch(() => []);
-  if (names.some((name) => /\.(ldb|sst)$/.test(name))) return true;
-  for (const name of names.filter((entry) => entry.endsWith(".log"))) {
-    if ((await readFile(join(db, name))).length > 0) return true;
+/** Reads a part that was not sealed: what it holds, and its marks, which are nowhere else. */
+async function takeUp(folder: string, part: ChainPart, marks: ReadMarks): Promise<PartScan> {
+  const scan = await scanPart(folder, part);
+  for (const [source, value] of scan.marks) {
+    if (value.length === 0) marks.marks.delete(source);
+    else marks.marks.set(source, value);
   }
-  return false;
+  const { name, sizes } = part;
+  Object.assign(part, scan.found, { name, sizes });
+  // Of a part that was just being made anything may be missing.
+  if (part.first === 0n && scan.marks.size === 0 && !scan.damage.some((detail) => /damaged/.test(detail))) {
+    scan.damage.length = 0;
+    return scan;
+  }
+  for (const detail of await findLevelDamage(folder)) scan.damage.push(`${name}: ${detail}`);
+  part.holes = scan.damage.length > 0 || holesIn(scan.frames, part.first, part.last).length > 0;
+  return scan;
+}
+
+function missingMarks(marks: ReadMarks, latest: Sidecar | undefined): string[] {
+  const [generation, batches] = latest?.marks ?? [0, 0];
+  if (marks.generation > generation || (marks.generation === generation && marks.batches >= batches))
+    return [];
+  if (marks.damage.length > 0) return [];
+  return ["marks that sources had stored are gone, or older than they should be"];
 }
 
 /**
  * A second, empty LevelDB, opened only for its lock: the kernel frees it when the process dies, and
- * unlike that of `db` it can be taken before anything is looked at or put aside.
+ * it can be taken before anything is looked at or put aside.
  */
 async function takeLock(dir: string): Promise<Database> {
   const folder = join(dir, "lock");
@@ -241,19 +226,7 @@ async function takeLock(dir: string): Promise<Database> {
   }
 }
 
-async function exists(path: string): Promise<boolean> {
-  return readdir(path).then(
-    () => true,
-    (error: NodeJS.ErrnoException) => error.code === "ENOTDIR",
-  );
-}
-
 function isLocked(error: unknown): boolean {
   const { code, cause } = error as { code?: string; cause?: { code?: string } };
   return code === "LEVEL_LOCKED" || cause?.code === "LEVEL_LOCKED";
-}
-
-function reasonOf(error: unknown): string {
-  const { message, cause } = error as { message: string; cause?: { message?: string } };
-  return cause?.message ?? message;
 }

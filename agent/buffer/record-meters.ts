@@ -7,8 +7,9 @@ import type { BufferUsage } from "./record-buffer.ts";
 export interface BufferMeters {
   commit(records: number, bytes: number, durationMs: number): void;
   readonly dropped: Counter;
-  readonly setAside: Counter;
   readonly damage: Counter;
+  /** Records that damage cost. */
+  readonly lost: Counter;
 }
 
 export function bufferMeters(metrics: Metrics, usage: () => BufferUsage, clock: Clock): BufferMeters {
@@ -41,10 +42,10 @@ export function bufferMeters(metrics: Metrics, usage: () => BufferUsage, clock: 
       seconds.observe(durationMs / 1_000);
     },
     dropped: metrics.counter("headwater_buffer_dropped_records_total", "Oldest records dropped to make room"),
-    setAside: metrics.counter(
-      "headwater_buffer_frames_set_aside_total",
-      "Frames that could not be read back",
+    damage: metrics.counter(
+      "headwater_buffer_damage_total",
+      "Times that part of the buffer was found damaged",
     ),
-    damage: metrics.counter("headwater_buffer_damage_total", "Times that part of the buffer was found lost"),
+    lost: metrics.counter("headwater_buffer_lost_records_total", "Records that such damage cost"),
   };
 }

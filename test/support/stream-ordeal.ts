@@ -173,7 +173,7 @@ streams: [{ name: ${STREAM}, shards: 4 }]
   }
 
   async #crash(fault: Fault): Promise<void> {
-    if (fault === "power-cut") await this.#disk!.cutPower();
+    if (fault === "power-cut") await this.#disk!.cutPower(this.#gateway!.pid);
     await this.#gateway!.kill();
     if (fault === "power-cut") {
       await this.#disk!.unmount();

@@ -1,37 +1,53 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { copyFile, mkdir, open, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { cp, mkdir, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import test from "node:test";
-import { findLogDamage } from "../../../agent/buffer/leveldb-log.ts";
-import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
+import { partName } from "../../../agent/buffer/chain-part.ts";
+import { openDatabase } from "../../../agent/buffer/leveldb.ts";
 import { BufferLockedError } from "../../../agent/buffer/record-folder.ts";
 import { ForeignBufferError } from "../../../agent/buffer/sidecar.ts";
 import type { Frame } from "../../../protocol/frame.ts";
 import { GAPS_STREAM, type GapRecord } from "../../../protocol/topics.ts";
 import { nodeFlags, scriptPath } from "../../support/script.ts";
-import { openBuffer, readAll, record, temporaryFolder, texts } from "./buffer-fixture.ts";
+import {
+  killedBuffer,
+  openBuffer,
+  readAll,
+  record,
+  settled,
+  temporaryFolder,
+  texts,
+} from "./buffer-fixture.ts";
 
 const child = scriptPath("./append-until-killed.ts", import.meta.url);
 
-/** Lets a child append until it is killed at a random moment. @returns what it was told is stored */
-async function appendAndKill(dir: string, from: number): Promise<number[]> {
-  const running = spawn(process.execPath, [...nodeFlags, child, dir, String(from)], {
+interface Told {
+  /** Numbers of records that are stored. */
+  readonly stored: number[];
+  /** Of these, what was about to be removed. */
+  readonly removed: number[];
+}
+
+/** Lets a child append until it is killed at a random moment. */
+async function appendAndKill(dir: string, from: number, mode = ""): Promise<Told> {
+  const running = spawn(process.execPath, [...nodeFlags, child, dir, String(from), mode], {
     stdio: ["ignore", "pipe", "inherit"],
   });
-  const acknowledged: number[] = [];
+  const told: Told = { stored: [], removed: [] };
   let timer: NodeJS.Timeout | undefined;
   for await (const line of createInterface({ input: running.stdout })) {
-    if (line === "open") timer = setTimeout(() => running.kill("SIGKILL"), 100 + Math.random() * 400);
-    else if (/^\d+$/.test(line)) acknowledged.push(Number(line));
+    if (line === "open") timer = setTimeout(() => running.kill("SIGKILL"), 50 + Math.random() * 300);
+    else if (/^\d+$/.test(line)) told.stored.push(Number(line));
+    else if (/^-\d+$/.test(line)) told.removed.push(-Number(line));
   }
   clearTimeout(timer);
   if (running.exitCode === null && running.signalCode === null) await once(running, "exit");
   // The last line may be cut off; a shorter number is no acknowledgement of its own.
-  acknowledged.pop();
-  return acknowledged;
+  told.stored.pop();
+  return told;
 }
 
 function gaps(frames: Frame[]): GapRecord[] {
@@ -43,7 +59,7 @@ test("after SIGKILL every acknowledged record is there exactly once, with its ma
   const expected = new Set<number>();
   let from = 0;
   for (let round = 0; round < 6; round++) {
-    for (const n of await appendAndKill(dir, from)) expected.add(n);
+    for (const n of (await appendAndKill(dir, from)).stored) expected.add(n);
     const buffer = await openBuffer(dir);
     const frames = await readAll(buffer);
     const found = texts(frames).map(Number);
@@ -74,137 +90,126 @@ test("after SIGKILL every acknowledged record is there exactly once, with its ma
   }
 });
 
-/** A buffer of an unclean end: its files as a kill leaves them, the log not yet turned into tables. */
-async function crashedBuffer(dir: string, records: number): Promise<void> {
-  const live = `${dir}-live`;
-  const buffer = await openBuffer(live);
-  for (let i = 0; i < records; i++) await buffer.append([record(String(i).padEnd(200))]);
-  await copyBuffer(live, dir);
-  await buffer.close();
-  await rm(live, { recursive: true });
-}
-
-async function copyBuffer(from: string, to: string): Promise<void> {
-  await mkdir(join(to, "db"), { recursive: true });
-  await copyFile(join(from, "sidecar"), join(to, "sidecar"));
-  for (const name of await readdir(join(from, "db"))) {
-    if (name !== "LOCK") await copyFile(join(from, "db", name), join(to, "db", name));
+test("a kill at any step of making, closing and removing parts loses and doubles nothing", async (t) => {
+  const dir = await temporaryFolder(t);
+  const expected = new Set<number>();
+  const removed = new Set<number>();
+  let from = 0;
+  for (let round = 0; round < 8; round++) {
+    // Two in a row: what a kill leaves is opened by one that is killed itself.
+    for (let kills = 0; kills < 2; kills++) {
+      const told = await appendAndKill(dir, from, "ack");
+      for (const n of told.stored) expected.add(n);
+      for (const n of told.removed) removed.add(n);
+      from += 1_000_000;
+    }
+    const buffer = await openBuffer(dir, { partBytes: 16_384 });
+    const frames = await readAll(buffer);
+    assert.deepEqual(gaps(frames), [], `round ${round}`);
+    const found = texts(frames).map(Number);
+    const unique = new Set(found);
+    assert.equal(found.length, unique.size, "a record is doubled");
+    for (const n of expected) {
+      if (!removed.has(n)) assert.ok(unique.has(n), `record ${n} is lost in round ${round}`);
+    }
+    assert.equal(buffer.usage().waitingRecords, found.length);
+    await buffer.close();
   }
-}
-
-async function fileOf(dir: string, pattern: RegExp): Promise<string> {
-  const names = (await readdir(join(dir, "db"))).filter((name) => pattern.test(name)).sort();
-  return join(dir, "db", names.at(-1)!);
-}
-
-async function reopened(dir: string): Promise<{ buffer: RecordBuffer; frames: Frame[]; kept: string[] }> {
-  const buffer = await openBuffer(dir);
-  // The report of what is lost is itself a record.
-  await buffer.append([record("after")]);
-  const frames = await readAll(buffer);
-  return { buffer, frames, kept: (await readdir(dir)).filter((name) => name.startsWith("damaged-")) };
-}
-
-test("flipped bytes in LevelDB's log are noticed, the rest is kept, and the gap is reported", async (t) => {
-  const dir = join(await temporaryFolder(t), "records");
-  await crashedBuffer(dir, 400);
-  const file = await open(await fileOf(dir, /\.log$/), "r+");
-  await file.write(Buffer.alloc(64, 0x55), 0, 64, 40_000);
-  await file.close();
-  const { buffer, frames, kept } = await reopened(dir);
-  const found = texts(frames, "sensors");
-  assert.ok(found.length < 401 && found.length > 200, `${found.length} records`);
-  assert.equal(found.at(-1), "after");
-  assert.ok(gaps(frames).length >= 1);
-  assert.deepEqual(kept, ["damaged-1"]);
-  for (const frame of frames) await buffer.ack(frame.epoch, frame.sequence);
-  assert.equal(buffer.usage().waitingRecords, 0);
-  await buffer.close();
-  const again = await openBuffer(dir);
-  assert.deepEqual(await readAll(again), []);
-  await again.close();
 });
 
-for (const [what, damage] of [
-  ["a missing CURRENT", async (dir: string) => rm(join(dir, "db", "CURRENT"))],
-  ["an empty CURRENT", async (dir: string) => truncate(join(dir, "db", "CURRENT"), 0)],
-  ["a truncated MANIFEST", async (dir: string) => truncate(await fileOf(dir, /^MANIFEST/), 60)],
-  ["an empty MANIFEST", async (dir: string) => truncate(await fileOf(dir, /^MANIFEST/), 0)],
+async function storedNumbers(dir: string): Promise<{ numbers: number[]; gaps: GapRecord[] }> {
+  const buffer = await openBuffer(dir, { partBytes: 8_192 });
+  const frames = await readAll(buffer);
+  const numbers = texts(frames, "sensors").map(Number);
+  assert.equal(
+    buffer.usage().waitingRecords,
+    frames.reduce((sum, frame) => sum + frame.recordCount, 0),
+  );
+  await buffer.close();
+  return { numbers, gaps: gaps(frames) };
+}
+
+const upTo = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
+
+for (const [what, change] of [
+  ["the next part was made and not used", async (dir: string) => void (await emptyPart(dir, 900))],
+  ["the next part was being made", async (dir: string) => mkdir(join(dir, "chain", partName(900)))],
+  [
+    "several parts were not yet named",
+    async (dir: string) => {
+      for (const name of await readdir(join(dir, "chain"))) {
+        await rename(join(dir, "chain", name), join(dir, "chain", name.split(".")[0]!));
+      }
+    },
+  ],
 ] as const) {
-  test(`${what} costs no record`, async (t) => {
+  test(`a crash when ${what} costs nothing and is no damage`, async (t) => {
     const dir = join(await temporaryFolder(t), "records");
-    const first = await openBuffer(dir);
-    for (let i = 0; i < 100; i++) await first.append([record(String(i))]);
-    await first.close();
-    // Once more, so that the records are in a table and the MANIFEST has more than one entry.
-    await (await openBuffer(dir)).close();
-    await damage(dir);
-    const { buffer, frames, kept } = await reopened(dir);
-    assert.deepEqual(texts(frames, "sensors"), [
-      ...Array.from({ length: 100 }, (_, i) => String(i)),
-      "after",
-    ]);
-    assert.ok(gaps(frames).some((gap) => gap.reason.startsWith("buffer damaged")));
-    assert.deepEqual(kept, ["damaged-1"]);
-    const starts = frames.map((frame) => frame.epochStart);
-    assert.ok(starts.at(-1)! > starts[0]!);
-    await buffer.close();
-    const again = await openBuffer(dir);
-    assert.equal((await readAll(again)).length, frames.length);
-    await again.close();
+    await killedBuffer(dir, 100);
+    await change(dir);
+    assert.deepEqual(await storedNumbers(dir), { numbers: upTo(100), gaps: [] });
+    // And the same again from what that open made of it.
+    assert.deepEqual(await storedNumbers(dir), { numbers: upTo(100), gaps: [] });
   });
 }
 
-test("a database that is gone altogether is noticed, and no epoch start is used twice", async (t) => {
+async function emptyPart(dir: string, number: number): Promise<void> {
+  const database = await openDatabase(join(dir, "chain", partName(number)), true);
+  await database.close();
+}
+
+test("a part that was being removed is no damage and sends nothing again", async (t) => {
   const dir = join(await temporaryFolder(t), "records");
-  const first = await openBuffer(dir);
-  for (let i = 0; i < 10; i++) await first.append([record(String(i))]);
-  const [frame] = await first.read(undefined, 1);
-  await first.close();
-  await rm(join(dir, "db"), { recursive: true });
-  const { buffer, frames } = await reopened(dir);
-  assert.equal(frames.at(-1)!.epochStart, frame!.epochStart + 1);
-  assert.ok(gaps(frames)[0]!.reason.includes("lacks frames 1 to 10"), gaps(frames)[0]?.reason);
-  assert.deepEqual(await buffer.drainedEpochs(), [frame!.epoch]);
+  const live = `${dir}-live`;
+  const buffer = await openBuffer(live, { partBytes: 8_192 });
+  for (let i = 0; i < 100; i++) await buffer.append([record(String(i).padEnd(400))]);
+  await settled(buffer);
+  await cp(join(live, "chain"), join(dir, "chain"), { recursive: true });
+  const frames = await readAll(buffer);
+  const half = frames[60]!;
+  await buffer.ack(half.epoch, half.sequence);
+  for (const name of ["sidecar", "ends", "marks"]) {
+    await cp(join(live, name), join(dir, name), { recursive: true });
+  }
   await buffer.close();
+  const [oldest] = (await readdir(join(dir, "chain"))).sort();
+  await rm(join(dir, "chain", oldest!, "CURRENT"));
+  for (const name of await readdir(join(dir, "chain", oldest!))) {
+    if (name.endsWith(".log")) await rm(join(dir, "chain", oldest!, name));
+  }
+  assert.deepEqual(await storedNumbers(dir), { numbers: upTo(100).slice(61), gaps: [] });
 });
 
-test("a table that cannot be read is rebuilt at the next open", async (t) => {
+test("a crash when a part was written again and the whole one not yet removed brings nothing back", async (t) => {
   const dir = join(await temporaryFolder(t), "records");
-  const { randomBytes } = await import("node:crypto");
-  const first = await openBuffer(dir);
-  for (let i = 0; i < 60; i++) await first.append([{ ...record("x"), payload: randomBytes(10_000) }]);
-  await first.close();
-  await (await openBuffer(dir)).close();
-  const table = await readFile(await fileOf(dir, /\.ldb$/));
-  table.fill(0xaa, table.length - 600, table.length - 100);
-  await writeFile(await fileOf(dir, /\.ldb$/), table);
-  let frames: Frame[] = [];
-  for (let attempt = 0; attempt < 3 && frames.length === 0; attempt++) {
-    const buffer = await openBuffer(dir);
-    frames = await buffer
-      .append([record("after")])
-      .then(() => readAll(buffer))
-      .catch(() => []);
+  const options = {
+    partBytes: 8_192,
+    maxBytes: 60_000,
+    whenFull: "drop-oldest",
+    priorities: { alarms: 1 },
+  } as const;
+  const stream = (i: number): string => (i % 5 === 0 ? "alarms" : "sensors");
+  let buffer = await openBuffer(dir, options);
+  for (let i = 0; i < 100; i++) await buffer.append([record(String(i).padEnd(400), "k", stream(i))]);
+  await settled(buffer);
+  await cp(join(dir, "chain"), join(dir, "whole"), { recursive: true });
+  for (let i = 100; i < 160; i++) await buffer.append([record(String(i).padEnd(400), "k", stream(i))]);
+  const kept = texts(await readAll(buffer));
+  await buffer.close();
+  const thinned = (await readdir(join(dir, "chain"))).filter((name) => name.endsWith(".holes"));
+  assert.ok(thinned.length > 2, `${thinned.length} parts were written again`);
+  for (const name of await readdir(join(dir, "whole"))) {
+    const isThinned = thinned.some((other) => other.split(".")[0] === name.split(".")[0]);
+    if (isThinned && !thinned.includes(name))
+      await rename(join(dir, "whole", name), join(dir, "chain", name));
+  }
+  await mkdir(join(dir, "chain", "making"));
+  await rm(join(dir, "whole"), { recursive: true });
+  for (let again = 0; again < 2; again++) {
+    buffer = await openBuffer(dir, options);
+    assert.deepEqual(texts(await readAll(buffer)), kept);
     await buffer.close();
   }
-  assert.equal(texts(frames, "sensors").at(-1), "after");
-  assert.ok(gaps(frames).length > 0);
-});
-
-test("a crash while a damaged buffer was being rebuilt begins again from the old state", async (t) => {
-  const dir = join(await temporaryFolder(t), "records");
-  const first = await openBuffer(dir);
-  for (let i = 0; i < 10; i++) await first.append([record(String(i))]);
-  await first.close();
-  await mkdir(join(dir, "before"));
-  for (const name of await readdir(join(dir, "db"))) {
-    if (name !== "LOCK") await copyFile(join(dir, "db", name), join(dir, "before", name));
-  }
-  await rm(join(dir, "db"), { recursive: true });
-  const again = await openBuffer(dir);
-  assert.equal(texts(await readAll(again)).length, 10);
-  await again.close();
 });
 
 test("a folder that another buffer holds, or another device's, is refused", async (t) => {
@@ -217,21 +222,4 @@ test("a folder that another buffer holds, or another device's, is refused", asyn
   const again = await openBuffer(dir);
   assert.deepEqual(texts(await readAll(again)), ["still works"]);
   await again.close();
-});
-
-test("a log's torn tail is no damage; a changed byte is", async (t) => {
-  const dir = join(await temporaryFolder(t), "records");
-  await crashedBuffer(dir, 300);
-  const log = await readFile(await fileOf(dir, /\.log$/));
-  assert.ok(log.length > 70_000);
-  assert.equal(findLogDamage(log), undefined);
-  for (const length of [0, 3, 6, 7, 100, 32_760, 32_768, 32_770, 50_001]) {
-    assert.equal(findLogDamage(log.subarray(0, length)), undefined, `cut at ${length}`);
-  }
-  assert.equal(findLogDamage(Buffer.concat([log, Buffer.alloc(1_000)])), undefined);
-  for (const at of [0, 5, 6, 100, 33_000, log.length - 5]) {
-    const changed = Buffer.from(log);
-    changed[at]! ^= 0x40;
-    assert.notEqual(findLogDamage(changed), undefined, `byte ${at}`);
-  }
 });

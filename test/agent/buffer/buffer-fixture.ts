@@ -1,5 +1,5 @@
 /** A record buffer in a folder of its own, with small and quick settings. */
-import { mkdtemp, rm } from "node:fs/promises";
+import { cp, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
@@ -60,4 +60,25 @@ export async function readAll(buffer: RecordBuffer): Promise<Frame[]> {
     if (next.length === 0) return frames;
     frames.push(...next);
   }
+}
+
+/** Resolves when no part is being closed or named, so that the folder can be copied. */
+export async function settled(buffer: RecordBuffer): Promise<void> {
+  // A commit waits for the switch before it, and reading for the naming behind that.
+  await buffer.setMarks([]);
+  await readAll(buffer);
+}
+
+/** A buffer with records in several parts, as a kill leaves it: copied while it is open. */
+export async function killedBuffer(dir: string, records: number): Promise<void> {
+  const live = `${dir}-live`;
+  const buffer = await openBuffer(live, { partBytes: 8_192 });
+  for (let i = 0; i < records; i++) {
+    const mark = { source: `source-${i % 7}`, value: Buffer.from(String(i)) };
+    await buffer.append([{ ...record(String(i).padEnd(400)), mark }]);
+  }
+  await settled(buffer);
+  await cp(live, dir, { recursive: true });
+  await buffer.close();
+  await rm(live, { recursive: true });
 }

@@ -17,7 +17,7 @@ test("whoever pushes a full group as soon as the one before is stored is answere
   timeout: 5_000,
 }, async () => {
   let commits = 0;
-  const groups = new GroupCommit(60_000, 10, async () => {
+  const groups = new GroupCommit({ commitDelayMs: 60_000, commitRecords: 10 }, async () => {
     commits++;
   });
   for (let i = 0; i < 100; i++) await groups.push(append(10));
@@ -27,7 +27,7 @@ test("whoever pushes a full group as soon as the one before is stored is answere
 test("what is pushed while a group is being committed goes into the next, in order", async () => {
   const stored: number[][] = [];
   let release = (): void => {};
-  const groups = new GroupCommit(1, 100, async (group) => {
+  const groups = new GroupCommit({ commitDelayMs: 1, commitRecords: 100 }, async (group) => {
     stored.push(group.map(({ bytes }) => bytes));
     if (stored.length === 1) await new Promise<void>((resolve) => (release = resolve));
   });

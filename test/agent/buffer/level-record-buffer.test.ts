@@ -1,8 +1,16 @@
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
 import test from "node:test";
-import { BufferFullError, RecordInvalidError } from "../../../agent/buffer/record-buffer.ts";
-import { GAPS_STREAM } from "../../../protocol/topics.ts";
-import { openBuffer, readAll, record, temporaryFolder, texts } from "./buffer-fixture.ts";
+import {
+  BufferFullError,
+  type RecordBuffer,
+  RecordInvalidError,
+} from "../../../agent/buffer/record-buffer.ts";
+import { GAPS_STREAM, type GapRecord } from "../../../protocol/topics.ts";
+import { eventually } from "../../support/program.ts";
+import { openBuffer, readAll, record, settled, temporaryFolder, texts } from "./buffer-fixture.ts";
 
 test("records of one commit become one frame a stream, in order", async (t) => {
   const buffer = await openBuffer(await temporaryFolder(t), { commitDelayMs: 20 });
@@ -153,10 +161,11 @@ test("what waits for room is bounded; beyond it an append is refused", async (t)
   );
   assert.equal(await outcomes.at(-1), "BUFFER_FULL");
   assert.equal(buffer.refuses([record(large)]), true);
-  while (buffer.usage().waitingRecords > 0) {
-    const [frame] = await buffer.read(undefined, 1);
-    await buffer.ack(frame!.epoch, frame!.sequence);
-    await new Promise((resolve) => setTimeout(resolve, 20));
+  const ended = new AbortController();
+  void Promise.all(outcomes).then(() => ended.abort());
+  while (!ended.signal.aborted) {
+    await buffer.waiting(undefined, ended.signal);
+    for (const frame of await buffer.read(undefined, 1)) await buffer.ack(frame.epoch, frame.sequence);
   }
   assert.equal((await Promise.all(outcomes)).filter((outcome) => outcome === "stored").length, 8);
   assert.equal(buffer.refuses([record(large)]), false);
@@ -194,15 +203,145 @@ test("a record that no stream could hold is refused by name", async (t) => {
 test("what was acknowledged returns to the disk", async (t) => {
   const dir = await temporaryFolder(t);
   const buffer = await openBuffer(dir);
-  const { randomBytes } = await import("node:crypto");
   for (let i = 0; i < 24; i++) {
     await buffer.append([{ ...record("x"), payload: randomBytes(1_000_000) }]);
   }
+  await settled(buffer);
+  assert.ok((await diskBytes(dir)) > 24_000_000);
   for (const frame of await readAll(buffer)) await buffer.ack(frame.epoch, frame.sequence);
   assert.equal(buffer.usage().waitingBytes, 0);
+  // The part that is written to is all that may stay; the others go in the background.
+  await eventually("the parts are removed", 10_000, async () => {
+    const bytes = await diskBytes(dir);
+    if (bytes > 5_500_000) throw new Error(`${bytes} bytes on disk`);
+    return true;
+  });
   await buffer.close();
-  const { readdir, stat } = await import("node:fs/promises");
+  assert.ok((await diskBytes(dir)) < 100_000, `${await diskBytes(dir)} bytes on disk after the end`);
+});
+
+/** As `du` counts. */
+async function diskBytes(dir: string): Promise<number> {
   let bytes = 0;
-  for (const name of await readdir(`${dir}/db`)) bytes += (await stat(`${dir}/db/${name}`)).size;
-  assert.ok(bytes < 14_000_000, `${bytes} bytes on disk`);
+  for (const entry of await readdir(dir, { recursive: true, withFileTypes: true })) {
+    bytes += (await stat(join(entry.parentPath, entry.name))).blocks * 512;
+  }
+  return bytes;
+}
+
+interface Kept {
+  readonly texts: string[];
+  readonly gaps: GapRecord[];
+}
+
+async function keptOf(buffer: RecordBuffer, stream: string): Promise<Kept> {
+  const frames = await readAll(buffer);
+  const gaps = texts(frames, GAPS_STREAM).map((text) => JSON.parse(text) as GapRecord);
+  return { texts: texts(frames, stream).map((text) => text.trim()), gaps };
+}
+
+const sumOf = (gaps: readonly GapRecord[], stream: string): number =>
+  gaps.filter((gap) => gap.stream === stream).reduce((sum, gap) => sum + (gap.records ?? 0), 0);
+
+test("drop-oldest begins with the stream that matters least, and every record is kept or told of", async (t) => {
+  const dir = await temporaryFolder(t);
+  const options = {
+    maxBytes: 200_000,
+    partBytes: 16_384,
+    whenFull: "drop-oldest",
+    priorities: { alarms: 10, debug: -1 },
+  } as const;
+  const count = { alarms: 0, sensors: 0, debug: 0 };
+  let buffer = await openBuffer(dir, options);
+  for (let i = 0; i < 600; i++) {
+    const stream = i % 20 === 0 ? "alarms" : i % 2 === 0 ? "sensors" : "debug";
+    await buffer.append([record(String(count[stream]++).padEnd(800), "k", stream)]);
+    if (i === 300) {
+      await buffer.close();
+      buffer = await openBuffer(dir, options);
+    }
+  }
+  for (let again = 0; again < 2; again++) {
+    const alarms = await keptOf(buffer, "alarms");
+    assert.deepEqual(
+      alarms.texts.map(Number),
+      Array.from({ length: count.alarms }, (_, i) => i),
+    );
+    for (const stream of ["sensors", "debug"] as const) {
+      const { texts: kept, gaps } = await keptOf(buffer, stream);
+      const numbers = kept.map(Number);
+      assert.deepEqual(
+        numbers,
+        [...numbers].sort((a, b) => a - b),
+      );
+      assert.equal(sumOf(gaps, stream) + numbers.length, count[stream], stream);
+      for (const { reason, fromUs, toUs } of gaps)
+        assert.ok(reason.startsWith("buffer full") && fromUs <= toUs);
+    }
+    const kept = [
+      (await keptOf(buffer, "sensors")).texts.length,
+      (await keptOf(buffer, "debug")).texts.length,
+    ];
+    assert.ok(kept[0]! > kept[1]!, `${kept} of sensors and debug`);
+    assert.ok(buffer.usage().waitingBytes <= 200_000);
+    assert.ok((await diskBytes(dir)) < 200_000 + 40 * 32_768, `${await diskBytes(dir)} bytes`);
+    await buffer.close();
+    buffer = await openBuffer(dir, options);
+  }
+  // And all of it drains.
+  for (const frame of await readAll(buffer)) await buffer.ack(frame.epoch, frame.sequence);
+  assert.equal(buffer.usage().waitingRecords, 0);
+  assert.equal(buffer.usage().waitingBytes, 0);
+  await buffer.close();
+});
+
+test("reports of gaps outlive the parts that they stand in", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t), {
+    maxBytes: 60_000,
+    partBytes: 8_192,
+    whenFull: "drop-oldest",
+  });
+  const unplugged = {
+    device: "pi-1",
+    sensor: "board",
+    time: "",
+    stream: "sensors",
+    reason: "unplugged",
+    fromUs: 1,
+    toUs: 2,
+  };
+  await buffer.append([record(JSON.stringify(unplugged), "pi-1/board", GAPS_STREAM)]);
+  for (let i = 0; i < 500; i++) await buffer.append([record(String(i).padEnd(1_000))]);
+  const { texts: kept, gaps } = await keptOf(buffer, "sensors");
+  assert.equal(sumOf(gaps, "sensors") + kept.length, 500);
+  assert.equal(gaps.filter((gap) => gap.reason === "unplugged").length, 1);
+  assert.ok(gaps.length < 40, `${gaps.length} reports`);
+  await buffer.close();
+});
+
+test("what is older than allowed is dropped and told of; times before the clock was set are no ages", async (t) => {
+  const dir = await temporaryFolder(t);
+  let nowUs = 1_000_000;
+  const clock = { nowUs: () => nowUs, monotonicMs: () => performance.now() };
+  const options = { clock, maxAgeHours: 1 };
+  let buffer = await openBuffer(dir, options);
+  await buffer.append([record("unset clock")]);
+  nowUs = 1_800_000_000_000_000;
+  await buffer.close();
+  buffer = await openBuffer(dir, options);
+  await buffer.append([record("old")]);
+  assert.deepEqual((await keptOf(buffer, "sensors")).texts, ["unset clock", "old"]);
+  const [first] = await buffer.read(undefined, 1);
+  await buffer.ack(first!.epoch, first!.sequence);
+  await buffer.close();
+  nowUs += 3_700_000_000;
+  buffer = await openBuffer(dir, options);
+  await buffer.append([record("new")]);
+  const { texts: kept, gaps } = await keptOf(buffer, "sensors");
+  assert.deepEqual(kept, ["new"]);
+  assert.deepEqual(
+    gaps.map(({ stream, records, fromUs }) => [stream, records, fromUs]),
+    [["sensors", 1, 1_800_000_000_000_000]],
+  );
+  await buffer.close();
 });

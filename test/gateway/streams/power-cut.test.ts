@@ -45,7 +45,7 @@ async function cutAgainAndAgain(
   for (let round = 0; round < ROUNDS; round++) {
     const afterMs = 20 + Math.random() * 300;
     const cut = async (child: ChildProcess): Promise<void> => {
-      await disk.cutPower();
+      await disk.cutPower(child.pid);
       child.kill("SIGKILL");
     };
     acknowledged = await appendUntilEnded(place.dir, acknowledged + 1n, afterMs, cut, mode);

@@ -1,0 +1,119 @@
+/**
+ * Lets appends into the buffer while there is room, and does with the others what the config says:
+ * `pause` keeps them waiting in their order, `reject` refuses, `drop-oldest` makes room.
+ */
+import type { Append } from "./group-commit.ts";
+import { BufferFullError } from "./record-buffer.ts";
+
+/** More than that does not wait in memory for room: clients that come and go would fill it. */
+const MAX_PAUSED_BYTES = 8 * 1_048_576;
+
+export interface AdmissionOptions {
+  readonly maxBytes: number;
+  readonly whenFull: "pause" | "reject" | "drop-oldest";
+  /** Bytes of frames that wait. */
+  readonly storedBytes: () => number;
+  /** True while the disk has less free space than the config leaves to others. */
+  readonly diskIsShort: () => boolean;
+  /** Stores it with the next group commit. */
+  readonly store: (append: Append) => Promise<void>;
+  /** Makes some room by dropping what is oldest. */
+  readonly drop: () => Promise<void>;
+}
+
+interface Paused extends Append {
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
+export class Admission {
+  readonly #options: AdmissionOptions;
+  /** Bytes of appends that are admitted and not yet on disk. */
+  #gatheringBytes = 0;
+  #paused: Paused[] = [];
+  #pausedBytes = 0;
+  #makingRoom = false;
+  #ended: Error | undefined;
+
+  constructor(options: AdmissionOptions) {
+    this.#options = options;
+  }
+
+  get usedBytes(): number {
+    return this.#options.storedBytes() + this.#gatheringBytes;
+  }
+
+  /** As `RecordBuffer.refuses`. */
+  refuses(bytes: number): boolean {
+    const { maxBytes, whenFull } = this.#options;
+    if (bytes > maxBytes) return true;
+    if (this.#paused.length > 0) return this.#pausedBytes + bytes > MAX_PAUSED_BYTES;
+    return whenFull === "reject" && !this.#fits(bytes);
+  }
+
+  admit(append: Append): Promise<void> {
+    if (this.#ended !== undefined) return Promise.reject(this.#ended);
+    const { maxBytes, whenFull } = this.#options;
+    if (this.#paused.length === 0 && this.#fits(append.bytes)) return this.pass(append);
+    if (this.refuses(append.bytes)) return Promise.reject(new BufferFullError(this.usedBytes, maxBytes));
+    return new Promise((resolve, reject) => {
+      this.#pausedBytes += append.bytes;
+      this.#paused.push({ ...append, resolve, reject });
+      if (whenFull === "drop-oldest") void this.#makeRoom();
+    });
+  }
+
+  /** Without asking for room: what is missing must be known, and marks take next to none. */
+  async pass(append: Append): Promise<void> {
+    this.#gatheringBytes += append.bytes;
+    try {
+      await this.#options.store(append);
+    } finally {
+      this.#gatheringBytes -= append.bytes;
+      // The estimate was more than what it took.
+      if (this.#paused.length > 0) this.roomReturned();
+    }
+  }
+
+  #fits(bytes: number): boolean {
+    return this.usedBytes + bytes <= this.#options.maxBytes && !this.#options.diskIsShort();
+  }
+
+  /** Something was acknowledged or dropped, or the disk has room again. */
+  roomReturned(): void {
+    while (this.#paused.length > 0 && this.#fits(this.#paused[0]!.bytes)) {
+      const next = this.#paused.shift()!;
+      this.#pausedBytes -= next.bytes;
+      this.pass(next).then(next.resolve, next.reject);
+    }
+    if (this.#paused.length > 0 && this.#options.whenFull === "drop-oldest") void this.#makeRoom();
+  }
+
+  /** Drops until the first paused append fits. */
+  async #makeRoom(): Promise<void> {
+    if (this.#makingRoom) return;
+    this.#makingRoom = true;
+    try {
+      while (this.#paused.length > 0 && this.#ended === undefined) {
+        if (this.#fits(this.#paused[0]!.bytes)) this.roomReturned();
+        else if (this.usedBytes === 0) break;
+        else await this.#options.drop();
+      }
+    } catch (error) {
+      this.#rejectPaused(error);
+    } finally {
+      this.#makingRoom = false;
+    }
+  }
+
+  #rejectPaused(error: unknown): void {
+    this.#pausedBytes = 0;
+    for (const waiting of this.#paused.splice(0)) waiting.reject(error);
+  }
+
+  /** Nothing more is admitted; what waits for room is refused. */
+  end(error: Error): void {
+    this.#ended ??= error;
+    this.#rejectPaused(error);
+  }
+}

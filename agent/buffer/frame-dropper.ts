@@ -1,0 +1,211 @@
+/**
+ * Drops frames to make room, or because they are too old: the oldest ones of the streams that matter
+ * least. What goes is first reported, by stream, on disk: a crash in between leaves a report of a gap
+ * that is none.
+ *
+ * A part of which all frames go is removed whole. One that also holds frames of a stream that matters
+ * more is written again with those alone, so that the disk gets its space back.
+ */
+import type { Frame } from "../../protocol/frame.ts";
+import { forEachRecord } from "../../protocol/record-batch.ts";
+import { GAPS_STREAM, type GapRecord } from "../../protocol/topics.ts";
+import { type ChainPart, scanPart } from "./chain-part.ts";
+import type { EpochLedger, EpochState } from "./epoch-ledger.ts";
+import type { FrameReader } from "./frame-reader.ts";
+import type { FrameRemover } from "./frame-remover.ts";
+import type { BufferRecord } from "./record-buffer.ts";
+import type { RecordChain } from "./record-chain.ts";
+
+/** Reports of gaps that go with a dropped part are told anew; more than so many become one a stream. */
+const MAX_CARRIED = 200;
+
+/** What was in frames that are to be dropped, by their stream. */
+export interface Dropped {
+  readonly stream: string;
+  readonly records: number;
+  readonly fromUs: number;
+  readonly toUs: number;
+  readonly reason: string;
+}
+
+export interface FrameDropperOptions {
+  readonly chain: RecordChain;
+  readonly ledger: EpochLedger;
+  readonly reader: FrameReader;
+  readonly remover: FrameRemover;
+  /** Streams of a higher number go later; 0 for those that are not named. */
+  readonly priorities: Readonly<Record<string, number>>;
+  /** Resolves when it is on disk. */
+  readonly report: (gaps: readonly Dropped[], carried: readonly BufferRecord[]) => Promise<void>;
+  /** Makes durable that a range is gone which no part holds any more. */
+  readonly persistGone: () => Promise<void>;
+}
+
+/** What waits in a part. */
+interface Contents {
+  readonly streams: Map<string, Dropped>;
+  readonly gaps: BufferRecord[];
+}
+
+export class FrameDropper {
+  readonly #options: FrameDropperOptions;
+  /** What was found in parts that were looked through before, so that they need not be read again. */
+  readonly #seen = new WeakMap<ChainPart, ReadonlySet<string>>();
+
+  constructor(options: FrameDropperOptions) {
+    this.#options = options;
+  }
+
+  /** @returns how many records went; undefined when no frame waits */
+  drop(reason: string): Promise<number | undefined> {
+    return this.#options.remover.exclusively(async () => {
+      const levels = new Set([0, ...Object.values(this.#options.priorities)]);
+      for (const level of [...levels].sort((a, b) => a - b)) {
+        for (const part of this.#waiting()) {
+          const streams = await this.#streamsOf(part);
+          const goes = (stream: string): boolean =>
+            stream !== GAPS_STREAM && this.#priorityOf(stream) <= level;
+          if (![...streams].some(goes)) continue;
+          const stays = [...streams].some((stream) => stream !== GAPS_STREAM && !goes(stream));
+          return stays ? this.#thin(part, goes, reason) : this.#dropWhole(part, reason);
+        }
+      }
+      const oldest = this.#waiting()[0];
+      return oldest === undefined ? undefined : this.#dropWhole(oldest, reason);
+    });
+  }
+
+  /**
+   * Drops the oldest part when its newest frame was stored before `beforeUs`.
+   * @returns how many records went; undefined when it may stay
+   */
+  dropOlder(beforeUs: number, reason: string): Promise<number | undefined> {
+    return this.#options.remover.exclusively(async () => {
+      const oldest = this.#waiting()[0];
+      if (oldest === undefined || oldest.newestUs >= beforeUs) return undefined;
+      return this.#dropWhole(oldest, reason);
+    });
+  }
+
+  #priorityOf(stream: string): number {
+    return this.#options.priorities[stream] ?? 0;
+  }
+
+  /** Parts with frames behind the head, oldest first. */
+  #waiting(): ChainPart[] {
+    const { chain, ledger } = this.#options;
+    return chain.parts.filter(
+      (part) => part.first > 0n && part.last > (ledger.at(part.epochStart)?.removedTo ?? 0n),
+    );
+  }
+
+  async #streamsOf(part: ChainPart): Promise<ReadonlySet<string>> {
+    const known = part.sealed ? this.#seen.get(part) : undefined;
+    if (known !== undefined) return known;
+    const { streams } = await this.#contents(part, () => true);
+    const names = new Set(streams.keys());
+    this.#seen.set(part, names);
+    return names;
+  }
+
+  async #contents(part: ChainPart, wanted: (stream: string) => boolean, reason = ""): Promise<Contents> {
+    const { chain } = this.#options;
+    const removedTo = this.#stateOf(part).removedTo;
+    const contents: Contents = { streams: new Map(), gaps: [] };
+    await chain.undisturbed(() =>
+      scanPart(chain.folderOf(part), part, (frame) => {
+        const { sequence, stream, storedUs, recordCount } = frame;
+        if (sequence <= removedTo || !wanted(stream)) return;
+        const so = contents.streams.get(stream) ?? {
+          stream,
+          records: 0,
+          fromUs: storedUs,
+          toUs: storedUs,
+          reason,
+        };
+        contents.streams.set(stream, { ...so, records: so.records + recordCount, toUs: storedUs });
+        if (stream === GAPS_STREAM) collect(frame, contents.gaps);
+      }),
+    );
+    return contents;
+  }
+
+  #stateOf(part: ChainPart): EpochState {
+    return this.#options.ledger.at(part.epochStart)!;
+  }
+
+  async #dropWhole(part: ChainPart, reason: string): Promise<number> {
+    const { chain, remover, report } = this.#options;
+    if (part === chain.parts.at(-1)) await chain.rotate();
+    const { streams, gaps } = await this.#contents(part, () => true, reason);
+    // Their contents are told again, so that they themselves are no loss.
+    streams.delete(GAPS_STREAM);
+    const { merged, carried } = mergeGaps([...streams.values()], gaps);
+    await report(merged, carried);
+    const state = this.#stateOf(part);
+    const isOldest = this.#waiting()[0] === part;
+    const before = state.waitingRecords;
+    if (isOldest) remover.removeTo(state, part.last);
+    else {
+      remover.removeWithin(state, part);
+      await this.#options.persistGone();
+      chain.discard(part);
+    }
+    return before - state.waitingRecords - gaps.length;
+  }
+
+  /** Writes the part again without the streams that go. */
+  async #thin(part: ChainPart, goes: (stream: string) => boolean, reason: string): Promise<number> {
+    const { chain, reader, report } = this.#options;
+    if (part === chain.parts.at(-1)) await chain.rotate();
+    const { streams } = await this.#contents(part, goes, reason);
+    await report([...streams.values()], []);
+    const state = this.#stateOf(part);
+    const { removedTo } = state;
+    const before = { records: part.records - part.removedRecords, bytes: part.bytes - part.removedBytes };
+    await chain.thin(part, ({ sequence, stream }) => sequence > removedTo && !goes(stream));
+    await reader.refresh(part);
+    this.#seen.delete(part);
+    state.waitingRecords -= before.records - part.records;
+    state.waitingBytes -= before.bytes - part.bytes;
+    return before.records - part.records;
+  }
+}
+
+function collect(frame: Frame, gaps: BufferRecord[]): void {
+  for (const run of frame.runs) {
+    forEachRecord(run, (payload, timeUs) => {
+      gaps.push({ stream: GAPS_STREAM, partitionKey: run.key, timeUs, payload: Buffer.from(payload) });
+    });
+  }
+}
+
+/** Earlier reports of drops become one with the new ones of their stream; others are carried as they are. */
+function mergeGaps(
+  dropped: readonly Dropped[],
+  gaps: readonly BufferRecord[],
+): { merged: Dropped[]; carried: BufferRecord[] } {
+  const merged = new Map(dropped.map((each) => [`${each.stream}/${each.reason}`, each]));
+  const carried: BufferRecord[] = [];
+  for (const gap of gaps) {
+    const { stream, reason, fromUs, toUs, records = 0 } = parseGap(gap.payload);
+    const key = `${stream}/${reason}`;
+    const same = merged.get(key);
+    if (same === undefined && carried.length < MAX_CARRIED) {
+      carried.push(gap);
+      continue;
+    }
+    const so = same ?? { stream, reason, records: 0, fromUs, toUs };
+    merged.set(key, {
+      ...so,
+      records: so.records + records,
+      fromUs: Math.min(so.fromUs, fromUs),
+      toUs: Math.max(so.toUs, toUs),
+    });
+  }
+  return { merged: [...merged.values()], carried };
+}
+
+function parseGap(payload: Uint8Array): GapRecord {
+  return JSON.parse(Buffer.from(payload).toString()) as GapRecord;
+}

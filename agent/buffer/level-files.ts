@@ -1,0 +1,25 @@
+/**
+ * The two small files by which LevelDB finds its way in a folder. Reading a part of the chain needs
+ * neither, but a folder in which one is damaged has suffered, and that is told.
+ */
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { findLogDamage } from "./leveldb-log.ts";
+
+/** @returns sentences; empty when both files are as LevelDB leaves them */
+export async function findLevelDamage(folder: string): Promise<string[]> {
+  const line = await readFile(join(folder, "CURRENT"), "latin1").catch(() => "");
+  if (line === "") return ["CURRENT is missing or empty"];
+  const current = /^(MANIFEST-\d+)\n$/.exec(line)?.[1];
+  if (current === undefined) return ["CURRENT is damaged"];
+  const manifest = await readFile(join(folder, current)).catch(() => undefined);
+  if (manifest === undefined) return [`CURRENT names ${current}, which is missing`];
+  const at = findLogDamage(manifest, "whole");
+  return at === undefined ? [] : [`${current} is damaged at byte ${at}`];
+}
+
+/** Tables are what LevelDB makes when it opens a part; no part of ours has one. */
+export async function hasTables(folder: string): Promise<boolean> {
+  const names = await readdir(folder).catch(() => []);
+  return names.some((name) => /\.(ldb|sst)$/.test(name));
+}
