@@ -3,18 +3,22 @@
  * /metrics and /healthz for whoever operates it. It holds nothing that must survive a restart.
  *
  *   port ─HTTP/1.1, h2c→ front door ─X-Amz-Target→ kinesis ─→ streams
+ *                                   ├─/device/────→ device-api → identity
  *                                   └─────────────→ console → all faces
  */
+import type { TLSSocket } from "node:tls";
 import type { AccessKeyConfig } from "../../config/gateway-config.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
 import type { Analytics } from "../analytics/analytics.ts";
 import type { Delivery } from "../delivery/delivery.ts";
+import type { SecurePeer } from "../identity/identity.ts";
 import type { Ingest } from "../ingest/ingest.ts";
 import type { Streams } from "../streams/streams.ts";
 import type { CameraPreviews, Video } from "../video/video.ts";
 import { ConsoleApi } from "./console/console.ts";
+import { DeviceApi, type DeviceApiOptions, isDeviceCall, rememberPeer } from "./device-api.ts";
 import { type Exchange, openExchange } from "./exchange.ts";
 import { FrontDoor } from "./front-door.ts";
 import { KinesisApi } from "./kinesis/kinesis.ts";
@@ -41,12 +45,15 @@ export interface ApiOptions {
   /** As it stands in ARNs and must stand in signatures. */
   readonly region?: string;
   readonly accountId?: string;
+  /** Who joins, and how; absent where there is no TLS. */
+  readonly joining?: Pick<DeviceApiOptions, "identity" | "ports"> | undefined;
 }
 
 export class Api {
   readonly #door: FrontDoor;
   readonly #kinesis: KinesisApi;
   readonly #console: ConsoleApi;
+  readonly #devices: DeviceApi | undefined;
 
   constructor(options: ApiOptions) {
     const { host, port, clock, log, metrics, accessKeys, streams } = options;
@@ -62,6 +69,8 @@ export class Api {
       log,
       metrics,
     });
+    const { joining } = options;
+    this.#devices = joining && new DeviceApi({ ...joining, streams, ingest: options.ingest, log });
     this.#door = new FrontDoor(
       host,
       port,
@@ -70,6 +79,7 @@ export class Api {
         reply.on("error", () => {});
         const exchange = openExchange(request, reply);
         if (isAwsCall(exchange)) this.#kinesis.handle(exchange);
+        else if (this.#devices !== undefined && isDeviceCall(exchange)) void this.#devices.handle(exchange);
         else void this.#console.handle(exchange);
       },
       (request, socket, head) => this.#console.upgrade(request, socket, head),
@@ -91,6 +101,12 @@ export class Api {
     this.#console.close();
     this.#kinesis.close();
     await this.#door.close();
+  }
+
+  /** A connection of the TLS port; whoever is behind it is not let in by that alone. */
+  adopt(socket: TLSSocket, peer: SecurePeer | undefined): void {
+    rememberPeer(socket, peer);
+    this.#door.adopt(socket);
   }
 
   get address(): { host: string; port: number } {

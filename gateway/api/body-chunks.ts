@@ -6,7 +6,7 @@
 const SMALL_BYTES = 2_048;
 const BLOCK_BYTES = 16_384;
 /** Bodies of up to so many bytes, such as a PutRecords of 500 middling records, are put together in one piece of memory. */
-const MAX_SHARED_BYTES = 2 * 1_048_576;
+const MAX_SHARED_BYTES = 8 * 1_048_576;
 let shared = Buffer.alloc(0);
 
 export class BodyChunks {

@@ -13,7 +13,7 @@ export type OutgoingReply = ServerResponse | Http2ServerResponse;
 /** A client that sends more slowly than this is let go. */
 const BODY_DEADLINE_MS = 60_000;
 /** How far beyond its limit a body is read and thrown away, so that the client gets to see the refusal. */
-const DISCARD_FACTOR = 4;
+export const DISCARD_FACTOR = 4;
 
 export interface Exchange {
   readonly request: IncomingRequest;

@@ -2,12 +2,18 @@
  * One port for HTTP/1.1 and for HTTP/2 with prior knowledge (RFC 9113 §3.3). The first bytes of a
  * connection tell which it is: HTTP/2 clients begin with a preface that no HTTP/1.1 request can be.
  *
- *   socket ─"PRI * HTTP/2.0"→ http2                      ┐
+ *   socket ─"PRI * HTTP/2.0"→ http2 ─the unusual→         ┐
  *          └──────────→ lane ─the unusual→ http, upgrade ┴→ handler
- *                          └─AWS's calls as SDKs write them→ service
+ *                       lane, http2 ─AWS's calls as SDKs write them→ service
  */
 import { createServer as createHttpServer, type IncomingMessage, type Server } from "node:http";
-import { createServer as createHttp2Server, type Http2Server, type ServerHttp2Session } from "node:http2";
+import {
+  createServer as createHttp2Server,
+  type Http2Server,
+  type IncomingHttpHeaders,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from "node:http2";
 import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { Clock } from "../../runtime/clock.ts";
@@ -15,6 +21,7 @@ import { listenOn } from "../../runtime/listen.ts";
 import type { IncomingRequest, OutgoingReply } from "./exchange.ts";
 import { endWhenIdle } from "./idle-session.ts";
 import { type LaneService, RequestLane } from "./request-lane.ts";
+import { StreamLane } from "./stream-lane.ts";
 
 /** The first bytes of RFC 9113 §3.4's preface; enough to tell, as no HTTP method is named PRI. */
 const PREFACE = Buffer.from("PRI * HTTP/2.0\r\n");
@@ -28,7 +35,10 @@ const STALLED_MS = 120_000;
 const MAX_HEADER_BYTES = 16_384;
 const MAX_CONNECTIONS = 2_048;
 const MAX_STREAMS_PER_SESSION = 128;
-/** Lets a client send a PutRecords of 500 records without waiting for window updates. */
+/**
+ * Lets a client send a PutRecords of 500 records without waiting for window updates; of a stream, and of
+ * a connection, which would have 64 KiB otherwise.
+ */
 const WINDOW_BYTES = 1_048_576;
 const DRAIN_MS = 2_000;
 const SESSION_DEADLINES = { keepAliveMs: KEEP_ALIVE_MS, requestMs: REQUEST_DEADLINE_MS, pingMs: 10_000 };
@@ -52,9 +62,10 @@ export class FrontDoor {
   readonly #undecided = new Set<Socket>();
   readonly #sessions = new Set<ServerHttp2Session>();
   readonly #lane: RequestLane | undefined;
+  readonly #streamLane: StreamLane | undefined;
   #closing: Promise<void> | undefined;
 
-  /** @param short whose calls over HTTP/1.1 go by the lane; none do without it */
+  /** @param short whose calls go by the lanes; none do without it */
   constructor(
     host: string,
     port: number,
@@ -65,6 +76,7 @@ export class FrontDoor {
     this.#host = host;
     this.#port = port;
     this.#lane = short && new RequestLane(short.service, LANE_DEADLINES, short.clock);
+    this.#streamLane = short && new StreamLane(short.service, REQUEST_DEADLINE_MS, short.clock);
     this.#http = createHttpServer(
       {
         maxHeaderSize: MAX_HEADER_BYTES,
@@ -96,6 +108,7 @@ export class FrontDoor {
     this.#http2.on("session", (session) => this.#adoptSession(session));
     // A session that breaks the protocol has been closed by the time that we hear of it.
     this.#http2.on("sessionError", () => {});
+    if (this.#streamLane !== undefined) this.#takeBeforeHttp2(this.#streamLane);
     this.#sniffBeforeHttp();
   }
 
@@ -109,13 +122,20 @@ export class FrontDoor {
     return { host: this.#host, port: bound?.port ?? this.#port };
   }
 
+  /** Takes a connection that came by another port, such as a TLS one. */
+  adopt(socket: Socket): void {
+    if (this.#closing !== undefined || this.#sockets.size >= MAX_CONNECTIONS) socket.destroy();
+    else this.#http.emit("connection", socket);
+  }
+
   get connections(): number {
     return this.#sockets.size;
   }
 
-  /** Lets go of connections of the lane that are past their deadlines; it happens by itself every few seconds. */
+  /** Lets go of what is in the lanes and past its deadline; it happens by itself every few seconds. */
   sweep(): void {
     this.#lane?.sweep();
+    this.#streamLane?.sweep();
   }
 
   /** Answers what has begun, for at most two seconds. Safe to call twice. */
@@ -130,11 +150,14 @@ export class FrontDoor {
     for (const socket of this.#undecided) socket.destroy();
     this.#http.closeIdleConnections();
     this.#lane?.close();
+    this.#streamLane?.close();
     for (const session of this.#sessions) session.close();
     const force = setTimeout(() => {
       for (const socket of this.#sockets) socket.destroy();
     }, DRAIN_MS);
     await closed;
+    // Those of other ports are not the server's to wait for.
+    await Promise.all([...this.#sockets].map(closeOf));
     clearTimeout(force);
   }
 
@@ -162,6 +185,23 @@ export class FrontDoor {
         else toNode(seen);
       });
     });
+  }
+
+  /** What makes a request and a reply of a stream is still there, for what is unusual. */
+  #takeBeforeHttp2(lane: StreamLane): void {
+    type OnStream = (
+      stream: ServerHttp2Stream,
+      headers: IncomingHttpHeaders,
+      flags: number,
+      raw: string[],
+    ) => void;
+    const toNode = this.#http2.listeners("stream") as OnStream[];
+    this.#http2.removeAllListeners("stream");
+    const onStream: OnStream = (stream, headers, flags, raw) => {
+      if (lane.take(stream, headers, raw)) return;
+      for (const take of toNode) take.call(this.#http2, stream, headers, flags, raw);
+    };
+    this.#http2.on("stream", onStream as (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => void);
   }
 
   #sniff(socket: Socket, decide: (isHttp2: boolean, seen: Buffer) => void): void {
@@ -199,9 +239,17 @@ export class FrontDoor {
     this.#sessions.add(session);
     session.once("close", () => this.#sessions.delete(session));
     session.on("error", () => {});
-    endWhenIdle(session, SESSION_DEADLINES);
+    session.setLocalWindowSize(WINDOW_BYTES);
+    endWhenIdle(session, SESSION_DEADLINES, (stream) => this.#streamLane?.has(stream) ?? false);
     if (this.#closing !== undefined) session.close();
   }
+}
+
+/** Resolves when it is closed, whatever goes wrong with it until then. */
+function closeOf(socket: Socket): Promise<void> {
+  return new Promise((resolve) => {
+    socket.once("close", () => resolve());
+  });
 }
 
 /** What is no HTTP gets one line and no more: RFC 9112 §3. */

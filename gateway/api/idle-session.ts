@@ -1,5 +1,5 @@
 /** Lets go of HTTP/2 connections on which nothing is going on, or whose client has gone. */
-import type { ServerHttp2Session } from "node:http2";
+import type { ServerHttp2Session, ServerHttp2Stream } from "node:http2";
 
 export interface SessionDeadlines {
   /** How long a connection without a request may rest. */
@@ -10,8 +10,15 @@ export interface SessionDeadlines {
   readonly pingMs: number;
 }
 
-/** Watches a session to its end. */
-export function endWhenIdle(session: ServerHttp2Session, deadlines: SessionDeadlines): void {
+/**
+ * Watches a session to its end.
+ * @param hasDeadline tells of a stream that has just begun whether somebody else lets go of it in time
+ */
+export function endWhenIdle(
+  session: ServerHttp2Session,
+  deadlines: SessionDeadlines,
+  hasDeadline: (stream: ServerHttp2Stream) => boolean = () => false,
+): void {
   const { keepAliveMs, requestMs, pingMs } = deadlines;
   let openStreams = 0;
   session.setTimeout(keepAliveMs);
@@ -28,7 +35,7 @@ export function endWhenIdle(session: ServerHttp2Session, deadlines: SessionDeadl
       openStreams--;
     });
     stream.on("error", () => {});
-    stream.setTimeout(requestMs, () => stream.close());
+    if (!hasDeadline(stream)) stream.setTimeout(requestMs, () => stream.close());
   });
 }
 

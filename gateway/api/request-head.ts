@@ -3,8 +3,8 @@
  * left to Node's parser, which is the oracle: what is read here, it reads in the same way.
  */
 
-/** A call of an AWS protocol: `POST /`, with a body of declared length. */
-export interface RequestHead {
+/** The head of a call of an AWS protocol, in either version of HTTP. */
+export interface CallHead {
   readonly method: "POST";
   readonly path: "/";
   readonly query: "";
@@ -14,6 +14,10 @@ export interface RequestHead {
   readonly contentType: string;
   /** X-Amz-Target. */
   readonly target: string;
+}
+
+/** `POST /`, with a body of declared length. */
+export interface RequestHead extends CallHead {
   readonly contentLength: number;
   /** Of the head itself, with the empty line. */
   readonly bytes: number;

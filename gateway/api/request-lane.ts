@@ -12,7 +12,8 @@ import type { Clock } from "../../runtime/clock.ts";
 import type { HeadwaterError } from "../../runtime/errors.ts";
 import { BodyChunks } from "./body-chunks.ts";
 import { type BodyBudget, BodyCutOffError, BusyError } from "./exchange.ts";
-import { type RequestHead, readRequestHead } from "./request-head.ts";
+import { type CallHead, readRequestHead } from "./request-head.ts";
+import { isLarge, type UnreadAnswers } from "./unread-answers.ts";
 
 export interface LaneAnswer {
   readonly status: number;
@@ -21,20 +22,25 @@ export interface LaneAnswer {
   readonly body: string | Buffer;
 }
 
-/** A call whose head was accepted. One of the two is called, once; both answer, once, and never throw. */
+/** @returns false where there is no room for so large an answer now: a smaller one is due then */
+export type AnswerTaker = (answer: LaneAnswer) => boolean;
+
+/** A call whose head was accepted. One of the two is called, once; both answer, and never throw. */
 export interface LaneCall {
   /** Otherwise the bytes of the body may be written over once `run` has returned. */
   readonly keepsBody: boolean;
-  run(body: Buffer, answer: (answer: LaneAnswer) => void): void;
+  run(body: Buffer, answer: AnswerTaker): void;
   /** There is no body; after a BodyCutOffError there is nobody to answer, either. */
-  refuse(why: HeadwaterError, answer: (answer: LaneAnswer) => void): void;
+  refuse(why: HeadwaterError, answer: AnswerTaker): void;
 }
 
 export interface LaneService {
   readonly budget: BodyBudget;
+  /** Answers that were given and not taken yet. */
+  readonly unread: UnreadAnswers;
   readonly maxBodyBytes: number;
   /** Undefined for what is to go the plain way: calls of others, and what is refused by its head alone. */
-  begin(head: RequestHead): LaneCall | undefined;
+  begin(head: CallHead): LaneCall | undefined;
 }
 
 export interface LaneDeadlines {
@@ -121,7 +127,7 @@ class Line {
   readonly #socket: Socket;
   readonly #giveUp: (rest: Buffer) => void;
   /** Made once: each request would need one otherwise. */
-  readonly #answer = (answer: LaneAnswer): void => this.#send(answer);
+  readonly #answer = (answer: LaneAnswer): boolean => this.#send(answer);
   #state: "idle" | "body" | "answering" = "idle";
   /** When the request in hand began, or the last one was answered. */
   #sinceMs: number;
@@ -237,18 +243,21 @@ class Line {
     this.#call!.refuse(why, this.#answer);
   }
 
-  #send({ status, requestId, contentType, body }: LaneAnswer): void {
-    this.#release();
+  #send({ status, requestId, contentType, body }: LaneAnswer): boolean {
     const socket = this.#socket;
-    if (socket.destroyed) return;
     const length = typeof body === "string" ? Buffer.byteLength(body) : body.length;
+    const isCounted = isLarge(length) && !socket.destroyed;
+    if (isCounted && !this.#lane.service.unread.take(length)) return false;
+    this.#release();
+    if (socket.destroyed) return true;
     const head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nx-amzn-requestid: ${requestId}\r\ncontent-type: ${contentType}\r\ncontent-length: ${length}${this.#lane.headEnd()}`;
-    this.#write(head, body, length);
+    this.#write(head, body, length, isCounted);
     this.#state = "idle";
     this.#sinceMs = this.#lane.nowMs();
     if (this.#lane.closing || this.#ended) socket.end();
     else if (socket.writableNeedDrain) socket.pause().once("drain", this.#goOn);
     else if (this.#behind !== undefined) this.#goOn();
+    return true;
   }
 
   /** Of the request in hand. */
@@ -259,11 +268,14 @@ class Line {
     this.#refusal = undefined;
   }
 
-  #write(head: string, body: string | Buffer, length: number): void {
+  #write(head: string, body: string | Buffer, length: number, isCounted: boolean): void {
     const socket = this.#socket;
+    const { unread } = this.#lane.service;
+    // It is called in every case: when the kernel has taken the bytes, or the connection is gone.
+    const onTaken = isCounted ? (): void => unread.give(length) : undefined;
     if (typeof body === "string") {
       // Its characters are its bytes unless it is longer in UTF-8.
-      socket.write(head + body, body.length === length ? "latin1" : "utf8");
+      socket.write(head + body, body.length === length ? "latin1" : "utf8", onTaken);
     } else if (length <= ONE_PIECE_BYTES) {
       const piece = Buffer.allocUnsafe(head.length + length);
       piece.write(head, 0, "latin1");
@@ -272,7 +284,7 @@ class Line {
     } else {
       socket.cork();
       socket.write(head, "latin1");
-      socket.write(body);
+      socket.write(body, onTaken);
       socket.uncork();
     }
   }

@@ -7,6 +7,11 @@ import { BusyError, type OutgoingReply } from "./exchange.ts";
 /** Smaller answers are not worth the counting. */
 const LARGE_BYTES = 65_536;
 
+/** Whether an answer of so many bytes is to be counted. */
+export function isLarge(bytes: number): boolean {
+  return bytes >= LARGE_BYTES;
+}
+
 export class UnreadAnswers {
   readonly #maxBytes: number;
   #heldBytes = 0;
@@ -20,15 +25,28 @@ export class UnreadAnswers {
    * @throws BusyError when those that are held leave no room for it; it must not be sent then
    */
   hold(reply: OutgoingReply, bytes: number): void {
-    if (bytes < LARGE_BYTES) return;
-    // A single answer is always taken, however large.
-    if (this.#heldBytes > 0 && this.#heldBytes + bytes > this.#maxBytes) throw new BusyError();
+    if (!isLarge(bytes)) return;
+    if (!this.#hasRoom(bytes)) throw new BusyError();
     // It goes nowhere, and nobody would tell when.
     if ("stream" in reply ? reply.stream.closed || reply.stream.destroyed : reply.destroyed) return;
     this.#heldBytes += bytes;
-    reply.once("close", () => {
-      this.#heldBytes -= bytes;
-    });
+    reply.once("close", () => this.give(bytes));
+  }
+
+  /** Counts an answer until it is given back. @returns false, having counted nothing, when there is no room for it */
+  take(bytes: number): boolean {
+    if (!this.#hasRoom(bytes)) return false;
+    this.#heldBytes += bytes;
+    return true;
+  }
+
+  give(bytes: number): void {
+    this.#heldBytes -= bytes;
+  }
+
+  /** A single answer is always taken, however large. */
+  #hasRoom(bytes: number): boolean {
+    return this.#heldBytes === 0 || this.#heldBytes + bytes <= this.#maxBytes;
   }
 
   get heldBytes(): number {

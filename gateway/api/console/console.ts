@@ -205,7 +205,7 @@ export class ConsoleApi {
           const { accessKeyId, secretAccessKey } = credentialsOf(body);
           return this.sessions.signIn(accessKeyId, secretAccessKey, exchange.remoteAddress);
         });
-        return sendNothing(exchange, { "set-cookie": made });
+        return sendNothing(exchange, { "set-cookie": forThisWay(exchange, made) });
       }
       default:
         throw methodNotAllowed("GET, POST, DELETE");
@@ -221,7 +221,7 @@ export class ConsoleApi {
       ...SECURITY_HEADERS,
       "cache-control": "no-store",
       location: made === undefined ? "/#link-expired" : "/",
-      ...(made !== undefined && { "set-cookie": made }),
+      ...(made !== undefined && { "set-cookie": forThisWay(exchange, made) }),
     });
   }
 
@@ -243,7 +243,8 @@ export class ConsoleApi {
 
   /** On loopback anybody on this machine may; elsewhere a session or HTTP Basic with an access key is needed. */
   #mayOperate(exchange: Exchange): void {
-    if (isLoopback(this.#options.host)) return;
+    // The TLS port may be bound beyond it.
+    if (isLoopback(this.#options.host) && isLoopback(exchange.remoteAddress)) return;
     if (this.sessions.find(header(exchange, "cookie")) !== undefined) return;
     const basic = /^Basic ([A-Za-z0-9+/=]{1,1024})$/i.exec(header(exchange, "authorization"));
     if (basic === null) {
@@ -290,6 +291,12 @@ function credentialsOf(body: Buffer): { accessKeyId: string; secretAccessKey: st
   if (typeof accessKeyId !== "string" || typeof secretAccessKey !== "string")
     throw new ConsoleError(400, "BAD_REQUEST", "accessKeyId and secretAccessKey are needed");
   return { accessKeyId, secretAccessKey };
+}
+
+/** A cookie that came over TLS never leaves by the plain port: RFC 6265 §4.1.2.5. */
+function forThisWay(exchange: Exchange, cookie: string): string {
+  const { socket } = exchange.request;
+  return (socket as { encrypted?: boolean } | undefined)?.encrypted === true ? `${cookie}; Secure` : cookie;
 }
 
 function methodNotAllowed(allow: string): ConsoleError {

@@ -12,10 +12,10 @@ import type { Metrics } from "../../../runtime/metrics.ts";
 import type { Streams } from "../../streams/streams.ts";
 import { allows } from "../access.ts";
 import { AwsError } from "../aws-error.ts";
-import { BodyBudget, type Exchange, header, readBody, send, sendAndPart } from "../exchange.ts";
-import type { RequestHead } from "../request-head.ts";
+import { BodyBudget, BusyError, type Exchange, header, readBody, send, sendAndPart } from "../exchange.ts";
+import type { CallHead } from "../request-head.ts";
 import { RequestIds } from "../request-ids.ts";
-import type { LaneAnswer, LaneCall, LaneService } from "../request-lane.ts";
+import type { AnswerTaker, LaneCall, LaneService } from "../request-lane.ts";
 import { type SignatureClaim, SignatureVerifier, type SignedRequest } from "../sigv4.ts";
 import { UnreadAnswers } from "../unread-answers.ts";
 import { Account } from "./account.ts";
@@ -33,7 +33,7 @@ const TARGET_PREFIX = "Kinesis_20131202.";
 const MAX_BODY_BYTES = 16 * 1_048_576;
 /** Bodies held at once, over all connections. */
 const BODY_BUDGET_BYTES = 256 * 1_048_576;
-/** Large answers that wait for their clients, over all connections but those of the lane, which have one each. */
+/** Large answers that wait for their clients, over all connections. */
 const UNREAD_ANSWER_BYTES = 256 * 1_048_576;
 
 export interface KinesisOptions {
@@ -61,7 +61,7 @@ type StreamedAnswer = (exchange: Exchange) => Promise<void>;
 export class KinesisApi implements LaneService {
   readonly maxBodyBytes = MAX_BODY_BYTES;
   readonly budget = new BodyBudget(BODY_BUDGET_BYTES);
-  readonly #unread = new UnreadAnswers(UNREAD_ANSWER_BYTES);
+  readonly unread = new UnreadAnswers(UNREAD_ANSWER_BYTES);
   readonly #context: KinesisContext;
   readonly #verifier: SignatureVerifier<AccessKeyConfig>;
   readonly #ids = new RequestIds();
@@ -130,7 +130,7 @@ export class KinesisApi implements LaneService {
         .finally(() => this.budget.give(heldBytes))
         .then((answer) => {
           if (typeof answer !== "function") {
-            this.#unread.hold(exchange.reply, answer.length);
+            this.unread.hold(exchange.reply, answer.length);
             return send(exchange, 200, headersOf(call), answer);
           }
           // It may go on for minutes; the body is not held for so long.
@@ -141,7 +141,7 @@ export class KinesisApi implements LaneService {
   }
 
   /** Calls that come by the lane; what their heads alone refuse, and what streams, goes by `handle`. */
-  begin(head: RequestHead): LaneCall | undefined {
+  begin(head: CallHead): LaneCall | undefined {
     const call = this.#open(head.target, head.contentType);
     if (!call.known || isStreaming(call.name)) return undefined;
     let claim: SignatureClaim<AccessKeyConfig>;
@@ -256,7 +256,7 @@ class KinesisLaneCall implements LaneCall {
   readonly #api: KinesisApi;
   readonly #call: OpenCall;
   readonly #claim: SignatureClaim<AccessKeyConfig>;
-  #answer: (answer: LaneAnswer) => void = () => {};
+  #answer: AnswerTaker = () => true;
 
   constructor(api: KinesisApi, call: OpenCall, claim: SignatureClaim<AccessKeyConfig>) {
     this.#api = api;
@@ -268,20 +268,20 @@ class KinesisLaneCall implements LaneCall {
     return keepsBody(this.#call);
   }
 
-  run(body: Buffer, answer: (answer: LaneAnswer) => void): void {
+  run(body: Buffer, answer: AnswerTaker): void {
     this.#answer = answer;
     this.#api.perform(this.#call, this.#claim, body).then(this.#done, this.#failed);
   }
 
-  refuse(why: HeadwaterError, answer: (answer: LaneAnswer) => void): void {
+  refuse(why: HeadwaterError, answer: AnswerTaker): void {
     this.#answer = answer;
     this.#failed(why);
   }
 
   readonly #done = (body: unknown): void => {
-    this.#api.count(this.#call, "ok");
     // Operations that stream do not come here.
-    this.#tell(200, body as string | Buffer);
+    if (this.#tell(200, body as string | Buffer)) this.#api.count(this.#call, "ok");
+    else this.#failed(new BusyError());
   };
 
   readonly #failed = (error: unknown): void => {
@@ -290,9 +290,9 @@ class KinesisLaneCall implements LaneCall {
     if (refusal !== undefined) this.#tell(refusal.status, refusalBody(this.#call, refusal));
   };
 
-  #tell(status: number, body: string | Buffer): void {
+  #tell(status: number, body: string | Buffer): boolean {
     const { requestId, codec } = this.#call;
-    this.#answer({ status, requestId, contentType: codec.contentType, body });
+    return this.#answer({ status, requestId, contentType: codec.contentType, body });
   }
 }
 

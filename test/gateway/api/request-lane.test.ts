@@ -3,55 +3,9 @@ import assert from "node:assert/strict";
 import { connect, type Socket } from "node:net";
 import test, { type TestContext } from "node:test";
 import fc from "fast-check";
-import { BodyBudget } from "../../../gateway/api/exchange.ts";
 import { FrontDoor } from "../../../gateway/api/front-door.ts";
-import type { RequestHead } from "../../../gateway/api/request-head.ts";
-import type { LaneAnswer, LaneCall, LaneService } from "../../../gateway/api/request-lane.ts";
-import type { HeadwaterError } from "../../../runtime/errors.ts";
 import { HandClock } from "./api-fixture.ts";
-
-const BUDGET_BYTES = 1_000_000;
-
-/** Answers each call with its target and body, at once or when the test says so. */
-class Echo implements LaneService {
-  readonly budget = new BodyBudget(BUDGET_BYTES);
-  readonly maxBodyBytes = 2_000_000;
-  readonly heads: RequestHead[] = [];
-  readonly refused: string[] = [];
-  /** While it is set, answers wait. */
-  held: Array<() => void> | undefined;
-  answerBytes = 0;
-
-  begin(head: RequestHead): LaneCall | undefined {
-    if (head.target === "other") return undefined;
-    this.heads.push(head);
-    return {
-      keepsBody: head.contentType === "kept",
-      run: (body, answer) => {
-        const text = `${head.target}=${body.toString("latin1")}${"!".repeat(this.answerBytes)}`;
-        const tell = (): void =>
-          answer(answerOf(200, head.target.startsWith("bytes") ? Buffer.from(text) : text));
-        if (this.held !== undefined) this.held.push(tell);
-        else void Promise.resolve().then(tell);
-      },
-      refuse: (why: HeadwaterError, answer) => {
-        this.refused.push(why.code);
-        if (why.code !== "BODY_CUT_OFF") answer(answerOf(503, why.code));
-      },
-    };
-  }
-
-  /** True when no body is held any more. */
-  get isIdle(): boolean {
-    const free = this.budget.take(BUDGET_BYTES);
-    if (free) this.budget.give(BUDGET_BYTES);
-    return free;
-  }
-}
-
-function answerOf(status: number, body: string | Buffer): LaneAnswer {
-  return { status, requestId: "id", contentType: "text/plain", body };
-}
+import { BUDGET_BYTES, Echo } from "./lane-echo.ts";
 
 interface Opened {
   readonly service: Echo;
@@ -297,10 +251,10 @@ test("a client that has closed its side gets its answers", async (t) => {
 
 test("who does not read answers is not read from, either", async (t) => {
   const { line, service } = await open(t);
-  service.answerBytes = 1_000_000;
+  service.answerBytes = 400_000;
   const own = line();
   own.socket.pause();
-  const calls = 60;
+  const calls = 40;
   for (let i = 0; i < calls; i++) own.socket.write(call("bytes", "a"));
   let seen = -1;
   while (seen !== service.heads.length) {

@@ -93,7 +93,6 @@ const succeeded = new Set<string>();
 const names = new Set<string>();
 for (const form of ["JSON", "CBOR"] as const) {
   test(`any value in any member of any operation gets an answer of AWS's shape, in ${form}`, async () => {
-    const endMs = performance.now() + 6_000;
     let calls = 0;
     for (const operation of operationNames) {
       const meaningful = await meaningfulNow();
@@ -107,7 +106,7 @@ for (const form of ["JSON", "CBOR"] as const) {
           else names.add(type);
           calls++;
         }),
-        { numRuns: 100, interruptAfterTimeLimit: Math.max(50, (endMs - performance.now()) / 10) },
+        { numRuns: 40 },
       );
     }
     assert.ok(calls > operationNames.length, `${calls} calls`);
