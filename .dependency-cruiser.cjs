@@ -35,6 +35,7 @@ module.exports = {
       { path: "^gateway/(delivery|analytics|video)/" },
       { path: "^gateway/", pathNot: "^gateway/($1/|streams/streams\\.ts$)" },
     ),
+    forbid("identity-knows-nobody", { path: "^gateway/identity/" }, { path: "^gateway/", pathNot: "^gateway/identity/" }),
     forbid("streams-know-nobody", { path: "^gateway/streams/" }, { path: "^gateway/", pathNot: "^gateway/streams/" }),
     forbid(
       "api-knows-only-faces",
@@ -42,7 +43,7 @@ module.exports = {
       {
         path: "^gateway/",
         pathNot:
-          "^gateway/(api/|streams/streams\\.ts$|delivery/delivery\\.ts$|analytics/analytics\\.ts$|video/video\\.ts$|ingest/ingest\\.ts$)",
+          "^gateway/(api/|identity/identity\\.ts$|streams/streams\\.ts$|delivery/delivery\\.ts$|analytics/analytics\\.ts$|video/video\\.ts$|ingest/ingest\\.ts$)",
       },
     ),
     forbid("console-speaks-http", { path: "^gateway/console/" }, { path: "^(gateway|agent|protocol|runtime|config)/", pathNot: "^gateway/console/" }),

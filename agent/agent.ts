@@ -9,6 +9,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { AgentConfig } from "../config/agent-config.ts";
+import type { SourceConfig } from "../config/source-config.ts";
 import type { StatusMessage } from "../protocol/topics.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { describeError } from "../runtime/errors.ts";
@@ -18,9 +19,18 @@ import { VERSION } from "../runtime/version.ts";
 import type { FootageBuffer, FootageGap } from "./buffer/footage-buffer.ts";
 import { openLevelRecordBuffer } from "./buffer/level-record-buffer.ts";
 import type { RecordBuffer } from "./buffer/record-buffer.ts";
-import { type AgentStatus, HealthServer } from "./health.ts";
+import { HealthServer } from "./health.ts";
+import { Credentials, OtherDeviceError } from "./identity/credentials.ts";
+import { parseAddress } from "./identity/gateway-address.ts";
 import { gapRecord } from "./sources/reading-record.ts";
 import type { Source } from "./sources/source.ts";
+import { ActivityWatch } from "./status/activity-watch.ts";
+import { type AgentStatus, judge } from "./status/agent-status.ts";
+import { RecentErrors } from "./status/recent-errors.ts";
+import { AgentClock } from "./time/agent-clock.ts";
+import type { DeviceTime } from "./time/device-time.ts";
+import { TimeKeeper } from "./time/time-keeper.ts";
+import { TimedRecords } from "./time/timed-records.ts";
 import { MqttUplink } from "./uplink/mqtt-uplink.ts";
 
 export interface AgentOptions {
@@ -28,8 +38,12 @@ export interface AgentOptions {
   /** Absolute; belongs to this agent alone. */
   readonly dataDir: string;
   readonly clock: Clock;
+  /** For a device whose clock may be wrong until somebody sets it; without it `clock` is believed. */
+  readonly time?: DeviceTime;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** Of which programs that are sources get what they need to run, such as PATH. */
+  readonly environment?: Readonly<NodeJS.ProcessEnv>;
   /** Called once when the agent cannot go on, such as after a failed write. It should be started again. */
   readonly onFailure: (error: Error) => void;
 }
@@ -43,6 +57,11 @@ export class Agent {
   readonly #options: AgentOptions;
   readonly #sources: Source[] = [];
   readonly #health: HealthServer;
+  readonly #errors: RecentErrors;
+  readonly #activity: ActivityWatch;
+  readonly #bornMs: number;
+  readonly #deviceClock: AgentClock | undefined;
+  #keeper: TimeKeeper | undefined;
   readonly #faults: string[] = [];
   readonly #started: Part[] = [];
   #records: RecordBuffer | undefined;
@@ -51,7 +70,16 @@ export class Agent {
   #closing: Promise<void> | undefined;
 
   constructor(options: AgentOptions) {
-    this.#options = options;
+    this.#deviceClock = options.time && new AgentClock(options.time);
+    const clock = this.#deviceClock ?? options.clock;
+    this.#errors = new RecentErrors(clock);
+    this.#options = { ...options, clock, log: this.#errors.watch(options.log) };
+    this.#bornMs = clock.monotonicMs();
+    this.#activity = new ActivityWatch({
+      clock,
+      counts: () => new Map(this.#sources.map((source) => [source.name, source.status().records])),
+      connected: () => this.#uplink?.connected ?? false,
+    });
     const { host, port } = options.config.http;
     this.#health = new HealthServer({ host, port, metrics: options.metrics, status: () => this.status() });
   }
@@ -71,6 +99,7 @@ export class Agent {
         await this.#start(source);
       }
       for (const uplink of await this.#makeUplinks()) await this.#start(uplink);
+      await this.#start(this.#activity);
     } catch (error) {
       await this.close();
       throw error;
@@ -93,19 +122,44 @@ export class Agent {
       metrics,
       ...config.buffer,
       onFailure: (error) => this.#fail(error),
+      timeSource: () => this.#deviceClock?.boot?.by ?? "system",
     });
+    await this.#learnTime(this.#records);
     // Footage that an earlier config left is still sent.
     const folder = join(dataDir, "footage");
     if (!config.sources.some(({ type }) => type === "camera") && !existsSync(folder)) return;
     const { openLevelFootageBuffer } = await import("./buffer/level-footage-buffer.ts");
     this.#footage = await openLevelFootageBuffer({
       dir: folder,
-      clock,
+      clock: this.#footageClock,
       log: log.child({ part: "footage buffer" }),
       metrics,
       maxBytes: config.video.maxBytes,
       onGap: (gap) => this.#recordFootageGap(gap),
     });
+  }
+
+  /** From here on nothing leaves the record buffer whose time is not known. */
+  async #learnTime(buffer: RecordBuffer): Promise<void> {
+    const { time, config, log } = this.#options;
+    if (time === undefined || this.#deviceClock === undefined) return;
+    this.#keeper = new TimeKeeper({
+      device: config.device,
+      time,
+      clock: this.#deviceClock,
+      buffer,
+      log: log.child({ part: "time" }),
+      linkUpMs: () => {
+        const { connected, sinceMs } = this.#activity.link();
+        return connected ? sinceMs : undefined;
+      },
+    });
+    await this.#start(this.#keeper);
+    this.#records = new TimedRecords(buffer, this.#keeper);
+  }
+
+  get #footageClock(): Clock {
+    return this.#deviceClock?.bestGuess ?? this.#options.clock;
   }
 
   #fail(error: Error): void {
@@ -126,58 +180,126 @@ export class Agent {
   }
 
   async #makeSources(): Promise<Source[]> {
-    const { config, clock, log, metrics } = this.#options;
-    const shared = { device: config.device, clock, metrics };
     const sources: Source[] = [];
-    for (const source of config.sources) {
-      const options = { ...shared, log: log.child({ source: source.name }) };
-      if (source.type === "serial") {
+    for (const source of this.#options.config.sources) sources.push(await this.#makeSource(source));
+    return sources;
+  }
+
+  async #makeSource(config: SourceConfig): Promise<Source> {
+    const { clock, log, metrics, environment = {} } = this.#options;
+    const { device, buffer } = this.#options.config;
+    const shared = { device, clock, metrics, log: log.child({ source: config.name }) };
+    const parts = { ...shared, buffer: this.#records! };
+    switch (config.type) {
+      case "serial": {
         const { SerialSource } = await import("./sources/serial.ts");
-        sources.push(new SerialSource({ ...options, config: source, buffer: this.#records! }));
-      } else if (source.type === "mqtt") {
+        return new SerialSource({ ...parts, config });
+      }
+      case "modbus": {
+        const { ModbusSource } = await import("./sources/modbus.ts");
+        return new ModbusSource({ ...parts, config });
+      }
+      case "mqtt": {
         const { MqttSource } = await import("./sources/mqtt.ts");
-        sources.push(new MqttSource({ ...options, config: source, buffer: this.#records! }));
-      } else {
+        return new MqttSource({ ...parts, config });
+      }
+      case "file": {
+        const { FileTail } = await import("./sources/file-tail.ts");
+        return new FileTail({ ...parts, config });
+      }
+      case "http": {
+        const { HttpSource } = await import("./sources/http.ts");
+        return new HttpSource({ ...parts, config, whenFull: buffer.whenFull });
+      }
+      case "command": {
+        const { CommandSource } = await import("./sources/command.ts");
+        return new CommandSource({ ...parts, config, environment });
+      }
+      case "host": {
+        const { HostSource } = await import("./sources/host.ts");
+        return new HostSource({ ...parts, config });
+      }
+      case "camera": {
         const { CameraSource } = await import("./sources/camera.ts");
-        sources.push(new CameraSource({ ...options, config: source, buffer: this.#footage! }));
+        return new CameraSource({ ...shared, clock: this.#footageClock, config, buffer: this.#footage! });
       }
     }
-    return sources;
+  }
+
+  /** What a join left here, where the gateway is reached by TLS. */
+  async #credentials(): Promise<Credentials | undefined> {
+    const { config, dataDir } = this.#options;
+    const { mqtt, rtsp } = config.gateway;
+    if (![mqtt, rtsp].some((url) => /^(mqtts|rtsps):/i.test(url))) return undefined;
+    const credentials = await Credentials.open(dataDir);
+    if (credentials !== undefined && credentials.identity.device !== config.device)
+      throw new OtherDeviceError(config.device, credentials.identity.device);
+    return credentials;
   }
 
   async #makeUplinks(): Promise<Part[]> {
     const { config, clock, log, metrics } = this.#options;
     const { device, gateway, uplink } = config;
+    const credentials = await this.#credentials();
+    const tls = credentials && (() => credentials.tls());
     this.#uplink = new MqttUplink({
       url: gateway.mqtt,
       device,
       password: gateway.password,
+      tls,
       buffer: this.#records!,
       clock,
       log: log.child({ part: "mqtt uplink" }),
       metrics,
       ...uplink,
       status: () => this.#statusMessage(),
+      time: this.#keeper,
     });
-    if (this.#footage === undefined) return [this.#uplink];
+    const parts: Part[] = [this.#uplink];
+    if (credentials !== undefined && gateway.https !== undefined) {
+      const { Renewal } = await import("./identity/renewal.ts");
+      const address = parseAddress(gateway.https);
+      parts.push(new Renewal({ address, credentials, log: log.child({ part: "identity" }), metrics }));
+    }
+    if (this.#footage === undefined) return parts;
     const { RtspUplink } = await import("./uplink/rtsp-uplink.ts");
     const video = new RtspUplink({
-      config: { url: gateway.rtsp, device, password: gateway.password },
+      config: { url: gateway.rtsp, device, password: gateway.password, tls },
       buffer: this.#footage,
-      clock,
+      clock: this.#footageClock,
       log: log.child({ part: "rtsp uplink" }),
       metrics,
     });
-    return [this.#uplink, video];
+    return [...parts, video];
+  }
+
+  /** One write through the record buffer, to the disk: rejects or hangs when records cannot be stored. */
+  async probe(): Promise<void> {
+    const value = Buffer.allocUnsafe(8);
+    value.writeDoubleLE(this.#options.clock.nowUs());
+    // A mark needs no room, so that a full buffer, which is no fault, does as well.
+    await this.#records?.setMarks([{ source: "watchdog", value }]);
   }
 
   status(): AgentStatus {
-    return {
-      device: this.#options.config.device,
-      uplinkConnected: this.#uplink?.connected ?? false,
+    const { clock, config } = this.#options;
+    const link = this.#activity.link();
+    const message = this.#statusMessage();
+    const status = {
+      device: config.device,
+      uptimeMs: Math.round(clock.monotonicMs() - this.#bornMs),
+      uplinkConnected: link.connected,
       faults: this.#faults,
-      ...this.#statusMessage(),
+      uplink: { gateway: config.gateway.mqtt.replace(/\/\/[^/@]*@/, "//"), ...link },
+      clock: this.#deviceClock?.status() ?? {
+        known: true,
+        time: new Date(clock.nowUs() / 1_000).toISOString(),
+      },
+      ...message,
+      sources: message.sources.map((source) => ({ ...source, ...this.#activity.of(source.name) })),
+      errors: this.#errors.list(),
     };
+    return { ...status, health: judge(status) };
   }
 
   #statusMessage(): StatusMessage {

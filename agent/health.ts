@@ -1,13 +1,15 @@
 /**
- * What the agent shows of itself over HTTP, on a loopback address: /metrics (Prometheus), /healthz,
- * /status (JSON). It changes nothing.
+ * What the agent shows of itself over HTTP, on a loopback address: a page at /, /status.json,
+ * /metrics (Prometheus), /healthz. It changes nothing, so it has no sign-in.
  */
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import type { StatusMessage } from "../protocol/topics.ts";
 import { listenOn } from "../runtime/listen.ts";
 import type { Metrics } from "../runtime/metrics.ts";
+import type { AgentStatus } from "./status/agent-status.ts";
+
+export type { AgentStatus } from "./status/agent-status.ts";
 
 export interface HealthOptions {
   readonly host: string;
@@ -16,12 +18,21 @@ export interface HealthOptions {
   readonly status: () => AgentStatus;
 }
 
-export interface AgentStatus extends StatusMessage {
-  readonly device: string;
-  readonly uplinkConnected: boolean;
-  /** What makes the agent unfit to go on; empty when nothing does. */
-  readonly faults: readonly string[];
+interface Answer {
+  readonly type: string;
+  readonly body: string;
+  /** 200 unless given. */
+  readonly code?: number;
 }
+
+const HEADERS = {
+  "cache-control": "no-store",
+  "x-content-type-options": "nosniff",
+  "referrer-policy": "no-referrer",
+  "cross-origin-resource-policy": "same-origin",
+  "content-security-policy":
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+};
 
 export class HealthServer {
   readonly #options: HealthOptions;
@@ -57,21 +68,37 @@ export class HealthServer {
       response.writeHead(405, { allow: "GET, HEAD" }).end();
       return;
     }
-    const path = new URL(request.url ?? "/", "http://localhost").pathname;
-    const headers = { "cache-control": "no-store", "x-content-type-options": "nosniff" };
-    if (path === "/metrics") {
-      const text = await this.#options.metrics.render();
-      response.writeHead(200, { ...headers, "content-type": this.#options.metrics.contentType }).end(text);
-      return;
+    const { code = 200, type, body } = await this.#content((request.url ?? "/").replace(/\?.*$/s, ""));
+    response.writeHead(code, { ...HEADERS, "content-type": type }).end(body);
+  }
+
+  async #content(path: string): Promise<Answer> {
+    const { metrics, status } = this.#options;
+    switch (path) {
+      case "/metrics":
+        return { type: metrics.contentType, body: await metrics.render() };
+      case "/status.json":
+      case "/status":
+        return json(status());
+      case "/healthz": {
+        const { state, reasons, warnings } = status().health;
+        const failing = state === "failing";
+        return json({ status: failing ? "failing" : "ok", reasons, warnings }, failing ? 503 : 200);
+      }
+      // The page is loaded when somebody looks at it: most agents are never looked at.
+      case "/presentation.json":
+        return json((await import("./status/presentation.ts")).present(status()));
+      case "/":
+        return { type: "text/html; charset=utf-8", body: (await import("./status/page.ts")).PAGE_HTML };
+      case "/page.css":
+        return { type: "text/css; charset=utf-8", body: (await import("./status/page.ts")).PAGE_CSS };
+      case "/page.js":
+        return { type: "text/javascript; charset=utf-8", body: (await import("./status/page.ts")).PAGE_JS };
+      case "/icon.svg":
+        return { type: "image/svg+xml", body: (await import("./status/page.ts")).ICON_SVG };
+      default:
+        return json({ error: "try /, /status.json, /metrics or /healthz" }, 404);
     }
-    const status = this.#options.status();
-    const json = { ...headers, "content-type": "application/json" };
-    if (path === "/status" || path === "/") response.writeHead(200, json).end(`${JSON.stringify(status)}\n`);
-    else if (path === "/healthz") {
-      const healthy = status.faults.length === 0;
-      const body = { status: healthy ? "ok" : "failing", faults: status.faults };
-      response.writeHead(healthy ? 200 : 503, json).end(`${JSON.stringify(body)}\n`);
-    } else response.writeHead(404, json).end('{"error":"try /status, /metrics or /healthz"}\n');
   }
 
   /** A web page elsewhere whose name resolves to this machine must not read from us. */
@@ -87,4 +114,8 @@ export class HealthServer {
     this.#server.closeAllConnections();
     await closed;
   }
+}
+
+function json(value: unknown, code = 200): Answer {
+  return { code, type: "application/json", body: `${JSON.stringify(value)}\n` };
 }

@@ -1,50 +1,7 @@
 /** agent.yaml: every key, its default and its meaning. */
 import { z } from "zod";
-import { bytes, isLoopback, listen, name, port, streamName } from "./fields.ts";
-
-const serialSource = z.strictObject({
-  type: z.literal("serial"),
-  name,
-  path: z
-    .string()
-    .min(1)
-    .describe("Device file; prefer /dev/serial/by-id/…, which survives replugging; relative to this file"),
-  baudRate: z.number().int().min(50).max(4_000_000).default(115_200),
-  format: z.enum(["json-lines"]).default("json-lines"),
-  stream: streamName.default("sensors"),
-});
-
-const mqttSource = z.strictObject({
-  type: z.literal("mqtt"),
-  name,
-  host: z
-    .string()
-    .default("127.0.0.1")
-    .describe("Address of the agent's own broker, to which sensors publish"),
-  port: port.default(1884),
-  stream: streamName.default("sensors"),
-  topics: z
-    .array(z.string().min(1).max(1024))
-    .min(1)
-    .default(["#"])
-    .describe("Topic filters that are stored"),
-  users: z
-    .array(z.strictObject({ username: z.string().min(1), password: z.string().min(8) }))
-    .default([])
-    .describe("Who may publish; needed when host is not loopback"),
-});
-
-const cameraSource = z.strictObject({
-  type: z.literal("camera"),
-  name,
-  url: z
-    .string()
-    .regex(/^rtsps?:\/\//, "an rtsp:// address")
-    .describe("The camera's RTSP address"),
-  username: z.string().optional(),
-  password: z.string().optional().describe("Kept out of the address, so that it is never printed"),
-  stallSeconds: z.number().min(1).max(300).default(8).describe("Reconnect when no picture came for so long"),
-});
+import { bytes, isLoopback, listen, name, streamName } from "./fields.ts";
+import { sources } from "./source-config.ts";
 
 export const agentConfig = z
   .strictObject({
@@ -61,27 +18,43 @@ export const agentConfig = z
           .default("mqtt://127.0.0.1:1883"),
         rtsp: z
           .string()
-          .refine(
-            (url) => !/^rtsps:/i.test(url),
-            "footage cannot be sent over TLS yet; write rtsp://, and lay a tunnel (WireGuard, ssh -L) where others can listen",
-          )
-          .regex(/^rtsps?:\/\//, "an rtsp:// address")
+          .regex(/^rtsps?:\/\//, "an rtsp:// or rtsps:// address")
           .default("rtsp://127.0.0.1:8554"),
+        https: z
+          .string()
+          .regex(/^https:\/\//, "an https:// address")
+          .optional()
+          .describe("Where this device's certificate is renewed; `headwater-agent join` writes it"),
         password: z.string().optional().describe("This device's password at the gateway"),
       })
       .prefault({}),
     http: listen(8081, "Status page and /metrics"),
-    sources: z.array(z.discriminatedUnion("type", [serialSource, mqttSource, cameraSource])).default([]),
+    sources,
     buffer: z
       .strictObject({
         maxBytes: bytes("1GiB").describe("Disk space that waiting records may take"),
-        whenFull: z.enum(["pause", "reject", "drop-oldest"]).default("pause"),
+        minFreeBytes: bytes("64MiB").describe("With less free space on the disk the buffer counts as full"),
+        maxAgeHours: z
+          .number()
+          .min(0)
+          .max(87_600)
+          .default(0)
+          .describe("Records that waited longer are dropped and reported as a gap; 0 for no limit"),
+        whenFull: z
+          .enum(["pause", "reject", "drop-oldest"])
+          .default("pause")
+          .describe("What a full buffer does: sources wait, are refused, or the oldest records go"),
+        priorities: z
+          .record(streamName, z.number().int().min(-100).max(100))
+          .default({})
+          .describe("drop-oldest begins with the streams of the lowest number; 0 for those not named"),
         commitDelayMs: z
           .number()
           .min(0)
           .max(10_000)
-          .default(20)
-          .describe("How long a group commit waits for company"),
+          .default(100)
+          .describe("How long a group commit waits for company; each one costs an SD card 12 KiB and more"),
+        commitBytes: bytes("1MiB").describe("A group commit of so many waits no longer; 16 MiB at most"),
         commitRecords: z
           .number()
           .int()
@@ -109,31 +82,6 @@ export const agentConfig = z
     log: z.enum(["debug", "info", "warn", "error"]).default("info"),
   })
   .superRefine((config, context) => {
-    const seen = new Set<string>();
-    config.sources.forEach((source, i) => {
-      if (seen.has(source.name)) {
-        context.addIssue({
-          code: "custom",
-          path: ["sources", i, "name"],
-          message: `${source.name} is taken; every source needs a name of its own`,
-        });
-      }
-      seen.add(source.name);
-      if (source.type === "camera" && source.name.startsWith(".")) {
-        context.addIssue({
-          code: "custom",
-          path: ["sources", i, "name"],
-          message: "a camera's name becomes a folder at the gateway and must not begin with a dot",
-        });
-      }
-      if (source.type === "mqtt" && !isLoopback(source.host) && source.users.length === 0) {
-        context.addIssue({
-          code: "custom",
-          path: ["sources", i, "users"],
-          message: `needed, as ${source.host} can be reached from other machines`,
-        });
-      }
-    });
     if (!isLoopback(config.http.host)) {
       context.addIssue({
         code: "custom",
@@ -144,7 +92,3 @@ export const agentConfig = z
   });
 
 export type AgentConfig = z.infer<typeof agentConfig>;
-export type SourceConfig = AgentConfig["sources"][number];
-export type SerialSourceConfig = Extract<SourceConfig, { type: "serial" }>;
-export type MqttSourceConfig = Extract<SourceConfig, { type: "mqtt" }>;
-export type CameraSourceConfig = Extract<SourceConfig, { type: "camera" }>;

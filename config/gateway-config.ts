@@ -1,6 +1,6 @@
 /** gateway.yaml: every key, its default and its meaning. */
 import { z } from "zod";
-import { bytes, hostName, isLoopback, listen, name, streamName } from "./fields.ts";
+import { bytes, hostName, isLoopback, listen, name, port, streamName } from "./fields.ts";
 
 const accessKey = z.strictObject({
   id: z.string().regex(/^[A-Za-z0-9_]{4,128}$/, "4 to 128 letters, digits or _"),
@@ -116,6 +116,47 @@ const statement = z.strictObject({
     .describe("A shard silent for so long no longer holds the watermark back"),
 });
 
+const tls = z
+  .strictObject({
+    host: z
+      .string()
+      .default("127.0.0.1")
+      .describe(
+        "Address to bind; beyond this machine only who has a certificate, a password or a key gets in",
+      ),
+    https: port.default(8_443).describe("HTTPS, HTTP/1.1 and HTTP/2; 0 takes a free one, as below"),
+    mqtts: port.default(8_883).describe("MQTT over TLS"),
+    rtsps: port.default(8_322).describe("RTSP over TLS"),
+    names: z
+      .array(hostName)
+      .max(64)
+      .default([])
+      .describe("Names and addresses under which the gateway is reached, beside those of this machine"),
+    certFile: z
+      .string()
+      .optional()
+      .describe(
+        "PEM of a certificate and its chain that every client trusts; relative to this file. Without it the gateway's own CA makes one",
+      ),
+    keyFile: z.string().optional().describe("PEM of its key; relative to this file"),
+    lookSeconds: z
+      .number()
+      .min(0.01)
+      .max(3_600)
+      .default(30)
+      .describe("How often it is looked whether the server's certificate was replaced, or is to be renewed"),
+    deviceDays: z
+      .number()
+      .min(0.0001)
+      .max(3_650)
+      .default(90)
+      .describe("Life of a device's certificate; the agent renews it after two thirds"),
+  })
+  .refine((entry) => (entry.certFile === undefined) === (entry.keyFile === undefined), {
+    path: ["keyFile"],
+    message: "certFile and keyFile go together",
+  });
+
 export const gatewayConfig = z
   .strictObject({
     dataDir: z
@@ -131,6 +172,7 @@ export const gatewayConfig = z
     }),
     mqtt: listen(1883, "Agents and plain sensors"),
     rtsp: listen(8554, "Agents' footage, cameras that publish, and readers"),
+    tls: tls.optional().describe("TLS ports, and devices that join by token; none of it without this key"),
     accessKeys: z
       .array(accessKey)
       .default([])

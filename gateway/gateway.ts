@@ -8,6 +8,7 @@ import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { GatewayConfig } from "../config/gateway-config.ts";
 import type { Clock } from "../runtime/clock.ts";
+import { probeDisk } from "../runtime/disk-probe.ts";
 import type { Log } from "../runtime/log.ts";
 import { Metrics } from "../runtime/metrics.ts";
 import { accessKeysOf } from "./access-keys.ts";
@@ -20,6 +21,7 @@ import { MqttIngest } from "./ingest/mqtt-ingest.ts";
 import { Quarantine } from "./ingest/quarantine.ts";
 import { RtspIngest } from "./ingest/rtsp-ingest.ts";
 import { TopicRules } from "./ingest/topic-rules.ts";
+import { openIdentity, openSecureDoors, type SecurePorts } from "./secure-doors.ts";
 import { OnDemand } from "./streams/on-demand.ts";
 import { openLocalStreams } from "./streams/stores/local.ts";
 import type { Streams } from "./streams/streams.ts";
@@ -38,9 +40,19 @@ interface StoreParts extends GatewayParts {
 }
 
 export interface Gateway {
-  readonly addresses: { readonly http: string; readonly mqtt: string; readonly rtsp: string };
+  readonly addresses: {
+    readonly http: string;
+    readonly mqtt: string;
+    readonly rtsp: string;
+    /** Only where `tls` is configured. */
+    readonly https?: string;
+    readonly mqtts?: string;
+    readonly rtsps?: string;
+  };
   /** A link that signs in once, to the console. */
   signInUrl(): string;
+  /** One synced write in the data folder: rejects or hangs when its disk does. */
+  probe(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -128,6 +140,10 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
         metrics,
       }),
     );
+    const securePorts: SecurePorts = { https: 0, mqtts: 0, rtsps: 0 };
+    const identityLog = log.child({ room: "identity" });
+    const identityParts = { dataDir, configDir: parts.configDir, clock, log: identityLog, metrics };
+    const identity = config.tls && keep(await openIdentity(config.tls, identityParts));
     const api = keep(
       new Api({
         ...config.http,
@@ -141,11 +157,16 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
         analytics,
         video,
         previews,
+        joining: identity && { identity, ports: () => securePorts },
         consoleDir: fileURLToPath(new URL("./console/", import.meta.url)),
       }),
     );
     await api.start();
     await mqtt.start();
+    if (config.tls !== undefined && identity !== undefined) {
+      const doors = { dataDir, identity, api, mqtt, rtsp, log: identityLog };
+      keep(await openSecureDoors(config.tls, securePorts, doors));
+    }
 
     let closing: Promise<void> | undefined;
     const http = `http://${config.http.host}:${api.address.port}`;
@@ -154,7 +175,13 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
         http,
         mqtt: `mqtt://${config.mqtt.host}:${mqtt.port}`,
         rtsp: `rtsp://${config.rtsp.host}:${rtsp.port}`,
+        ...(config.tls !== undefined && {
+          https: `https://${config.tls.host}:${securePorts.https}`,
+          mqtts: `mqtts://${config.tls.host}:${securePorts.mqtts}`,
+          rtsps: `rtsps://${config.tls.host}:${securePorts.rtsps}`,
+        }),
       },
+      probe: () => probeDisk(dataDir),
       signInUrl: () => `${http}/open?token=${api.signInToken()}`,
       close: () => {
         closing ??= closeAll();

@@ -5,8 +5,11 @@ import { parseArgs } from "node:util";
 import { gatewayConfig } from "../config/gateway-config.ts";
 import { loadConfig } from "../config/loader.ts";
 import { systemClock } from "../runtime/clock.ts";
+import { withCredentials } from "../runtime/credentials.ts";
 import { describeError } from "../runtime/errors.ts";
+import { journalSink } from "../runtime/journal.ts";
 import { createLog } from "../runtime/log.ts";
+import { ServiceManager } from "../runtime/service-manager.ts";
 import { closeOnExit } from "../runtime/shutdown.ts";
 import { VERSION } from "../runtime/version.ts";
 import { checkStatement } from "./analytics/open-analytics.ts";
@@ -19,6 +22,8 @@ const USAGE = `headwater-gateway ${VERSION}: receives what agents send, keeps it
   headwater-gateway --config FILE --check    say whether the config is good, and end
   headwater-gateway --verify DIR             check the streams of a stopped gateway's dataDir, and end:
                                              0 sound, 1 damaged, 2 in use or no such folder
+  headwater-gateway devices list|token NAME|revoke NAME --config FILE
+                                             ask the running gateway about devices that join it
   headwater-gateway --version | --help
 `;
 
@@ -52,7 +57,21 @@ function refuse(problem: string): never {
   process.exit(2);
 }
 
+async function devices(args: readonly string[]): Promise<void> {
+  const { runDevices } = await import("./devices-command.ts");
+  process.exitCode = await runDevices({
+    args,
+    dataDirOf: async (file) => {
+      const config = await loadConfig(resolve(file), gatewayConfig, await withCredentials(process.env));
+      return resolve(dirname(resolve(file)), config.dataDir);
+    },
+    write: (text) => process.stdout.write(text),
+    complain: (text) => process.stderr.write(text),
+  });
+}
+
 async function main(): Promise<void> {
+  if (process.argv[2] === "devices") return devices(process.argv.slice(3));
   const values = readArguments();
   if (values.help) return void process.stdout.write(USAGE);
   if (values.version) return void process.stdout.write(`${VERSION}\n`);
@@ -63,15 +82,22 @@ async function main(): Promise<void> {
   }
   if (values.config === undefined) return refuse(`--config FILE is missing\n\n${USAGE}`);
   const file = resolve(values.config);
-  const config = await loadConfig(file, gatewayConfig, process.env);
+  const config = await loadConfig(file, gatewayConfig, await withCredentials(process.env));
   // What would be refused at the start is refused before anything is opened.
   for (const statement of config.analytics) checkStatement(statement);
   if (values.check) return void process.stdout.write(`${values.config} is good\n`);
 
-  const log = createLog("gateway", config.log);
+  const log = createLog("gateway", config.log, journalSink(process.env));
+  const service = new ServiceManager({ environment: process.env, log });
+  service.starting();
   try {
     const gateway = await startGateway(config, { configDir: dirname(file), clock: systemClock, log });
-    closeOnExit(() => gateway.close(), log);
+    closeOnExit(() => {
+      service.stopping();
+      return gateway.close();
+    }, log);
+    const { http, mqtt, rtsp } = gateway.addresses;
+    service.ready({ status: `${http} ${mqtt} ${rtsp}`, probe: () => gateway.probe() });
     log.info({ version: VERSION, ...gateway.addresses }, "ready");
     // Only a parent that forked us hears the link: it is a secret, so it is in no log.
     process.send?.({ type: "ready", signInUrl: gateway.signInUrl(), addresses: gateway.addresses });

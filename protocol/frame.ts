@@ -27,8 +27,12 @@ export type Epoch = bigint;
 /** Place of a frame in one epoch. Starts at 1n, rises by 1, never reused. */
 export type FrameSequence = bigint;
 
-/** How the times in a frame were known. */
-export type TimeSource = "system" | "estimated";
+/**
+ * How the times in a frame were known, by its code: from the system's clock, which nobody confirmed;
+ * put between what is known before and after; from a clock that NTP keeps; from the gateway.
+ */
+const TIME_SOURCES = ["system", "estimated", "ntp", "gateway"] as const;
+export type TimeSource = (typeof TIME_SOURCES)[number];
 
 export interface FrameHead {
   readonly device: string;
@@ -65,7 +69,7 @@ export function encodeFrame(head: FrameHead, batch: Uint8Array): Buffer {
   const frame = Buffer.allocUnsafe(HEAD_BYTES + deviceBytes + streamBytes + batch.length);
   frame.writeUInt16BE(MAGIC, 0);
   frame[2] = FRAME_VERSION;
-  frame[3] = head.timeSource === "estimated" ? 1 : 0;
+  frame[3] = TIME_SOURCES.indexOf(head.timeSource);
   frame.writeUInt32BE(frame.length, 4);
   frame.writeBigUInt64BE(head.epoch, 12);
   frame.writeUInt32BE(head.epochStart, 20);
@@ -88,8 +92,8 @@ export function decodeFrame(bytes: Uint8Array): Frame {
   if (length !== frame.length) throw new MalformedFrameError(`says ${length} bytes, has ${frame.length}`);
   if (crc32c(frame, CRC_FROM) !== frame.readUInt32BE(8))
     throw new MalformedFrameError("checksum does not match");
-  const timeSource = frame[3]!;
-  if (timeSource > 1) throw new MalformedFrameError(`time source ${timeSource}`);
+  const timeSource = TIME_SOURCES[frame[3]!];
+  if (timeSource === undefined) throw new MalformedFrameError(`time source ${frame[3]}`);
   const sequence = frame.readBigUInt64BE(24);
   if (sequence === 0n) throw new MalformedFrameError("sequence 0");
   const deviceEnd = HEAD_BYTES + frame.readUInt16BE(44);
@@ -110,7 +114,7 @@ export function decodeFrame(bytes: Uint8Array): Frame {
     sequence,
     storedUs: readUInt53(frame, 32),
     recordCount,
-    timeSource: timeSource === 1 ? "estimated" : "system",
+    timeSource,
     bytes: frame,
     batch,
     runs,

@@ -10,10 +10,11 @@ const ROOT = "headwater/v1";
  * `frames` agent → gateway, QoS 1: one or several frames; PUBACK means on disk.
  * `drained` agent → gateway, QoS 1: JSON DrainedMessage; PUBACK means forgotten.
  * `status` agent → gateway, QoS 0: JSON StatusMessage, every second or so.
+ * `time` agent → gateway, QoS 0: JSON TimeRequest; the answer comes on `control`.
  * `control` gateway → agent, QoS 0: JSON ControlMessage.
  */
-export type TopicKind = "frames" | "drained" | "status" | "control";
-const KINDS: readonly string[] = ["frames", "drained", "status", "control"];
+export type TopicKind = "frames" | "drained" | "status" | "time" | "control";
+const KINDS: readonly string[] = ["frames", "drained", "status", "time", "control"];
 
 /** The epochs of which the agent holds no frame any more and will never send one again. */
 export interface DrainedMessage {
@@ -47,8 +48,23 @@ export interface SourceStatus {
   readonly lastError?: string;
 }
 
+/** What time is it? */
+export interface TimeRequest {
+  /** Comes back in the answer; a whole number. */
+  readonly id: number;
+}
+
+export interface TimeMessage {
+  readonly type: "time";
+  readonly id: number;
+  /** µs since 1970 UTC. */
+  readonly utcUs: number;
+}
+
+export type ControlMessage = BusyMessage | TimeMessage;
+
 /** A publish could not be stored for now; it gets no PUBACK. Reconnect after the wait and send it again. */
-export interface ControlMessage {
+export interface BusyMessage {
   readonly type: "busy";
   readonly reason: string;
   readonly retryAfterMs: number;

@@ -8,7 +8,7 @@
  * ffmpeg outlives the agent: it is killed on close, and when the agent dies its output breaks.
  */
 import { randomBytes } from "node:crypto";
-import type { CameraSourceConfig } from "../../config/agent-config.ts";
+import type { CameraSourceConfig } from "../../config/source-config.ts";
 import type { SessionDescription } from "../../protocol/rtsp/sdp.ts";
 import { type Publication, RtspError, RtspServer } from "../../protocol/rtsp/server.ts";
 import type { SourceStatus } from "../../protocol/topics.ts";

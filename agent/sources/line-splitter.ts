@@ -1,21 +1,26 @@
-/** Cuts a byte stream into lines. A line that is too long is dropped whole, and counted. */
+/** Cuts a byte stream into lines, or into frames that another byte ends. One that is too long is dropped whole, and counted. */
 export const MAX_LINE_BYTES = 65_536;
+const LINE_FEED = 10;
+const CARRIAGE_RETURN = 13;
 
 export class LineSplitter {
   #begun: Buffer[] = [];
   #begunBytes = 0;
   #skipping = false;
   readonly #onTooLong: () => void;
+  readonly #end: number;
 
-  constructor(onTooLong: () => void) {
+  /** @param end the byte that ends a line; before a line feed a carriage return goes too */
+  constructor(onTooLong: () => void, end = LINE_FEED) {
     this.#onTooLong = onTooLong;
+    this.#end = end;
   }
 
   /** The lines that `chunk` completes, without their ends; empty ones are left out. */
   push(chunk: Buffer): Buffer[] {
     const lines: Buffer[] = [];
     let at = 0;
-    for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, at)) {
+    for (let end = chunk.indexOf(this.#end); end >= 0; end = chunk.indexOf(this.#end, at)) {
       this.#keep(chunk.subarray(at, end));
       const line = this.#take();
       if (line !== undefined) lines.push(line);
@@ -46,7 +51,7 @@ export class LineSplitter {
     const line = Buffer.concat(this.#begun);
     const skipped = this.#skipping;
     this.reset();
-    const end = line.at(-1) === 13 ? line.length - 1 : line.length;
+    const end = this.#end === LINE_FEED && line.at(-1) === CARRIAGE_RETURN ? line.length - 1 : line.length;
     return skipped || end === 0 ? undefined : line.subarray(0, end);
   }
 }

@@ -5,26 +5,27 @@
  * for ever. What no format fits is stored raw, with the reason. While the buffer is full PUBACK is
  * withheld. No sessions are kept: a client that asks for one gets a fresh one (§3.2.2.2 allows it).
  */
-import { createHash, timingSafeEqual } from "node:crypto";
+import { createHash } from "node:crypto";
 import type { EventEmitter } from "node:events";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { Aedes, type Client, type PublishPacket } from "aedes";
-import type { MqttSourceConfig } from "../../config/agent-config.ts";
+import type { MqttSourceConfig } from "../../config/source-config.ts";
 import { limitPackets } from "../../protocol/mqtt-packet-limit.ts";
-import type { SourceStatus } from "../../protocol/topics.ts";
 import { pause } from "../../runtime/backoff.ts";
-import type { Clock } from "../../runtime/clock.ts";
 import { describeError } from "../../runtime/errors.ts";
 import { listenOn } from "../../runtime/listen.ts";
-import type { Log } from "../../runtime/log.ts";
-import type { Metrics } from "../../runtime/metrics.ts";
-import type { BufferRecord, RecordBuffer } from "../buffer/record-buffer.ts";
+import type { BufferRecord, Mark } from "../buffer/record-buffer.ts";
+import { isUser } from "./broker-users.ts";
 import { ClientMemories } from "./client-memories.ts";
-import { decodePublish } from "./decode/publish.ts";
+import { PublishDecoder } from "./decode/publish.ts";
+import { DiscoveryMemory } from "./discovery-memory.ts";
+import { type Arrived, Intake } from "./intake.ts";
 import { type LeadingPublishes, type PublishMemory, publishKey } from "./publish-memory.ts";
-import { readingRecord } from "./reading-record.ts";
-import type { Source } from "./source.ts";
+import { openShape } from "./shape/open-shape.ts";
+import type { Shape } from "./shape/shape.ts";
+import type { Decoded, Source, SourceParts, SourceReport } from "./source.ts";
 import { type SourceMeters, sourceMeters } from "./source-meters.ts";
+import { type Life, Supervisor } from "./supervisor.ts";
 import { topicMatches } from "./topic-filter.ts";
 
 /** A larger payload is no reading; it is acknowledged, counted and reported without its bytes. */
@@ -37,19 +38,16 @@ const MAX_CLIENT_ID_CHARACTERS = 128;
 const REFUSED_CLOSE_MS = 1_000;
 const CLOSE_WAIT_MS = 2_000;
 
-export interface MqttSourceOptions {
+export interface MqttSourceOptions extends SourceParts {
   readonly config: MqttSourceConfig;
-  readonly device: string;
-  readonly buffer: RecordBuffer;
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly metrics: Metrics;
 }
 
 interface Connection {
   readonly memory: PublishMemory;
   /** Begins with its first publish: until then the connection that it takes over may store more. */
   leading: LeadingPublishes | undefined;
+  /** Settles when the publish before has its PUBACK, or will not get one. Never rejects. */
+  acknowledged: Promise<void> | undefined;
   /** Once one publish was refused, those behind it must be too: order per client. */
   refused: boolean;
 }
@@ -58,6 +56,11 @@ export class MqttSource implements Source {
   readonly #options: MqttSourceOptions;
   readonly #memories: ClientMemories;
   readonly #meters: SourceMeters;
+  readonly #supervisor: Supervisor;
+  readonly #decoder: PublishDecoder;
+  readonly #discovery: DiscoveryMemory;
+  #intake: Intake;
+  #shape: Shape | undefined;
   readonly #connections = new WeakMap<Client, Connection>();
   readonly #anonymous = new WeakSet<Client>();
   /** Those that asked for a session that outlives its connection: they send again also after a DISCONNECT. */
@@ -73,7 +76,28 @@ export class MqttSource implements Source {
   constructor(options: MqttSourceOptions) {
     this.#options = options;
     this.#memories = new ClientMemories(options.buffer, options.config.name);
-    this.#meters = sourceMeters(options.metrics, options.config.name, "mqtt");
+    const { config, metrics, clock, log, backoff } = options;
+    this.#meters = sourceMeters(metrics, config.name, "mqtt");
+    this.#decoder = new PublishDecoder({
+      discoveryPrefix: config.discoveryPrefix,
+      onMissing: (topic, count) => this.#meters.fault(`${count} messages are missing before one on ${topic}`),
+    });
+    this.#discovery = new DiscoveryMemory(this.#decoder.catalog, options.buffer, config.name);
+    this.#intake = this.#makeIntake();
+    this.#supervisor = new Supervisor({
+      name: config.name,
+      type: "mqtt",
+      clock,
+      log,
+      meters: this.#meters,
+      backoff,
+      live: (life) => this.#live(life),
+    });
+  }
+
+  #makeIntake(): Intake {
+    const { device, config, buffer } = this.#options;
+    return new Intake({ device, stream: config.stream, shape: this.#shape, buffer, meters: this.#meters });
   }
 
   get name(): string {
@@ -85,11 +109,55 @@ export class MqttSource implements Source {
     return (this.#server?.address() as AddressInfo | null)?.port ?? 0;
   }
 
-  /** @throws PortBusyError, PortUnusableError */
+  /** A port that cannot be had is tried again, for ever. @throws FilterInvalidError */
   async start(): Promise<void> {
+    const { config, clock } = this.#options;
+    this.#shape = await openShape(config.name, config.shape, this.#meters, clock);
+    this.#intake = this.#makeIntake();
     await this.#memories.start();
-    const broker = await Aedes.createBroker({ concurrency: 1_000, queueLimit: 1_000 });
+    await this.#discovery.load();
+    await this.#supervisor.start();
+  }
+
+  async #live(life: Life): Promise<void> {
+    const { host, port } = this.#config;
+    const broker = await this.#makeBroker();
     this.#broker = broker;
+    const server = createServer((socket) => {
+      this.#sockets.add(socket);
+      socket.on("close", () => this.#sockets.delete(socket));
+      limitPackets(socket, MAX_PACKET_BYTES, () => this.#meters.fault("a packet above the limit"));
+      broker.handle(socket);
+    });
+    this.#server = server;
+    const ended = new Promise<void>((resolve, reject) => {
+      life.signal.addEventListener("abort", () => resolve(), { once: true });
+      if (life.signal.aborted) resolve();
+      server.once("close", resolve);
+      server.on("error", reject);
+    });
+    // Awaited below; a port that is busy is told by listenOn.
+    ended.catch(() => {});
+    try {
+      await listenOn(server, host, port);
+      life.running();
+      this.#options.log.info({ source: this.name, host, port: this.port }, "local broker listens");
+      await ended;
+    } finally {
+      await this.#stopListening(broker, server);
+    }
+  }
+
+  async #stopListening(broker: Aedes, server: Server): Promise<void> {
+    server.close();
+    // What waits for a full buffer has no PUBACK and comes again.
+    await Promise.race([Promise.allSettled([...this.#pending]), pause(CLOSE_WAIT_MS)]);
+    await new Promise<void>((resolve) => broker.close(resolve));
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  async #makeBroker(): Promise<Aedes> {
+    const broker = await Aedes.createBroker({ concurrency: 1_000, queueLimit: 1_000 });
     broker.preConnect = (client, packet, done) => {
       const clientId = packet.clientId ?? "";
       if (clientId === "") this.#anonymous.add(client);
@@ -115,16 +183,7 @@ export class MqttSource implements Source {
     );
     // Its types do not know this event; unheard, it would end the process.
     (broker as EventEmitter).on("error", (error: unknown) => this.#meters.fault(describeError(error)));
-    const server = createServer((socket) => {
-      this.#sockets.add(socket);
-      socket.on("close", () => this.#sockets.delete(socket));
-      limitPackets(socket, MAX_PACKET_BYTES, () => this.#meters.fault("a packet above the limit"));
-      broker.handle(socket);
-    });
-    this.#server = server;
-    const { host, port, name } = this.#options.config;
-    await listenOn(server, host, port);
-    this.#options.log.info({ source: name, host, port: this.port }, "local broker listens");
+    return broker;
   }
 
   async #authenticate(client: Client, username?: string, password?: Uint8Array): Promise<boolean> {
@@ -134,7 +193,7 @@ export class MqttSource implements Source {
       return false;
     }
     const memory = await this.#memories.open(client.id);
-    this.#connections.set(client, { memory, leading: undefined, refused: false });
+    this.#connections.set(client, { memory, leading: undefined, acknowledged: undefined, refused: false });
     return true;
   }
 
@@ -165,10 +224,16 @@ export class MqttSource implements Source {
     }
     const outcome = this.#store(client, packet, topic);
     if (outcome === undefined) return;
-    outcome.then(
-      () => done(null),
-      (error: unknown) => this.#notStored(client, packet, error, done),
-    );
+    // [MQTT-4.6.0-2] PUBACKs go out in the order of the publishes, also of those that are left out.
+    const connection = client === null ? undefined : this.#connections.get(client);
+    const before = connection?.acknowledged;
+    const acknowledged = outcome
+      .then(() => before)
+      .then(
+        () => done(null),
+        (error: unknown) => this.#notStored(client, packet, error, done),
+      );
+    if (connection !== undefined) connection.acknowledged = acknowledged;
   }
 
   get #config(): MqttSourceConfig {
@@ -183,7 +248,7 @@ export class MqttSource implements Source {
     const arrivalUs = this.#options.clock.nowUs();
     // A will, and QoS 0, come once at most by their nature.
     if (client === null || connection === undefined || qos === 0 || messageId === undefined) {
-      return this.#append([this.#record(topic, payload, arrivalUs)]);
+      return this.#append(this.#arrived(topic, payload, arrivalUs));
     }
     if (connection.refused || this.#closing) return undefined;
     const key = publishKey(messageId, topic, payload);
@@ -193,49 +258,78 @@ export class MqttSource implements Source {
       this.#meters.repeated();
       return before;
     }
-    const record = this.#record(topic, payload, arrivalUs);
-    if (this.#options.buffer.refuses([record])) {
+    const arrived = this.#arrived(topic, payload, arrivalUs);
+    // Asked before anything is shaped: what is refused comes again, and must not be known by then.
+    const unshaped = this.#intake.unshaped(arrived);
+    if (this.#options.buffer.refuses(unshaped)) {
       connection.refused = true;
       this.#meters.fault("the buffer is full");
       void pause(REFUSED_CLOSE_MS).then(() => client.close());
       return undefined;
     }
-    if (this.#anonymous.has(client)) return this.#append([record]);
+    if (this.#anonymous.has(client)) return this.#append(arrived);
     const mark = { source: this.#memories.markName(client.id), value: connection.memory.encodeWith(key) };
     const evicted = this.#memories.touch(client.id, connection.memory);
     if (evicted.length > 0) this.#options.buffer.setMarks(evicted).catch(() => {});
-    const stored = this.#append([{ ...record, mark }]);
+    const stored = this.#append(arrived, mark, unshaped);
     connection.memory.add(key, stored);
     return stored;
   }
 
-  #record(topic: string, payload: Uint8Array, arrivalUs: number): BufferRecord {
-    const { device, config } = this.#options;
+  #arrived(topic: string, payload: Uint8Array, arrivalUs: number): Arrived[] {
     const tooLarge = payload.length > MAX_PAYLOAD_BYTES;
-    const decoded = tooLarge
+    const { readings, reason } = tooLarge
       ? { reason: `a payload of ${payload.length} bytes; at most ${MAX_PAYLOAD_BYTES} are read` }
-      : decodePublish(topic, payload, arrivalUs);
-    if (decoded.reading !== undefined)
-      return readingRecord(device, config.stream, decoded.reading, arrivalUs);
-    this.#meters.rejected(decoded.reason);
+      : this.#decode(topic, payload, arrivalUs);
+    if (reason === undefined) {
+      this.#discovery.keep(topic);
+      if (readings.length === 0) this.#meters.ignored();
+      return readings.map((reading) => ({ reading, arrivalUs }));
+    }
+    if (!tooLarge) return [{ reading: this.#intake.raw(topic, reason, payload), arrivalUs }];
+    this.#meters.rejected(reason);
     const fields = {
-      reason: decoded.reason,
-      ...(tooLarge
-        ? { bytes: payload.length, sha256: createHash("sha256").update(payload).digest("hex") }
-        : { raw: Buffer.from(payload).toString("base64") }),
+      reason,
+      bytes: payload.length,
+      sha256: createHash("sha256").update(payload).digest("hex"),
     };
-    return readingRecord(device, config.stream, { sensor: topic, timeUs: undefined, fields }, arrivalUs);
+    return [{ reading: { sensor: topic, timeUs: undefined, fields }, arrivalUs }];
   }
 
-  #append(records: readonly BufferRecord[]): Promise<void> {
-    const stored = this.#options.buffer.append(records).then(() => this.#meters.stored(records.length));
-    this.#pendingSinceMs ??= this.#options.clock.monotonicMs();
+  /** A mistake in a decoder must not end the agent, nor make the client send the same for ever. */
+  #decode(topic: string, payload: Uint8Array, arrivalUs: number): Decoded {
+    try {
+      return this.#decoder.decode(topic, payload, arrivalUs);
+    } catch (error) {
+      return { reason: `the decoder failed: ${describeError(error).slice(0, 120)}` };
+    }
+  }
+
+  /**
+   * @param mark stored with the last of the records; with none there is nothing to be known by it
+   * @param unshaped as made before, where that was needed
+   */
+  #append(arrived: readonly Arrived[], mark?: Mark, unshaped?: readonly BufferRecord[]): Promise<void> {
+    const { buffer, clock } = this.#options;
+    const made = (this.#shape === undefined ? unshaped : undefined) ?? this.#intake.records(arrived);
+    const append = async (records: readonly BufferRecord[]): Promise<void> => {
+      if (records.length === 0) return;
+      const marked = mark === undefined ? records : [...records.slice(0, -1), { ...records.at(-1)!, mark }];
+      await buffer.append(marked);
+      this.#meters.stored(marked.length);
+    };
+    // At once where nothing has to be waited for: the order of calls is the order of storing.
+    const stored = made instanceof Promise ? made.then(append) : append(made);
+    this.#pendingSinceMs ??= clock.monotonicMs();
     this.#pending.add(stored);
     const settled = (): void => {
       this.#pending.delete(stored);
-      this.#pendingSinceMs = this.#pending.size === 0 ? undefined : this.#options.clock.monotonicMs();
+      this.#pendingSinceMs = this.#pending.size === 0 ? undefined : clock.monotonicMs();
     };
-    stored.then(settled, settled);
+    stored.then(settled, () => {
+      settled();
+      this.#intake.notStored();
+    });
     return stored;
   }
 
@@ -251,44 +345,17 @@ export class MqttSource implements Source {
     void pause(REFUSED_CLOSE_MS).then(() => client.close());
   }
 
-  status(): SourceStatus {
+  status(): SourceReport {
     const since = this.#pendingSinceMs;
     const held = since !== undefined && this.#options.clock.monotonicMs() - since > 2_000;
-    const listening = this.#server?.listening === true;
-    return {
-      name: this.name,
-      type: "mqtt",
-      state: !listening ? "stopped" : held ? "stalled" : "running",
-      ...this.#meters.status(),
-    };
+    const report = this.#supervisor.report();
+    return held && report.state === "running" ? { ...report, state: "stalled" } : report;
   }
 
   async close(): Promise<void> {
     if (this.#closing) return;
     this.#closing = true;
-    this.#server?.close();
-    // What waits for a full buffer has no PUBACK and comes again.
-    await Promise.race([Promise.allSettled([...this.#pending]), pause(CLOSE_WAIT_MS)]);
-    await new Promise<void>((resolve) =>
-      this.#broker === undefined ? resolve() : this.#broker.close(resolve),
-    );
-    for (const socket of this.#sockets) socket.destroy();
+    await this.#supervisor.close();
+    await this.#shape?.close();
   }
-}
-
-/** Takes as long for a wrong name as for a wrong password. */
-function isUser(
-  users: readonly { username: string; password: string }[],
-  username: string,
-  password: Uint8Array,
-): boolean {
-  const digest = (value: string | Uint8Array): Buffer => createHash("sha256").update(value).digest();
-  const given = [digest(username), digest(password)] as const;
-  let found = false;
-  for (const user of users) {
-    const sameName = timingSafeEqual(digest(user.username), given[0]);
-    const samePassword = timingSafeEqual(digest(user.password), given[1]);
-    if (sameName && samePassword) found = true;
-  }
-  return found;
 }

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { GAPS_STREAM, type GapRecord } from "../../protocol/topics.ts";
 import type { BufferRecord } from "../buffer/record-buffer.ts";
-import { timeText } from "./decode/sensor-time.ts";
+import { EARLIEST_US, timeText } from "./decode/sensor-time.ts";
 import type { SensorReading } from "./source.ts";
 
 /** Kinesis: a partition key has at most 256 characters; ours is `device/sensor`, and devices have up to 64. */
@@ -16,8 +16,30 @@ export function readingRecord(
 ): BufferRecord {
   const sensor = sensorName(reading.sensor);
   const timeUs = reading.timeUs ?? arrivalUs;
-  const payload = Buffer.from(JSON.stringify({ device, sensor, time: timeText(timeUs), ...reading.fields }));
+  const fields = namesOurs(reading.fields) ? withoutOurs(reading.fields) : reading.fields;
+  const payload = Buffer.from(JSON.stringify({ device, sensor, time: timeText(timeUs), ...fields }));
   return { stream, partitionKey: `${device}/${sensor}`, timeUs, payload };
+}
+
+function namesOurs(fields: SensorReading["fields"]): boolean {
+  return Object.hasOwn(fields, "device") || Object.hasOwn(fields, "sensor") || Object.hasOwn(fields, "time");
+}
+
+/** A decoder keeps to this by itself; a mapping or a convention may name a field as we do. */
+function withoutOurs(fields: SensorReading["fields"]): SensorReading["fields"] {
+  const ours = ["device", "sensor", "time"];
+  return Object.fromEntries(
+    Object.entries(fields).map(([name, value]) => [ours.includes(name) ? `reported_${name}` : name, value]),
+  );
+}
+
+/**
+ * Where a gap begins: a clock that was set back must not turn it around. While the time of day is not
+ * known `nowUs` lies before 2020 and says nothing of what came first.
+ * @param lastUs when the last record before the gap was stored
+ */
+export function gapStartUs(lastUs: number, nowUs: number): number {
+  return nowUs < EARLIEST_US ? lastUs : Math.min(lastUs, nowUs);
 }
 
 /** @param fromUs when the last record before the gap was stored */

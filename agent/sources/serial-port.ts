@@ -8,6 +8,7 @@
 import { read } from "node:fs";
 import { promisify } from "node:util";
 import { SerialPort, type SerialPortOpenOptions } from "serialport";
+import { HeadwaterError } from "../../runtime/errors.ts";
 
 const readAsync = promisify(read);
 
@@ -20,9 +21,35 @@ type LinuxPort = OpenPort & {
 type Settled = (error: Error | null) => void;
 
 /** Not opened yet. Emits `close` with an error of `disconnected: true` when the device goes away. */
-export function serialPort(path: string, baudRate: number): SerialPort {
-  const options = { path, baudRate, autoOpen: false, binding: noticingBinding };
+function serialPort(path: string, baudRate: number, parity: Parity): SerialPort {
+  const options = { path, baudRate, parity, autoOpen: false, binding: noticingBinding };
   return new SerialPort(options as SerialPortOpenOptions<Binding>);
+}
+
+type Parity = "none" | "even" | "odd";
+
+/** The port cannot be opened, or is gone. It is opened again, for ever. */
+export class SerialPortError extends HeadwaterError {
+  constructor(path: string, cause: unknown) {
+    const message = cause instanceof Error ? cause.message : String(cause);
+    super("SERIAL_PORT", { retryable: true, message: `${path}: ${message}`, hint: hintFor(message), cause });
+  }
+}
+
+function hintFor(message: string): string {
+  if (/no such file/i.test(message))
+    return "plug the device in, or correct path; ls /dev/serial/by-id shows what is there";
+  if (/permission/i.test(message)) return "the agent's user needs the group dialout";
+  if (/lock/i.test(message)) return "another program has the port open";
+  return "check the cable; the port is opened again by itself";
+}
+
+/** @throws SerialPortError */
+export function openSerialPort(path: string, baudRate: number, parity: Parity = "none"): Promise<SerialPort> {
+  const port = serialPort(path, baudRate, parity);
+  return new Promise((resolve, reject) => {
+    port.open((error) => (error ? reject(new SerialPortError(path, error)) : resolve(port)));
+  });
 }
 
 const noticingBinding = {

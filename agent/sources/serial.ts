@@ -1,7 +1,7 @@
 /**
- * A board on a serial port that writes JSON lines. A port that is missing or goes away is opened
- * again, for ever. What the board wrote meanwhile is lost, as it keeps nothing: when the port is
- * open again, a record in the stream of gaps says from when to when.
+ * A board on a serial port that writes lines (JSON, CSV, NMEA, text) or COBS frames. A port that is
+ * missing or goes away is opened again, for ever. What the board wrote meanwhile is lost, as it keeps
+ * nothing: when the port is open again, a record in the stream of gaps says from when to when.
  *
  *   port → lines → readings ─append→ buffer          while an append waits, the port is not read
  *
@@ -9,38 +9,24 @@
  * gap begins at the right moment also after a power cut.
  */
 import type { SerialPort } from "serialport";
-import type { SerialSourceConfig } from "../../config/agent-config.ts";
-import type { SourceStatus } from "../../protocol/topics.ts";
-import { Backoff, pause } from "../../runtime/backoff.ts";
-import type { Clock } from "../../runtime/clock.ts";
+import type { SerialSourceConfig } from "../../config/source-config.ts";
 import { describeError } from "../../runtime/errors.ts";
-import type { Log } from "../../runtime/log.ts";
-import type { Metrics } from "../../runtime/metrics.ts";
-import { BufferFullError, type BufferRecord, type RecordBuffer } from "../buffer/record-buffer.ts";
-import { decodeJsonLine } from "./decode/json-line.ts";
+import type { Mark } from "../buffer/record-buffer.ts";
+import { cobsDecoder } from "./decode/cobs.ts";
+import { lineDecoder } from "./decode/line-decoder.ts";
+import { type Arrived, Intake } from "./intake.ts";
+import { LineQueue, type QueuedLine } from "./line-queue.ts";
 import { LineSplitter } from "./line-splitter.ts";
-import { gapRecord, readingRecord } from "./reading-record.ts";
-import { serialPort } from "./serial-port.ts";
-import type { Source } from "./source.ts";
+import { gapRecord, gapStartUs } from "./reading-record.ts";
+import { openSerialPort, SerialPortError } from "./serial-port.ts";
+import { openShape } from "./shape/open-shape.ts";
+import type { Shape } from "./shape/shape.ts";
+import type { Decoded, Source, SourceParts, SourceReport } from "./source.ts";
 import { type SourceMeters, sourceMeters } from "./source-meters.ts";
+import { type Life, Supervisor } from "./supervisor.ts";
 
-/** When so much is read and not yet stored, the port is not read on. */
-const MAX_UNSTORED_BYTES = 65_536;
-/** Stored at once, at most: also a small buffer has room for so much some time. */
-const APPEND_BYTES = 8_192;
-/** A full buffer that refuses is asked again after so long. */
-const REFUSED_WAIT_MS = 250;
-const CLOSE_WAIT_MS = 2_000;
-
-export interface SerialSourceOptions {
+export interface SerialSourceOptions extends SourceParts {
   readonly config: SerialSourceConfig;
-  readonly device: string;
-  readonly buffer: RecordBuffer;
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly metrics: Metrics;
-  /** Between two openings; 100 ms to 5 s unless given. */
-  readonly backoff?: Backoff;
 }
 
 interface SerialMark {
@@ -48,24 +34,43 @@ interface SerialMark {
   readonly timeUs: number;
 }
 
+/** A COBS frame ends with a zero byte, a line with a line feed. */
+const FRAME_END = 0;
+const LINE_END = 10;
+
 export class SerialSource implements Source {
   readonly #options: SerialSourceOptions;
-  readonly #backoff: Backoff;
   readonly #meters: SourceMeters;
-  readonly #stop = new AbortController();
   readonly #lines: LineSplitter;
-  #state: SourceStatus["state"] = "stopped";
-  #unstored: { line: Buffer; arrivalUs: number }[] = [];
-  #unstoredBytes = 0;
-  #storing: Promise<void> | undefined;
+  readonly #decode: (line: Buffer, arrivalUs: number) => Decoded;
+  readonly #supervisor: Supervisor;
+  readonly #queue: LineQueue;
+  #intake: Intake;
+  #shape: Shape | undefined;
   #port: SerialPort | undefined;
-  #loop: Promise<void> | undefined;
 
   constructor(options: SerialSourceOptions) {
     this.#options = options;
-    this.#backoff = options.backoff ?? new Backoff(100, 5_000);
-    this.#meters = sourceMeters(options.metrics, options.config.name, "serial");
-    this.#lines = new LineSplitter(() => this.#meters.rejected("a line of more than 64 KiB"));
+    const { config, metrics, clock, log, backoff } = options;
+    this.#meters = sourceMeters(metrics, config.name, "serial");
+    const end = config.format === "cobs" ? FRAME_END : LINE_END;
+    this.#lines = new LineSplitter(() => this.#meters.rejected("a line of more than 64 KiB"), end);
+    this.#decode = decoderOf(config);
+    this.#intake = this.#makeIntake();
+    this.#queue = new LineQueue({
+      store: (lines) => this.#store(lines),
+      onFull: () => this.#port?.pause(),
+      onRoom: () => this.#port?.resume(),
+    });
+    this.#supervisor = new Supervisor({
+      name: config.name,
+      type: "serial",
+      clock,
+      log,
+      meters: this.#meters,
+      backoff,
+      live: (life) => this.#live(life),
+    });
   }
 
   get name(): string {
@@ -76,70 +81,61 @@ export class SerialSource implements Source {
     return `serial/${this.name}`;
   }
 
-  async start(): Promise<void> {
-    this.#loop ??= this.#run();
-  }
-
-  async #run(): Promise<void> {
-    const { log, config } = this.#options;
-    let lastReason = "";
-    while (!this.#stop.signal.aborted) {
-      this.#state = "waiting";
-      try {
-        const port = await this.#open();
-        log.info({ source: this.name, path: config.path }, "serial port open");
-        lastReason = "";
-        this.#state = "running";
-        await this.#readUntilClosed(port);
-      } catch (error) {
-        const reason = describeError(error);
-        this.#meters.fault(reason);
-        if (reason !== lastReason)
-          log.warn({ source: this.name, reason }, "serial port not open, trying again");
-        lastReason = reason;
-      }
-      if (!this.#stop.signal.aborted) await pause(this.#backoff.nextMs(), this.#stop.signal);
-    }
-    this.#state = "stopped";
-  }
-
-  #open(): Promise<SerialPort> {
-    const { path, baudRate } = this.#options.config;
-    const port = serialPort(path, baudRate);
-    return new Promise((resolve, reject) => {
-      port.open((error) => (error ? reject(error) : resolve(port)));
+  #makeIntake(): Intake {
+    const { device, config, buffer } = this.#options;
+    return new Intake({
+      device,
+      stream: config.stream,
+      shape: this.#shape,
+      buffer,
+      meters: this.#meters,
+      onHeld: (held) => this.#supervisor.held(held),
     });
   }
 
-  async #readUntilClosed(port: SerialPort): Promise<void> {
+  /** @throws FilterInvalidError */
+  async start(): Promise<void> {
+    const { config, clock } = this.#options;
+    this.#shape = await openShape(config.name, config.shape, this.#meters, clock);
+    this.#intake = this.#makeIntake();
+    void this.#supervisor.start();
+  }
+
+  async #live(life: Life): Promise<void> {
+    const { path, baudRate, parity } = this.#options.config;
+    const port = await openSerialPort(path, baudRate, parity);
     this.#lines.reset();
     const openedUs = this.#options.clock.nowUs();
     const closed = new Promise<Error | undefined>((resolve) => {
       port.once("close", (error?: Error) => resolve(error ?? undefined));
       port.on("error", (error) => resolve(error));
-      this.#stop.signal.addEventListener("abort", () => resolve(undefined), { once: true });
+      life.signal.addEventListener("abort", () => resolve(undefined), { once: true });
+      if (life.signal.aborted) resolve(undefined);
     });
     let error: Error | undefined;
     try {
+      life.running();
       // What was read before the port went away belongs before the gap, and what comes now behind
       // it: the mark must still be that of the last record before.
-      await this.#storing;
-      await this.#reportGap(openedUs);
+      await this.#queue.stored();
+      await this.#reportGap(openedUs, life.signal);
       // Not known before: resumed without a listener, a port throws away what it reads.
       this.#port = port;
-      port.on("data", (chunk: Buffer) => this.#take(port, chunk));
+      port.on("data", (chunk: Buffer) => {
+        life.fed();
+        this.#queue.push(this.#lines.push(chunk), this.#options.clock.nowUs());
+      });
       error = await closed;
     } finally {
       this.#port = undefined;
       // Left open, it could not be opened again.
       if (port.isOpen) await new Promise<void>((resolve) => port.close(() => resolve()));
     }
-    if (error !== undefined) throw error;
-    if (!this.#stop.signal.aborted) throw new Error("the port was closed");
+    if (!life.signal.aborted) throw new SerialPortError(path, error ?? "it was closed");
   }
 
   /** The last stored record's time is in the mark, whoever stored it: this start or an earlier one. */
-  async #reportGap(openedUs: number): Promise<void> {
+  async #reportGap(openedUs: number, signal: AbortSignal): Promise<void> {
     const mark = await this.#options.buffer.mark(this.#markName);
     if (mark === undefined) return;
     const { sensor, timeUs } = JSON.parse(Buffer.from(mark).toString()) as SerialMark;
@@ -147,95 +143,58 @@ export class SerialSource implements Source {
       sensor,
       stream: this.#options.config.stream,
       reason: "the serial port was not open",
-      fromUs: Math.min(timeUs, openedUs),
+      fromUs: gapStartUs(timeUs, openedUs),
       toUs: openedUs,
     });
-    await this.#append([gap]);
+    await this.#intake.append([gap], signal);
   }
 
-  #take(port: SerialPort, chunk: Buffer): void {
-    this.#state = "running";
-    this.#backoff.reset();
-    const arrivalUs = this.#options.clock.nowUs();
-    for (const line of this.#lines.push(chunk)) {
-      this.#unstored.push({ line, arrivalUs });
-      this.#unstoredBytes += line.length;
-    }
-    if (this.#unstoredBytes > MAX_UNSTORED_BYTES) port.pause();
-    this.#storing ??= this.#store().finally(() => {
-      this.#storing = undefined;
-    });
-  }
-
-  async #store(): Promise<void> {
-    while (this.#unstored.length > 0) {
-      const lines = this.#nextLines();
-      const records = lines.flatMap(({ line, arrivalUs }) => this.#record(line, arrivalUs));
-      if (records.length > 0) {
-        try {
-          await this.#append(records);
-          this.#meters.stored(records.length);
-        } catch (error) {
-          // The buffer failed or closed; the agent ends, and the next start reports the gap.
-          this.#meters.fault(describeError(error));
-        }
-      }
-      this.#unstoredBytes = this.#unstored.reduce((sum, { line }) => sum + line.length, 0);
-      if (this.#unstoredBytes <= MAX_UNSTORED_BYTES) this.#port?.resume();
-    }
-  }
-
-  #nextLines(): { line: Buffer; arrivalUs: number }[] {
-    let bytes = 0;
-    const beyond = this.#unstored.findIndex(({ line }, i) => {
-      bytes += line.length;
-      return i > 0 && bytes > APPEND_BYTES;
-    });
-    return this.#unstored.splice(0, beyond < 0 ? this.#unstored.length : beyond);
-  }
-
-  #record(line: Buffer, arrivalUs: number): BufferRecord[] {
-    const { device, config } = this.#options;
+  async #store(lines: readonly QueuedLine[]): Promise<void> {
     try {
-      const reading = decodeJsonLine(line.toString(), this.name, arrivalUs);
-      const record = readingRecord(device, config.stream, reading, arrivalUs);
-      // The mark holds the arrival: a board's own clock says nothing of when the port was read.
-      const mark: SerialMark = { sensor: reading.sensor, timeUs: arrivalUs };
-      return [{ ...record, mark: { source: this.#markName, value: Buffer.from(JSON.stringify(mark)) } }];
+      const arrived = lines.flatMap(({ line, arrivalUs }) => this.#arrived(line, arrivalUs));
+      if (arrived.length > 0) await this.#intake.store(arrived, this.#supervisor.signal);
     } catch (error) {
-      this.#meters.rejected(`no reading: ${error instanceof Error ? error.message.slice(0, 120) : error}`);
-      return [];
+      // The buffer failed or closed; the agent ends, and the next start reports the gap.
+      this.#meters.fault(describeError(error));
     }
   }
 
-  /** A buffer that refuses is asked again, while the port's own buffer fills: that is back-pressure. */
-  async #append(records: readonly BufferRecord[]): Promise<void> {
-    while (!this.#stop.signal.aborted) {
-      try {
-        await this.#options.buffer.append(records);
-        return;
-      } catch (error) {
-        if (!(error instanceof BufferFullError)) throw error;
-        this.#state = "stalled";
-        this.#meters.fault(error.message);
-        await pause(REFUSED_WAIT_MS, this.#stop.signal);
-      }
+  #arrived(line: Buffer, arrivalUs: number): Arrived[] {
+    const { readings, reason } = this.#decode(line, arrivalUs);
+    if (reason === undefined)
+      return readings.map((reading) => ({ reading, arrivalUs, mark: this.#mark(reading.sensor, arrivalUs) }));
+    if (this.#options.config.undecodable === "raw") {
+      const reading = this.#intake.raw(this.name, reason, line);
+      return [{ reading, arrivalUs, mark: this.#mark(reading.sensor, arrivalUs) }];
     }
-    throw new Error("closed while the buffer was full");
+    this.#meters.rejected(reason);
+    return [];
   }
 
-  status(): SourceStatus {
-    const held = this.#unstoredBytes > MAX_UNSTORED_BYTES;
-    return {
-      name: this.name,
-      type: "serial",
-      state: held ? "stalled" : this.#state,
-      ...this.#meters.status(),
-    };
+  /** It holds the arrival: a board's own clock says nothing of when the port was read. */
+  #mark(sensor: string, timeUs: number): Mark {
+    const mark: SerialMark = { sensor, timeUs };
+    return { source: this.#markName, value: Buffer.from(JSON.stringify(mark)) };
+  }
+
+  status(): SourceReport {
+    const report = this.#supervisor.report();
+    return this.#queue.isFull ? { ...report, state: "stalled" } : report;
   }
 
   async close(): Promise<void> {
-    this.#stop.abort();
-    await Promise.race([Promise.allSettled([this.#loop, this.#storing]), pause(CLOSE_WAIT_MS)]);
+    await this.#supervisor.close(this.#queue.stored());
+    await this.#shape?.close();
   }
+}
+
+function decoderOf({
+  format,
+  name,
+  csv,
+  cobs,
+}: SerialSourceConfig): (line: Buffer, arrivalUs: number) => Decoded {
+  if (format === "cobs") return cobsDecoder(name, cobs);
+  const decoder = lineDecoder(format, name, csv);
+  return (line, arrivalUs) => decoder.decode(line, arrivalUs);
 }

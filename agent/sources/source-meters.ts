@@ -9,10 +9,16 @@ export interface SourceMeters {
   repeated(): void;
   /** Not asked for by the config. */
   ignored(): void;
+  /** The config asks for readings like these to be left out. */
+  leftOut(reason: LeftOutReason, readings: number): void;
+  /** A filter failed on a reading. */
+  unfiltered(reason: string): void;
   /** Something is wrong, though no record was. */
   fault(reason: string): void;
-  status(): { records: number; rejected: number; lastError?: string };
+  status(): { records: number; rejected: number; leftOut: number; lastError?: string };
 }
+
+export type LeftOutReason = "filter" | "deadband" | "sampling";
 
 export function sourceMeters(metrics: Metrics, source: string, type: string): SourceMeters {
   const labels = { source, type };
@@ -38,7 +44,18 @@ export function sourceMeters(metrics: Metrics, source: string, type: string): So
     "Refused clients, lost ports, failed appends",
     names,
   );
+  const leftOut = metrics.counter(
+    "headwater_source_left_out_total",
+    "Readings that a filter, a deadband or sampling left out",
+    [...names, "reason"] as const,
+  );
+  const unfiltered = metrics.counter(
+    "headwater_source_filter_failures_total",
+    "Readings on which the filter failed",
+    names,
+  );
   let records = 0;
+  let out = 0;
   let refusals = 0;
   let lastError: string | undefined;
   const remember = (reason: string): void => {
@@ -56,10 +73,23 @@ export function sourceMeters(metrics: Metrics, source: string, type: string): So
     },
     repeated: () => repeated.inc(labels),
     ignored: () => ignored.inc(labels),
+    leftOut(reason, readings) {
+      out += readings;
+      leftOut.inc({ ...labels, reason }, readings);
+    },
+    unfiltered(reason) {
+      unfiltered.inc(labels);
+      remember(`filter: ${reason}`);
+    },
     fault(reason) {
       faults.inc(labels);
       remember(reason);
     },
-    status: () => ({ records, rejected: refusals, ...(lastError !== undefined && { lastError }) }),
+    status: () => ({
+      records,
+      rejected: refusals,
+      leftOut: out,
+      ...(lastError !== undefined && { lastError }),
+    }),
   };
 }

@@ -1,5 +1,16 @@
-/** A source turns what a device says into records and hands them to the buffer. It cannot hurt another. */
+/**
+ * A source turns what a device says into records and hands them to the buffer. It cannot hurt another.
+ *
+ *   bytes → decode/ → readings → shape/ (names, filter, deadband, sampling) → records ─append→ buffer
+ *
+ * What cannot be decoded is stored raw with the reason, or counted as rejected: silence never.
+ */
 import type { SourceStatus } from "../../protocol/topics.ts";
+import type { Backoff } from "../../runtime/backoff.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import type { Log } from "../../runtime/log.ts";
+import type { Metrics } from "../../runtime/metrics.ts";
+import type { RecordBuffer } from "../buffer/record-buffer.ts";
 
 export interface Source {
   readonly name: string;
@@ -7,7 +18,29 @@ export interface Source {
   start(): Promise<void>;
   /** Takes nothing more, waits for what it handed over, closes its port or socket. Safe to call twice. */
   close(): Promise<void>;
-  status(): SourceStatus;
+  status(): SourceReport;
+}
+
+/** `idle`: there is nothing to read yet, or it is closed. */
+export type SourceHealth = "idle" | "running" | "backing-off";
+
+export interface SourceReport extends SourceStatus {
+  readonly health?: SourceHealth;
+  /** Until the next try, while it backs off. */
+  readonly retryInMs?: number;
+  /** Readings that the config's filter, deadband or sampling left out. */
+  readonly leftOut?: number;
+}
+
+/** What every source of records needs, beside its config. */
+export interface SourceParts {
+  readonly device: string;
+  readonly buffer: RecordBuffer;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  /** Between two tries; 100 ms to 30 s unless given. */
+  readonly backoff?: Backoff;
 }
 
 /** A record as a sensor meant it: JSON `{device, sensor, time, …fields}`. */
@@ -17,3 +50,14 @@ export interface SensorReading {
   readonly timeUs: number | undefined;
   readonly fields: Readonly<Record<string, unknown>>;
 }
+
+/** A reading, and when it came, µs since 1970 UTC. */
+export interface Arrival {
+  readonly reading: SensorReading;
+  readonly arrivalUs: number;
+}
+
+/** What a decoder makes of a line, a frame, a message: readings, perhaps none, or the reason why it could not. */
+export type Decoded =
+  | { readonly readings: readonly SensorReading[]; readonly reason?: never }
+  | { readonly readings?: never; readonly reason: string };

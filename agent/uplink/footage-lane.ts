@@ -4,6 +4,7 @@
  * only those back to the buffer. Whatever breaks, the next session begins with the oldest unit
  * that is still there.
  */
+import type { ConnectionOptions } from "node:tls";
 import type { FootageUnit } from "../../protocol/footage.ts";
 import {
   encodeUnitBegin,
@@ -26,6 +27,7 @@ export interface FootageLaneOptions {
   /** Of the publication: rtsp://gateway/<device>/<camera>. */
   readonly url: string;
   readonly credentials: { readonly username: string; readonly password: string } | undefined;
+  readonly tls?: (() => ConnectionOptions) | undefined;
   readonly buffer: FootageBuffer;
   readonly clock: Clock;
   readonly log: Log;
@@ -109,7 +111,7 @@ export class FootageLane {
 
   /** Resolves when the next unit needs another session, or there is none for a while. */
   async #session(closing: AbortSignal): Promise<void> {
-    const { camera, buffer, url, credentials } = this.#options;
+    const { camera, buffer, url, credentials, tls } = this.#options;
     const head = await buffer.read(camera, undefined);
     // The unit that waited was set aside, or the buffer is being closed.
     if (head === undefined) return pause(FIRST_POLL_MS, closing);
@@ -120,6 +122,7 @@ export class FootageLane {
     const client = new RtspClient({
       url,
       ...(credentials !== undefined && { credentials }),
+      tls: tls?.(),
       onClose: (error) => broken.abort(error),
     });
     this.#inFlight = [];

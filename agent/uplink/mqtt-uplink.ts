@@ -3,6 +3,7 @@
  * window, and nothing forgotten before its PUBACK. A broken connection is tried again for ever,
  * with full-jitter back-off.
  */
+import type { ConnectionOptions } from "node:tls";
 import type { StatusMessage } from "../../protocol/topics.ts";
 import { Backoff, pause } from "../../runtime/backoff.ts";
 import type { Clock } from "../../runtime/clock.ts";
@@ -10,14 +11,17 @@ import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
 import type { RecordBuffer } from "../buffer/record-buffer.ts";
+import type { TimeListener } from "./time-exchange.ts";
 import { type UplinkMeters, uplinkMeters } from "./uplink-meters.ts";
 import { type SessionEnd, UplinkSession } from "./uplink-session.ts";
 
 export interface MqttUplinkOptions {
-  /** `mqtt://host:port` of the gateway. */
+  /** `mqtt://host:port` of the gateway, or mqtts://. */
   readonly url: string;
   readonly device: string;
   readonly password?: string | undefined;
+  /** For mqtts://; asked before each connection, as certificates are renewed meanwhile. */
+  readonly tls?: (() => ConnectionOptions) | undefined;
   readonly buffer: RecordBuffer;
   readonly clock: Clock;
   readonly log: Log;
@@ -26,6 +30,8 @@ export interface MqttUplinkOptions {
   readonly windowBytes: number;
   readonly statusSeconds: number;
   readonly status: () => StatusMessage;
+  /** Wants to hear what time it is at the gateway. */
+  readonly time?: TimeListener | undefined;
   /** Between connections; 250 ms to 30 s unless given. */
   readonly backoff?: Backoff;
   readonly connectTimeoutMs?: number;
@@ -94,9 +100,11 @@ export class MqttUplink {
       url,
       device,
       password,
+      tls: this.#options.tls?.(),
       buffer,
       clock,
       meters: this.#meters,
+      time: this.#options.time,
       publishBytes,
       windowBytes,
       connectTimeoutMs: this.#options.connectTimeoutMs ?? 10_000,

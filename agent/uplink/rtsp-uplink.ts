@@ -4,6 +4,7 @@
  *
  *   footage buffer ─read→ lane per camera ─RECORD /<device>/<camera>→ gateway ─persisted→ ack
  */
+import type { ConnectionOptions } from "node:tls";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
@@ -12,11 +13,13 @@ import { FootageLane } from "./footage-lane.ts";
 
 export interface RtspUplinkOptions {
   readonly config: {
-    /** rtsp://host:port of the gateway; a path before the device's is kept. */
+    /** rtsp://host:port of the gateway, or rtsps://; a path before the device's is kept. */
     readonly url: string;
     readonly device: string;
     /** The device is the user's name. Absent: the gateway asks for none. */
     readonly password?: string | undefined;
+    /** For rtsps://; asked before each connection, as certificates are renewed meanwhile. */
+    readonly tls?: (() => ConnectionOptions) | undefined;
   };
   readonly buffer: FootageBuffer;
   readonly clock: Clock;
@@ -64,11 +67,12 @@ export class RtspUplink {
 
   #laneOf(camera: string): FootageLane {
     const { config, buffer, clock, log, metrics, random, persistTimeoutMs } = this.#options;
-    const { password, device } = config;
+    const { password, device, tls } = config;
     return new FootageLane({
       camera,
       url: `${config.url.replace(/\/+$/, "")}/${encodeURIComponent(device)}/${encodeURIComponent(camera)}`,
       credentials: password === undefined ? undefined : { username: device, password },
+      tls,
       buffer,
       clock,
       log,

@@ -2,21 +2,27 @@
  * One MQTT connection to the gateway, from CONNECT to its end. Whatever is not acknowledged when it
  * ends is read from the buffer again by the next one: mqtt.js' own store is never used for resending.
  */
+import type { ConnectionOptions } from "node:tls";
 import mqtt, { type IClientOptions, type MqttClient } from "mqtt";
 import { epochName } from "../../protocol/frame.ts";
 import { type ControlMessage, topicOf } from "../../protocol/topics.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { RecordBuffer } from "../buffer/record-buffer.ts";
 import { FrameWindow } from "./frame-window.ts";
+import { TimeExchange, type TimeListener } from "./time-exchange.ts";
 import type { UplinkMeters } from "./uplink-meters.ts";
 
 export interface SessionOptions {
   readonly url: string;
   readonly device: string;
   readonly password: string | undefined;
+  /** For mqtts://: what proves device and gateway to one another. */
+  readonly tls?: ConnectionOptions | undefined;
   readonly buffer: RecordBuffer;
   readonly clock: Clock;
   readonly meters: UplinkMeters;
+  /** Wants to hear what time it is at the gateway. */
+  readonly time?: TimeListener | undefined;
   readonly publishBytes: number;
   readonly windowBytes: number;
   readonly connectTimeoutMs: number;
@@ -36,6 +42,7 @@ export class UplinkSession {
   readonly #options: SessionOptions;
   readonly #window: FrameWindow;
   readonly #end = new AbortController();
+  readonly #time: TimeExchange | undefined;
   #client: MqttClient | undefined;
   #ended: SessionEnd | undefined;
   /** Acknowledgements reach the buffer one behind another. */
@@ -46,6 +53,8 @@ export class UplinkSession {
   constructor(options: SessionOptions) {
     this.#options = options;
     this.#window = new FrameWindow(options.windowBytes);
+    const { device, clock, time } = options;
+    if (time !== undefined) this.#time = new TimeExchange(device, clock, time);
   }
 
   get connected(): boolean {
@@ -58,11 +67,12 @@ export class UplinkSession {
     this.#client = client;
     client.on("error", (error) => this.end({ reason: error.message }));
     client.on("close", () => this.end({ reason: "the connection broke" }));
-    client.on("message", (topic, payload) => this.#message(topic, payload));
+    client.on("message", (topic, payload) => this.#message(client, topic, payload));
     try {
       await this.#whenConnected(client);
       if (this.#end.signal.aborted) throw new Error("ended");
       await client.subscribeAsync(topicOf(this.#options.device, "control"), { qos: 0 });
+      this.#time?.ask(client);
       await this.#send(client);
     } catch (error) {
       if (!this.#end.signal.aborted)
@@ -86,8 +96,9 @@ export class UplinkSession {
   }
 
   #clientOptions(): IClientOptions {
-    const { device, password, connectTimeoutMs } = this.#options;
+    const { device, password, tls, connectTimeoutMs } = this.#options;
     return {
+      ...(tls as IClientOptions | undefined),
       clientId: `headwater-${device}`,
       protocolVersion: 4,
       clean: true,
@@ -109,7 +120,7 @@ export class UplinkSession {
     });
   }
 
-  #message(topic: string, payload: Buffer): void {
+  #message(client: MqttClient, topic: string, payload: Buffer): void {
     if (topic !== topicOf(this.#options.device, "control") || payload.length > 65_536) return;
     let message: Partial<ControlMessage>;
     try {
@@ -117,6 +128,7 @@ export class UplinkSession {
     } catch {
       return;
     }
+    if (message?.type === "time") this.#time?.answered(client, message);
     if (message?.type !== "busy") return;
     const asked = Number(message.retryAfterMs);
     const retryAfterMs = Number.isFinite(asked) ? Math.min(60_000, Math.max(100, asked)) : 1_000;

@@ -1,6 +1,6 @@
 /** The JSON that agents publish beside frames, checked before it is believed. */
 import { z } from "zod";
-import type { DrainedMessage, StatusMessage } from "../../protocol/topics.ts";
+import type { DrainedMessage, StatusMessage, TimeRequest } from "../../protocol/topics.ts";
 
 const MAX_MESSAGE_BYTES = 65_536;
 const count = z.number().min(0);
@@ -34,6 +34,13 @@ const statusMessage = z.object({
 });
 
 const drainedMessage = z.object({ epochs: z.array(z.string().regex(/^[0-9a-f]{16}$/)).max(1_000) });
+
+const timeRequest = z.object({ id: z.number().int().min(0) });
+
+/** Undefined for anything that is not a question for the time. */
+export function parseTimeRequest(payload: Uint8Array): TimeRequest | undefined {
+  return parse(payload, timeRequest) as TimeRequest | undefined;
+}
 
 /** Undefined for anything that is not a status message. */
 export function parseStatus(payload: Uint8Array): StatusMessage | undefined {

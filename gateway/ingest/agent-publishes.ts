@@ -1,9 +1,10 @@
-/** What agents publish below `headwater/v1/{device}/`: frames, drained epochs, their status. */
+/** What agents publish below `headwater/v1/{device}/`: frames, drained epochs, their status, what time it is. */
 import { decodeFrames, type Frame } from "../../protocol/frame.ts";
-import type { TopicKind } from "../../protocol/topics.ts";
+import { type TimeMessage, type TopicKind, topicOf } from "../../protocol/topics.ts";
+import type { Clock } from "../../runtime/clock.ts";
 import { describeError } from "../../runtime/errors.ts";
 import type { Streams } from "../streams/streams.ts";
-import { parseDrained, parseStatus } from "./agent-messages.ts";
+import { parseDrained, parseStatus, parseTimeRequest } from "./agent-messages.ts";
 import type { DeviceDirectory } from "./device-directory.ts";
 import { type Addressed, type Answers, addressed, type Publish, payloadOf, type Session } from "./publish.ts";
 import { type Answer, NotAllowedError, type PublishDesk } from "./publish-desk.ts";
@@ -12,14 +13,17 @@ export interface AgentPublishesOptions {
   readonly streams: Streams;
   readonly directory: DeviceDirectory;
   readonly desk: PublishDesk;
+  readonly clock: Clock;
 }
 
 export class AgentPublishes {
   readonly #streams: Streams;
   readonly #directory: DeviceDirectory;
   readonly #desk: PublishDesk;
+  readonly #clock: Clock;
 
-  constructor({ streams, directory, desk }: AgentPublishesOptions) {
+  constructor({ streams, directory, desk, clock }: AgentPublishesOptions) {
+    this.#clock = clock;
     this.#streams = streams;
     this.#directory = directory;
     this.#desk = desk;
@@ -38,6 +42,7 @@ export class AgentPublishes {
     else if (message === "frames") this.#takeFrames(session, publish, device, answers);
     else if (message === "drained") this.#takeDrained(session, publish, device, answers);
     else if (message === "status") this.#takeStatus(session, publish, device, answers);
+    else if (message === "time") this.#tellTime(session, publish, device, answers);
     else refuse("control messages come from the gateway");
   }
 
@@ -97,6 +102,24 @@ export class AgentPublishes {
       return;
     }
     this.#directory.status(device, message);
+    this.#answerWhen(Promise.resolve("stored"), to);
+  }
+
+  /** For devices without a clock of their own. At once: what the answer waits is what it is wrong by. */
+  #tellTime(session: Session, publish: Publish, device: string, answers: Answers): void {
+    const to = addressed(session, publish, answers);
+    const request = parseTimeRequest(payloadOf(publish));
+    if (request === undefined) {
+      this.#desk.quarantine(to, payloadOf(publish), "no question for the time");
+      return;
+    }
+    const message: TimeMessage = { type: "time", id: request.id, utcUs: this.#clock.nowUs() };
+    const packet = {
+      cmd: "publish",
+      topic: topicOf(device, "control"),
+      payload: JSON.stringify(message),
+    } as const;
+    session.client.publish({ ...packet, qos: 0, retain: false, dup: false }, () => {});
     this.#answerWhen(Promise.resolve("stored"), to);
   }
 

@@ -9,6 +9,7 @@
  */
 import type { EventEmitter } from "node:events";
 import { createServer, type Server, type Socket } from "node:net";
+import type { TLSSocket } from "node:tls";
 import { Aedes, type AuthenticateError, type Client, type PublishPacket } from "aedes";
 import { MAX_FRAME_BYTES } from "../../protocol/frame.ts";
 import { limitPackets } from "../../protocol/mqtt-packet-limit.ts";
@@ -36,7 +37,7 @@ import {
 import { PublishDesk } from "./publish-desk.ts";
 import { type LaneConnection, PublishLane } from "./publish-lane.ts";
 import type { Quarantine } from "./quarantine.ts";
-import { readShared } from "./shared-read.ts";
+import { readPlain, readShared } from "./shared-read.ts";
 import type { TopicRules } from "./topic-rules.ts";
 
 /** One publish carries a few frames; the largest single frame must fit, with its topic. */
@@ -75,6 +76,8 @@ export class MqttIngest implements Ingest {
   readonly #destinations: Destinations;
   readonly #lane: PublishLane;
   readonly #lanes = new WeakMap<Client, LaneConnection>();
+  /** Of sockets that came by TLS: the device that its certificate proves, or undefined without one. */
+  readonly #secure = new WeakMap<object, string | undefined>();
   #broker: Aedes | undefined;
   #closing: Promise<void> | undefined;
 
@@ -113,6 +116,9 @@ export class MqttIngest implements Ingest {
           return done(new Error("client id too long"), false);
         }
         if (keepsSession) this.#keepsSession.add(client);
+        const proven = this.#secure.get(client.conn);
+        // Client ids are the device's own, so that none can end another's connection by taking its id.
+        if (proven !== undefined) packet.clientId = `${proven}/${packet.clientId ?? ""}`;
         done(null, true);
       },
       authenticate: (client, username, password, done) =>
@@ -150,6 +156,19 @@ export class MqttIngest implements Ingest {
     return address !== null && typeof address === "object" ? address.port : this.#options.port;
   }
 
+  /**
+   * A connection that came by TLS. @param device what its certificate proves; without one it needs a
+   * configured device's password, also where the plain port is open
+   */
+  adopt(socket: TLSSocket, device: string | undefined): void {
+    if (this.#closing !== undefined || this.#sockets.size >= MAX_CONNECTIONS) {
+      socket.destroy();
+      return;
+    }
+    this.#secure.set(socket, device);
+    this.#connection(socket);
+  }
+
   close(): Promise<void> {
     this.#closing ??= (async () => {
       const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
@@ -183,7 +202,9 @@ export class MqttIngest implements Ingest {
     }
     this.#lanes.set(client, lane);
     socket.on("close", () => lane.close());
-    readShared(socket, (chunk) => lane.read(chunk));
+    // What TLS has decrypted is in memory of its own already.
+    const read = this.#secure.has(socket) ? readPlain : readShared;
+    read(socket, (chunk) => lane.read(chunk));
   }
 
   #tooLarge(socket: Socket): void {
@@ -199,7 +220,14 @@ export class MqttIngest implements Ingest {
     done: (error: AuthenticateError | null, success: boolean | null) => void,
   ): void {
     const { directory, log } = this.#options;
-    if (directory.admits(username, password)) {
+    const proven = this.#secure.get(client.conn);
+    if (proven !== undefined && (username ?? proven) === proven) {
+      this.#sessions.set(client, newSession(client, proven, true));
+      done(null, true);
+      return;
+    }
+    const mayTry = proven === undefined && !(directory.open && this.#secure.has(client.conn));
+    if (mayTry && directory.admits(username, password)) {
       // Without configured devices a name is only a label, and the client's id serves as well.
       const device = username ?? client.id;
       this.#sessions.set(client, newSession(client, device.slice(0, MAX_LABEL_CHARACTERS)));

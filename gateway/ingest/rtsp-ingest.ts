@@ -10,6 +10,7 @@
  * loopback only.
  */
 import { randomBytes } from "node:crypto";
+import type { TLSSocket } from "node:tls";
 import { formatPersisted, PERSISTED_PARAMETER } from "../../protocol/footage.ts";
 import { Relay } from "../../protocol/rtsp/relay.ts";
 import {
@@ -106,6 +107,18 @@ export class RtspIngest {
   /** @throws PortBusyError, PortUnusableError */
   start(): Promise<void> {
     return this.#server.start();
+  }
+
+  /**
+   * A connection that came by TLS. @param device what its certificate proves: it publishes and reads at
+   * its own paths. Without one a configured device's password is needed, also where the plain port is open.
+   */
+  adopt(socket: TLSSocket, device: string | undefined): void {
+    const mayUse = (path: string): boolean => placeOf(path)?.device === device;
+    this.#server.adopt(socket, {
+      authenticate: (user, path, method) => this.#passwordOf(user, path, method),
+      proven: device === undefined ? undefined : { user: device, mayUse },
+    });
   }
 
   /** Ends all sessions; resolves when what they sent is archived. Safe to call twice. */

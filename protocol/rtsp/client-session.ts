@@ -8,7 +8,8 @@
  *   await client.setup("play");
  *   await client.play();
  */
-import { connect, type Socket } from "node:net";
+import { connect, isIP, type Socket } from "node:net";
+import { type ConnectionOptions, connect as connectSecurely } from "node:tls";
 import { RtspAddressError, RtspConnectError, RtspStatusError, RtspTimeoutError } from "./client-errors.ts";
 import { answerChallenge, type Credentials, type DigestChallenge, parseChallenge } from "./digest.ts";
 import { InterleavedWriter } from "./interleaved-writer.ts";
@@ -25,9 +26,11 @@ import { TrackChannels } from "./track-channels.ts";
 import { formatClockRange, formatTransport, parseSession, parseTransport } from "./transport.ts";
 
 export interface RtspClientOptions {
-  /** rtsp://host[:port]/path; user and password in it count as credentials. */
+  /** rtsp://host[:port]/path, or rtsps:// over TLS; user and password in it count as credentials. */
   readonly url: string;
   readonly credentials?: Credentials;
+  /** For rtsps://. */
+  readonly tls?: ConnectionOptions | undefined;
   /** 5 s unless told. */
   readonly connectTimeoutMs?: number;
   /** For the answer to any request; 10 s unless told. */
@@ -46,6 +49,8 @@ interface Pending {
   readonly timer: NodeJS.Timeout;
 }
 
+/** RFC 7826 §20.5 registers it for RTSP over TLS. */
+const RTSPS_PORT = 322;
 const TEARDOWN_WAIT_MS = 1_000;
 const USER_AGENT = "Headwater";
 
@@ -55,6 +60,7 @@ export class RtspClient {
   readonly #options: RtspClientOptions;
   readonly #host: string;
   readonly #port: number;
+  readonly #isSecure: boolean;
   readonly #credentials: Credentials | undefined;
   readonly #requestTimeoutMs: number;
   readonly #pending = new Map<number, Pending>();
@@ -75,24 +81,29 @@ export class RtspClient {
 
   /** @throws RtspAddressError */
   constructor(options: RtspClientOptions) {
-    const match = /^rtsp:\/\/(?:([^@/]*)@)?(\[[0-9a-f:.]+\]|[^:/?#@[\]]+)(?::(\d{1,5}))?([/?].*)?$/i.exec(
+    const match = /^rtsps?:\/\/(?:([^@/]*)@)?(\[[0-9a-f:.]+\]|[^:/?#@[\]]+)(?::(\d{1,5}))?([/?].*)?$/i.exec(
       options.url,
     );
     if (match === null || Number(match[3] ?? 554) > 65_535) throw new RtspAddressError();
     const [, user, host, port, rest] = match;
     this.#options = options;
     this.#host = host!.replace(/^\[|\]$/g, "");
-    this.#port = Number(port ?? 554);
+    this.#isSecure = /^rtsps:/i.test(options.url);
+    this.#port = Number(port ?? (this.#isSecure ? RTSPS_PORT : 554));
     this.#credentials = options.credentials ?? credentialsIn(user);
     this.#requestTimeoutMs = options.requestTimeoutMs ?? 10_000;
-    this.url = `rtsp://${host}${port === undefined ? "" : `:${port}`}${rest ?? "/"}`;
+    this.url = `${this.#isSecure ? "rtsps" : "rtsp"}://${host}${port === undefined ? "" : `:${port}`}${rest ?? "/"}`;
     this.#baseUrl = this.url;
   }
 
   /** @throws RtspConnectError */
   connect(): Promise<void> {
     return new Promise((resolve, reject) => {
-      const socket = connect({ host: this.#host, port: this.#port, noDelay: true });
+      const where = { host: this.#host, port: this.#port, noDelay: true };
+      const name = isIP(this.#host) === 0 ? { servername: this.#host } : {};
+      const socket = this.#isSecure
+        ? connectSecurely({ ...this.#options.tls, ...where, ...name } as ConnectionOptions)
+        : connect(where);
       this.#socket = socket;
       this.#writer = new InterleavedWriter(socket, this.#options.highWaterBytes ?? 1_048_576);
       const parser = new RtspParser((message) => this.#take(message));
@@ -102,7 +113,7 @@ export class RtspClient {
         timeoutMs,
       );
       let connected = false;
-      socket.once("connect", () => {
+      socket.once(this.#isSecure ? "secureConnect" : "connect", () => {
         connected = true;
         clearTimeout(timer);
         resolve();
@@ -138,7 +149,10 @@ export class RtspClient {
     const { headers } = response;
     const base = headers.get("content-base") ?? headers.get("content-location") ?? this.url;
     // Cameras behind a port forwarding describe themselves with an address that is not ours; relative ones happen too.
-    this.#baseUrl = controlUrl(/^rtsp:\/\//i.test(base) ? withoutUser(base) : this.url, description.control);
+    this.#baseUrl = controlUrl(
+      /^rtsps?:\/\//i.test(base) ? withoutUser(base) : this.url,
+      description.control,
+    );
     this.#description = description;
     return { sdp, description };
   }
@@ -360,5 +374,5 @@ function credentialsIn(user: string | undefined): Credentials | undefined {
 
 /** Some cameras send the user and password of the address back in Content-Base. */
 function withoutUser(url: string): string {
-  return url.replace(/^(rtsp:\/\/)[^@/]*@/i, "$1");
+  return url.replace(/^(rtsps?:\/\/)[^@/]*@/i, "$1");
 }

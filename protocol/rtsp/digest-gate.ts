@@ -1,7 +1,7 @@
 /** Who is behind one connection of the server: asks for a user and password by Digest, and counts the wrong answers. */
 import { randomBytes } from "node:crypto";
 import { formatChallenge, parseAnswer, verifyAnswer } from "./digest.ts";
-import { type Authenticator, RtspError } from "./handler.ts";
+import { type Authenticator, type ProvenPeer, RtspError } from "./handler.ts";
 import type { RtspRequest } from "./messages.ts";
 import { pathOf } from "./transport.ts";
 
@@ -12,11 +12,14 @@ export class DigestGate {
   readonly #authenticate: Authenticator | undefined;
   /** Of this connection alone, so that an answer overheard elsewhere is worth nothing here. */
   readonly #nonce = randomBytes(16).toString("hex");
+  readonly #proven: ProvenPeer | undefined;
   #wrongAnswers = 0;
 
-  constructor(realm: string, authenticate: Authenticator | undefined) {
+  /** @param proven who the connection itself has proved to be: then nobody is asked for a password */
+  constructor(realm: string, authenticate: Authenticator | undefined, proven?: ProvenPeer) {
     this.#realm = realm;
     this.#authenticate = authenticate;
+    this.#proven = proven;
   }
 
   /** For WWW-Authenticate. */
@@ -35,6 +38,10 @@ export class DigestGate {
     path: string,
     method: "ANNOUNCE" | "DESCRIBE",
   ): Promise<string | undefined> {
+    if (this.#proven !== undefined) {
+      if (!this.#proven.mayUse(path)) throw new RtspError(403, "Forbidden");
+      return this.#proven.user;
+    }
     if (this.#authenticate === undefined) return undefined;
     const answer = parseAnswer(request.headers.get("authorization") ?? "");
     if (answer === undefined) throw new RtspError(401, "Unauthorized");

@@ -12,6 +12,13 @@ export type Authenticator = (
   method: string,
 ) => string | undefined | Promise<string | undefined>;
 
+/** A peer whose connection, such as TLS with a certificate, has proved who it is. */
+export interface ProvenPeer {
+  readonly user: string;
+  /** Whether it may publish at, or read, `path`. */
+  mayUse(path: string): boolean;
+}
+
 /** One peer's session. `path` has no leading or trailing slash: `yard`, `pi-1/yard`. */
 export interface RtspSession {
   readonly id: string;

@@ -7,7 +7,7 @@ import type { Clock } from "../../runtime/clock.ts";
 import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import { DigestGate } from "./digest-gate.ts";
-import { type Authenticator, RtspError, type RtspHandler } from "./handler.ts";
+import { type Authenticator, type ProvenPeer, RtspError, type RtspHandler } from "./handler.ts";
 import { InterleavedWriter } from "./interleaved-writer.ts";
 import {
   formatResponse,
@@ -23,6 +23,7 @@ export interface ServerConnectionOptions {
   readonly socket: Socket;
   readonly handler: RtspHandler;
   readonly authenticate: Authenticator | undefined;
+  readonly proven: ProvenPeer | undefined;
   readonly realm: string;
   readonly log: Log;
   readonly clock: Clock;
@@ -52,7 +53,7 @@ export class ServerConnection {
     this.#socket = socket;
     this.#remoteAddress = `${socket.remoteAddress}:${socket.remotePort}`;
     this.#writer = new InterleavedWriter(socket, options.maxBacklogBytes);
-    this.#gate = new DigestGate(options.realm, options.authenticate);
+    this.#gate = new DigestGate(options.realm, options.authenticate, options.proven);
     this.#session = new ServerSession(options.handler, {
       remoteAddress: this.#remoteAddress,
       writer: this.#writer,

@@ -6,7 +6,7 @@ import { createServer, type Server, type Socket } from "node:net";
 import type { Clock } from "../../runtime/clock.ts";
 import { listenOn } from "../../runtime/listen.ts";
 import type { Log } from "../../runtime/log.ts";
-import type { Authenticator, RtspHandler } from "./handler.ts";
+import type { Authenticator, ProvenPeer, RtspHandler } from "./handler.ts";
 import { ServerConnection } from "./server-connection.ts";
 
 export type {
@@ -47,7 +47,8 @@ export class RtspServer {
 
   constructor(options: RtspServerOptions) {
     this.#options = options;
-    this.#server = createServer({ noDelay: true }, (socket) => this.#accept(socket));
+    const { authenticate } = options;
+    this.#server = createServer({ noDelay: true }, (socket) => this.#accept(socket, authenticate, undefined));
   }
 
   /** @throws PortBusyError, PortUnusableError */
@@ -85,8 +86,13 @@ export class RtspServer {
     return this.#connections.size;
   }
 
-  #accept(socket: Socket): void {
-    const { handler, authenticate, log, clock } = this.#options;
+  /** Takes a connection that came by another port, such as a TLS one, with a gate of its own. */
+  adopt(socket: Socket, gate: { authenticate: Authenticator; proven?: ProvenPeer | undefined }): void {
+    this.#accept(socket, gate.authenticate, gate.proven);
+  }
+
+  #accept(socket: Socket, authenticate: Authenticator | undefined, proven: ProvenPeer | undefined): void {
+    const { handler, log, clock } = this.#options;
     if (this.#closing !== undefined || this.#connections.size >= (this.#options.maxConnections ?? 256)) {
       socket.destroy();
       return;
@@ -95,6 +101,7 @@ export class RtspServer {
       socket,
       handler,
       authenticate,
+      proven,
       realm: this.#options.realm ?? "Headwater",
       log,
       clock,

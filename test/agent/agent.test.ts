@@ -62,7 +62,14 @@ async function gateway(t: TestContext): Promise<{ port: number; frames: Frame[] 
   const frames: Frame[] = [];
   const seen = new Set<string>();
   broker.authorizePublish = (_client, packet, done) => {
-    if (parseTopic(packet.topic)?.kind === "frames") {
+    const kind = parseTopic(packet.topic)?.kind;
+    if (kind === "time") {
+      const { id } = JSON.parse(String(packet.payload)) as { id: number };
+      const payload = JSON.stringify({ type: "time", id, utcUs: Date.now() * 1_000 });
+      const answer = { cmd: "publish", topic: packet.topic.replace(/time$/, "control"), payload } as const;
+      broker.publish({ ...answer, qos: 0, retain: false, dup: false }, () => {});
+    }
+    if (kind === "frames") {
       for (const frame of decodeFrames(packet.payload as Buffer)) {
         const name = `${frame.epoch}/${frame.sequence}`;
         if (!seen.has(name)) frames.push(frame);
@@ -136,7 +143,7 @@ test("what a sensor got acknowledged reaches the gateway once, over kills of the
     texts(frames, "sensors").map((text) => (JSON.parse(text) as { value: number }).value);
   while (values().length < expected.length) await new Promise((resolve) => setTimeout(resolve, 10));
   assert.deepEqual(values(), expected);
-  const status = (await (await fetch(`http://127.0.0.1:${httpPort}/status`)).json()) as AgentStatus;
+  const status = (await (await fetch(`http://127.0.0.1:${httpPort}/status.json`)).json()) as AgentStatus;
   assert.equal(status.device, "pi-1");
   assert.equal(status.sources[0]!.state, "running");
   assert.equal((await fetch(`http://127.0.0.1:${httpPort}/healthz`)).status, 200);

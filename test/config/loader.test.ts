@@ -41,13 +41,28 @@ test("a door that others can reach needs credentials first", () => {
   );
 });
 
-test("footage over TLS is refused with what to do instead, and a camera's own TLS is not", () => {
-  const text = problems("device: pi\ngateway: {rtsp: 'rtsps://gw:8322'}", agentConfig);
-  assert.match(text, /gateway\.rtsp: footage cannot be sent over TLS yet; write rtsp:\/\//);
-  assert.match(problems("device: pi\ngateway: {rtsp: 'http://gw'}", agentConfig), /an rtsp:\/\/ address/);
+test("footage goes to the gateway by RTSP, also over TLS, and so it comes from cameras", () => {
+  const { gateway } = parseConfig(
+    "a.yaml",
+    "device: pi\ngateway: {rtsp: 'rtsps://gw:8322'}",
+    agentConfig,
+    {},
+  );
+  assert.equal(gateway.rtsp, "rtsps://gw:8322");
+  assert.match(problems("device: pi\ngateway: {rtsp: 'http://gw'}", agentConfig), /an rtsp:\/\/ or rtsps:/);
   // ffmpeg fetches from cameras, and it knows TLS.
   const camera = "device: pi\nsources: [{name: a, type: camera, url: 'rtsps://cam/x'}]";
   assert.equal(parseConfig("a.yaml", camera, agentConfig, {}).sources.length, 1);
+});
+
+test("a certificate of the gateway comes with its key", () => {
+  const { tls } = parseConfig("g.yaml", "tls: {certFile: a, keyFile: b}", gatewayConfig, {});
+  assert.deepEqual([tls?.https, tls?.mqtts, tls?.rtsps, tls?.host], [8443, 8883, 8322, "127.0.0.1"]);
+  assert.equal(parseConfig("g.yaml", "", gatewayConfig, {}).tls, undefined);
+  assert.match(
+    problems("tls: {certFile: a}", gatewayConfig),
+    /tls\.keyFile: certFile and keyFile go together/,
+  );
 });
 
 test("a camera's name that the gateway could not take is refused at once", () => {

@@ -5,7 +5,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
-import { serialPort } from "../../agent/sources/serial-port.ts";
+import { openSerialPort } from "../../agent/sources/serial-port.ts";
 import { AnomalyRecord } from "../../firmware-sim/anomaly-record.ts";
 import { Board } from "../../firmware-sim/board.ts";
 import { MessageNumbers } from "../../firmware-sim/message-numbers.ts";
@@ -58,12 +58,11 @@ function makeBoard(t: TestContext, hz = 200) {
 }
 
 async function openPort(path: string) {
-  const port = serialPort(path, 115_200);
+  const port = await openSerialPort(path, 115_200);
   let text = "";
   port.on("data", (chunk: Buffer) => {
     text += chunk.toString("latin1");
   });
-  await new Promise<void>((resolve, reject) => port.open((error) => (error ? reject(error) : resolve())));
   const lines = () => text.split("\n").slice(0, -1);
   const close = () => new Promise<void>((resolve) => (port.isOpen ? port.close(() => resolve()) : resolve()));
   return { port, lines, close };

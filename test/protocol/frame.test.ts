@@ -22,7 +22,7 @@ const frame = fc
     epochStart: fc.nat(0xffff_ffff),
     sequence: fc.bigInt({ min: 1n, max: MAX_U64 }),
     storedUs: fc.nat(Number.MAX_SAFE_INTEGER),
-    timeSource: fc.constantFrom("system" as const, "estimated" as const),
+    timeSource: fc.constantFrom("system" as const, "estimated" as const, "ntp" as const, "gateway" as const),
     payloads: fc.array(fc.uint8Array({ maxLength: 40 }), { maxLength: 10 }),
   })
   .map(({ payloads, ...rest }) => {
@@ -126,7 +126,7 @@ test("what a frame may not say", () => {
   assert.equal(decodeFrame(edited(() => undefined)).sequence, 1n);
   const wrong = [
     edited((bytes) => bytes.writeUInt8(2, 2)),
-    edited((bytes) => bytes.writeUInt8(2, 3)),
+    edited((bytes) => bytes.writeUInt8(4, 3)),
     edited((bytes) => bytes.writeUInt32BE(MAX_FRAME_BYTES + 1, 4)),
     edited((bytes) => bytes.writeUInt32BE(10, 4)),
     edited((bytes) => bytes.writeBigUInt64BE(0n, 24)),

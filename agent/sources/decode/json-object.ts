@@ -15,11 +15,12 @@ export function parseObject(text: string): Fields {
   if (value === null || typeof value !== "object" || Array.isArray(value)) {
     throw new SyntaxError("JSON, but no object");
   }
-  assertShallow(value, 1);
+  assertShallow(value);
   return value as Fields;
 }
 
-function assertShallow(value: object, depth: number): void {
+/** @throws SyntaxError */
+export function assertShallow(value: object, depth = 1): void {
   if (depth > MAX_DEPTH) throw new SyntaxError(`nested deeper than ${MAX_DEPTH}`);
   for (const inner of Object.values(value)) {
     if (inner !== null && typeof inner === "object") assertShallow(inner as object, depth + 1);

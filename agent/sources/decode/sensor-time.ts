@@ -1,7 +1,7 @@
 /** What a sensor says of the time, and whether it can be believed. */
 
 /** 2020-01-01. A board without a clock begins in 1970 or in the year of its firmware. */
-const EARLIEST_US = 1_577_836_800_000_000;
+export const EARLIEST_US = 1_577_836_800_000_000;
 /** A clock that is ahead by more is wrong. */
 const MAX_AHEAD_US = 300_000_000;
 /** A time without a zone may be local time; it is taken for UTC only when it agrees with ours so far. */

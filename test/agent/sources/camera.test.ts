@@ -8,7 +8,7 @@ import test, { type TestContext } from "node:test";
 import type { FootageBuffer, FootageGap, UnitPlace } from "../../../agent/buffer/footage-buffer.ts";
 import { openLevelFootageBuffer } from "../../../agent/buffer/level-footage-buffer.ts";
 import { CameraSource } from "../../../agent/sources/camera.ts";
-import type { CameraSourceConfig } from "../../../config/agent-config.ts";
+import type { CameraSourceConfig } from "../../../config/source-config.ts";
 import { type FootageUnit, utcUsOf } from "../../../protocol/footage.ts";
 import { type AccessUnit, H264Depacketiser, vclSha256 } from "../../../protocol/rtsp/h264.ts";
 import { parseRtp } from "../../../protocol/rtsp/rtp.ts";

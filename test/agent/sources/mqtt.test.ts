@@ -6,6 +6,7 @@ import mqtt from "mqtt";
 import mqttPacket from "mqtt-packet";
 import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
 import { MqttSource } from "../../../agent/sources/mqtt.ts";
+import { Backoff } from "../../../runtime/backoff.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
@@ -38,6 +39,7 @@ async function source(
     clock: systemClock,
     log: silentLog,
     metrics: new Metrics(),
+    backoff: new Backoff(5, 20),
   });
   await made.start();
   t.after(() => made.close());
@@ -120,7 +122,8 @@ test("what a sensor got acknowledged is in the buffer, in its format", async (t)
     retain: true,
   });
   await client.publishAsync("any/topic", `{"a":1,"device":"liar"}`, { qos: 1 });
-  await client.publishAsync("stat/shed/LWT", "Online", { qos: 1 });
+  await client.publishAsync("tele/shed/LWT", "Online", { qos: 1 });
+  await client.publishAsync("stat/shed/RESULT", "hello", { qos: 1 });
   const stored = await records(buffer);
   assert.deepEqual(
     stored.map(({ time: _, ...rest }) => rest),
@@ -129,17 +132,18 @@ test("what a sensor got acknowledged is in the buffer, in its format", async (t)
       { device: "pi-1", sensor: "shed", temperature: 21.5, Seq: 4 },
       { device: "pi-1", sensor: "hall", temperature: 19 },
       { device: "pi-1", sensor: "any/topic", a: 1, reported_device: "liar" },
+      { device: "pi-1", sensor: "shed", online: true },
       {
         device: "pi-1",
-        sensor: "stat/shed/LWT",
-        reason: stored[4]!.reason,
-        raw: Buffer.from("Online").toString("base64"),
+        sensor: "stat/shed/RESULT",
+        reason: stored[5]!.reason,
+        raw: Buffer.from("hello").toString("base64"),
       },
     ],
   );
   assert.equal(stored[1]!.time, time);
   assert.equal(broker.status().rejected, 1);
-  assert.equal(broker.status().records, 5);
+  assert.equal(broker.status().records, 6);
   await client.endAsync();
   await broker.close();
   await buffer.close();
@@ -293,5 +297,114 @@ test("a sensor that wakes, says the same as its first packet and loses its power
   assert.equal((await records(buffer)).length, 3, "DUP says that it is a resend");
   again.socket.destroy();
   await made.close();
+  await buffer.close();
+});
+
+test("a SenML pack is several records of one commit, and is stored once when it is sent again", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const made = await source(t, buffer);
+  const pack = '[{"bn":"urn:dev:1:","n":"t","v":1},{"n":"h","v":2},{"n":"p","v":3}]';
+  const first = await new RawClient(made.port).connect("s1");
+  first.publish(1, "any", "5");
+  first.publish(2, "any", pack);
+  for (const id of [1, 2]) await first.acknowledged(id);
+  await first.break();
+  const second = await new RawClient(made.port).connect("s1");
+  second.publish(2, "any", pack);
+  await second.acknowledged(2);
+  assert.deepEqual(
+    (await records(buffer)).map(({ sensor, value }) => [sensor, value]),
+    [
+      ["any", 5],
+      ["urn:dev:1:t", 1],
+      ["urn:dev:1:h", 2],
+      ["urn:dev:1:p", 3],
+    ],
+  );
+  await second.break();
+  await made.close();
+  await buffer.close();
+});
+
+test("what devices said of their values is known after a restart", async (t) => {
+  const folder = await temporaryFolder(t);
+  const before = await openBuffer(folder);
+  const old = await source(t, before);
+  const announcing = await mqtt.connectAsync(`mqtt://127.0.0.1:${old.port}`);
+  const config = '{"state_topic":"farm/t","unit_of_measurement":"°C"}';
+  await announcing.publishAsync("homeassistant/sensor/t/config", config, { qos: 1 });
+  await announcing.publishAsync("homeassistant/sensor/gone/config", config.replace("farm/t", "farm/gone"), {
+    qos: 1,
+  });
+  await announcing.publishAsync("homeassistant/sensor/gone/config", "", { qos: 1 });
+  await announcing.endAsync();
+  await old.close();
+  await before.close();
+  const after = await openBuffer(folder);
+  const fresh = await source(t, after);
+  const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${fresh.port}`);
+  await client.publishAsync("farm/t", "21.5", { qos: 1 });
+  await client.publishAsync("farm/gone", "1", { qos: 1 });
+  const [known, gone] = (await records(after)).slice(-2);
+  assert.deepEqual([known!.value, known!.unit, gone!.unit], [21.5, "°C", undefined]);
+  await client.endAsync();
+  await fresh.close();
+  await after.close();
+});
+
+test("a filter keeps the order, and what it leaves out is acknowledged", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const filter = { javascript: "record.value % 2 === 0", timeoutMs: 1_000, maxBytes: 1_000, memoryMiB: 16 };
+  const made = await source(t, buffer, { shape: { filter: { ...filter, onError: "keep" } } });
+  const client = await new RawClient(made.port).connect("s1");
+  for (let id = 1; id <= 40; id++) client.publish(id, "n", String(id));
+  for (let id = 1; id <= 40; id++) await client.acknowledged(id);
+  assert.deepEqual(
+    (await records(buffer)).map(({ value }) => value),
+    Array.from({ length: 20 }, (_, i) => 2 * i + 2),
+  );
+  assert.equal(made.status().leftOut, 20);
+  await client.break();
+  await made.close();
+  await buffer.close();
+});
+
+test("a reading that the full buffer refused passes the deadband when it comes again", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t), { maxBytes: 3_000, whenFull: "reject" });
+  const made = await source(t, buffer, {
+    shape: { deadband: { fields: { value: 1 }, maxSilenceSeconds: 600 } },
+  });
+  const first = await new RawClient(made.port).connect("s1");
+  first.publish(1, "pad", JSON.stringify({ text: "x".repeat(2_700) }));
+  await first.acknowledged(1);
+  first.publish(2, "t", JSON.stringify({ value: 20, pad: "x".repeat(400) }));
+  await once(first.socket, "close");
+  const [frame] = await buffer.read(undefined, 1);
+  await buffer.ack(frame!.epoch, frame!.sequence);
+  const second = await new RawClient(made.port).connect("s1");
+  second.publish(2, "t", JSON.stringify({ value: 20, pad: "x".repeat(400) }));
+  second.publish(3, "t", JSON.stringify({ value: 20.5 }));
+  for (const id of [2, 3]) await second.acknowledged(id);
+  assert.deepEqual(
+    (await records(buffer)).map(({ value }) => value),
+    [20],
+  );
+  await second.break();
+  await made.close();
+  await buffer.close();
+});
+
+test("a port that is taken is listened on when it is free", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const holder = await source(t, buffer);
+  const { port } = holder;
+  const second = await source(t, buffer, { name: "second", port });
+  assert.equal(second.status().health, "backing-off");
+  assert.match(second.status().lastError ?? "", /PORT_BUSY/);
+  await holder.close();
+  while (second.status().health !== "running") await new Promise((resolve) => setTimeout(resolve, 5));
+  const client = await new RawClient(port).connect("s1");
+  await client.break();
+  await second.close();
   await buffer.close();
 });

@@ -5,13 +5,17 @@ import { access } from "node:fs/promises";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
+import { crc16 } from "../../../agent/sources/decode/crc16.ts";
 import { SerialSource } from "../../../agent/sources/serial.ts";
+import type { SerialSourceConfig } from "../../../config/source-config.ts";
 import { GAPS_STREAM, type GapRecord } from "../../../protocol/topics.ts";
 import { Backoff } from "../../../runtime/backoff.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { openBuffer, readAll, record, temporaryFolder, texts } from "../buffer/buffer-fixture.ts";
+import { cobsEncode, nmeaSentence } from "./decode/encoders.ts";
+import { drained, stored, until } from "./source-parts.ts";
 
 /** A PTY by socat: what is written to the child's stdin comes out at `path`. */
 async function plug(t: TestContext, path: string): Promise<ChildProcess> {
@@ -31,11 +35,12 @@ async function unplug(child: ChildProcess): Promise<void> {
   await once(child, "exit");
 }
 
-async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await holds())) await new Promise((resolve) => setTimeout(resolve, 5));
-}
-
-function serial(t: TestContext, path: string, buffer: RecordBuffer): SerialSource {
+function serial(
+  t: TestContext,
+  path: string,
+  buffer: RecordBuffer,
+  more: Partial<SerialSourceConfig> = {},
+): SerialSource {
   const source = new SerialSource({
     config: {
       type: "serial",
@@ -44,6 +49,7 @@ function serial(t: TestContext, path: string, buffer: RecordBuffer): SerialSourc
       baudRate: 115_200,
       format: "json-lines",
       stream: "sensors",
+      ...more,
     },
     device: "pi-1",
     buffer,
@@ -154,20 +160,47 @@ test("a full buffer stops the reading of the port, and nothing is lost", async (
   await until(() => source.status().state === "running");
   const count = 4_000;
   for (let i = 0; i < count; i++) child.stdin!.write(`{"counter":${i},"pad":"${"x".repeat(60)}"}\n`);
-  const counters: number[] = [];
-  while (counters.length < count) {
-    await until(() => buffer.usage().waitingRecords > 0);
-    for (const frame of await buffer.read(undefined, 20_000)) {
-      assert.ok(buffer.usage().waitingBytes <= 70_000);
-      for (const text of texts([frame])) counters.push((JSON.parse(text) as { counter: number }).counter);
-      await buffer.ack(frame.epoch, frame.sequence);
-    }
-  }
+  const records = await drained(buffer, count);
   assert.deepEqual(
-    counters,
+    records.map(({ counter }) => counter),
     Array.from({ length: count }, (_, i) => i),
   );
   await source.close();
   await unplug(child);
   await buffer.close();
+});
+
+test("CSV, NMEA and COBS frames come over a line, and what is damaged is kept where that is asked for", async (t) => {
+  const json = Buffer.from('{"t":1}');
+  const frame = Buffer.alloc(json.length + 2);
+  json.copy(frame);
+  frame.writeUInt16BE(crc16("ccitt-false", json), json.length);
+  const stuffed = Buffer.concat([Buffer.of(1, 2, 0), cobsEncode(frame), Buffer.of(0)]);
+  const cases: [SerialSourceConfig["format"], Uint8Array, unknown[]][] = [
+    ["csv", Buffer.from("5,6\na,b\n1,2\n"), [{ raw: "NSw2" }, { a: 1, b: 2 }]],
+    [
+      "nmea",
+      Buffer.from(`PGPX\n${nmeaSentence("GPHDT,10.5,T")}\r\n`),
+      [{ raw: "UEdQWA==" }, { talker: "GP", heading_deg: 10.5 }],
+    ],
+    ["cobs", stuffed, [{ raw: "AQI=" }, { t: 1 }]],
+  ];
+  for (const [format, bytes, expected] of cases) {
+    const folder = await temporaryFolder(t);
+    const buffer = await openBuffer(join(folder, "buffer"));
+    const child = await plug(t, join(folder, "tty"));
+    const source = serial(t, join(folder, "tty"), buffer, { format, undecodable: "raw" });
+    await source.start();
+    await until(() => source.status().state === "running");
+    child.stdin!.write(bytes);
+    await until(() => buffer.usage().waitingRecords === 2);
+    const records = (await stored(buffer)).map(
+      ({ device: _, sensor: _s, time: _t, reason: _r, ...rest }) => rest,
+    );
+    assert.deepEqual(records, expected, format);
+    assert.equal(source.status().rejected, 1);
+    await source.close();
+    await unplug(child);
+    await buffer.close();
+  }
 });

@@ -37,7 +37,8 @@ class StandInGateway {
         const frames = decodeFrames(payload);
         const verdict = this.onFrames(frames);
         if (verdict !== "ack") refused.add(client!);
-        if (verdict === "cut") client!.conn.destroy();
+        // After the acknowledgements before it have left: a gateway that always loses those gets nowhere.
+        if (verdict === "cut") setImmediate(() => client!.conn.destroy());
         if (verdict === "cut" || verdict === "withhold") return;
         if (verdict === "busy") {
           const busy = JSON.stringify({ type: "busy", reason: "full", retryAfterMs: 100 });

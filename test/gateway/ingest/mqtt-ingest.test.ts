@@ -200,3 +200,21 @@ test("a drained epoch is forgotten before its PUBACK", async (context) => {
   });
   assert.equal(streams.describe("sensors").producers, 0);
 });
+
+test("an agent that asks what time it is hears it on its control topic, and nonsense is quarantined", async (context) => {
+  const { url, ingest } = await openDoor(context);
+  const client = await agent(context, url);
+  await client.subscribeAsync("headwater/v1/pi-1/control", { qos: 0 });
+  const answer = heard(client, "message");
+  const fromUs = Date.now() * 1_000;
+  await client.publishAsync("headwater/v1/pi-1/time", '{"id":7}', { qos: 0 });
+  const [topic, payload] = (await answer) as [string, Buffer];
+  assert.equal(topic, "headwater/v1/pi-1/control");
+  const { type, id, utcUs } = JSON.parse(payload.toString()) as { type: string; id: number; utcUs: number };
+  assert.deepEqual([type, id], ["time", 7]);
+  assert.ok(utcUs >= fromUs - 1_000_000 && utcUs <= Date.now() * 1_000 + 1_000_000);
+  for (const nonsense of ["", "{}", '{"id":"7"}', '{"id":-1}', "x".repeat(100_000)]) {
+    await client.publishAsync("headwater/v1/pi-1/time", nonsense, { qos: 1 });
+  }
+  assert.equal(ingest.quarantine().publishes, 5);
+});

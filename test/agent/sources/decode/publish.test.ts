@@ -6,12 +6,25 @@ import { decodePublish } from "../../../../agent/sources/decode/publish.ts";
 import { believableTimeUs, timeText } from "../../../../agent/sources/decode/sensor-time.ts";
 import { LineSplitter, MAX_LINE_BYTES } from "../../../../agent/sources/line-splitter.ts";
 import { readingRecord, sensorName } from "../../../../agent/sources/reading-record.ts";
+import type { SensorReading } from "../../../../agent/sources/source.ts";
 import { topicMatches } from "../../../../agent/sources/topic-filter.ts";
 import { MAX_KEY_BYTES } from "../../../../protocol/record-batch.ts";
 
 const NOW_US = Date.parse("2026-06-01T12:00:00Z") * 1_000;
 const topics = fc.oneof(
-  fc.constantFrom("tele/shed/SENSOR", "zigbee2mqtt/hall", "zigbee2mqtt/bridge/state", "farm/barn/water", "a"),
+  fc.constantFrom(
+    "tele/shed/SENSOR",
+    "tele/shed/LWT",
+    "zigbee2mqtt/hall",
+    "zigbee2mqtt/bridge/state",
+    "farm/barn/water",
+    "a",
+    "node/sensor/temp/state",
+    "node/status",
+    "homeassistant/sensor/node/temp/config",
+    "spBv1.0/g/DDATA/n/d",
+    "spBv1.0/g/NBIRTH/n",
+  ),
   fc.string({ minLength: 1, maxLength: 400, unit: "binary" }),
 );
 const payloads = fc.oneof(
@@ -21,18 +34,22 @@ const payloads = fc.oneof(
   fc.double().map((value) => Buffer.from(String(value))),
 );
 
+function assertStorable(reading: SensorReading): void {
+  const record = readingRecord("pi-1", "sensors", reading, NOW_US);
+  const value = JSON.parse(Buffer.from(record.payload).toString()) as Record<string, unknown>;
+  assert.equal(value.device, "pi-1");
+  assert.equal(`pi-1/${value.sensor}`, record.partitionKey);
+  assert.equal(value.time, timeText(record.timeUs));
+  assert.ok(record.partitionKey.length <= 256 && Buffer.byteLength(record.partitionKey) <= MAX_KEY_BYTES);
+  assert.ok(Number.isSafeInteger(record.timeUs) && record.timeUs > 0);
+}
+
 test("no payload on any topic throws; a reading always makes a record that can be stored", () => {
   fc.assert(
     fc.property(topics, payloads, (topic, payload) => {
       const decoded = decodePublish(topic, payload, NOW_US);
-      if (decoded.reading === undefined) return assert.ok(decoded.reason.length > 0);
-      const record = readingRecord("pi-1", "sensors", decoded.reading, NOW_US);
-      const value = JSON.parse(Buffer.from(record.payload).toString()) as Record<string, unknown>;
-      assert.equal(value.device, "pi-1");
-      assert.equal(`pi-1/${value.sensor}`, record.partitionKey);
-      assert.equal(value.time, timeText(record.timeUs));
-      assert.ok(record.partitionKey.length <= 256 && Buffer.byteLength(record.partitionKey) <= MAX_KEY_BYTES);
-      assert.ok(Number.isSafeInteger(record.timeUs) && record.timeUs > 0);
+      if (decoded.reason !== undefined) return assert.ok(decoded.reason.length > 0);
+      for (const reading of decoded.readings) assertStorable(reading);
     }),
     { numRuns: 2_000 },
   );
@@ -52,15 +69,15 @@ test("deep nesting is refused, not followed", () => {
 });
 
 test("__proto__ is a field like any other", () => {
-  const { reading } = decodePublish("a/b", Buffer.from('{"__proto__":{"x":1},"y":2}'), NOW_US);
-  const text = Buffer.from(readingRecord("pi-1", "sensors", reading!, NOW_US).payload).toString();
+  const { readings } = decodePublish("a/b", Buffer.from('{"__proto__":{"x":1},"y":2}'), NOW_US);
+  const text = Buffer.from(readingRecord("pi-1", "sensors", readings![0]!, NOW_US).payload).toString();
   assert.ok(text.includes('"__proto__":{"x":1}'));
   assert.equal(({} as Record<string, unknown>).x, undefined);
 });
 
 test("formats are told apart by topic and first look", () => {
   const fields = (topic: string, text: string) =>
-    decodePublish(topic, Buffer.from(text), NOW_US).reading?.fields;
+    decodePublish(topic, Buffer.from(text), NOW_US).readings?.[0]?.fields;
   assert.deepEqual(fields("a", " 21.50\n"), { value: 21.5 });
   assert.deepEqual(fields("a", "-1e3"), { value: -1000 });
   for (const text of ["1e999", "0x10", "NaN", "", "on", '"5"', "[5]", "true", "null", "1,5", "1_0"]) {

@@ -1,0 +1,114 @@
+/**
+ * Keeps this device's certificate alive: asks the gateway now and then whether it is time, which the
+ * gateway tells by its own clock, and then has a new key certified over a connection that the old
+ * certificate proves.
+ */
+import {
+  CERTIFICATE_PATH,
+  type CertificateAnswer,
+  JOIN_VERSION,
+  STATUS_PATH,
+  type StatusAnswer,
+} from "../../protocol/joining.ts";
+import { pause } from "../../runtime/backoff.ts";
+import { describeError } from "../../runtime/errors.ts";
+import type { Log } from "../../runtime/log.ts";
+import type { Metrics } from "../../runtime/metrics.ts";
+import type { Credentials } from "./credentials.ts";
+import type { GatewayAddress } from "./gateway-address.ts";
+import { callGateway } from "./gateway-call.ts";
+import { makeKey, makeSigningRequest } from "./signing-request.ts";
+
+const MAX_WAIT_MS = 6 * 3_600_000;
+const MIN_WAIT_MS = 200;
+/** Of what is left of the certificate's life, so that many tries are left when it is due. */
+const WAITS_IN_LIFE = 24;
+const RETRY_MS = 600_000;
+
+export interface RenewalOptions {
+  readonly address: GatewayAddress;
+  readonly credentials: Credentials;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  readonly random?: () => number;
+}
+
+export class Renewal {
+  readonly #options: RenewalOptions;
+  readonly #closing = new AbortController();
+  readonly #renewals;
+  #running: Promise<void> | undefined;
+  #notAfterMs = 0;
+
+  constructor(options: RenewalOptions) {
+    this.#options = options;
+    const { metrics } = options;
+    this.#renewals = metrics.counter(
+      "headwater_identity_renewals_total",
+      "Certificates renewed, by outcome",
+      ["outcome"],
+    );
+    const notAfterMs = (): number => this.#notAfterMs;
+    metrics.gauge(
+      "headwater_identity_certificate_end_seconds",
+      "When this device's certificate ends, by the gateway's word; 0 until it is asked",
+      [],
+      function () {
+        this.set(notAfterMs() / 1_000);
+      },
+    );
+  }
+
+  async start(): Promise<void> {
+    this.#running ??= this.#run();
+  }
+
+  /** Safe to call twice. */
+  async close(): Promise<void> {
+    this.#closing.abort();
+    await this.#running;
+  }
+
+  /** Renews when it is due. @returns how long to wait before asking again */
+  async renewIfDue(): Promise<number> {
+    const { address, credentials } = this.#options;
+    const trust = { tls: credentials.tls(), signal: this.#closing.signal };
+    const status = (await callGateway(address, trust, "GET", STATUS_PATH)) as StatusAnswer;
+    this.#notAfterMs = Number(status.notAfterMs);
+    const leftMs = Math.max(0, status.notAfterMs - status.nowMs);
+    if (!status.renew) return Math.min(MAX_WAIT_MS, Math.max(MIN_WAIT_MS, leftMs / WAITS_IN_LIFE));
+    const { device, ca } = credentials.identity;
+    const key = makeKey();
+    const answer = (await callGateway(address, trust, "POST", CERTIFICATE_PATH, {
+      version: JOIN_VERSION,
+      request: makeSigningRequest(key, device).toString("base64"),
+    })) as CertificateAnswer;
+    // Until here the old one counts; the gateway takes both until the new one is renewed in turn.
+    await credentials.replace({ device, key, certificate: String(answer.certificate), ca });
+    this.#notAfterMs = Number(answer.notAfterMs);
+    this.#renewals.inc({ outcome: "renewed" });
+    this.#options.log.info({ until: new Date(answer.notAfterMs).toISOString() }, "certificate renewed");
+    return MIN_WAIT_MS;
+  }
+
+  async #run(): Promise<void> {
+    const { log, random = Math.random } = this.#options;
+    const { signal } = this.#closing;
+    while (!signal.aborted) {
+      let waitMs: number;
+      try {
+        waitMs = await this.renewIfDue();
+      } catch (error) {
+        if (signal.aborted) return;
+        this.#renewals.inc({ outcome: "failed" });
+        waitMs = RETRY_MS;
+        log.warn(
+          { error: describeError(error) },
+          "the gateway could not be asked about this device's certificate",
+        );
+      }
+      // So that devices that were started together do not ask together.
+      await pause(waitMs * (0.75 + random() / 2), signal);
+    }
+  }
+}

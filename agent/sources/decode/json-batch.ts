@@ -1,0 +1,64 @@
+/**
+ * What is posted at once: one JSON object, an array of them, lines of JSON, or a SenML pack. All or
+ * nothing: whoever posts is told what is wrong and where, and can post it again.
+ */
+import type { Decoded, SensorReading } from "../source.ts";
+import { decodeJsonLine } from "./json-line.ts";
+import { decodeSenml, isSenml } from "./senml.ts";
+
+const MAX_READINGS = 10_000;
+
+/** `lines` is NDJSON. */
+export type BatchKind = "json" | "lines" | "senml";
+
+/** @param sensor what readings that name no sensor are from. Never throws. */
+export function decodeJsonBatch(kind: BatchKind, text: string, sensor: string, arrivalUs: number): Decoded {
+  if (kind === "lines") return decodeLines(text, sensor, arrivalUs);
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    return { reason: `not JSON: ${messageOf(error)}` };
+  }
+  if (kind === "senml" || isSenml(value)) {
+    return isSenml(value) ? decodeSenml(value, sensor, arrivalUs) : { reason: "not a SenML pack" };
+  }
+  const items: unknown[] = Array.isArray(value) ? value : [value];
+  if (items.length > MAX_READINGS) return { reason: `more than ${MAX_READINGS} readings` };
+  return decodeEach(
+    items.map((item) => JSON.stringify(item)),
+    (i) => (Array.isArray(value) ? `item ${i}: ` : ""),
+    sensor,
+    arrivalUs,
+  );
+}
+
+function decodeLines(text: string, sensor: string, arrivalUs: number): Decoded {
+  const lines = text.split("\n");
+  if (lines.length > MAX_READINGS + 1) return { reason: `more than ${MAX_READINGS} lines` };
+  return decodeEach(lines, (i) => `line ${i + 1}: `, sensor, arrivalUs);
+}
+
+function decodeEach(
+  texts: readonly string[],
+  at: (i: number) => string,
+  sensor: string,
+  arrivalUs: number,
+): Decoded {
+  const readings: SensorReading[] = [];
+  for (const [i, text] of texts.entries()) {
+    if (text.trim() === "") continue;
+    try {
+      readings.push(decodeJsonLine(text, sensor, arrivalUs));
+    } catch (error) {
+      return { reason: `${at(i)}${messageOf(error)}` };
+    }
+  }
+  return { readings };
+}
+
+/** A RangeError is nesting so deep that the parser ran out of stack. */
+function messageOf(error: unknown): string {
+  if (!(error instanceof SyntaxError || error instanceof RangeError)) throw error;
+  return error.message.slice(0, 120);
+}

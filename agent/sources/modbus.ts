@@ -1,0 +1,203 @@
+/**
+ * Meters and drives on a Modbus RTU line: their registers are read in turn, every so often. One that
+ * does not answer is counted and asked again the next time; the others are read all the same.
+ *
+ * The sensor is `<source>/<unit>` unless a register names another; what is read of a sensor in one
+ * round is one record.
+ */
+import type { SerialPort } from "serialport";
+import type { ModbusSourceConfig } from "../../config/source-config.ts";
+import { pause } from "../../runtime/backoff.ts";
+import { HeadwaterError } from "../../runtime/errors.ts";
+import {
+  decodeAnswer,
+  encodeRequest,
+  type ModbusRequest,
+  planRequests,
+  valueIn,
+} from "./decode/modbus-rtu.ts";
+import { Intake } from "./intake.ts";
+import { openSerialPort, SerialPortError } from "./serial-port.ts";
+import { openShape } from "./shape/open-shape.ts";
+import type { Shape } from "./shape/shape.ts";
+import type { SensorReading, Source, SourceParts, SourceReport } from "./source.ts";
+import { type SourceMeters, sourceMeters } from "./source-meters.ts";
+import { type Life, Supervisor } from "./supervisor.ts";
+
+export interface ModbusSourceOptions extends SourceParts {
+  readonly config: ModbusSourceConfig;
+}
+
+/** No device of the line answers. */
+export class ModbusSilentError extends HeadwaterError {
+  constructor(path: string, reason: string) {
+    super("MODBUS_SILENT", {
+      retryable: true,
+      message: `${path}: no device answers: ${reason}`,
+      hint: "check the wires A and B, the units' addresses, baudRate and parity",
+    });
+  }
+}
+
+/** Serial Line §2.5.1.1: 3.5 characters of silence between frames, and never less than 1.75 ms. */
+const MIN_SILENCE_MS = 2;
+const SILENCE_CHARACTERS = 3.5;
+const BITS_PER_CHARACTER = 11;
+/** Rounds without any answer after which the port is opened anew. */
+const MAX_SILENT_ROUNDS = 3;
+
+export class ModbusSource implements Source {
+  readonly #options: ModbusSourceOptions;
+  readonly #meters: SourceMeters;
+  readonly #supervisor: Supervisor;
+  readonly #requests: readonly ModbusRequest[];
+  #intake: Intake | undefined;
+  #shape: Shape | undefined;
+
+  constructor(options: ModbusSourceOptions) {
+    this.#options = options;
+    const { config, metrics, clock, log, backoff } = options;
+    this.#requests = planRequests(config.registers);
+    this.#meters = sourceMeters(metrics, config.name, "modbus");
+    this.#supervisor = new Supervisor({
+      name: config.name,
+      type: "modbus",
+      clock,
+      log,
+      meters: this.#meters,
+      backoff,
+      live: (life) => this.#live(life),
+    });
+  }
+
+  get name(): string {
+    return this.#options.config.name;
+  }
+
+  /** @throws FilterInvalidError */
+  async start(): Promise<void> {
+    const { config, device, buffer, clock } = this.#options;
+    this.#shape = await openShape(config.name, config.shape, this.#meters, clock);
+    this.#intake = new Intake({
+      device,
+      stream: config.stream,
+      shape: this.#shape,
+      buffer,
+      meters: this.#meters,
+      onHeld: (held) => this.#supervisor.held(held),
+    });
+    void this.#supervisor.start();
+  }
+
+  async #live(life: Life): Promise<void> {
+    const { path, baudRate, parity, everySeconds } = this.#options.config;
+    const { clock } = this.#options;
+    const port = await openSerialPort(path, baudRate, parity);
+    const lost = new AbortController();
+    let reason: Error | undefined;
+    port.once("close", (error?: Error) => {
+      reason ??= error ?? undefined;
+      lost.abort();
+    });
+    port.on("error", (error) => {
+      reason ??= error;
+      lost.abort();
+    });
+    const signal = AbortSignal.any([life.signal, lost.signal]);
+    try {
+      life.running();
+      for (let silentRounds = 0; !signal.aborted; ) {
+        const startedMs = clock.monotonicMs();
+        const problems = await this.#round(port, life, signal);
+        silentRounds = problems.length < this.#requests.length ? 0 : silentRounds + 1;
+        if (silentRounds >= MAX_SILENT_ROUNDS) throw new ModbusSilentError(path, problems[0] ?? "");
+        await pause(Math.max(0, everySeconds * 1_000 - (clock.monotonicMs() - startedMs)), signal);
+      }
+      if (!life.signal.aborted) throw new SerialPortError(path, reason ?? "it was closed");
+    } finally {
+      if (port.isOpen) await new Promise<void>((resolve) => port.close(() => resolve()));
+    }
+  }
+
+  /** Asks for everything once and stores what came. @returns why some of it did not */
+  async #round(port: SerialPort, life: Life, signal: AbortSignal): Promise<string[]> {
+    const problems: string[] = [];
+    const sensors = new Map<string, [string, unknown][]>();
+    for (const request of this.#requests) {
+      if (signal.aborted) break;
+      const answer = await this.#ask(port, request, signal);
+      if (typeof answer === "string") {
+        if (signal.aborted) break;
+        const reason = `unit ${request.unit}, ${request.table} ${request.address}: ${answer}`;
+        problems.push(reason);
+        this.#meters.fault(reason);
+        continue;
+      }
+      life.fed();
+      for (const value of request.values) {
+        const sensor = value.sensor ?? `${this.name}/${value.unit}`;
+        const fields = sensors.get(sensor) ?? [];
+        fields.push([value.field, valueIn(request, value, answer)]);
+        sensors.set(sensor, fields);
+      }
+    }
+    const arrivalUs = this.#options.clock.nowUs();
+    const readings = [...sensors].map(
+      ([sensor, fields]): SensorReading => ({
+        sensor,
+        timeUs: undefined,
+        fields: Object.fromEntries(fields),
+      }),
+    );
+    if (readings.length > 0)
+      await this.#intake!.store(
+        readings.map((reading) => ({ reading, arrivalUs })),
+        life.signal,
+      );
+    return problems;
+  }
+
+  /** The answer's data, or the reason why there is none. */
+  async #ask(port: SerialPort, request: ModbusRequest, signal: AbortSignal): Promise<Buffer | string> {
+    const { timeoutMs, baudRate } = this.#options.config;
+    await pause(
+      Math.max(MIN_SILENCE_MS, (SILENCE_CHARACTERS * BITS_PER_CHARACTER * 1_000) / baudRate),
+      signal,
+    );
+    // Whatever is still there belongs to an earlier question.
+    while (port.read() !== null) {}
+    return new Promise((resolve) => {
+      let received = Buffer.alloc(0);
+      const settle = (outcome: Buffer | string): void => {
+        clearTimeout(late);
+        port.off("readable", onReadable);
+        signal.removeEventListener("abort", onAbort);
+        resolve(outcome);
+      };
+      const late = setTimeout(() => settle(`no answer within ${timeoutMs} ms`), timeoutMs);
+      const onAbort = (): void => settle("the port was closed");
+      const onReadable = (): void => {
+        for (let chunk = port.read() as Buffer | null; chunk !== null; chunk = port.read() as Buffer | null)
+          received = Buffer.concat([received, chunk]);
+        const answer = decodeAnswer(request, received);
+        if ("data" in answer) settle(Buffer.from(answer.data));
+        else if ("problem" in answer) settle(answer.problem);
+      };
+      signal.addEventListener("abort", onAbort, { once: true });
+      if (signal.aborted) return onAbort();
+      port.on("readable", onReadable);
+      port.write(encodeRequest(request), (error) => {
+        if (error) settle(error.message);
+      });
+    });
+  }
+
+  status(): SourceReport {
+    return this.#supervisor.report();
+  }
+
+  async close(): Promise<void> {
+    await this.#supervisor.close();
+    await this.#shape?.close();
+  }
+}

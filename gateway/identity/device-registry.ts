@@ -1,0 +1,152 @@
+/**
+ * The devices that have joined, and which of their certificates are good. It names what is allowed,
+ * not what is forbidden: a certificate that it does not name is refused, also if the file is lost.
+ */
+import { readFile } from "node:fs/promises";
+import type { Clock } from "../../runtime/clock.ts";
+import { writeDurably } from "../../runtime/durable.ts";
+import { HeadwaterError } from "../../runtime/errors.ts";
+
+/** No device of this name has joined. */
+export class DeviceUnknownError extends HeadwaterError {
+  constructor(device: string) {
+    super("DEVICE_UNKNOWN", {
+      message: `no device ${device} has joined`,
+      hint: "headwater-gateway devices list shows those that have",
+    });
+  }
+}
+
+/** The list of devices cannot be read. Nothing was started. */
+export class DeviceRegistryError extends HeadwaterError {
+  constructor(file: string, cause: unknown) {
+    super("DEVICE_REGISTRY", {
+      message: `${file} cannot be read`,
+      hint: "restore it from a backup; without it every device must join again",
+      cause,
+    });
+  }
+}
+
+export interface JoinedDevice {
+  readonly device: string;
+  readonly joinedMs: number;
+  readonly state: "joined" | "revoked";
+  /** When its newest certificate ends. */
+  readonly notAfterMs: number;
+}
+
+interface Certificate {
+  readonly serial: string;
+  readonly issuedMs: number;
+  readonly notAfterMs: number;
+}
+
+interface Entry {
+  joinedMs: number;
+  revokedMs?: number;
+  /** The newest last. */
+  certificates: Certificate[];
+}
+
+export class DeviceRegistry {
+  readonly #file: string;
+  readonly #clock: Clock;
+  readonly #devices = new Map<string, Entry>();
+  #writing: Promise<void> = Promise.resolve();
+
+  constructor(file: string, clock: Clock) {
+    this.#file = file;
+    this.#clock = clock;
+  }
+
+  /** @throws DeviceRegistryError */
+  async start(): Promise<void> {
+    try {
+      const { devices } = JSON.parse(await readFile(this.#file, "utf8")) as {
+        devices: Record<string, Entry>;
+      };
+      for (const [device, entry] of Object.entries(devices)) this.#devices.set(device, entry);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT")
+        throw new DeviceRegistryError(this.#file, error);
+    }
+  }
+
+  /** Whether a certificate of ours may be used still. */
+  admits(device: string, serial: string): boolean {
+    const entry = this.#devices.get(device);
+    return (
+      entry !== undefined &&
+      entry.revokedMs === undefined &&
+      entry.certificates.some((certificate) => certificate.serial === serial)
+    );
+  }
+
+  /** The device begins anew: only this certificate of its is good. */
+  async joined(device: string, certificate: { serial: string; notAfterMs: number }): Promise<void> {
+    const issuedMs = this.#nowMs();
+    this.#devices.set(device, { joinedMs: issuedMs, certificates: [{ ...certificate, issuedMs }] });
+    await this.#write();
+  }
+
+  /**
+   * @param usedSerial what it asked with: good until it ends, as the answer may be lost on the way
+   * @throws DeviceUnknownError, also for a revoked one
+   */
+  async renewed(
+    device: string,
+    usedSerial: string,
+    certificate: { serial: string; notAfterMs: number },
+  ): Promise<void> {
+    const entry = this.#devices.get(device);
+    if (entry === undefined || entry.revokedMs !== undefined) throw new DeviceUnknownError(device);
+    const used = entry.certificates.filter(({ serial }) => serial === usedSerial);
+    entry.certificates = [...used, { ...certificate, issuedMs: this.#nowMs() }];
+    await this.#write();
+  }
+
+  /** Refused from the call on; on disk when it resolves. @throws DeviceUnknownError */
+  async revoke(device: string): Promise<void> {
+    const entry = this.#devices.get(device);
+    if (entry === undefined) throw new DeviceUnknownError(device);
+    entry.revokedMs ??= this.#nowMs();
+    entry.certificates = entry.certificates.slice(-1);
+    await this.#write();
+  }
+
+  /** How far its newest certificate is through its life. @throws DeviceUnknownError */
+  newest(device: string): { readonly notAfterMs: number; readonly isDue: boolean } {
+    const certificate = this.#devices.get(device)?.certificates.at(-1);
+    if (certificate === undefined) throw new DeviceUnknownError(device);
+    const { issuedMs, notAfterMs } = certificate;
+    return { notAfterMs, isDue: this.#nowMs() >= issuedMs + ((notAfterMs - issuedMs) * 2) / 3 };
+  }
+
+  list(): JoinedDevice[] {
+    return [...this.#devices]
+      .map(([device, entry]) => ({
+        device,
+        joinedMs: entry.joinedMs,
+        state: entry.revokedMs === undefined ? ("joined" as const) : ("revoked" as const),
+        notAfterMs: entry.certificates.at(-1)?.notAfterMs ?? 0,
+      }))
+      .sort((a, b) => (a.device < b.device ? -1 : 1));
+  }
+
+  #write(): Promise<void> {
+    const next = this.#writing.then(() =>
+      writeDurably(
+        this.#file,
+        `${JSON.stringify({ version: 1, devices: Object.fromEntries(this.#devices) })}\n`,
+        0o600,
+      ),
+    );
+    this.#writing = next.catch(() => {});
+    return next;
+  }
+
+  #nowMs(): number {
+    return this.#clock.nowUs() / 1_000;
+  }
+}

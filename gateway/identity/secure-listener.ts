@@ -1,0 +1,154 @@
+/**
+ * One TLS port. It finds out which device is behind a connection, if any, and hands the socket to a door.
+ *
+ *   connection ─no certificate→ (socket, undefined): the door asks for a password or a key
+ *              ├our CA's, good→ (socket, device)
+ *              └any other────→ ended, and counted with the reason
+ */
+import type { X509Certificate } from "node:crypto";
+import type { Socket } from "node:net";
+import { createServer, type SecureContextOptions, type Server, type TLSSocket } from "node:tls";
+import { listenOn } from "../../runtime/listen.ts";
+import type { Log } from "../../runtime/log.ts";
+import type { Metrics } from "../../runtime/metrics.ts";
+
+const HANDSHAKE_MS = 10_000;
+const MAX_CONNECTIONS = 10_000;
+
+/** Who takes the connections of a port. */
+export interface SecureDoor {
+  readonly host: string;
+  /** 0 takes a free one. */
+  readonly port: number;
+  /** For ALPN (RFC 7301), the preferred one first; none when the protocol has no name there. */
+  readonly protocols?: readonly string[];
+  /** @param device what its certificate proves; undefined without one */
+  take(socket: TLSSocket, peer: SecurePeer | undefined): void;
+}
+
+export interface SecurePeer {
+  readonly device: string;
+  /** Of the certificate that it came with. */
+  readonly serial: string;
+}
+
+export interface SecureListenerOptions {
+  readonly context: SecureContextOptions;
+  /** PEM of the CA that signs devices. */
+  readonly deviceCa: string;
+  admits(device: string, serial: string): boolean;
+  readonly log: Log;
+  readonly metrics: Metrics;
+}
+
+export class SecureListener {
+  readonly #door: SecureDoor;
+  readonly #options: SecureListenerOptions;
+  readonly #server: Server;
+  readonly #refused;
+  /** By device, so that a revoked one can be cut off. */
+  readonly #sockets = new Map<string, Set<TLSSocket>>();
+  /** Connections whose handshake is not done. */
+  readonly #undecided = new Map<string, Socket>();
+  #closing = false;
+
+  constructor(door: SecureDoor, options: SecureListenerOptions) {
+    this.#door = door;
+    this.#options = options;
+    this.#refused = options.metrics.counter(
+      "headwater_tls_refused_total",
+      "TLS connections refused, by reason",
+      ["reason"],
+    );
+    this.#server = createServer({
+      ...this.#fixed,
+      ...options.context,
+      // Who shows none may have a password; who shows a bad one is told by the end of the connection.
+      requestCert: true,
+      rejectUnauthorized: false,
+      handshakeTimeout: HANDSHAKE_MS,
+      noDelay: true,
+      ...(door.protocols !== undefined && { ALPNProtocols: [...door.protocols] }),
+    });
+    this.#server.maxConnections = MAX_CONNECTIONS;
+    this.#server.on("connection", (socket: Socket) => {
+      const key = keyOf(socket);
+      this.#undecided.set(key, socket);
+      socket.once("close", () => this.#undecided.delete(key));
+    });
+    this.#server.on("secureConnection", (socket) => this.#secured(socket));
+    this.#server.on("tlsClientError", (error: NodeJS.ErrnoException, socket) => {
+      // Whoever just goes away is no news.
+      if (error.code !== "ECONNRESET") this.#refused.inc({ reason: "handshake" });
+      socket.destroy();
+    });
+  }
+
+  /** Resolves with the port. @throws PortBusyError, PortUnusableError */
+  start(): Promise<number> {
+    return listenOn(this.#server, this.#door.host, this.#door.port);
+  }
+
+  /** Takes no more; the sockets are the door's. Safe to call twice. */
+  close(): void {
+    if (this.#closing) return;
+    this.#closing = true;
+    if (this.#server.listening) this.#server.close();
+    for (const socket of this.#undecided.values()) socket.destroy();
+  }
+
+  /** For connections to come. */
+  setContext(context: SecureContextOptions): void {
+    this.#server.setSecureContext({ ...this.#fixed, ...context });
+  }
+
+  disconnect(device: string): void {
+    for (const socket of this.#sockets.get(device) ?? []) socket.destroy();
+  }
+
+  get #fixed(): SecureContextOptions {
+    return { ca: this.#options.deviceCa, minVersion: "TLSv1.2" };
+  }
+
+  #secured(socket: TLSSocket): void {
+    socket.on("error", () => {});
+    this.#undecided.delete(keyOf(socket));
+    if (this.#closing) return void socket.destroy();
+    const shown = socket.getPeerX509Certificate?.();
+    const peer = shown && this.#peerOf(socket, shown);
+    if (typeof peer === "string") {
+      this.#refused.inc({ reason: peer });
+      const subject = shown?.subject?.slice(0, 80);
+      this.#options.log.warn({ peer: socket.remoteAddress, subject, reason: peer }, "device refused");
+      socket.destroy();
+      return;
+    }
+    if (peer !== undefined) this.#remember(socket, peer.device);
+    this.#door.take(socket, peer);
+  }
+
+  #remember(socket: TLSSocket, device: string): void {
+    const sockets = this.#sockets.get(device) ?? new Set();
+    this.#sockets.set(device, sockets.add(socket));
+    socket.once("close", () => {
+      sockets.delete(socket);
+      if (sockets.size === 0 && this.#sockets.get(device) === sockets) this.#sockets.delete(device);
+    });
+  }
+
+  /** Or why it is refused. */
+  #peerOf(socket: TLSSocket, shown: X509Certificate): SecurePeer | string {
+    if (!socket.authorized) {
+      const expired = String(socket.authorizationError) === "CERT_HAS_EXPIRED";
+      return expired ? "certificate expired" : "certificate of another CA";
+    }
+    const device = /^CN=(.+)$/.exec(shown.subject)?.[1];
+    if (device === undefined || !this.#options.admits(device, shown.serialNumber)) return "device revoked";
+    return { device, serial: shown.serialNumber };
+  }
+}
+
+/** The same for a plain socket and for the TLS socket that was made of it. */
+function keyOf(socket: Socket): string {
+  return `${socket.remoteAddress} ${socket.remotePort}`;
+}

@@ -1,0 +1,130 @@
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import test, { type TestContext } from "node:test";
+import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
+import { CommandSource } from "../../../agent/sources/command.ts";
+import type { CommandSourceConfig } from "../../../config/source-config.ts";
+import { openBuffer, temporaryFolder } from "../buffer/buffer-fixture.ts";
+import { drained, sourceParts, stored, until } from "./source-parts.ts";
+
+async function command(
+  t: TestContext,
+  buffer: RecordBuffer,
+  script: string,
+  config: Partial<CommandSourceConfig> = {},
+): Promise<CommandSource> {
+  const source = new CommandSource({
+    ...sourceParts(buffer),
+    environment: { PATH: process.env.PATH, SECRET: "agent's own" },
+    config: {
+      type: "command",
+      name: "meter",
+      command: ["sh", "-c", script],
+      format: "json-lines",
+      stream: "sensors",
+      timeoutSeconds: 60,
+      ...config,
+    },
+  });
+  t.after(() => source.close());
+  await source.start();
+  return source;
+}
+
+/** False also for a process that has ended and waits for its parent. */
+async function lives(pid: number): Promise<boolean> {
+  const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
+  return stat !== "" && !stat.slice(stat.lastIndexOf(")")).startsWith(") Z");
+}
+
+test("lines become records; a program that ends is started again, with its last words as the reason", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const source = await command(
+    t,
+    buffer,
+    `echo '{"n":1}'; echo nonsense; echo oh dear >&2; printf '{"n":2}'; exit 3`,
+  );
+  await until(() => buffer.usage().waitingRecords >= 6);
+  const records = await stored(buffer);
+  assert.deepEqual(
+    records.slice(0, 3).map(({ n, raw }) => n ?? Buffer.from(String(raw), "base64").toString()),
+    [1, "nonsense", 2],
+  );
+  await until(() => /COMMAND_ENDED: sh ended with code 3: oh dear \(/.test(source.status().lastError ?? ""));
+  await source.close();
+  await buffer.close();
+});
+
+test("it sees little of the agent's environment, and what the config adds", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const source = await command(
+    t,
+    buffer,
+    'echo "{\\"secret\\":\\"$SECRET\\",\\"unit\\":\\"$UNIT\\"}"; sleep 60',
+    {
+      env: { UNIT: "kWh" },
+    },
+  );
+  await until(() => buffer.usage().waitingRecords === 1);
+  const [record] = await stored(buffer);
+  assert.deepEqual([record!.secret, record!.unit], ["", "kWh"]);
+  await source.close();
+  await buffer.close();
+});
+
+test("closing leaves no process behind, not even one that does not listen", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const script = `trap '' TERM; sh -c 'trap "" TERM; echo "{\\"child\\":$$}"; while :; do sleep 0.1; done' & wait; wait`;
+  const source = await command(t, buffer, script);
+  await until(() => buffer.usage().waitingRecords === 1);
+  const [record] = await stored(buffer);
+  const [child, parent] = [record!.child as number, source.pid!];
+  assert.deepEqual([await lives(child), await lives(parent)], [true, true]);
+  await source.close();
+  await until(async () => !(await lives(child)) && !(await lives(parent)));
+  await buffer.close();
+});
+
+test("one that is run every so often may end, and is killed when it takes too long", async (t) => {
+  const folder = await temporaryFolder(t);
+  const buffer = await openBuffer(join(folder, "buffer"));
+  const source = await command(t, buffer, `echo '{"n":1}'`, { everySeconds: 0.05 });
+  await until(() => buffer.usage().waitingRecords >= 3);
+  assert.equal(source.status().health, "running");
+  assert.equal(source.status().lastError, undefined);
+  await source.close();
+  const slow = await command(t, buffer, "sleep 60", {
+    name: "slow",
+    everySeconds: 0.05,
+    timeoutSeconds: 0.1,
+  });
+  await until(() => /took longer than 0.1 s/.test(slow.status().lastError ?? ""));
+  await slow.close();
+  await buffer.close();
+});
+
+test("a program that is not there is a clear error", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const source = await command(t, buffer, "", { command: ["no-such-program-here"] });
+  await until(() => /could not be run.*no-such-program-here/.test(source.status().lastError ?? ""));
+  await until(() => source.status().health === "backing-off");
+  await source.close();
+  await buffer.close();
+});
+
+test("while the buffer is full the program waits, and nothing is lost", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t), { maxBytes: 60_000 });
+  const source = await command(
+    t,
+    buffer,
+    `i=0; while [ $i -lt 3000 ]; do echo "{\\"n\\":$i}"; i=$((i+1)); done; sleep 60`,
+  );
+  const seen = await drained(buffer, 3_000);
+  assert.deepEqual(
+    seen.map(({ n }) => n),
+    Array.from({ length: 3_000 }, (_, i) => i),
+  );
+  await source.close();
+  await buffer.close();
+});

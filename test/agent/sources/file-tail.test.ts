@@ -1,0 +1,232 @@
+import assert from "node:assert/strict";
+import { appendFile, copyFile, rename, rm, truncate, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import test, { type TestContext } from "node:test";
+import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
+import { FileTail } from "../../../agent/sources/file-tail.ts";
+import type { FileSourceConfig } from "../../../config/source-config.ts";
+import { GAPS_STREAM } from "../../../protocol/topics.ts";
+import { openBuffer, temporaryFolder } from "../buffer/buffer-fixture.ts";
+import { drained, sourceParts, stored, until } from "./source-parts.ts";
+
+async function tail(
+  t: TestContext,
+  buffer: RecordBuffer,
+  path: string,
+  config: Partial<FileSourceConfig> = {},
+): Promise<FileTail> {
+  const source = new FileTail({
+    ...sourceParts(buffer),
+    config: {
+      type: "file",
+      name: "log",
+      path,
+      from: "start",
+      format: "text",
+      stream: "sensors",
+      pollMs: 10,
+      rotateWaitMs: 30,
+      ...config,
+    },
+  });
+  t.after(() => source.close());
+  await source.start();
+  return source;
+}
+
+async function lines(buffer: RecordBuffer): Promise<unknown[]> {
+  return (await stored(buffer)).map(({ line }) => line);
+}
+
+async function waiting(buffer: RecordBuffer, records: number): Promise<void> {
+  await until(() => buffer.usage().waitingRecords >= records);
+}
+
+test("lines that a file has and gets become records; a line without its end waits", async (t) => {
+  const folder = await temporaryFolder(t);
+  const buffer = await openBuffer(join(folder, "buffer"));
+  const path = join(folder, "app.log");
+  const source = await tail(t, buffer, path);
+  assert.equal(source.status().state, "waiting");
+  await until(() => source.status().health === "idle");
+  await writeFile(path, "one\r\n\ntwo\nthr");
+  await waiting(buffer, 2);
+  await appendFile(path, "ee\n");
+  await waiting(buffer, 3);
+  assert.deepEqual(await lines(buffer), ["one", "two", "three"]);
+  assert.equal(source.status().health, "running");
+  await source.close();
+  assert.equal(source.status().state, "stopped");
+  await buffer.close();
+});
+
+test("a restart goes on where the buffer has it, also over two rotations meanwhile", async (t) => {
+  const folder = await temporaryFolder(t);
+  const path = join(folder, "app.log");
+  const first = await openBuffer(join(folder, "buffer"));
+  await writeFile(path, "1\n2\n");
+  const before = await tail(t, first, path);
+  await waiting(first, 2);
+  await before.close();
+  await first.close();
+  await appendFile(path, "3\n4");
+  await rename(path, `${path}.2`);
+  await new Promise((resolve) => setTimeout(resolve, 15));
+  await writeFile(`${path}.1`, "5\n6\n");
+  await new Promise((resolve) => setTimeout(resolve, 15));
+  await writeFile(path, "7\n");
+  const second = await openBuffer(join(folder, "buffer"));
+  const after = await tail(t, second, path);
+  await waiting(second, 7);
+  assert.deepEqual(await lines(second), ["1", "2", "3", "4", "5", "6", "7"]);
+  await after.close();
+  await second.close();
+});
+
+test("what a program still writes into a renamed file is read before the new one", async (t) => {
+  const folder = await temporaryFolder(t);
+  const path = join(folder, "app.log");
+  const buffer = await openBuffer(join(folder, "buffer"));
+  await writeFile(path, "1\n");
+  const source = await tail(t, buffer, path, { rotateWaitMs: 100 });
+  await waiting(buffer, 1);
+  await rename(path, `${path}.1`);
+  await writeFile(path, "4\n");
+  await appendFile(`${path}.1`, "2\n");
+  await waiting(buffer, 2);
+  await appendFile(`${path}.1`, "3");
+  await waiting(buffer, 4);
+  await appendFile(path, "5\n");
+  await waiting(buffer, 5);
+  assert.deepEqual(await lines(buffer), ["1", "2", "3", "4", "5"]);
+  await source.close();
+  await buffer.close();
+});
+
+test("a file that is copied and truncated loses nothing of the copy, also when it has grown again", async (t) => {
+  const folder = await temporaryFolder(t);
+  const path = join(folder, "app.log");
+  const first = await openBuffer(join(folder, "buffer"));
+  await writeFile(path, "1\n2\n");
+  const before = await tail(t, first, path);
+  await waiting(first, 2);
+  await before.close();
+  await first.close();
+  await appendFile(path, "3\n");
+  await copyFile(path, `${path}.1`);
+  await truncate(path, 0);
+  await appendFile(path, "4\n5\n6\n7\n8\n");
+  const second = await openBuffer(join(folder, "buffer"));
+  const after = await tail(t, second, path);
+  await waiting(second, 8);
+  await appendFile(path, "9\n");
+  await waiting(second, 9);
+  // And while it runs.
+  await copyFile(path, `${path}.1`);
+  await truncate(path, 0);
+  await until(async () => {
+    await appendFile(path, "10\n");
+    return second.usage().waitingRecords > 9;
+  });
+  assert.deepEqual((await lines(second)).slice(0, 10), ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]);
+  assert.deepEqual(await stored(second, GAPS_STREAM), []);
+  await after.close();
+  await second.close();
+});
+
+test("a file that was replaced while nobody read it is reported as a gap", async (t) => {
+  const folder = await temporaryFolder(t);
+  const path = join(folder, "app.log");
+  const first = await openBuffer(join(folder, "buffer"));
+  await writeFile(path, "1\n2\n");
+  const before = await tail(t, first, path);
+  await waiting(first, 2);
+  await before.close();
+  await first.close();
+  await rm(path);
+  await writeFile(path, "x\ny\nz\n");
+  const second = await openBuffer(join(folder, "buffer"));
+  const after = await tail(t, second, path);
+  await waiting(second, 6);
+  assert.deepEqual(await lines(second), ["1", "2", "x", "y", "z"]);
+  const [gap] = await stored(second, GAPS_STREAM);
+  assert.match(String(gap!.reason), /replaced/);
+  await after.close();
+  await second.close();
+});
+
+test("from: end skips what was there, once", async (t) => {
+  const folder = await temporaryFolder(t);
+  const path = join(folder, "app.log");
+  const first = await openBuffer(join(folder, "buffer"));
+  await writeFile(path, "old\nhalf");
+  const before = await tail(t, first, path, { from: "end" });
+  await until(() => before.status().health === "running");
+  await before.close();
+  await first.close();
+  await appendFile(path, " a line\nnew\n");
+  const second = await openBuffer(join(folder, "buffer"));
+  const after = await tail(t, second, path, { from: "end" });
+  await waiting(second, 2);
+  assert.deepEqual(await lines(second), ["half a line", "new"]);
+  await after.close();
+  await second.close();
+});
+
+test("lines that belong to one another are one record, ended by the next or by silence", async (t) => {
+  const folder = await temporaryFolder(t);
+  const path = join(folder, "app.log");
+  const buffer = await openBuffer(join(folder, "buffer"));
+  const source = await tail(t, buffer, path, { multiline: { start: "^\\d{4}-", flushAfterMs: 60 } });
+  await writeFile(path, "2026-01-01 boom\n  at one\n  at two\n2026-01-02 fine\n");
+  await waiting(buffer, 1);
+  assert.deepEqual(await lines(buffer), ["2026-01-01 boom\n  at one\n  at two"]);
+  await waiting(buffer, 2);
+  assert.equal((await lines(buffer))[1], "2026-01-02 fine");
+  await source.close();
+  await buffer.close();
+});
+
+test("CSV goes on in the middle of a file with the header of its first line", async (t) => {
+  const folder = await temporaryFolder(t);
+  const path = join(folder, "log.csv");
+  const first = await openBuffer(join(folder, "buffer"));
+  await writeFile(path, "sensor,temperature\nbarn,20.5\n");
+  const before = await tail(t, first, path, { format: "csv" });
+  await waiting(first, 1);
+  await before.close();
+  await first.close();
+  await appendFile(path, "shed,19\nnonsense\n");
+  const second = await openBuffer(join(folder, "buffer"));
+  const after = await tail(t, second, path, { format: "csv" });
+  await waiting(second, 3);
+  const records = await stored(second);
+  assert.deepEqual(
+    records.map(({ sensor, temperature }) => [sensor, temperature]),
+    [
+      ["barn", 20.5],
+      ["shed", 19],
+      ["log", undefined],
+    ],
+  );
+  assert.equal(Buffer.from(String(records[2]!.raw), "base64").toString(), "nonsense");
+  assert.equal(after.status().rejected, 1);
+  await after.close();
+  await second.close();
+});
+
+test("a full buffer is waited for, and nothing is lost or doubled", async (t) => {
+  const folder = await temporaryFolder(t);
+  const path = join(folder, "app.log");
+  const buffer = await openBuffer(join(folder, "buffer"), { maxBytes: 60_000, whenFull: "reject" });
+  const count = 3_000;
+  await writeFile(path, Array.from({ length: count }, (_, i) => `line ${i} ${"x".repeat(50)}\n`).join(""));
+  const source = await tail(t, buffer, path);
+  const seen = await drained(buffer, count);
+  assert.deepEqual(
+    seen.map(({ line }) => String(line).split(" ")[1]),
+    Array.from({ length: count }, (_, i) => String(i)),
+  );
+  await source.close();
+  await buffer.close();
+});

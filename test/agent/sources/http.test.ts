@@ -1,0 +1,224 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { request } from "node:http";
+import { connect } from "node:net";
+import test, { type TestContext } from "node:test";
+import { gzipSync } from "node:zlib";
+import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
+import { HttpSource } from "../../../agent/sources/http.ts";
+import type { HttpSourceConfig } from "../../../config/source-config.ts";
+import { openBuffer, temporaryFolder } from "../buffer/buffer-fixture.ts";
+import { sourceParts, stored, until } from "./source-parts.ts";
+
+async function http(
+  t: TestContext,
+  buffer: RecordBuffer,
+  config: Partial<HttpSourceConfig> = {},
+  whenFull: "pause" | "reject" = "pause",
+): Promise<HttpSource> {
+  const source = new HttpSource({
+    ...sourceParts(buffer),
+    whenFull,
+    config: {
+      type: "http",
+      name: "door",
+      host: "127.0.0.1",
+      port: 0,
+      stream: "sensors",
+      tokens: [],
+      maxBodyBytes: 10_000,
+      ...config,
+    },
+  });
+  t.after(() => source.close());
+  await source.start();
+  await until(() => source.status().state === "running");
+  return source;
+}
+
+function post(
+  { port }: HttpSource,
+  body: string | Uint8Array,
+  headers: Record<string, string> = {},
+  path = "/records",
+): Promise<Response> {
+  return fetch(`http://127.0.0.1:${port}${path}`, {
+    method: "POST",
+    body: body as string,
+    headers: { "content-type": "application/json", ...headers },
+  });
+}
+
+test("what was answered 200 is in the buffer: an object, an array, lines, SenML", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const source = await http(t, buffer);
+  const time = new Date().toISOString();
+  assert.equal((await post(source, `{"sensor":"a","value":1,"time":"${time}"}`)).status, 200);
+  assert.deepEqual(
+    await (await post(source, '[{"value":2},{"sensor":"b","value":3}]', {}, "/records/yard%2Fgate")).json(),
+    {
+      stored: 2,
+    },
+  );
+  const lines = await post(source, '{"value":4}\n\n{"value":5}\n', {
+    "content-type": "application/x-ndjson",
+  });
+  assert.equal(lines.status, 200);
+  const senml = '[{"bn":"urn:dev:1:","bu":"Cel","n":"t","v":6},{"n":"h","u":"%RH","v":7}]';
+  assert.equal((await post(source, senml, { "content-type": "application/senml+json" })).status, 200);
+  assert.equal((await post(source, gzipSync('{"value":8}'), { "content-encoding": "gzip" })).status, 200);
+  const records = (await stored(buffer)).map(({ time: _, ...rest }) => rest);
+  assert.deepEqual(records, [
+    { device: "pi-1", sensor: "a", value: 1 },
+    { device: "pi-1", sensor: "yard/gate", value: 2 },
+    { device: "pi-1", sensor: "b", value: 3 },
+    { device: "pi-1", sensor: "door", value: 4 },
+    { device: "pi-1", sensor: "door", value: 5 },
+    { device: "pi-1", sensor: "urn:dev:1:t", value: 6, unit: "Cel" },
+    { device: "pi-1", sensor: "urn:dev:1:h", value: 7, unit: "%RH" },
+    { device: "pi-1", sensor: "door", value: 8 },
+  ]);
+  assert.equal(source.status().records, 8);
+  await source.close();
+  await buffer.close();
+});
+
+test("what is wrong is answered with its reason, and nothing of it is stored", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const source = await http(t, buffer);
+  const cases: [Promise<Response>, number][] = [
+    [post(source, '{"a":1}\n{broken', { "content-type": "application/x-ndjson" }), 400],
+    [post(source, '[{"a":1},2]'), 400],
+    [post(source, "{"), 400],
+    [post(source, "[".repeat(9_000)), 400],
+    [post(source, "x".repeat(10_001)), 413],
+    [post(source, gzipSync("x".repeat(100_000)), { "content-encoding": "gzip" }), 413],
+    [post(source, "not gzip", { "content-encoding": "gzip" }), 400],
+    [post(source, "{}", { "content-type": "text/plain" }), 415],
+    [post(source, "{}", { origin: "http://evil.example" }), 403],
+    [post(source, "{}", {}, "/elsewhere"), 404],
+    [post(source, "{}", {}, "/records/%zz"), 400],
+    [fetch(`http://127.0.0.1:${source.port}/records`), 405],
+  ];
+  for (const [answer, status] of cases) assert.equal((await answer).status, status);
+  const rebound = await new Promise<number | undefined>((resolve) => {
+    request(
+      { port: source.port, method: "POST", path: "/records", headers: { host: "evil.example" } },
+      (response) => {
+        response.resume();
+        resolve(response.statusCode);
+      },
+    ).end("{}");
+  });
+  assert.equal(rebound, 403);
+  const wrong = (await (
+    await post(source, '{"a":1}\n{broken', { "content-type": "application/x-ndjson" })
+  ).json()) as {
+    error: string;
+  };
+  assert.match(wrong.error, /line 2/);
+  assert.deepEqual(await stored(buffer), []);
+  await source.close();
+  await buffer.close();
+});
+
+test("a full buffer is answered 429 with Retry-After, whatever its policy", async (t) => {
+  for (const whenFull of ["pause", "reject"] as const) {
+    const buffer = await openBuffer(await temporaryFolder(t), { maxBytes: 3_000, whenFull });
+    const source = await http(t, buffer, {}, whenFull);
+    const body = JSON.stringify({ text: "x".repeat(2_000) });
+    assert.equal((await post(source, body)).status, 200);
+    const refused = await post(source, body, { "idempotency-key": "k" });
+    assert.deepEqual([refused.status, Number(refused.headers.get("retry-after")) > 0], [429, true]);
+    const [frame] = await buffer.read(undefined, 1);
+    await buffer.ack(frame!.epoch, frame!.sequence);
+    await until(async () => (await post(source, body, { "idempotency-key": "k" })).status === 200);
+    assert.equal((await stored(buffer)).length, 1);
+    await source.close();
+    await buffer.close();
+  }
+});
+
+test("a request sent again with its key is stored once, also after a restart", async (t) => {
+  const folder = await temporaryFolder(t);
+  const first = await openBuffer(folder);
+  const before = await http(t, first);
+  const key = { "idempotency-key": "meter-1" };
+  await Promise.all([
+    post(before, '{"n":1}', key),
+    post(before, '{"n":1}', key),
+    post(before, '{"n":1}', key),
+  ]);
+  assert.deepEqual(await (await post(before, '{"n":2}', { "idempotency-key": "meter-2" })).json(), {
+    stored: 1,
+  });
+  await before.close();
+  await first.close();
+  const second = await openBuffer(folder);
+  const after = await http(t, second);
+  assert.deepEqual(await (await post(after, '{"n":1}', key)).json(), { stored: 1, repeated: true });
+  assert.equal((await post(after, '{"n":3}', { "idempotency-key": "meter-3" })).status, 200);
+  assert.deepEqual(
+    (await stored(second)).map(({ n }) => n),
+    [1, 2, 3],
+  );
+  await after.close();
+  await second.close();
+});
+
+test("with tokens only who has one gets in", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const source = await http(t, buffer, { tokens: ["0123456789abcdef"] });
+  assert.equal((await post(source, "{}")).status, 401);
+  assert.equal((await post(source, "{}", { authorization: "Bearer 0123456789abcdeX" })).status, 401);
+  assert.equal((await post(source, "{}", { authorization: "Bearer 0123456789abcdef" })).status, 200);
+  await source.close();
+  await buffer.close();
+});
+
+test("a port that is taken is tried again, and says so", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const holder = await http(t, buffer);
+  const { port } = holder;
+  const source = new HttpSource({
+    ...sourceParts(buffer),
+    whenFull: "pause",
+    config: {
+      type: "http",
+      name: "second",
+      host: "127.0.0.1",
+      port,
+      stream: "sensors",
+      tokens: [],
+      maxBodyBytes: 1_024,
+    },
+  });
+  t.after(() => source.close());
+  await source.start();
+  await until(() => source.status().health === "backing-off");
+  assert.match(source.status().lastError ?? "", /PORT_BUSY.*end that program/);
+  await holder.close();
+  await until(() => source.status().health === "running");
+  await source.close();
+  await buffer.close();
+});
+
+test("closing answers what is being stored and leaves no connection", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t), { commitDelayMs: 100 });
+  const append = buffer.append.bind(buffer);
+  const storing = new Promise<void>((resolve) => {
+    buffer.append = (records) => {
+      resolve();
+      return append(records);
+    };
+  });
+  const source = await http(t, buffer);
+  const idle = connect(source.port, "127.0.0.1");
+  const idleClosed = once(idle, "close");
+  const answered = post(source, '{"n":1}');
+  await storing;
+  await source.close();
+  assert.equal((await answered).status, 200);
+  await idleClosed;
+  await buffer.close();
+});

@@ -1,0 +1,24 @@
+/** Tails a file into a buffer until it is killed: `tail-until-killed.ts <buffer folder> <file>`. */
+import { FileTail } from "../../../agent/sources/file-tail.ts";
+import { openBuffer } from "../buffer/buffer-fixture.ts";
+import { sourceParts } from "./source-parts.ts";
+
+const [folder, path] = process.argv.slice(2) as [string, string];
+const buffer = await openBuffer(folder);
+const source = new FileTail({
+  ...sourceParts(buffer),
+  config: {
+    type: "file",
+    name: "log",
+    path,
+    from: "start",
+    format: "text",
+    stream: "sensors",
+    pollMs: 5,
+    rotateWaitMs: 20,
+  },
+});
+await source.start();
+process.send?.("tailing");
+process.on("message", () => process.send?.(buffer.usage().waitingRecords));
+process.on("disconnect", () => process.exit(0));
