@@ -63,13 +63,19 @@ const noticingBinding = {
   },
 };
 
+function refuseClosed(port: LinuxPort): asserts port is LinuxPort & { fd: number } {
+  if (port.fd === null) throw Object.assign(new Error("the port is not open"), { canceled: true });
+}
+
 async function readOrEnd(port: LinuxPort, buffer: Buffer, offset: number, length: number) {
   for (;;) {
-    if (port.fd === null) throw Object.assign(new Error("the port is not open"), { canceled: true });
+    refuseClosed(port);
     try {
       const { bytesRead } = await readAsync(port.fd, buffer, offset, length, null);
       if (bytesRead > 0) return { bytesRead, buffer };
     } catch (error) {
+      // Closed while the read was under way: its poller is gone, and to ask that would end the process.
+      refuseClosed(port);
       if (!isNothingYet(error)) throw Object.assign(error as Error, { disconnect: true });
       await new Promise<void>((resolve, reject) => {
         port.poller.once("readable", (failed) => (failed ? reject(failed) : resolve()));
