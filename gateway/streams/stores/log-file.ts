@@ -9,14 +9,22 @@
  *   bytes at any position → [rest of the last block | bytes | zeros] in whole blocks → disk
  *
  * The block in which the last write ended is written again with the next one, as the page cache
- * does it. A crash in between leaves the same bytes there, or those and some new ones. Behind the
- * last write there are up to a block of zeros, which are no entries; `truncate` takes them away.
+ * does it. A crash in between leaves the same bytes there, or those and some new ones.
+ *
+ * A small write that makes the file longer writes some zeros behind itself, so that those that follow
+ * only write over what is there: their fdatasync then has no table of the file system to write.
+ * What stands behind the last write is zeros, no more than `MAX_PADDING_BYTES`, and no entries;
+ * `truncate` takes them away.
  */
 import { constants, type FileHandle, open } from "node:fs/promises";
 import { alignedMemory } from "../../../runtime/aligned-memory.ts";
 
 /** What direct writes must be aligned to, in the file and in memory: the largest that disks in use ask for. */
 export const BLOCK_BYTES = 4_096;
+/** A write of up to so many bytes is a small one. */
+const SMALL_BYTES = 32 * 1024;
+const AHEAD_BYTES = 64 * 1024;
+export const MAX_PADDING_BYTES = AHEAD_BYTES + BLOCK_BYTES;
 /** What one write takes from memory; larger ones are written in pieces. */
 const STAGE_BYTES = 2 * 1_048_576;
 /** As many as libuv has threads: more could not be written at once. */
@@ -26,24 +34,28 @@ export class LogFile {
   readonly #file: FileHandle;
   /** undefined where the file system refuses direct writes. */
   #direct: FileHandle | undefined;
-  /** The last block that was written, of which `#blockAt` is the position; only what lies before the next write counts. */
+  /** The block in which the last write ended, of which `#blockAt` is the position. */
   readonly #block = Buffer.alloc(BLOCK_BYTES);
   #blockAt = -1;
-  /** Zeros stand behind what was written last. */
-  #padded = false;
+  /** Where the last write ended, and where the file does. */
+  #end: number;
+  #size: number;
 
-  private constructor(file: FileHandle, direct: FileHandle | undefined) {
+  private constructor(file: FileHandle, direct: FileHandle | undefined, size: number) {
     this.#file = file;
     this.#direct = direct;
+    this.#end = size;
+    this.#size = size;
   }
 
   /** @param flags "w+" for a new file, "r+" for one that is there */
   static async open(path: string, flags: "w+" | "r+"): Promise<LogFile> {
     const file = await open(path, flags);
-    if (!stages.areThere) return new LogFile(file, undefined);
+    const { size } = await file.stat();
+    if (!stages.areThere) return new LogFile(file, undefined, size);
     // File systems in memory, and some in user space, know no direct writes: EINVAL.
     const direct = await open(path, constants.O_WRONLY | constants.O_DIRECT).catch(() => undefined);
-    return new LogFile(file, direct);
+    return new LogFile(file, direct, size);
   }
 
   /** How long the file is, in bytes, with what was written behind the log's end. */
@@ -58,15 +70,12 @@ export class LogFile {
 
   /** Whether the file goes on behind what was written to it. */
   get isPadded(): boolean {
-    return this.#padded;
+    return this.#size > this.#end;
   }
 
   /** On disk only after `datasync`. One at a time. @param position at most where the last write ended */
   async write(bytes: Buffer, position: number): Promise<void> {
-    if (this.#direct === undefined) {
-      await writeThrough(this.#file, bytes, position);
-      return;
-    }
+    if (this.#direct === undefined) return this.#writeThrough(bytes, position);
     const stage = await stages.take();
     try {
       await this.#writeBlocks(this.#direct, stage, bytes, position);
@@ -75,7 +84,7 @@ export class LogFile {
       if ((error as NodeJS.ErrnoException).code !== "EINVAL") throw error;
       await this.#direct.close();
       this.#direct = undefined;
-      await writeThrough(this.#file, bytes, position);
+      await this.#writeThrough(bytes, position);
     } finally {
       stages.give(stage);
     }
@@ -89,7 +98,8 @@ export class LogFile {
   async truncate(end: number): Promise<void> {
     await this.#file.truncate(end);
     await this.#file.datasync();
-    this.#padded = false;
+    this.#end = end;
+    this.#size = end;
     this.#blockAt = -1;
   }
 
@@ -108,18 +118,35 @@ export class LogFile {
       bytes.copy(stage, staged, done, done + piece);
       done += piece;
       staged += piece;
-      const whole = Math.ceil(staged / BLOCK_BYTES) * BLOCK_BYTES;
+      const whole = this.#wholeBytes(at, staged, bytes.length);
       stage.fill(0, staged, whole);
       for (let written = 0; written < whole; ) {
         written += (await direct.write(stage, written, whole - written, at + written)).bytesWritten;
         written -= written % BLOCK_BYTES;
       }
-      this.#padded = whole > staged;
-      this.#blockAt = at + whole - BLOCK_BYTES;
-      stage.copy(this.#block, 0, whole - BLOCK_BYTES, whole);
+      const tail = staged - (staged % BLOCK_BYTES);
+      this.#blockAt = tail < staged ? at + tail : -1;
+      stage.copy(this.#block, 0, tail, tail + BLOCK_BYTES);
+      this.#end = at + staged;
+      this.#size = Math.max(this.#size, at + whole);
       at += whole;
       staged = 0;
     }
+  }
+
+  async #writeThrough(bytes: Buffer, position: number): Promise<void> {
+    for (let done = 0; done < bytes.length; ) {
+      done += (await this.#file.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
+    }
+    this.#end = position + bytes.length;
+    this.#size = Math.max(this.#size, this.#end);
+  }
+
+  /** What is written of a stage that holds `staged` bytes: whole blocks, and zeros ahead where that pays. */
+  #wholeBytes(at: number, staged: number, writeBytes: number): number {
+    const whole = Math.ceil(staged / BLOCK_BYTES) * BLOCK_BYTES;
+    const isAhead = writeBytes <= SMALL_BYTES && at + whole > this.#size;
+    return isAhead ? whole + AHEAD_BYTES : whole;
   }
 
   /** Puts what stands in the block before the write into `stage`. */
@@ -130,12 +157,6 @@ export class LogFile {
     }
     const { bytesRead } = await this.#file.read(stage, 0, bytes, from);
     stage.fill(0, bytesRead, bytes);
-  }
-}
-
-async function writeThrough(file: FileHandle, bytes: Buffer, position: number): Promise<void> {
-  for (let done = 0; done < bytes.length; ) {
-    done += (await file.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
   }
 }
 

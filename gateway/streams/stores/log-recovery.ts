@@ -9,14 +9,7 @@ import { HeadwaterError } from "../../../runtime/errors.ts";
 import { ENTRY_KIND, type Entry, generationAt, MAGIC_BYTES } from "./log-entry.ts";
 import { LogFile } from "./log-file.ts";
 import { type ProducerSnapshot, Producers } from "./producers.ts";
-import {
-  baseOf,
-  mayHoldOldBytes,
-  readSegmentHead,
-  SEGMENT_HEAD_BYTES,
-  Segment,
-  segmentName,
-} from "./segment.ts";
+import { baseOf, readSegmentHead, restOf, SEGMENT_HEAD_BYTES, Segment, segmentName } from "./segment.ts";
 import type { Extent } from "./segment-index.ts";
 import { EntryWalk, scanSegment } from "./segment-scan.ts";
 
@@ -141,9 +134,9 @@ export async function recoverLog(folder: string, streamId: string): Promise<Reco
       noteEntry(last, entry, position);
       expected = entry.number + 1;
     };
-    const oldBytes = mode === "torn" && mayHoldOldBytes(last.recycledBytes, size);
+    const rest = mode === "torn" ? restOf(last.recycledBytes, size) : "nothing";
     const { generation } = last;
-    const scan = await scanSegment(file.handle, SEGMENT_HEAD_BYTES, size, generation, mode, visit, oldBytes);
+    const scan = await scanSegment(file.handle, SEGMENT_HEAD_BYTES, size, generation, mode, visit, rest);
     replay.nextNumber = Math.max(replay.nextNumber, expected);
     last.end = scan.end;
     last.damage.push(...scan.damage);
@@ -205,8 +198,8 @@ async function openSealed(segment: Segment): Promise<Finding[]> {
         segment.nextNumber = entry.number + 1;
       };
       const { generation, recycledBytes } = segment;
-      const oldBytes = mayHoldOldBytes(recycledBytes, size);
-      const scan = await scanSegment(file, SEGMENT_HEAD_BYTES, size, generation, "sealed", visit, oldBytes);
+      const rest = restOf(recycledBytes, size);
+      const scan = await scanSegment(file, SEGMENT_HEAD_BYTES, size, generation, "sealed", visit, rest);
       segment.end = scan.end;
       segment.damage.push(...scan.damage);
       // A crash kept it from being cut when it was closed. Of entries lost at its end the numbers tell.

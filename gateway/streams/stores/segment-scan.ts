@@ -10,7 +10,7 @@ import {
   MAGIC_BYTES,
   MAX_ENTRY_BYTES,
 } from "./log-entry.ts";
-import { BLOCK_BYTES } from "./log-file.ts";
+import { MAX_PADDING_BYTES } from "./log-file.ts";
 import type { Chunk, RecentChunks } from "./recent-chunks.ts";
 import type { Segment } from "./segment.ts";
 import type { Extent } from "./segment-index.ts";
@@ -166,6 +166,8 @@ export class EntryWalk {
   }
 }
 
+export type Rest = "nothing" | "zeros" | "old bytes";
+
 export interface ScanResult {
   /** Where sound entries end. */
   readonly end: number;
@@ -180,9 +182,10 @@ export interface ScanResult {
  * @param tail "torn" for the segment that was being written: damage that no later group follows is
  *   the rest of a write that never ended, and what follows it in the same group was not
  *   acknowledged either; "sealed" for the others, where all damage is damage.
- * @param oldBytes the file was recycled: what stands at its end and is claimed by no entry of this
- *   generation is of its earlier life, neither torn nor damage. Of a torn write only what lies
- *   behind a head that reached the disk can be told from it.
+ * @param rest what may stand behind the last entry of a file that was not cut to its end when it was
+ *   closed: "zeros" of a fresh one; "old bytes" of a recycled one, which are those that no entry of
+ *   this generation claims: of a torn write only what lies behind a head that reached the disk can
+ *   be told from them. Neither is torn or damage.
  */
 export async function scanSegment(
   file: ReadableFile,
@@ -191,7 +194,7 @@ export async function scanSegment(
   generation: number | undefined,
   tail: "torn" | "sealed",
   visit: (entry: Entry, position: number) => void,
-  oldBytes = false,
+  rest: Rest = "nothing",
 ): Promise<ScanResult> {
   const walk = new EntryWalk(file, from, fileBytes, generation);
   const damage: Extent[] = [];
@@ -226,11 +229,13 @@ export async function scanSegment(
   }
   const last = doubtful.at(-1);
   let wholeBytes = fileBytes;
-  if (last !== undefined && "from" in last && last.to === fileBytes && (await isPadding(file, last))) {
-    doubtful.pop();
-    wholeBytes = last.from;
+  if (rest === "zeros" && last !== undefined && "from" in last && last.to === fileBytes) {
+    if (await isPadding(file, last)) {
+      doubtful.pop();
+      wholeBytes = last.from;
+    }
   }
-  const written = oldBytes ? Math.max(end, walk.claimedEnd) : wholeBytes;
+  const written = rest === "old bytes" ? Math.max(end, walk.claimedEnd) : wholeBytes;
   if (tail === "sealed") {
     settle(written);
     const rearmost = damage.at(-1);
@@ -242,9 +247,9 @@ export async function scanSegment(
   return { end, damage, tornBytes: written - end };
 }
 
-/** Whether these are the zeros that fill up the last block of a log's file. */
+/** Whether these are the zeros that a log's file has behind its last write. */
 async function isPadding(file: ReadableFile, { from, to }: Extent): Promise<boolean> {
-  if (to - from >= BLOCK_BYTES) return false;
+  if (to - from > MAX_PADDING_BYTES) return false;
   const bytes = Buffer.alloc(to - from, 1);
   await file.read(bytes, 0, bytes.length, from);
   return bytes.every((byte) => byte === 0);

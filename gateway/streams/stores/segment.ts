@@ -192,9 +192,9 @@ export function decodeSegmentHead(bytes: Buffer): SegmentHead | undefined {
   };
 }
 
-/** Whether bytes of an earlier life may stand behind the last entry of a file that is so long. */
-export function mayHoldOldBytes(recycledBytes: number, fileBytes: number): boolean {
-  return recycledBytes > 0 && fileBytes >= recycledBytes;
+/** What may stand behind the last entry of a file that is so long, and was not cut when it was closed. */
+export function restOf(recycledBytes: number, fileBytes: number): "zeros" | "old bytes" {
+  return recycledBytes > 0 && fileBytes >= recycledBytes ? "old bytes" : "zeros";
 }
 
 export async function readSegmentHead(path: string): Promise<SegmentHead | undefined> {

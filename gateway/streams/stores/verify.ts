@@ -14,14 +14,7 @@ import { describeError, HeadwaterError } from "../../../runtime/errors.ts";
 import { checkFormat } from "./data-format.ts";
 import { ENTRY_KIND, type Entry } from "./log-entry.ts";
 import { Metadata, type StoredStream, type StreamRecord } from "./metadata.ts";
-import {
-  baseOf,
-  mayHoldOldBytes,
-  readSegmentHead,
-  SEGMENT_HEAD_BYTES,
-  Segment,
-  segmentName,
-} from "./segment.ts";
+import { baseOf, readSegmentHead, restOf, SEGMENT_HEAD_BYTES, Segment, segmentName } from "./segment.ts";
 import { scanSegment } from "./segment-scan.ts";
 
 /** `torn` is what a crash leaves and the next start mends; `damage` is loss. */
@@ -193,10 +186,11 @@ class FolderCheck {
     try {
       const { size } = await file.stat();
       const segment = new Segment(join(this.#dir, "logs", streamId), base, head.generation);
-      const closed = !isLast || (await segment.sidecarFits(size));
+      const isCut = await segment.sidecarFits(size);
+      const closed = !isLast || isCut;
       const tail = closed ? "sealed" : "torn";
       // The file of an open log, or of one that a crash ended, may be longer than what it holds.
-      const oldBytes = !(await segment.sidecarFits(size)) && mayHoldOldBytes(head.recycledBytes, size);
+      const rest = isCut ? "nothing" : restOf(head.recycledBytes, size);
       const scan = await scanSegment(
         file,
         SEGMENT_HEAD_BYTES,
@@ -209,7 +203,7 @@ class FolderCheck {
             this.#find("damage", stream, path, detail, { from: position, to: position + entry.bytes.length });
           });
         },
-        oldBytes,
+        rest,
       );
       for (const extent of scan.damage) {
         this.#find("damage", stream, path, "bytes that are no entries", extent);

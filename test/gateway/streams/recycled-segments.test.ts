@@ -6,6 +6,7 @@ import { join } from "node:path";
 import test from "node:test";
 import { Group } from "../../../gateway/streams/stores/group.ts";
 import { ENTRY_KIND } from "../../../gateway/streams/stores/log-entry.ts";
+import { MAX_PADDING_BYTES } from "../../../gateway/streams/stores/log-file.ts";
 import { RecycledSegments } from "../../../gateway/streams/stores/recycled-segments.ts";
 import { scanSegment } from "../../../gateway/streams/stores/segment-scan.ts";
 import { encodeBatch } from "../../../protocol/record-batch.ts";
@@ -52,6 +53,30 @@ function entries(generation: number, sizes: readonly number[]): { bytes: Buffer;
   return { bytes: Buffer.concat(groups), ends };
 }
 
+test("zeros behind the last entry are neither torn nor damage where a file may have them, and damage where not", async () => {
+  await withFolder(async (folder) => {
+    const { bytes } = entries(2_222, [30, 8, 55]);
+    const path = join(folder, "segment");
+    for (const zeros of [1, 100, 4_095, MAX_PADDING_BYTES, MAX_PADDING_BYTES + 1]) {
+      await writeFile(path, Buffer.concat([bytes, Buffer.alloc(zeros)]));
+      const file = await open(path, "r");
+      const size = bytes.length + zeros;
+      const scan = (tail: "torn" | "sealed", rest: "nothing" | "zeros") =>
+        scanSegment(file, 0, size, 2_222, tail, () => undefined, rest);
+      const isPadding = zeros <= MAX_PADDING_BYTES;
+      for (const tail of ["torn", "sealed"] as const) {
+        const { end, damage, tornBytes } = await scan(tail, "zeros");
+        const told = tail === "torn" ? tornBytes : damage.length;
+        assert.equal(told > 0, !isPadding, `${tail}, ${zeros} zeros`);
+        if (isPadding) assert.equal(end, bytes.length);
+      }
+      assert.equal((await scan("sealed", "nothing")).damage.length, 1);
+      assert.equal((await scan("torn", "nothing")).tornBytes, zeros);
+      await file.close();
+    }
+  });
+});
+
 test("over a file full of old entries, or of zeros, a log cut at any byte shows its own entries and no damage", async () => {
   await withFolder(async (folder) => {
     const old = entries(1_111, [5, 40, 3, 77, 20, 9, 60, 11]).bytes;
@@ -66,7 +91,7 @@ test("over a file full of old entries, or of zeros, a log cut at any byte shows 
         for (const tail of ["torn", "sealed"] as const) {
           const found: number[] = [];
           const visit = (entry: { number: number }): number => found.push(entry.number);
-          const scan = await scanSegment(file, 0, before.length, 2_222, tail, visit, true);
+          const scan = await scanSegment(file, 0, before.length, 2_222, tail, visit, "old bytes");
           assert.equal(found.length, whole.length, `cut at ${cut}`);
           const torn = cut - (whole.at(-1) ?? 0);
           if (tail === "torn") {
