@@ -27,6 +27,7 @@ const AHEAD_BYTES = 64 * 1024;
 export const MAX_PADDING_BYTES = AHEAD_BYTES + BLOCK_BYTES;
 /** What one write takes from memory; larger ones are written in pieces. */
 const STAGE_BYTES = 2 * 1_048_576;
+const MAX_IDLE_TRIES = 4;
 /** As many as libuv has threads: more could not be written at once. */
 const STAGES = 4;
 
@@ -120,10 +121,7 @@ export class LogFile {
       staged += piece;
       const whole = this.#wholeBytes(at, staged, bytes.length);
       stage.fill(0, staged, whole);
-      for (let written = 0; written < whole; ) {
-        written += (await direct.write(stage, written, whole - written, at + written)).bytesWritten;
-        written -= written % BLOCK_BYTES;
-      }
+      await writeWhole(direct, stage, whole, at);
       const tail = staged - (staged % BLOCK_BYTES);
       this.#blockAt = tail < staged ? at + tail : -1;
       stage.copy(this.#block, 0, tail, tail + BLOCK_BYTES);
@@ -157,6 +155,18 @@ export class LogFile {
     }
     const { bytesRead } = await this.#file.read(stage, 0, bytes, from);
     stage.fill(0, bytesRead, bytes);
+  }
+}
+
+/** A short write is gone on with at the block that it ended in; one that gets nowhere again and again is an error. */
+async function writeWhole(direct: FileHandle, stage: Buffer, whole: number, at: number): Promise<void> {
+  let tries = 0;
+  for (let written = 0; written < whole; ) {
+    const { bytesWritten } = await direct.write(stage, written, whole - written, at + written);
+    const reached = written + bytesWritten - ((written + bytesWritten) % BLOCK_BYTES);
+    tries = reached > written ? 0 : tries + 1;
+    if (tries === MAX_IDLE_TRIES) throw Object.assign(new Error("a write gets no further"), { code: "EIO" });
+    written = reached;
   }
 }
 
