@@ -27,10 +27,12 @@ import type { Source } from "./sources/source.ts";
 import { ActivityWatch } from "./status/activity-watch.ts";
 import { type AgentStatus, judge } from "./status/agent-status.ts";
 import { RecentErrors } from "./status/recent-errors.ts";
+import { statusGauges } from "./status/status-gauges.ts";
 import { AgentClock } from "./time/agent-clock.ts";
 import type { DeviceTime } from "./time/device-time.ts";
 import { TimeKeeper } from "./time/time-keeper.ts";
 import { TimedRecords } from "./time/timed-records.ts";
+import { LinkRules } from "./uplink/link-rules.ts";
 import { MqttUplink } from "./uplink/mqtt-uplink.ts";
 
 export interface AgentOptions {
@@ -67,6 +69,7 @@ export class Agent {
   #records: RecordBuffer | undefined;
   #footage: FootageBuffer | undefined;
   #uplink: MqttUplink | undefined;
+  #rules: LinkRules | undefined;
   #closing: Promise<void> | undefined;
 
   constructor(options: AgentOptions) {
@@ -81,7 +84,9 @@ export class Agent {
       connected: () => this.#uplink?.connected ?? false,
     });
     const { host, port } = options.config.http;
-    this.#health = new HealthServer({ host, port, metrics: options.metrics, status: () => this.status() });
+    const status = (): AgentStatus => this.status();
+    this.#health = new HealthServer({ host, port, metrics: options.metrics, status });
+    statusGauges(options.metrics, status);
   }
 
   /** The port of the status page. */
@@ -124,14 +129,20 @@ export class Agent {
       onFailure: (error) => this.#fail(error),
       timeSource: () => this.#deviceClock?.boot?.by ?? "system",
     });
-    await this.#learnTime(this.#records);
     // Footage that an earlier config left is still sent.
     const folder = join(dataDir, "footage");
-    if (!config.sources.some(({ type }) => type === "camera") && !existsSync(folder)) return;
+    if (config.sources.some(({ type }) => type === "camera") || existsSync(folder)) {
+      await this.#openFootage(folder);
+    }
+    await this.#learnTime(this.#records, this.#footage);
+  }
+
+  async #openFootage(folder: string): Promise<void> {
+    const { config, clock, log, metrics } = this.#options;
     const { openLevelFootageBuffer } = await import("./buffer/level-footage-buffer.ts");
     this.#footage = await openLevelFootageBuffer({
       dir: folder,
-      clock: this.#footageClock,
+      clock,
       log: log.child({ part: "footage buffer" }),
       metrics,
       maxBytes: config.video.maxBytes,
@@ -139,8 +150,8 @@ export class Agent {
     });
   }
 
-  /** From here on nothing leaves the record buffer whose time is not known. */
-  async #learnTime(buffer: RecordBuffer): Promise<void> {
+  /** From here on nothing leaves the buffers whose time is not known. */
+  async #learnTime(buffer: RecordBuffer, footage: FootageBuffer | undefined): Promise<void> {
     const { time, config, log } = this.#options;
     if (time === undefined || this.#deviceClock === undefined) return;
     this.#keeper = new TimeKeeper({
@@ -148,6 +159,7 @@ export class Agent {
       time,
       clock: this.#deviceClock,
       buffer,
+      waits: () => buffer.usage().waitingRecords > 0 || (footage?.usage().waitingUnits ?? 0) > 0,
       log: log.child({ part: "time" }),
       linkUpMs: () => {
         const { connected, sinceMs } = this.#activity.link();
@@ -156,10 +168,9 @@ export class Agent {
     });
     await this.#start(this.#keeper);
     this.#records = new TimedRecords(buffer, this.#keeper);
-  }
-
-  get #footageClock(): Clock {
-    return this.#deviceClock?.bestGuess ?? this.#options.clock;
+    if (footage === undefined) return;
+    const { TimedFootage } = await import("./time/timed-footage.ts");
+    this.#footage = new TimedFootage(footage, this.#keeper);
   }
 
   #fail(error: Error): void {
@@ -221,7 +232,7 @@ export class Agent {
       }
       case "camera": {
         const { CameraSource } = await import("./sources/camera.ts");
-        return new CameraSource({ ...shared, clock: this.#footageClock, config, buffer: this.#footage! });
+        return new CameraSource({ ...shared, config, buffer: this.#footage! });
       }
     }
   }
@@ -242,6 +253,17 @@ export class Agent {
     const { device, gateway, uplink } = config;
     const credentials = await this.#credentials();
     const tls = credentials && (() => credentials.tls());
+    const { time } = this.#options;
+    const rules = new LinkRules({
+      config: uplink,
+      priorities: config.buffer.priorities,
+      statusSeconds: uplink.statusSeconds,
+      clock,
+      timeKnown: () => this.#deviceClock === undefined || this.#deviceClock.boot !== undefined,
+      log: log.child({ part: "link" }),
+      metrics,
+    });
+    this.#rules = rules;
     this.#uplink = new MqttUplink({
       url: gateway.mqtt,
       device,
@@ -252,10 +274,12 @@ export class Agent {
       log: log.child({ part: "mqtt uplink" }),
       metrics,
       ...uplink,
+      rules,
+      sinceBootMs: time && time.bootUs() / 1_000,
       status: () => this.#statusMessage(),
       time: this.#keeper,
     });
-    const parts: Part[] = [this.#uplink];
+    const parts: Part[] = [rules, this.#uplink];
     if (credentials !== undefined && gateway.https !== undefined) {
       const { Renewal } = await import("./identity/renewal.ts");
       const address = parseAddress(gateway.https);
@@ -266,9 +290,10 @@ export class Agent {
     const video = new RtspUplink({
       config: { url: gateway.rtsp, device, password: gateway.password, tls },
       buffer: this.#footage,
-      clock: this.#footageClock,
+      clock,
       log: log.child({ part: "rtsp uplink" }),
       metrics,
+      rules,
     });
     return [...parts, video];
   }
@@ -290,7 +315,12 @@ export class Agent {
       uptimeMs: Math.round(clock.monotonicMs() - this.#bornMs),
       uplinkConnected: link.connected,
       faults: this.#faults,
-      uplink: { gateway: config.gateway.mqtt.replace(/\/\/[^/@]*@/, "//"), ...link },
+      uplink: {
+        gateway: config.gateway.mqtt.replace(/\/\/[^/@]*@/, "//"),
+        ...link,
+        ...(this.#rules !== undefined && { link: this.#rules.status() }),
+        ...this.#uplink?.work(),
+      },
       clock: this.#deviceClock?.status() ?? {
         known: true,
         time: new Date(clock.nowUs() / 1_000).toISOString(),

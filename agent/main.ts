@@ -108,7 +108,12 @@ async function main(): Promise<void> {
     if ("path" in source) source.path = fromConfigFile(file, source.path);
     if (source.type === "command" && source.cwd !== undefined) source.cwd = fromConfigFile(file, source.cwd);
   }
-  if (values.check) exit(0, `${file} is good\n`);
+  if (values.check) {
+    const { sourceProblems } = await import("./sources/check-sources.ts");
+    const problems = await sourceProblems(config.sources);
+    if (problems.length > 0) throw new ConfigError(file, problems);
+    exit(0, `${file} is good\n`);
+  }
   const log = createLog("agent", config.log, journalSink(process.env));
   const service = new ServiceManager({ environment: process.env, log });
   service.starting();
@@ -117,6 +122,7 @@ async function main(): Promise<void> {
     config,
     dataDir: fromConfigFile(file, config.dataDir),
     clock: systemClock,
+    ...(process.platform === "linux" && { time: (await import("./time/device-time.ts")).deviceTime() }),
     log,
     metrics: new Metrics(),
     environment: process.env,

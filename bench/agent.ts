@@ -17,6 +17,7 @@ import { silentLog } from "../runtime/log.ts";
 import { Metrics } from "../runtime/metrics.ts";
 import { SmallDisk } from "../test/support/small-disk.ts";
 import { benchAgentDrain } from "./agent-drain.ts";
+import { benchAgentLive } from "./agent-live.ts";
 import { payloads, RECORD_BYTES, recordAt } from "./agent-records.ts";
 import { Bars } from "./bars.ts";
 import { appendFloor, percentile } from "./floor.ts";
@@ -46,6 +47,7 @@ export async function benchAgent(
     await storing(bars, dir);
     await wear(bars);
     await benchAgentDrain(bars, join(dir, "drain"), flags.includes("--full"));
+    await benchAgentLive(bars, join(dir, "live"));
   } finally {
     await rm(dir, { recursive: true, force: true });
   }
@@ -56,26 +58,20 @@ export async function benchAgent(
 async function storing(bars: Bars, dir: string): Promise<void> {
   const grouped = await open(join(dir, "grouped"), GROUP_RECORDS);
   const apart = await open(join(dir, "apart"), CALL_RECORDS);
-  const runs: Record<"floor" | "level" | "grouped" | "apart" | "drain", Measured[]> = {
+  const runs: Record<"floor" | "groupFloor" | "level" | "grouped" | "apart" | "drain", Measured[]> = {
     floor: [],
+    groupFloor: [],
     level: [],
     grouped: [],
     apart: [],
     drain: [],
   };
   for (let round = 0; round < ROUNDS; round++) {
-    const floor = await appendFloor(
-      join(dir, "floor"),
-      (ROUND_RECORDS / CALL_RECORDS / 4) * BATCH_BYTES,
-      BATCH_BYTES,
-    );
-    runs.floor.push({
-      perSecond: (floor.bytesPerSecond / BATCH_BYTES) * CALL_RECORDS,
-      p99Ms: floor.p99Ms,
-      cpuUs: 0,
-    });
+    runs.floor.push(await oneFile(join(dir, "floor"), ROUND_RECORDS / 4, CALL_RECORDS));
+    runs.groupFloor.push(await oneFile(join(dir, "floor"), ROUND_RECORDS, GROUP_RECORDS));
     runs.level.push(await levelAlone(join(dir, `level-${round}`), ROUND_RECORDS / CALL_RECORDS));
-    runs.apart.push(await store(apart, ROUND_RECORDS, CALL_RECORDS, WRITERS));
+    // One at a time, as the two above: with ten writers each would wait for the commits of the other nine.
+    runs.apart.push(await store(apart, ROUND_RECORDS, CALL_RECORDS, 1));
     runs.grouped.push(await store(grouped, ROUND_RECORDS, CALL_RECORDS, WRITERS));
     runs.drain.push(await drain(grouped));
   }
@@ -94,8 +90,13 @@ async function storing(bars: Bars, dir: string): Promise<void> {
     "LevelDB alone, a synced entry per 100: records/s",
   );
   bars.note("levelP99Ms", of("level", "p99Ms"), "  p99, ms");
-  bars.note("apartRecordsPerSecond", of("apart", "perSecond"), "the buffer, a commit per 100: records/s");
+  bars.note(
+    "apartRecordsPerSecond",
+    of("apart", "perSecond"),
+    "the buffer, a commit per 100, one writer: records/s",
+  );
   bars.note("apartP99Ms", of("apart", "p99Ms"), "  p99, ms");
+  bars.note("groupFloorP99Ms", of("groupFloor", "p99Ms"), "one file, an fdatasync per 1,000: p99, ms");
   const stored = of("grouped", "perSecond");
   bars.bar(
     "storedRecordsPerSecond",
@@ -148,7 +149,7 @@ async function wear(bars: Bars): Promise<void> {
     await grouped.close();
     await rm(join(disk.path, "grouped"), { recursive: true });
     const apart = await open(join(disk.path, "apart"), CALL_RECORDS);
-    const synced = await perByte(() => store(apart, ROUND_RECORDS, CALL_RECORDS, WRITERS), ROUND_RECORDS);
+    const synced = await perByte(() => store(apart, ROUND_RECORDS, CALL_RECORDS, 1), ROUND_RECORDS);
     bars.note("apartWrittenPerByte", synced, "the buffer, a commit per 100: written per byte");
     await apart.close();
     const single = await open(join(disk.path, "single"), 1);
@@ -188,6 +189,13 @@ async function measured(records: number, work: (waits: number[]) => Promise<void
   const seconds = (performance.now() - began) / 1000;
   const { user, system } = process.cpuUsage(cpuBefore);
   return { perSecond: records / seconds, p99Ms: percentile(waits, 0.99), cpuUs: (user + system) / records };
+}
+
+/** As little as a synced commit can be. */
+async function oneFile(file: string, records: number, perCommit: number): Promise<Measured> {
+  const batchBytes = (perCommit / CALL_RECORDS) * BATCH_BYTES;
+  const floor = await appendFloor(file, (records / perCommit) * batchBytes, batchBytes);
+  return { perSecond: (floor.bytesPerSecond / batchBytes) * perCommit, p99Ms: floor.p99Ms, cpuUs: 0 };
 }
 
 /** Each writer waits for its records to be on disk before it hands over the next ones. */

@@ -3,6 +3,7 @@
  * by itself: as much of MQTT 3.1.1 as the agent speaks.
  */
 import { createServer, type Server, type Socket } from "node:net";
+import type { ControlMessage, TimeRequest } from "../protocol/topics.ts";
 
 const CONNECT = 1;
 const PUBLISH = 3;
@@ -11,12 +12,15 @@ const PINGREQ = 12;
 
 export class MqttSink {
   readonly #server: Server;
+  readonly #accepts: readonly string[];
   readonly #sockets = new Set<Socket>();
   #publishedBytes = 0;
   #publishes = 0;
   #lastMs = 0;
 
-  constructor() {
+  /** @param accepts how publishes may be compressed; it opens none */
+  constructor(accepts: readonly string[] = []) {
+    this.#accepts = accepts;
     this.#server = createServer((socket) => this.#serve(socket));
   }
 
@@ -74,12 +78,19 @@ export class MqttSink {
     const kind = packet[0]! >> 4;
     if (kind === CONNECT) socket.write(Buffer.from([0x20, 2, 0, 0]));
     else if (kind === PINGREQ) socket.write(Buffer.from([0xd0, 0]));
-    else if (kind === SUBSCRIBE)
+    else if (kind === SUBSCRIBE) {
       socket.write(Buffer.from([0x90, 3, packet[bodyAt]!, packet[bodyAt + 1]!, 0]));
-    else if (kind === PUBLISH) {
+      const topicAt = bodyAt + 4;
+      const topic = packet.toString("utf8", topicAt, topicAt + packet.readUInt16BE(topicAt - 2));
+      socket.write(control(topic, { type: "hello", accepts: this.#accepts }));
+    } else if (kind === PUBLISH) {
       const topicEnd = bodyAt + 2 + packet.readUInt16BE(bodyAt);
       const quality = (packet[0]! >> 1) & 3;
-      if (quality === 0) return;
+      if (quality === 0) {
+        const topic = packet.toString("utf8", bodyAt + 2, topicEnd);
+        if (topic.endsWith("/time")) socket.write(timeAnswer(topic, packet.toString("utf8", topicEnd)));
+        return;
+      }
       this.#publishes++;
       this.#publishedBytes += packet.length - topicEnd - 2;
       this.#lastMs = performance.now();
@@ -91,6 +102,20 @@ export class MqttSink {
     for (const socket of this.#sockets) socket.destroy();
     await new Promise((resolve) => this.#server.close(resolve));
   }
+}
+
+/** What an agent asks that has no clock which it trusts: it sends nothing before it knows. */
+function timeAnswer(topic: string, question: string): Buffer {
+  const { id } = JSON.parse(question) as TimeRequest;
+  return control(topic.replace(/time$/, "control"), { type: "time", id, utcUs: Date.now() * 1_000 });
+}
+
+/** A publish at QoS 0. */
+function control(topic: string, message: ControlMessage): Buffer {
+  const text = JSON.stringify(message);
+  const body = Buffer.concat([Buffer.from([0, topic.length]), Buffer.from(topic + text)]);
+  if (body.length > 127) throw new Error("the message is too long");
+  return Buffer.concat([Buffer.from([PUBLISH << 4, body.length]), body]);
 }
 
 /** MQTT 3.1.1 §2.2: a byte, and the length of the rest in one to four. */

@@ -1,6 +1,8 @@
 /** agent.yaml: every key, its default and its meaning. */
 import { z } from "zod";
 import { bytes, isLoopback, listen, name, streamName } from "./fields.ts";
+import { linkKeys } from "./link-config.ts";
+import { checkSources } from "./source-checks.ts";
 import { sources } from "./source-config.ts";
 
 export const agentConfig = z
@@ -29,7 +31,7 @@ export const agentConfig = z
       })
       .prefault({}),
     http: listen(8081, "Status page and /metrics"),
-    sources,
+    sources: sources.superRefine(checkSources),
     buffer: z
       .strictObject({
         maxBytes: bytes("1GiB").describe("Disk space that waiting records may take"),
@@ -68,12 +70,24 @@ export const agentConfig = z
       .strictObject({
         publishBytes: bytes("256KiB").describe("Frames of about so many bytes travel in one publish"),
         windowBytes: bytes("2MiB").describe("Bytes sent and not yet acknowledged, at most"),
+        compression: z
+          .enum(["auto", "always", "never"])
+          .default("auto")
+          .describe(
+            "Whether publishes are compressed; auto: where it makes them smaller by a sixth at least",
+          ),
+        liveFirst: z
+          .array(streamName)
+          .max(1_000)
+          .default([])
+          .describe("Streams whose new records do not wait behind a backlog; the others go oldest first"),
         statusSeconds: z
           .number()
           .min(0.1)
           .max(3_600)
           .default(1)
           .describe("How often the gateway hears of the buffer"),
+        ...linkKeys,
       })
       .prefault({}),
     video: z

@@ -1,6 +1,6 @@
 /** The `sources` part of agent.yaml: one schema a kind of source, and what all of them share. */
 import { z } from "zod";
-import { isLoopback, name, port, streamName } from "./fields.ts";
+import { name, port, streamName } from "./fields.ts";
 
 const seconds = z.number().min(0.05).max(86_400);
 const pattern = z
@@ -216,7 +216,19 @@ const mqttSource = z.strictObject({
 const fileSource = z.strictObject({
   type: z.literal("file"),
   ...shared,
-  path: z.string().min(1).describe("The file that is written to; rotated ones are found beside it"),
+  path: z
+    .string()
+    .min(1)
+    .describe(
+      "The file that is written to, or a pattern for several, such as /var/log/app/*.log; rotated ones are found beside it",
+    ),
+  maxFiles: z
+    .number()
+    .int()
+    .min(1)
+    .max(1_000)
+    .default(100)
+    .describe("Of a pattern, how many are open at once; those that are quiet make room"),
   from: z
     .enum(["start", "end"])
     .default("start")
@@ -321,30 +333,8 @@ const source = z.discriminatedUnion("type", [
   cameraSource,
 ]);
 
-export const sources = z.array(source).max(200).default([]).superRefine(checkSources);
-
-function checkSources(all: readonly SourceConfig[], context: z.core.$RefinementCtx): void {
-  const seen = new Set<string>();
-  all.forEach((one, i) => {
-    const refuse = (key: string, message: string): void => {
-      context.addIssue({ code: "custom", path: [i, key], message });
-    };
-    if (seen.has(one.name)) refuse("name", `${one.name} is taken; every source needs a name of its own`);
-    seen.add(one.name);
-    if (one.type === "camera" && one.name.startsWith(".")) {
-      refuse("name", "a camera's name becomes a folder at the gateway and must not begin with a dot");
-    }
-    if (one.type === "mqtt" && !isLoopback(one.host) && one.users.length === 0) {
-      refuse("users", `needed, as ${one.host} can be reached from other machines`);
-    }
-    if (one.type === "http" && !isLoopback(one.host) && one.tokens.length === 0) {
-      refuse("tokens", `needed, as ${one.host} can be reached from other machines`);
-    }
-    if (one.type === "serial" && one.cobs?.payload === "layout" && one.cobs.layout === undefined) {
-      refuse("cobs", "a payload by layout needs the layout");
-    }
-  });
-}
+/** source-checks.ts has what they must keep to among themselves. */
+export const sources = z.array(source).max(200).default([]);
 
 export type SourceConfig = z.infer<typeof source>;
 export type SerialSourceConfig = Extract<SourceConfig, { type: "serial" }>;

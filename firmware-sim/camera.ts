@@ -103,7 +103,7 @@ export class SimCamera {
       this.#stop.abort();
       await this.#encoder?.close();
       await this.#server.close();
-      await this.#truth?.close();
+      this.#truth?.close();
     })();
     return this.#closing;
   }

@@ -9,7 +9,8 @@
  *
  * All integers are big-endian.
  */
-import { crc32c } from "../runtime/crc32c.ts";
+import { crc32c, crc32cOfEach } from "../runtime/crc32c.ts";
+import { joinCrc32c } from "../runtime/crc32c-join.ts";
 import { HeadwaterError } from "../runtime/errors.ts";
 import { asBuffer, decodeBatch, type Run, readUInt53, writeUInt53 } from "./record-batch.ts";
 
@@ -21,6 +22,8 @@ export const MAX_FRAME_RECORDS = 100_000;
 const MAGIC = 0x4857;
 const CRC_FROM = 12;
 const HEAD_BYTES = 48;
+/** Runs of so many bytes and more have their checksums taken by themselves: whoever stores them needs none again. */
+const WORTHWHILE_RUN_BYTES = 1_024;
 
 /** A random 64-bit id, new at each agent start and after buffer damage. */
 export type Epoch = bigint;
@@ -53,6 +56,8 @@ export interface Frame extends FrameHead {
   /** The record batch inside it, a view of `bytes`. */
   readonly batch: Buffer;
   readonly runs: readonly Run[];
+  /** The CRC-32C of the body of each run, where they came out of checking the frame. */
+  readonly runChecksums?: readonly number[] | undefined;
 }
 
 /** The bytes are no frame, or were damaged on the way. */
@@ -64,9 +69,29 @@ export class MalformedFrameError extends HeadwaterError {
 
 /** @param batch as made by `encodeBatch`; copied. */
 export function encodeFrame(head: FrameHead, batch: Uint8Array): Buffer {
-  const deviceBytes = Buffer.byteLength(head.device);
-  const streamBytes = Buffer.byteLength(head.stream);
-  const frame = Buffer.allocUnsafe(HEAD_BYTES + deviceBytes + streamBytes + batch.length);
+  const memory = Buffer.allocUnsafe(frameBytes(head, batch.length));
+  return writeFrame(memory, 0, head, batch.length, (at) => memory.set(batch, at));
+}
+
+/** What a frame takes whose batch has `batchBytes`. */
+export function frameBytes({ device, stream }: FrameHead, batchBytes: number): number {
+  return HEAD_BYTES + Buffer.byteLength(device) + Buffer.byteLength(stream) + batchBytes;
+}
+
+/**
+ * As `encodeFrame`, in memory that is there.
+ * @param memory has room for `frameBytes` from `from` on
+ * @param writeBatch puts the batch at the given place of `memory`
+ * @returns the frame, a view of `memory`
+ */
+export function writeFrame(
+  memory: Buffer,
+  from: number,
+  head: FrameHead,
+  batchBytes: number,
+  writeBatch: (at: number) => void,
+): Buffer {
+  const frame = memory.subarray(from, from + frameBytes(head, batchBytes));
   frame.writeUInt16BE(MAGIC, 0);
   frame[2] = FRAME_VERSION;
   frame[3] = TIME_SOURCES.indexOf(head.timeSource);
@@ -76,11 +101,11 @@ export function encodeFrame(head: FrameHead, batch: Uint8Array): Buffer {
   frame.writeBigUInt64BE(head.sequence, 24);
   writeUInt53(frame, head.storedUs, 32);
   frame.writeUInt32BE(head.recordCount, 40);
+  const deviceBytes = frame.write(head.device, HEAD_BYTES);
+  const streamBytes = frame.write(head.stream, HEAD_BYTES + deviceBytes);
   frame.writeUInt16BE(deviceBytes, 44);
   frame.writeUInt16BE(streamBytes, 46);
-  frame.write(head.device, HEAD_BYTES);
-  frame.write(head.stream, HEAD_BYTES + deviceBytes);
-  frame.set(batch, HEAD_BYTES + deviceBytes + streamBytes);
+  writeBatch(from + HEAD_BYTES + deviceBytes + streamBytes);
   frame.writeUInt32BE(crc32c(frame, CRC_FROM), 8);
   return frame;
 }
@@ -90,17 +115,12 @@ export function decodeFrame(bytes: Uint8Array): Frame {
   const frame = asBuffer(bytes);
   const length = frameLengthAt(frame, 0);
   if (length !== frame.length) throw new MalformedFrameError(`says ${length} bytes, has ${frame.length}`);
-  if (crc32c(frame, CRC_FROM) !== frame.readUInt32BE(8))
-    throw new MalformedFrameError("checksum does not match");
+  const { deviceEnd, streamEnd, batch, runs } = readParts(frame);
+  const runChecksums = checkSum(frame, runs);
   const timeSource = TIME_SOURCES[frame[3]!];
   if (timeSource === undefined) throw new MalformedFrameError(`time source ${frame[3]}`);
   const sequence = frame.readBigUInt64BE(24);
   if (sequence === 0n) throw new MalformedFrameError("sequence 0");
-  const deviceEnd = HEAD_BYTES + frame.readUInt16BE(44);
-  const streamEnd = deviceEnd + frame.readUInt16BE(46);
-  if (streamEnd > frame.length) throw new MalformedFrameError("its names run over the end");
-  const batch = frame.subarray(streamEnd);
-  const runs = decodeBatch(batch);
   const recordCount = frame.readUInt32BE(40);
   if (recordCount > MAX_FRAME_RECORDS) throw new MalformedFrameError(`${recordCount} records`);
   if (runs.reduce((sum, run) => sum + run.count, 0) !== recordCount) {
@@ -118,7 +138,49 @@ export function decodeFrame(bytes: Uint8Array): Frame {
     bytes: frame,
     batch,
     runs,
+    runChecksums,
   };
+}
+
+/** Where a frame's parts stand. Its checksum has not been looked at yet. */
+function readParts(frame: Buffer): {
+  readonly deviceEnd: number;
+  readonly streamEnd: number;
+  readonly batch: Buffer;
+  readonly runs: Run[];
+} {
+  try {
+    const deviceEnd = HEAD_BYTES + frame.readUInt16BE(44);
+    const streamEnd = deviceEnd + frame.readUInt16BE(46);
+    if (streamEnd > frame.length) throw new MalformedFrameError("its names run over the end");
+    const batch = frame.subarray(streamEnd);
+    return { deviceEnd, streamEnd, batch, runs: decodeBatch(batch) };
+  } catch (error) {
+    // What was damaged on the way may read as anything, and is called damaged.
+    checkSum(frame, []);
+    throw error;
+  }
+}
+
+/**
+ * Holds the checksum against the bytes: those before the runs, and each run by itself where that is worth
+ * it. Joined they are the frame's, and whoever puts the runs in another order joins them in that.
+ * @returns those of the runs, if they were taken
+ */
+function checkSum(frame: Buffer, runs: readonly Run[]): number[] | undefined {
+  let bodyAt = frame.length;
+  for (const run of runs) bodyAt -= run.body.length;
+  const areWorthIt = runs.length > 0 && frame.length - bodyAt >= runs.length * WORTHWHILE_RUN_BYTES;
+  let checksum = crc32c(frame, CRC_FROM, areWorthIt ? bodyAt : frame.length);
+  let checksums: number[] | undefined;
+  if (areWorthIt) {
+    const ends: number[] = [];
+    for (const { body } of runs) ends.push((ends.at(-1) ?? bodyAt) + body.length);
+    checksums = crc32cOfEach(frame, bodyAt, ends);
+    for (const [i, { body }] of runs.entries()) checksum = joinCrc32c(checksum, checksums[i]!, body.length);
+  }
+  if (checksum !== frame.readUInt32BE(8)) throw new MalformedFrameError("checksum does not match");
+  return checksums;
 }
 
 /** The frames of one publish, which stand one behind the other. */

@@ -12,7 +12,9 @@ import { HeadwaterError } from "../runtime/errors.ts";
 
 /** Kinesis: a partition key has 1 to 256 characters; that is at most 1,024 bytes of UTF-8. */
 export const MAX_KEY_BYTES = 1_024;
-const HEAD_BYTES = 8;
+/** Before the table. */
+export const BATCH_HEAD_BYTES = 8;
+const HEAD_BYTES = BATCH_HEAD_BYTES;
 /** The upper word of 2^53 - 1. */
 const MAX_HIGH_WORD = 0x1f_ffff;
 const RUN_HEAD_BYTES = 10;

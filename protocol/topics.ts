@@ -61,7 +61,17 @@ export interface TimeMessage {
   readonly utcUs: number;
 }
 
-export type ControlMessage = BusyMessage | TimeMessage;
+export type ControlMessage = BusyMessage | TimeMessage | HelloMessage;
+
+/**
+ * What the gateway of this connection understands beyond plain frames; sent when an agent has subscribed
+ * to its control topic. Until it came, and where none comes, only plain frames may be sent.
+ */
+export interface HelloMessage {
+  readonly type: "hello";
+  /** How publishes of frames may be compressed (publish-envelope.ts). Ways that are not known are passed over. */
+  readonly accepts: readonly string[];
+}
 
 /** A publish could not be stored for now; it gets no PUBACK. Reconnect after the wait and send it again. */
 export interface BusyMessage {

@@ -45,7 +45,7 @@ export class EndsKeeper {
     return {
       device,
       serial: this.#serial,
-      epochStart: ledger.current.start,
+      epochStart: ledger.epochs.at(-1)!.start,
       epochs: ledger.epochs.map((state) => ({
         ...state,
         gone: state.told.filter(([, to]) => to > state.removedTo),

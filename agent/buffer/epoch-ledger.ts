@@ -15,13 +15,23 @@ export interface EpochState {
   gone: [FrameSequence, FrameSequence][];
   /** Of these, what was reported and is in no part: the sidecar keeps it. */
   told: readonly (readonly [FrameSequence, FrameSequence])[];
+  /** Commits under way, whose frames are not yet in `last`. */
+  writing: number;
+  /** Of each stream, up to which frame all are acknowledged, though others before it may wait. */
+  readonly ahead: Map<string, FrameSequence>;
 }
 
 export function newEpochState(start: number, epoch: Epoch): EpochState {
-  return { start, epoch, last: 0n, removedTo: 0n, waitingRecords: 0, waitingBytes: 0, gone: [], told: [] };
+  const counts = { last: 0n, removedTo: 0n, waitingRecords: 0, waitingBytes: 0, writing: 0 };
+  return { start, epoch, ...counts, gone: [], told: [], ahead: new Map() };
 }
 
 export const isDrained = (state: EpochState): boolean => state.removedTo >= state.last;
+
+/** Whether a frame was acknowledged, or dropped. */
+export function isDone(state: EpochState, stream: string, sequence: FrameSequence): boolean {
+  return sequence <= state.removedTo || sequence <= (state.ahead.get(stream) ?? 0n);
+}
 
 /** Frames `from` to `to` will never be read. Known ones may be told again. */
 export function noteGone(state: EpochState, from: FrameSequence, to: FrameSequence): void {
@@ -41,15 +51,30 @@ export function advance(state: EpochState, to: FrameSequence): void {
 }
 
 export class EpochLedger {
-  /** Oldest first; the last is the current one. */
+  /** Oldest first; the last is the current one, or the one that is about to be. */
   readonly epochs: EpochState[];
-  readonly current: EpochState;
+  #current: EpochState;
   /** When the oldest waiting frame was stored, µs; undefined when none waits. */
   oldestUs: number | undefined;
 
   constructor(earlier: readonly EpochState[], current: EpochState) {
-    this.current = current;
+    this.#current = current;
     this.epochs = [...earlier, current];
+  }
+
+  /** What is stored now is of this one. */
+  get current(): EpochState {
+    return this.#current;
+  }
+
+  /** The sidecar shall name it before anything is stored in it. */
+  announce(next: EpochState): void {
+    this.epochs.push(next);
+  }
+
+  /** What is stored from now on is of `next`, which was announced. */
+  enter(next: EpochState): void {
+    this.#current = next;
   }
 
   at(start: number): EpochState | undefined {
@@ -79,7 +104,14 @@ export class EpochLedger {
 
   /** Earlier epochs of which no frame is left. */
   drained(): EpochState[] {
-    return this.epochs.filter((state) => state !== this.current && isDrained(state));
+    return this.epochs.filter(
+      (state) => state.start < this.#current.start && state.writing === 0 && isDrained(state),
+    );
+  }
+
+  /** Those of which frames may wait. */
+  get open(): number {
+    return this.epochs.filter((state) => state === this.#current || !isDrained(state)).length;
   }
 
   get waitingRecords(): number {

@@ -10,7 +10,7 @@ import type { Frame } from "../../protocol/frame.ts";
 import { forEachRecord } from "../../protocol/record-batch.ts";
 import { GAPS_STREAM, type GapRecord } from "../../protocol/topics.ts";
 import { type ChainPart, scanPart } from "./chain-part.ts";
-import type { EpochLedger, EpochState } from "./epoch-ledger.ts";
+import { type EpochLedger, type EpochState, isDone } from "./epoch-ledger.ts";
 import type { FrameReader } from "./frame-reader.ts";
 import type { FrameRemover } from "./frame-remover.ts";
 import type { BufferRecord } from "./record-buffer.ts";
@@ -65,6 +65,8 @@ export class FrameDropper {
           const streams = await this.#streamsOf(part);
           const goes = (stream: string): boolean =>
             stream !== GAPS_STREAM && this.#priorityOf(stream) <= level;
+          // All that waits in it is acknowledged already.
+          if (streams.size === 0) return this.#dropWhole(part, reason);
           if (![...streams].some(goes)) continue;
           const stays = [...streams].some((stream) => stream !== GAPS_STREAM && !goes(stream));
           return stays ? this.#thin(part, goes, reason) : this.#dropWhole(part, reason);
@@ -110,12 +112,12 @@ export class FrameDropper {
 
   async #contents(part: ChainPart, wanted: (stream: string) => boolean, reason = ""): Promise<Contents> {
     const { chain } = this.#options;
-    const removedTo = this.#stateOf(part).removedTo;
+    const state = this.#stateOf(part);
     const contents: Contents = { streams: new Map(), gaps: [] };
     await chain.undisturbed(() =>
       scanPart(chain.folderOf(part), part, (frame) => {
         const { sequence, stream, storedUs, recordCount } = frame;
-        if (sequence <= removedTo || !wanted(stream)) return;
+        if (isDone(state, stream, sequence) || !wanted(stream)) return;
         const so = contents.streams.get(stream) ?? {
           stream,
           records: 0,
@@ -144,14 +146,13 @@ export class FrameDropper {
     await report(merged, carried);
     const state = this.#stateOf(part);
     const isOldest = this.#waiting()[0] === part;
-    const before = state.waitingRecords;
     if (isOldest) remover.removeTo(state, part.last);
     else {
       remover.removeWithin(state, part);
       await this.#options.persistGone();
       chain.discard(part);
     }
-    return before - state.waitingRecords - gaps.length;
+    return recordsOf(streams);
   }
 
   /** Writes the part again without the streams that go. */
@@ -161,15 +162,18 @@ export class FrameDropper {
     const { streams } = await this.#contents(part, goes, reason);
     await report([...streams.values()], []);
     const state = this.#stateOf(part);
-    const { removedTo } = state;
     const before = { records: part.records - part.removedRecords, bytes: part.bytes - part.removedBytes };
-    await chain.thin(part, ({ sequence, stream }) => sequence > removedTo && !goes(stream));
+    await chain.thin(part, ({ sequence, stream }) => !isDone(state, stream, sequence) && !goes(stream));
     await reader.refresh(part);
     this.#seen.delete(part);
     state.waitingRecords -= before.records - part.records;
     state.waitingBytes -= before.bytes - part.bytes;
-    return before.records - part.records;
+    return recordsOf(streams);
   }
+}
+
+function recordsOf(streams: ReadonlyMap<string, Dropped>): number {
+  return [...streams.values()].reduce((sum, { records }) => sum + records, 0);
 }
 
 function collect(frame: Frame, gaps: BufferRecord[]): void {

@@ -9,9 +9,11 @@ import { findLevelDamage } from "./level-files.ts";
 import type { FramePlace } from "./record-buffer.ts";
 import type { RecordChain } from "./record-chain.ts";
 
-/** Where reading goes on: one for each epoch that is drained beside another. */
-const MAX_CURSORS = 3;
+/** Where reading goes on: one for each lane of the uplink, one that looks, and one that is being left. */
+const MAX_CURSORS = 4;
 const MAX_SIZES = 50_000;
+/** In so many parts from the head on sizes are kept: what is read far ahead of it is not removed soon. */
+const SIZED_PARTS = 4;
 
 interface Cursor {
   readonly part: ChainPart;
@@ -59,6 +61,7 @@ export class FrameReader {
     const frames: Frame[] = [];
     let bytes = 0;
     let behind = after;
+    const sizedTo = this.#sizedTo();
     while (frames.length === 0 || bytes < maxBytes) {
       const place = ledger.firstBehind(behind);
       if (place === undefined) break;
@@ -72,10 +75,20 @@ export class FrameReader {
       frames.push(frame);
       bytes += frame.bytes.length;
       behind = frame;
-      const { sizes } = cursor.part;
-      if (sizes.size < MAX_SIZES) sizes.set(frame.sequence, sizeOf(frame));
+      const { sizes, number } = cursor.part;
+      if (number <= sizedTo && sizes.size < MAX_SIZES) sizes.set(frame.sequence, sizeOf(frame));
     }
     return frames;
+  }
+
+  /** The last part that is near the head. */
+  #sizedTo(): number {
+    const { chain, ledger } = this.#options;
+    const head = ledger.firstBehind(undefined);
+    const at = chain.parts.findIndex(
+      ({ epochStart, last }) => head !== undefined && epochStart === head.start && last >= head.sequence,
+    );
+    return chain.parts[at + SIZED_PARTS - 1]?.number ?? Number.POSITIVE_INFINITY;
   }
 
   /** @returns with the frame in `ahead`; undefined when it is not there */
@@ -98,6 +111,9 @@ export class FrameReader {
       }
       cursor = await this.#open(part);
       if (cursor === undefined) return undefined;
+    } else if (cursor !== this.#cursors.at(-1)) {
+      // The one that is left for longest is closed first.
+      this.#cursors = [...this.#cursors.filter((each) => each !== cursor), cursor];
     }
     while (cursor.ahead === undefined || cursor.ahead.sequence < sequence) {
       const next = await this.#next(cursor, sequence);

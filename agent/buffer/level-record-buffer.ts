@@ -7,73 +7,40 @@
  * forgotten the sidecar says so; from then on no frame of it is read again.
  */
 import { randomBytes } from "node:crypto";
-import type { Epoch, Frame, FrameSequence, TimeSource } from "../../protocol/frame.ts";
-import type { Clock } from "../../runtime/clock.ts";
-import { syncFolder } from "../../runtime/durable.ts";
-import { describeError } from "../../runtime/errors.ts";
-import type { Log } from "../../runtime/log.ts";
-import type { Metrics } from "../../runtime/metrics.ts";
+import type { Epoch, Frame, FrameSequence } from "../../protocol/frame.ts";
 import { Admission } from "./admission.ts";
-import type { ChainPart } from "./chain-part.ts";
-import { keepAside } from "./damaged-folders.ts";
+import { AgeLimit } from "./age-limit.ts";
 import { DiskSpace } from "./disk-space.ts";
 import { EndsKeeper } from "./ends-keeper.ts";
 import { EpochLedger, newEpochState } from "./epoch-ledger.ts";
-import { cutFrames, estimateBytes } from "./frame-cutter.ts";
-import { type Dropped, FrameDropper } from "./frame-dropper.ts";
+import { EpochTurnover } from "./epoch-turnover.ts";
+import { estimateBytes, FrameCutter } from "./frame-cutter.ts";
+import { FrameDropper } from "./frame-dropper.ts";
 import { FrameReader } from "./frame-reader.ts";
 import { FrameRemover } from "./frame-remover.ts";
-import { type Gap, gapRecord } from "./gap-record.ts";
 import { type Append, GroupCommit } from "./group-commit.ts";
+import type { LevelRecordBufferOptions } from "./level-record-options.ts";
 import type { Database } from "./leveldb.ts";
+import { LossReports } from "./loss-reports.ts";
 import { MarkStore } from "./mark-store.ts";
 import {
-  BufferDamagedError,
   BufferFailedError,
   type BufferRecord,
   type BufferUsage,
   type FramePlace,
   type Mark,
   type RecordBuffer,
+  type StreamPlace,
 } from "./record-buffer.ts";
 import { RecordChain } from "./record-chain.ts";
 import { chainFolder, marksFolder, type OpenedFolder, openRecordFolder } from "./record-folder.ts";
 import { type BufferMeters, bufferMeters } from "./record-meters.ts";
 import { assertValid } from "./record-validity.ts";
 
-export interface LevelRecordBufferOptions {
-  /** Made when it is missing; belongs to this buffer alone. */
-  readonly dir: string;
-  readonly device: string;
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly metrics: Metrics;
-  readonly maxBytes: number;
-  readonly whenFull: "pause" | "reject" | "drop-oldest";
-  readonly commitDelayMs: number;
-  readonly commitRecords: number;
-  readonly commitBytes?: number;
-  /** `drop-oldest` begins with the streams of the lowest number; 0 unless named. */
-  readonly priorities?: Readonly<Record<string, number>>;
-  /** Frames that have waited longer are dropped; 0 for no limit. */
-  readonly maxAgeHours?: number;
-  /** Less free space on the disk counts as full; 0 for no limit. */
-  readonly minFreeBytes?: number;
-  /** Size of a part of the chain; 4 MiB, or an eighth of `maxBytes`, unless given. */
-  readonly partBytes?: number;
-  /** Called once, when a write failed and the buffer takes nothing more. */
-  readonly onFailure?: (error: BufferFailedError) => void;
-  /** How `clock` knows the time, as frames say it; `system` unless given. */
-  readonly timeSource?: () => TimeSource;
-  /** A new epoch's id; random unless given. */
-  readonly random?: () => Epoch;
-}
-
 const MAX_MARK_NAMES = 100_000;
-const AGE_EVERY_MS = 10_000;
-/** 2020: what was stored "earlier" was stored before the clock was set. */
-const CLOCK_SET_US = 1_577_836_800_000_000;
 const PART_BYTES = 4 * 1_048_576;
+/** Parts that are smaller than they may be, by starts and thinning, and are no burden yet. */
+const SPARE_PARTS = 64;
 
 /** @throws BufferLockedError, ForeignBufferError; damage is healed and reported, not thrown. */
 export async function openLevelRecordBuffer(options: LevelRecordBufferOptions): Promise<RecordBuffer> {
@@ -91,6 +58,7 @@ export async function openLevelRecordBuffer(options: LevelRecordBufferOptions): 
 class LevelRecordBuffer implements RecordBuffer {
   readonly #options: LevelRecordBufferOptions;
   readonly #lock: Database;
+  readonly #cutter = new FrameCutter();
   readonly #group: GroupCommit;
   readonly #meters: BufferMeters;
   readonly #ledger: EpochLedger;
@@ -100,14 +68,15 @@ class LevelRecordBuffer implements RecordBuffer {
   readonly #reader: FrameReader;
   readonly #remover: FrameRemover;
   readonly #dropper: FrameDropper;
+  readonly #turnover: EpochTurnover;
+  readonly #reports: LossReports;
+  readonly #age: AgeLimit;
   readonly #disk: DiskSpace;
   readonly #admission: Admission;
   readonly #waiters = new Set<() => void>();
-  readonly #headSynced = new Set<number>();
   #droppedRecords = 0;
   #failure: BufferFailedError | undefined;
   #closing: Promise<void> | undefined;
-  #ageTimer: NodeJS.Timeout | undefined;
 
   constructor(options: LevelRecordBufferOptions, folder: OpenedFolder) {
     this.#options = options;
@@ -129,6 +98,7 @@ class LevelRecordBuffer implements RecordBuffer {
       {
         dir: chainFolder(options.dir),
         partBytes,
+        usualParts: Math.ceil(options.maxBytes / partBytes) + SPARE_PARTS,
         marks: this.#marks,
         syncHeads: () => this.#ends.sync(),
         removedTo: (start) => this.#ledger.at(start)?.removedTo ?? 2n ** 64n,
@@ -139,11 +109,23 @@ class LevelRecordBuffer implements RecordBuffer {
       current,
     );
     this.#chain = chain;
+    this.#meters = bufferMeters(options.metrics, () => this.usage(), options.clock);
+    const onFailure = (cause: unknown): Error => this.#fail(cause);
+    const chainDir = chainFolder(options.dir);
+    this.#turnover = new EpochTurnover({ chainDir, ledger, chain, ends: this.#ends, random, onFailure });
+    this.#reports = new LossReports({
+      ...options,
+      ledger,
+      chain,
+      ends: this.#ends,
+      meters: this.#meters,
+      store: (records) => this.#storeReport(records),
+    });
     this.#reader = new FrameReader({
       chain,
       ledger,
-      onDamage: (part, details, records, bytes) => this.#partDamaged(part, details, records, bytes),
-      onMissing: (what) => this.#reportDamage(what, 0, 0),
+      onDamage: (...found) => this.#reports.damagedPart(...found),
+      onMissing: (what) => this.#reports.damage(what, 0, 0),
     });
     this.#remover = new FrameRemover({ chain, ledger, onMoved: () => this.#ends.write() });
     this.#dropper = new FrameDropper({
@@ -152,20 +134,29 @@ class LevelRecordBuffer implements RecordBuffer {
       reader: this.#reader,
       remover: this.#remover,
       priorities: options.priorities ?? {},
-      report: (gaps, carried) => this.#reportDropped(gaps, carried),
+      report: (gaps, carried) => this.#reports.gaps(gaps, carried),
       persistGone: () => this.#ends.writeSidecar(),
+    });
+    this.#age = new AgeLimit({
+      clock: options.clock,
+      maxAgeHours: options.maxAgeHours ?? 0,
+      ledger,
+      drop: (beforeUs, reason) => this.#dropOld(beforeUs, reason),
+      onFailure,
     });
     this.#disk = new DiskSpace(options.dir, options.minFreeBytes ?? 0, () => this.#admission.roomReturned());
     this.#group = new GroupCommit(options, (group) => this.#commit(group));
     this.#admission = new Admission({
       maxBytes: options.maxBytes,
       whenFull: options.whenFull,
-      storedBytes: () => ledger.waitingBytes,
+      storedBytes: () => {
+        const { waitingBytes } = ledger;
+        return waitingBytes === 0 ? 0 : waitingBytes + chain.overheadBytes;
+      },
       diskIsShort: () => this.#disk.isShort,
       store: (append) => this.#push(append),
       drop: () => this.#drop(),
     });
-    this.#meters = bufferMeters(options.metrics, () => this.usage(), options.clock);
   }
 
   /**
@@ -179,7 +170,7 @@ class LevelRecordBuffer implements RecordBuffer {
     await this.#ends.start();
     if (folder.damage.length > 0) {
       const what = `${folder.damage.slice(0, 20).join("; ")}; kept in ${folder.keptIn ?? "no folder"}`;
-      await this.#reportDamage(what, folder.lostRecords, folder.damagedFromUs);
+      await this.#reports.damage(what, folder.lostRecords, folder.damagedFromUs);
       // A crash before this tells of the same ranges again.
       for (const state of folder.epochs) state.told = [...state.gone];
       await this.#ends.writeSidecar();
@@ -187,13 +178,7 @@ class LevelRecordBuffer implements RecordBuffer {
     for (const part of folder.unsealed) await this.#chain.sealLate(part);
     this.#chain.sweep();
     await this.#disk.start();
-    if ((this.#options.maxAgeHours ?? 0) === 0) return;
-    await this.#dropOld();
-    this.#ageTimer = setInterval(
-      () => void this.#dropOld().catch((error) => this.#fail(error)),
-      AGE_EVERY_MS,
-    );
-    this.#ageTimer.unref();
+    await this.#age.start();
   }
 
   append(records: readonly BufferRecord[]): Promise<void> {
@@ -237,13 +222,17 @@ class LevelRecordBuffer implements RecordBuffer {
     const { current } = this.#ledger;
     const records = group.length === 1 ? group[0]!.records : group.flatMap((append) => append.records);
     const storedUs = clock.nowUs();
-    const frames = cutFrames(device, current, storedUs, records, this.#options.timeSource?.());
+    const timeSource = this.#options.timeSource?.() ?? "system";
+    const frames = this.#cutter.cut(current, { device, storedUs, timeSource }, records);
     const marks = new Map<string, Uint8Array>();
     for (const append of group) for (const { source, value } of append.marks) marks.set(source, value);
+    current.writing++;
     try {
       await this.#chain.write(frames, marks, storedUs);
     } catch (error) {
       throw this.#fail(error);
+    } finally {
+      current.writing--;
     }
     const frameBytes = frames.reduce((sum, frame) => sum + frame.bytes.length, 0);
     current.last = frames.at(-1)?.sequence ?? current.last;
@@ -273,49 +262,11 @@ class LevelRecordBuffer implements RecordBuffer {
     return this.#marks.names(prefix, MAX_MARK_NAMES);
   }
 
-  /** Found while reading. The ledger knows of it already. */
-  async #partDamaged(
-    part: ChainPart,
-    details: readonly string[],
-    records: number,
-    bytes: number,
-  ): Promise<void> {
-    const state = this.#ledger.at(part.epochStart);
-    if (state !== undefined) {
-      state.waitingRecords -= records;
-      state.waitingBytes -= bytes;
-    }
-    part.records -= records;
-    part.bytes -= bytes;
-    const keptIn = await keepAside(this.#options.dir, [this.#chain.folderOf(part)]);
-    const what = `${details.slice(0, 20).join("; ")}; kept in ${keptIn}`;
-    await this.#reportDamage(what, records, part.oldestUs, part.newestUs);
-    await this.#chain.rename(part);
-    this.#ends.write();
-  }
-
-  /** Resolves when the report is on disk. */
-  async #reportDamage(
-    what: string,
-    records: number,
-    fromUs: number,
-    toUs = this.#options.clock.nowUs(),
-  ): Promise<void> {
-    const error = new BufferDamagedError(this.#options.dir, `${records} records are lost: ${what}`);
-    const reason = describeError(error);
-    this.#meters.damage.inc();
-    this.#meters.lost.inc(records);
-    this.#options.log.error({ reason, records }, "part of the record buffer is damaged");
-    const gap = { stream: "*", reason: `buffer damaged: ${reason}`, fromUs, toUs, records };
-    await Promise.all([this.#appendGaps([gap]), this.#group.flush()]);
-  }
-
   /** Not held back by a full buffer: what is missing must be known. */
-  #appendGaps(gaps: readonly Gap[], carried: readonly BufferRecord[] = []): Promise<void> {
-    const { device, clock } = this.#options;
-    const records = [...gaps.map((gap) => gapRecord(device, clock.nowUs(), gap)), ...carried];
-    if (records.length === 0) return Promise.resolve();
-    return this.#admission.pass({ records, marks: [], bytes: estimateBytes(records) });
+  async #storeReport(records: readonly BufferRecord[]): Promise<void> {
+    const stored =
+      records.length > 0 && this.#admission.pass({ records, marks: [], bytes: estimateBytes(records) });
+    await Promise.all([stored, this.#group.flush()]);
   }
 
   waiting(after: FramePlace | undefined, signal: AbortSignal): Promise<void> {
@@ -344,6 +295,15 @@ class LevelRecordBuffer implements RecordBuffer {
     this.#admission.roomReturned();
   }
 
+  ackAhead({ epoch, stream, sequence }: StreamPlace): void {
+    const ahead = this.#ledger.of(epoch)?.ahead;
+    if (ahead !== undefined && sequence > (ahead.get(stream) ?? 0n)) ahead.set(stream, sequence);
+  }
+
+  isAhead({ epoch, stream, sequence }: StreamPlace): boolean {
+    return sequence <= (this.#ledger.of(epoch)?.ahead.get(stream) ?? 0n);
+  }
+
   async #drop(): Promise<void> {
     const dropped = await this.#dropper.drop("buffer full: the oldest records were dropped");
     // Nothing is on disk yet: what gathers must be stored before it can be dropped.
@@ -354,19 +314,10 @@ class LevelRecordBuffer implements RecordBuffer {
     await this.#disk.look();
   }
 
-  /** The newest frame of a part decides: a part goes whole or stays whole. */
-  async #dropOld(): Promise<void> {
-    const { clock, maxAgeHours = 0 } = this.#options;
-    const maxAgeUs = maxAgeHours * 3_600_000_000;
-    for (;;) {
-      const nowUs = clock.nowUs();
-      const oldest = this.#ledger.oldestUs;
-      if (oldest === undefined || oldest < CLOCK_SET_US || nowUs - oldest < maxAgeUs) return;
-      const reason = `older than ${maxAgeHours} hours: the records were dropped`;
-      const dropped = await this.#dropper.dropOlder(nowUs - maxAgeUs, reason);
-      if (dropped === undefined) return;
-      this.#countDropped(dropped);
-    }
+  async #dropOld(beforeUs: number, reason: string): Promise<boolean> {
+    const dropped = await this.#dropper.dropOlder(beforeUs, reason);
+    if (dropped !== undefined) this.#countDropped(dropped);
+    return dropped !== undefined;
   }
 
   #countDropped(records: number): void {
@@ -374,29 +325,18 @@ class LevelRecordBuffer implements RecordBuffer {
     this.#meters.dropped.inc(records);
   }
 
-  async #reportDropped(gaps: readonly Dropped[], carried: readonly BufferRecord[]): Promise<void> {
-    await Promise.all([this.#appendGaps(gaps, carried), this.#group.flush()]);
+  drainedEpochs(): Promise<Epoch[]> {
+    return this.#turnover.drained();
   }
 
-  async drainedEpochs(): Promise<Epoch[]> {
-    const drained = this.#ledger.drained();
-    const unsynced = drained.filter((state) => !this.#headSynced.has(state.start));
-    if (unsynced.length > 0) {
-      await this.#ends.writeSidecar();
-      for (const state of unsynced) this.#headSynced.add(state.start);
-    }
-    return drained.map((state) => state.epoch);
+  async beginEpoch(): Promise<Epoch> {
+    const refusal = this.#refusal();
+    if (refusal !== undefined) throw refusal;
+    return this.#turnover.begin();
   }
 
-  /** Its frames go for good first: a sidecar that does not name it would let them come back as new ones. */
-  async forgetEpoch(epoch: Epoch): Promise<void> {
-    const state = this.#ledger.of(epoch);
-    if (state === undefined || state === this.#ledger.current) return;
-    await this.#chain.settled();
-    await syncFolder(chainFolder(this.#options.dir));
-    if (this.#ledger.of(epoch) === undefined) return;
-    this.#ledger.forget(state);
-    await this.#ends.writeSidecar();
+  forgetEpoch(epoch: Epoch): Promise<void> {
+    return this.#turnover.forget(epoch);
   }
 
   usage(): BufferUsage {
@@ -406,6 +346,8 @@ class LevelRecordBuffer implements RecordBuffer {
       maxBytes: this.#options.maxBytes,
       oldestUs: this.#ledger.oldestUs,
       droppedRecords: this.#droppedRecords,
+      currentEpoch: this.#ledger.current.epoch,
+      openEpochs: this.#ledger.open,
     };
   }
 
@@ -417,10 +359,11 @@ class LevelRecordBuffer implements RecordBuffer {
   async #close(): Promise<void> {
     this.#admission.end(new BufferFailedError(this.#options.dir, "it is closed"));
     await this.#group.flush();
+    await this.#turnover.settled();
     await this.#remover.settled();
     for (const wake of this.#waiters) wake();
     this.#disk.close();
-    clearInterval(this.#ageTimer);
+    this.#age.close();
     await this.#reader.close();
     await this.#chain.close();
     await this.#marks.close();

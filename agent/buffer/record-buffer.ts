@@ -33,13 +33,23 @@ export interface FramePlace {
   readonly sequence: FrameSequence;
 }
 
+/** The place of a frame among those of its stream. */
+export interface StreamPlace extends FramePlace {
+  readonly stream: string;
+}
+
 export interface BufferUsage {
+  /** Also those that were acknowledged ahead of others. */
   readonly waitingRecords: number;
   readonly waitingBytes: number;
   readonly maxBytes: number;
   /** When the oldest waiting frame was stored, µs; undefined when none waits. */
   readonly oldestUs: number | undefined;
   readonly droppedRecords: number;
+  /** What is stored now is of this one. */
+  readonly currentEpoch: Epoch;
+  /** Epochs of which frames may wait, the current one among them. */
+  readonly openEpochs: number;
 }
 
 export interface RecordBuffer {
@@ -63,6 +73,19 @@ export interface RecordBuffer {
   waiting(after: FramePlace | undefined, signal: AbortSignal): Promise<void>;
   /** Forgets the frames of `epoch` up to and including `last`. Safe to repeat. */
   ack(epoch: Epoch, last: FrameSequence): Promise<void>;
+  /**
+   * The gateway has the frames of one stream up to this one, though frames of others before it wait.
+   * They are still read, and wait to be forgotten with those; dropping them is no loss. Not on disk:
+   * after a restart they are frames like all others, which the gateway knows.
+   */
+  ackAhead(place: StreamPlace): void;
+  /** Whether `ackAhead` was told so. */
+  isAhead(place: StreamPlace): boolean;
+  /**
+   * What is stored from now on is of a new epoch, and may be sent beside what is of earlier ones.
+   * Resolves when it is durable that there is one; a crash before its first frame leaves it empty.
+   */
+  beginEpoch(): Promise<Epoch>;
   /** Earlier epochs of which no frame is left, and that were not yet declared so to the gateway. */
   drainedEpochs(): Promise<Epoch[]>;
   /** The gateway knows that `epoch` is drained. Safe to repeat. */

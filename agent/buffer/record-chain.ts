@@ -29,6 +29,8 @@ export interface RecordChainOptions {
   /** Holds the parts and nothing else. */
   readonly dir: string;
   readonly partBytes: number;
+  /** So many parts a full buffer has, about. */
+  readonly usualParts: number;
   readonly marks: MarkStore;
   /** Makes the heads durable, so that no removed frame is missed after a crash. */
   readonly syncHeads: () => Promise<void>;
@@ -42,6 +44,9 @@ export interface RecordChainOptions {
 const PREPARED_FROM = 0.125;
 /** So many times its size a part may grow to while the disk is still making the next one. */
 const STRETCHED = 2;
+
+/** What a part's folder and LevelDB's small files take beside the log. */
+export const PART_OVERHEAD_BYTES = 24 * 1_024;
 
 /** What a crash leaves under this name is nothing. */
 const MAKING = "making";
@@ -86,6 +91,15 @@ export class RecordChain {
   async start(): Promise<void> {
     await rm(join(this.#options.dir, MAKING), { recursive: true, force: true });
     this.#begin(await this.#make());
+  }
+
+  /** What parts beyond the usual number take beside their frames: many short starts leave many small ones. */
+  get overheadBytes(): number {
+    const { usualParts } = this.#options;
+    if (this.parts.length <= usualParts) return 0;
+    let waiting = 0;
+    for (const part of this.parts) if (part.removedRecords < part.records) waiting++;
+    return Math.max(0, waiting - usualParts) * PART_OVERHEAD_BYTES;
   }
 
   folderOf(part: ChainPart): string {
@@ -162,9 +176,9 @@ export class RecordChain {
     const part = newPart(this.#nextNumber++, 0, 0n);
     const folder = join(this.#options.dir, partName(part.number));
     const database = await openDatabase(folder, true, STRETCHED * this.#options.partBytes + 4 * 1_048_576);
-    // The log's own name too must survive a power cut, before anything in it is acknowledged.
-    await syncFolder(folder);
-    await syncFolder(this.#options.dir);
+    // The log's own name too must survive a power cut, before anything in it is acknowledged. Both at
+    // once, as one commit of the file system's journal then serves both.
+    await Promise.all([syncFolder(folder), syncFolder(this.#options.dir)]);
     return { part, database, marks: new Map(), writtenBytes: 0 };
   }
 

@@ -28,6 +28,9 @@ export function bufferMeters(metrics: Metrics, usage: () => BufferUsage, clock: 
     const { oldestUs } = usage();
     this.set(oldestUs === undefined ? 0 : Math.max(0, clock.nowUs() - oldestUs) / 1e6);
   });
+  metrics.gauge("headwater_buffer_open_epochs", "Epochs of which frames may wait", [], function () {
+    this.set(usage().openEpochs);
+  });
   const records = metrics.counter("headwater_buffer_stored_records_total", "Records stored");
   const bytes = metrics.counter("headwater_buffer_stored_bytes_total", "Bytes of frames stored");
   const seconds = metrics.histogram(

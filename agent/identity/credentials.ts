@@ -2,6 +2,7 @@
  * What proves this device to its gateway and the gateway to it: one file, so that key and certificate
  * change together. The key was made here and is in no other place.
  */
+import { readFileSync, statSync } from "node:fs";
 import { chown, mkdir, readFile, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { ConnectionOptions } from "node:tls";
@@ -42,10 +43,12 @@ export interface DeviceIdentity {
   readonly ca: string;
 }
 
-/** The identity in the agent's data folder; renewals replace it while the agent runs. */
+/** The identity in the agent's data folder; renewals, and another join, replace it while the agent runs. */
 export class Credentials {
   readonly #file: string;
   #identity: DeviceIdentity;
+  /** Of the file when it was read last. */
+  #stamp = "";
 
   constructor(file: string, identity: DeviceIdentity) {
     this.#file = file;
@@ -76,9 +79,25 @@ export class Credentials {
     this.#identity = identity;
   }
 
-  /** For a connection that begins now. */
+  /** For a connection that begins now: also by what was put in place by another program, such as `join`. */
   tls(): ConnectionOptions {
+    this.#lookAgain();
     return tlsOptions(this.#identity);
+  }
+
+  /** A small file, and only where a connection was lost: it may be read at once. */
+  #lookAgain(): void {
+    try {
+      const { ino, mtimeMs, size } = statSync(this.#file);
+      const stamp = `${ino} ${mtimeMs} ${size}`;
+      if (stamp === this.#stamp) return;
+      const found = identityIn(readFileSync(this.#file, "utf8"));
+      this.#stamp = stamp;
+      // Another device is another agent: its records would be refused, or taken for that one's.
+      if (found?.device === this.#identity.device) this.#identity = found;
+    } catch {
+      // Removed, not ours to read yet, or damaged: what was read before goes on.
+    }
   }
 }
 
@@ -115,14 +134,21 @@ async function readIdentity(file: string): Promise<DeviceIdentity | undefined> {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw new IdentityFileError(file, error);
   }
+  let identity: DeviceIdentity | undefined;
   try {
-    const { version, device, key, certificate, ca } = JSON.parse(text) as Record<string, unknown>;
-    const whole = [device, key, certificate, ca].every((field) => typeof field === "string");
-    if (version === 1 && whole) return { device, key, certificate, ca } as DeviceIdentity;
+    identity = identityIn(text);
   } catch (error) {
     throw new IdentityFileError(file, error);
   }
-  throw new IdentityFileError(file);
+  if (identity === undefined) throw new IdentityFileError(file);
+  return identity;
+}
+
+/** Undefined for what is no identity. @throws SyntaxError */
+function identityIn(text: string): DeviceIdentity | undefined {
+  const { version, device, key, certificate, ca } = (JSON.parse(text) ?? {}) as Record<string, unknown>;
+  const whole = [device, key, certificate, ca].every((field) => typeof field === "string");
+  return version === 1 && whole ? ({ device, key, certificate, ca } as DeviceIdentity) : undefined;
 }
 
 async function writeSecret(file: string, value: object): Promise<void> {

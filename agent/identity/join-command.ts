@@ -20,6 +20,7 @@ const USAGE = `headwater-agent join GATEWAY TOKEN [--config FILE]
   TOKEN     what \`headwater-gateway devices token NAME\` printed; - reads it from standard input
   --config  the agent's config, agent.yaml unless given; made when it is missing
 `;
+const UNIT = "headwater-agent.service";
 const NEW_CONFIG = `# Made by headwater-agent join. docs/reference/config.md has every key, docs/guide/sources.md has sources.
 dataDir: data
 sources:
@@ -73,11 +74,21 @@ export async function runJoin(command: JoinCommand): Promise<number> {
       write(`${file} ${isNew ? "made" : "now names this device and its gateway"}\n`);
     };
     await joinGateway({ address, token, dataDir, clock, configure, report: (line) => write(`${line}\n`) });
+    write(`${await nextStep(file)}\n`);
     return 0;
   } catch (error) {
     complain(`${describeError(error)}\n`);
     return error instanceof ConfigError ? 2 : 1;
   }
+}
+
+/** The running agent, if there is one, has read its config already. */
+async function nextStep(file: string): Promise<string> {
+  const units = ["/usr/lib/systemd/system", "/lib/systemd/system", "/etc/systemd/system"];
+  const found = await Promise.all(units.map((folder) => stat(`${folder}/${UNIT}`).catch(() => undefined)));
+  return found.some((unit) => unit !== undefined)
+    ? `next: systemctl enable ${UNIT} && systemctl restart ${UNIT}`
+    : `next: headwater-agent --config ${file} (one that runs already must be started again)`;
 }
 
 const placeholders: GatewayUrls = {

@@ -18,9 +18,10 @@ import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
 import type { FootageBuffer, RecordedUnit } from "../buffer/footage-buffer.ts";
+import { EARLIEST_US } from "./decode/sensor-time.ts";
 import { type RunningFfmpeg, runFfmpeg } from "./ffmpeg.ts";
 import { FootageRecorder } from "./footage-recorder.ts";
-import type { Source } from "./source.ts";
+import type { Source, SourceReport } from "./source.ts";
 
 export interface CameraSourceOptions {
   readonly config: CameraSourceConfig;
@@ -47,7 +48,8 @@ export class CameraStalledError extends HeadwaterError {
 }
 
 const BACKOFF_BASE_MS = 500;
-const BACKOFF_CAP_MS = 30_000;
+/** One attempt every few seconds costs nothing, and the camera is back soon after it is. */
+const BACKOFF_CAP_MS = 5_000;
 /** What ffmpeg may take to connect and to recognise the stream, beside stallSeconds. */
 const RECOGNISE_MS = 5_000;
 const WATCH_EVERY_MS = 250;
@@ -83,6 +85,8 @@ export class CameraSource implements Source {
   /** Of all sessions: their last units may still be on the way to the disk. */
   readonly #recorders = new Set<Promise<void>>();
   #state: SourceStatus["state"] = "waiting";
+  /** While it backs off. */
+  #retryAtMs: number | undefined;
   #storedUnits = 0;
   #lastError: string | undefined;
   /** End of the newest unit, stored or reported as lost, in producer time. */
@@ -127,11 +131,15 @@ export class CameraSource implements Source {
     this.#state = "stopped";
   }
 
-  status(): SourceStatus {
+  status(): SourceReport {
+    const waitMs =
+      this.#retryAtMs === undefined ? undefined : this.#retryAtMs - this.#options.clock.monotonicMs();
     return {
       name: this.name,
       type: "camera",
       state: this.#state,
+      health: waitMs !== undefined ? "backing-off" : this.#state === "running" ? "running" : "idle",
+      ...(waitMs !== undefined && { retryInMs: Math.max(0, Math.round(waitMs)) }),
       records: this.#storedUnits,
       rejected: 0,
       ...(this.#lastError !== undefined && { lastError: this.#lastError }),
@@ -152,7 +160,9 @@ export class CameraSource implements Source {
       this.#counts.restarts.inc({ camera: this.name });
       const waitMs = this.#backoff.nextMs();
       this.#log.warn({ error: this.#lastError, waitMs }, "camera lost");
+      this.#retryAtMs = this.#options.clock.monotonicMs() + waitMs;
       await pause(waitMs, signal);
+      this.#retryAtMs = undefined;
     }
   }
 
@@ -252,7 +262,10 @@ export class CameraSource implements Source {
     this.#coveredUntilUs = setBack ? unit.endUs : Math.max(coveredUs ?? 0, unit.endUs);
     // Within a session a slow camera must not look like a broken one.
     const slowUs = session.units++ === 0 ? 0 : this.#options.config.stallSeconds * 500_000;
-    if (coveredUs !== undefined && unit.producerUs - coveredUs > Math.max(GAP_US, slowUs)) {
+    // The time of day became known within the session: how far these two are apart is not.
+    const learnt =
+      session.units > 1 && coveredUs !== undefined && coveredUs < EARLIEST_US && unit.endUs >= EARLIEST_US;
+    if (!learnt && coveredUs !== undefined && unit.producerUs - coveredUs > Math.max(GAP_US, slowUs)) {
       const reason = "nothing came from the camera";
       this.#options.buffer.reportGap({ camera: this.name, fromUs: coveredUs, toUs: unit.producerUs, reason });
     }

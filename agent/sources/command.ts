@@ -11,15 +11,13 @@ import { once } from "node:events";
 import type { CommandSourceConfig } from "../../config/source-config.ts";
 import { pause } from "../../runtime/backoff.ts";
 import { describeError, HeadwaterError } from "../../runtime/errors.ts";
+import { Assembly } from "./assembly.ts";
 import { type LineDecoder, lineDecoder } from "./decode/line-decoder.ts";
-import { type Arrived, Intake } from "./intake.ts";
+import type { Arrived } from "./intake.ts";
 import { LineQueue, type QueuedLine } from "./line-queue.ts";
 import { LineSplitter } from "./line-splitter.ts";
-import { openShape } from "./shape/open-shape.ts";
-import type { Shape } from "./shape/shape.ts";
 import type { Source, SourceParts, SourceReport } from "./source.ts";
-import { type SourceMeters, sourceMeters } from "./source-meters.ts";
-import { type Life, Supervisor } from "./supervisor.ts";
+import type { Life } from "./supervisor.ts";
 
 export interface CommandSourceOptions extends SourceParts {
   readonly config: CommandSourceConfig;
@@ -48,18 +46,14 @@ const LAUNCH_FAILED = [126, 127];
 
 export class CommandSource implements Source {
   readonly #options: CommandSourceOptions;
-  readonly #meters: SourceMeters;
-  readonly #supervisor: Supervisor;
+  readonly #assembly: Assembly;
   readonly #queue: LineQueue;
   #decoder: LineDecoder;
-  #intake: Intake | undefined;
-  #shape: Shape | undefined;
   #child: ChildProcess | undefined;
 
   constructor(options: CommandSourceOptions) {
     this.#options = options;
-    const { config, metrics, clock, log, backoff } = options;
-    this.#meters = sourceMeters(metrics, config.name, "command");
+    const { config } = options;
     this.#decoder = lineDecoder(config.format, config.name, config.csv);
     this.#queue = new LineQueue({
       store: (lines) => this.#store(lines),
@@ -67,34 +61,15 @@ export class CommandSource implements Source {
       onFull: () => this.#child?.stdout?.pause(),
       onRoom: () => this.#child?.stdout?.resume(),
     });
-    this.#supervisor = new Supervisor({
-      name: config.name,
-      type: "command",
-      clock,
-      log,
-      meters: this.#meters,
-      backoff,
-      live: (life) => this.#live(life),
-    });
+    this.#assembly = new Assembly(options, (life) => this.#live(life));
   }
 
   get name(): string {
     return this.#options.config.name;
   }
 
-  /** @throws FilterInvalidError */
   async start(): Promise<void> {
-    const { config, device, buffer, clock } = this.#options;
-    this.#shape = await openShape(config.name, config.shape, this.#meters, clock);
-    this.#intake = new Intake({
-      device,
-      stream: config.stream,
-      shape: this.#shape,
-      buffer,
-      meters: this.#meters,
-      onHeld: (held) => this.#supervisor.held(held),
-    });
-    void this.#supervisor.start();
+    void this.#assembly.start();
   }
 
   async #live(life: Life): Promise<void> {
@@ -117,7 +92,7 @@ export class CommandSource implements Source {
   async #runOnce(life: Life, timeoutMs?: number): Promise<void> {
     const { config, clock } = this.#options;
     const program = config.command[0]!;
-    const lines = new LineSplitter(() => this.#meters.rejected("a line of more than 64 KiB"));
+    const lines = new LineSplitter(() => this.#assembly.meters.rejected("a line of more than 64 KiB"));
     this.#decoder = lineDecoder(config.format, config.name, config.csv);
     const child = this.#spawn();
     this.#child = child;
@@ -178,9 +153,9 @@ export class CommandSource implements Source {
   async #store(lines: readonly QueuedLine[]): Promise<void> {
     try {
       const arrived = lines.flatMap(({ line, arrivalUs }) => this.#arrived(line, arrivalUs));
-      if (arrived.length > 0) await this.#intake!.store(arrived, this.#supervisor.signal);
+      if (arrived.length > 0) await this.#assembly.intake.store(arrived, this.#assembly.signal);
     } catch (error) {
-      this.#meters.fault(describeError(error));
+      this.#assembly.meters.fault(describeError(error));
     }
   }
 
@@ -188,8 +163,8 @@ export class CommandSource implements Source {
     const { readings, reason } = this.#decoder.decode(line, arrivalUs);
     if (reason === undefined) return readings.map((reading) => ({ reading, arrivalUs }));
     if (this.#options.config.undecodable !== "drop")
-      return [{ reading: this.#intake!.raw(this.name, reason, line), arrivalUs }];
-    this.#meters.rejected(reason);
+      return [{ reading: this.#assembly.intake.raw(this.name, reason, line), arrivalUs }];
+    this.#assembly.meters.rejected(reason);
     return [];
   }
 
@@ -199,13 +174,12 @@ export class CommandSource implements Source {
   }
 
   status(): SourceReport {
-    const report = this.#supervisor.report();
+    const report = this.#assembly.report();
     return this.#queue.isFull ? { ...report, state: "stalled" } : report;
   }
 
   async close(): Promise<void> {
-    await this.#supervisor.close(this.#queue.stored());
-    await this.#shape?.close();
+    await this.#assembly.close(this.#queue.stored());
   }
 }
 

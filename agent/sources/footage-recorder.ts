@@ -19,6 +19,7 @@ import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
 import type { FootageBuffer, RecordedUnit } from "../buffer/footage-buffer.ts";
 import { ArrivalClock } from "./arrival-clock.ts";
+import { EARLIEST_US } from "./decode/sensor-time.ts";
 
 export interface FootageRecorderOptions {
   readonly camera: string;
@@ -73,7 +74,7 @@ export class FootageRecorder {
   #packets: FootagePacket[] = [];
   #bytes = 0;
   #startsWithKeyFrame = false;
-  /** When the first packet of the unit came. */
+  /** When the first packet of the unit came, by the monotonic clock, as all arrival is told: ours may be set meanwhile. */
   #beganUs = 0;
   /** Where in #packets the newest picture begins, and its RTP time. */
   #pictureAt = 0;
@@ -107,7 +108,7 @@ export class FootageRecorder {
       this.#counts.malformed.inc({ camera: this.#options.camera });
       return;
     }
-    const nowUs = this.#options.clock.nowUs();
+    const nowUs = this.#monotonicUs();
     const rtpTime = rtp.readUInt32BE(4);
     state.arrival.note(rtpTime, nowUs);
     const packet = { track, rtp };
@@ -134,8 +135,7 @@ export class FootageRecorder {
       packet.track === this.#pictureTrack && packet.rtp.readUInt32BE(4) !== this.#pictureTime;
     const bytes = this.#bytes + packet.rtp.length + PACKET_OVERHEAD_BYTES;
     const full = bytes > MAX_UNIT_BYTES - HEAD_RESERVE_BYTES || this.#packets.length >= MAX_PACKETS;
-    // Our clock may be set back meanwhile.
-    const long = Math.abs(nowUs - this.#beganUs) >= MAX_UNIT_US && this.#packets.length > 0;
+    const long = nowUs - this.#beganUs >= MAX_UNIT_US && this.#packets.length > 0;
     if (beginsPicture && (long || full)) this.#cutAt(this.#packets.length, nowUs);
     else if (full) this.#cutAt(this.#pictureAt > 0 ? this.#pictureAt : this.#packets.length, nowUs);
   }
@@ -216,20 +216,29 @@ export class FootageRecorder {
     });
   }
 
+  #monotonicUs(): number {
+    return this.#options.clock.monotonicMs() * 1_000;
+  }
+
   /** One for each track that has packets here, near the first of them: RTP times wrap. */
   #clocksOf(packets: readonly FootagePacket[], pictureUs: number): ClockMapping[] {
-    const { timing } = this.#options;
+    const { timing, clock } = this.#options;
+    // As we know it now: better, perhaps, than when the packets came.
+    const startUs = clock.nowUs() - this.#monotonicUs();
     const lateUs = timing.from === "arrival" ? timing.picturesLate * pictureUs : 0;
     const clocks: ClockMapping[] = [];
     for (const [track, state] of this.#tracks.entries()) {
       const first = packets.find((packet) => packet.track === track);
       if (first === undefined) continue;
       const rtpTime = first.rtp.readUInt32BE(4);
+      const { reported, arrival, clockRate } = state;
+      const arrivedUs = arrival.utcUs(rtpTime);
+      if (arrivedUs === undefined) continue;
+      // A camera whose clock was never set does not know when it made its pictures.
       const utcUs =
-        state.reported === undefined
-          ? state.arrival.utcUs(rtpTime)
-          : utcUsOf(state.reported, state.clockRate, rtpTime);
-      if (utcUs === undefined) continue;
+        reported === undefined || reported.utcUs < EARLIEST_US
+          ? startUs + arrivedUs
+          : utcUsOf(reported, clockRate, rtpTime);
       const madeUs = track === this.#pictureTrack ? utcUs - lateUs : utcUs;
       clocks.push({ track, rtpTime, utcUs: Math.max(0, Math.round(madeUs)) });
     }
@@ -271,7 +280,7 @@ export class FootageRecorder {
   async close(): Promise<void> {
     // Room in the queue first: the last unit is not to be dropped.
     await this.#storing;
-    this.#cutAt(this.#packets.length, this.#options.clock.nowUs());
+    this.#cutAt(this.#packets.length, this.#monotonicUs());
     if (this.#held !== undefined) this.#complete(this.#held);
     this.#held = undefined;
     await this.#storing;

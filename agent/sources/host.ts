@@ -10,6 +10,7 @@ import { readdir, readFile, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import type { HostSourceConfig } from "../../config/source-config.ts";
 import { pause } from "../../runtime/backoff.ts";
+import { Assembly } from "./assembly.ts";
 import {
   type CpuTimes,
   celsius,
@@ -23,12 +24,8 @@ import {
   networkFigures,
   rounded,
 } from "./decode/host-figures.ts";
-import { Intake } from "./intake.ts";
-import { openShape } from "./shape/open-shape.ts";
-import type { Shape } from "./shape/shape.ts";
 import type { SensorReading, Source, SourceParts, SourceReport } from "./source.ts";
-import { type SourceMeters, sourceMeters } from "./source-meters.ts";
-import { type Life, Supervisor } from "./supervisor.ts";
+import type { Life } from "./supervisor.ts";
 
 export interface HostSourceOptions extends SourceParts {
   readonly config: HostSourceConfig;
@@ -48,44 +45,20 @@ const MAX_ZONES = 32;
 export class HostSource implements Source {
   readonly #options: HostSourceOptions;
   readonly #root: string;
-  readonly #meters: SourceMeters;
-  readonly #supervisor: Supervisor;
-  #intake: Intake | undefined;
-  #shape: Shape | undefined;
+  readonly #assembly: Assembly;
 
   constructor(options: HostSourceOptions) {
     this.#options = options;
     this.#root = options.root ?? "/";
-    const { config, metrics, clock, log, backoff } = options;
-    this.#meters = sourceMeters(metrics, config.name, "host");
-    this.#supervisor = new Supervisor({
-      name: config.name,
-      type: "host",
-      clock,
-      log,
-      meters: this.#meters,
-      backoff,
-      live: (life) => this.#live(life),
-    });
+    this.#assembly = new Assembly(options, (life) => this.#live(life));
   }
 
   get name(): string {
     return this.#options.config.name;
   }
 
-  /** @throws FilterInvalidError */
   async start(): Promise<void> {
-    const { config, device, buffer, clock } = this.#options;
-    this.#shape = await openShape(config.name, config.shape, this.#meters, clock);
-    this.#intake = new Intake({
-      device,
-      stream: config.stream,
-      shape: this.#shape,
-      buffer,
-      meters: this.#meters,
-      onHeld: (held) => this.#supervisor.held(held),
-    });
-    void this.#supervisor.start();
+    void this.#assembly.start();
   }
 
   async #live(life: Life): Promise<void> {
@@ -102,7 +75,7 @@ export class HostSource implements Source {
         ...(await this.#disks()),
         ...this.#network(before, now),
       ];
-      await this.#intake!.store(
+      await this.#assembly.intake.store(
         readings.map((reading) => ({ reading, arrivalUs })),
         life.signal,
       );
@@ -165,7 +138,7 @@ export class HostSource implements Source {
           }),
         );
       } catch (error) {
-        this.#meters.fault(`${mount}: ${(error as NodeJS.ErrnoException).code ?? error}`);
+        this.#assembly.meters.fault(`${mount}: ${(error as NodeJS.ErrnoException).code ?? error}`);
       }
     }
     return readings;
@@ -192,11 +165,10 @@ export class HostSource implements Source {
   }
 
   status(): SourceReport {
-    return this.#supervisor.report();
+    return this.#assembly.report();
   }
 
   async close(): Promise<void> {
-    await this.#supervisor.close();
-    await this.#shape?.close();
+    await this.#assembly.close();
   }
 }

@@ -15,15 +15,12 @@ import { pause } from "../../runtime/backoff.ts";
 import { describeError } from "../../runtime/errors.ts";
 import { listenOn } from "../../runtime/listen.ts";
 import { BufferFullError, type BufferRecord } from "../buffer/record-buffer.ts";
+import { Assembly } from "./assembly.ts";
 import { decodeJsonBatch } from "./decode/json-batch.ts";
 import { bodyKind, RequestRefusal, readBody } from "./http-body.ts";
-import { Intake } from "./intake.ts";
 import { RequestMemory } from "./request-memory.ts";
-import { openShape } from "./shape/open-shape.ts";
-import type { Shape } from "./shape/shape.ts";
 import type { SensorReading, Source, SourceParts, SourceReport } from "./source.ts";
-import { type SourceMeters, sourceMeters } from "./source-meters.ts";
-import { type Life, Supervisor } from "./supervisor.ts";
+import type { Life } from "./supervisor.ts";
 
 export interface HttpSourceOptions extends SourceParts {
   readonly config: HttpSourceConfig;
@@ -43,29 +40,17 @@ const CLOSE_WAIT_MS = 2_000;
 
 export class HttpSource implements Source {
   readonly #options: HttpSourceOptions;
-  readonly #meters: SourceMeters;
-  readonly #supervisor: Supervisor;
+  readonly #assembly: Assembly;
   readonly #tokens: readonly Buffer[];
   #memory = new RequestMemory();
   #server: Server | undefined;
-  #intake: Intake | undefined;
-  #shape: Shape | undefined;
   #inFlight = 0;
 
   constructor(options: HttpSourceOptions) {
     this.#options = options;
-    const { config, metrics, clock, log, backoff } = options;
-    this.#meters = sourceMeters(metrics, config.name, "http");
+    const { config } = options;
     this.#tokens = config.tokens.map(digest);
-    this.#supervisor = new Supervisor({
-      name: config.name,
-      type: "http",
-      clock,
-      log,
-      meters: this.#meters,
-      backoff,
-      live: (life) => this.#live(life),
-    });
+    this.#assembly = new Assembly(options, (life) => this.#live(life));
   }
 
   get name(): string {
@@ -81,18 +66,8 @@ export class HttpSource implements Source {
     return (this.#server?.address() as AddressInfo | null)?.port ?? 0;
   }
 
-  /** @throws FilterInvalidError */
   async start(): Promise<void> {
-    const { config, device, buffer, clock } = this.#options;
-    this.#shape = await openShape(config.name, config.shape, this.#meters, clock);
-    this.#intake = new Intake({
-      device,
-      stream: config.stream,
-      shape: this.#shape,
-      buffer,
-      meters: this.#meters,
-    });
-    await this.#supervisor.start();
+    await this.#assembly.start();
   }
 
   async #live(life: Life): Promise<void> {
@@ -107,7 +82,7 @@ export class HttpSource implements Source {
     await listenOn(server, config.host, config.port);
     this.#server = server;
     life.running();
-    log.info({ source: this.name, host: config.host, port: this.port }, "posts are taken");
+    log.info({ host: config.host, port: this.port }, "posts are taken");
     const failed = new Promise<never>((_, reject) => server.once("error", reject));
     const aborted = new Promise<void>((resolve) => {
       life.signal.addEventListener("abort", () => resolve(), { once: true });
@@ -142,8 +117,8 @@ export class HttpSource implements Source {
       await answer(response, 200, stored);
     } catch (error) {
       const { status, message, headers } = error instanceof RequestRefusal ? error : this.#failure(error);
-      if (status === 400) this.#meters.rejected(message);
-      else this.#meters.fault(message);
+      if (status === 400) this.#assembly.meters.rejected(message);
+      else this.#assembly.meters.fault(message);
       await answer(response, status, { error: message }, headers);
       // What is left of its body is of no use.
       request.resume();
@@ -198,7 +173,7 @@ export class HttpSource implements Source {
     const before = this.#memory.known(hash);
     if (before === undefined) return this.#append(readings, arrivalUs, hash);
     await before;
-    this.#meters.repeated();
+    this.#assembly.meters.repeated();
     return { stored: readings.length, repeated: true };
   }
 
@@ -207,7 +182,7 @@ export class HttpSource implements Source {
     arrivalUs: number,
     hash?: string,
   ): Promise<{ stored: number }> {
-    const shaping = this.#intake!.records(readings.map((reading) => ({ reading, arrivalUs })));
+    const shaping = this.#assembly.intake.records(readings.map((reading) => ({ reading, arrivalUs })));
     const storing = Promise.resolve(shaping).then((records) => this.#appendRecords(records, hash));
     // Known from here on: the same request that comes meanwhile waits for this one.
     if (hash !== undefined)
@@ -218,7 +193,7 @@ export class HttpSource implements Source {
     try {
       return { stored: await storing };
     } catch (error) {
-      this.#intake!.notStored();
+      this.#assembly.intake.notStored();
       throw error;
     }
   }
@@ -234,7 +209,7 @@ export class HttpSource implements Source {
       marked.push({ ...marked.pop()!, mark });
     }
     await buffer.append(marked);
-    this.#meters.stored(marked.length);
+    this.#assembly.meters.stored(marked.length);
     return marked.length;
   }
 
@@ -245,12 +220,11 @@ export class HttpSource implements Source {
   }
 
   status(): SourceReport {
-    return this.#supervisor.report();
+    return this.#assembly.report();
   }
 
   async close(): Promise<void> {
-    await this.#supervisor.close();
-    await this.#shape?.close();
+    await this.#assembly.close();
   }
 }
 

@@ -12,7 +12,7 @@ import {
 } from "../buffer/record-buffer.ts";
 import { readingRecord } from "./reading-record.ts";
 import type { Shape } from "./shape/shape.ts";
-import type { Arrival, SensorReading } from "./source.ts";
+import type { Arrival, SensorReading, SourceClock } from "./source.ts";
 import type { SourceMeters } from "./source-meters.ts";
 
 /** Stored at once: an eighth of the buffer, so that also a small one has room for it some time, within these. */
@@ -33,6 +33,7 @@ export interface IntakeOptions {
   readonly stream: string;
   readonly shape: Shape | undefined;
   readonly buffer: RecordBuffer;
+  readonly clock: SourceClock;
   readonly meters: SourceMeters;
   /** Told when the buffer begins and ends to refuse. */
   readonly onHeld?: (held: boolean) => void;
@@ -61,8 +62,8 @@ export class Intake {
   }
 
   #record(reading: SensorReading, { arrivalUs, mark }: Arrived): BufferRecord {
-    const { device, stream } = this.#options;
-    const record = readingRecord(device, stream, reading, arrivalUs);
+    const { device, stream, clock } = this.#options;
+    const record = readingRecord(device, stream, reading, arrivalUs, clock.knownBy);
     return mark === undefined ? record : { ...record, mark };
   }
 

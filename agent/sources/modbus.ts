@@ -9,6 +9,7 @@ import type { SerialPort } from "serialport";
 import type { ModbusSourceConfig } from "../../config/source-config.ts";
 import { pause } from "../../runtime/backoff.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
+import { Assembly } from "./assembly.ts";
 import {
   decodeAnswer,
   encodeRequest,
@@ -16,13 +17,9 @@ import {
   planRequests,
   valueIn,
 } from "./decode/modbus-rtu.ts";
-import { Intake } from "./intake.ts";
-import { openSerialPort, SerialPortError } from "./serial-port.ts";
-import { openShape } from "./shape/open-shape.ts";
-import type { Shape } from "./shape/shape.ts";
+import { openSerialPort, REOPEN_WITHIN_MS, SerialPortError } from "./serial-port.ts";
 import type { SensorReading, Source, SourceParts, SourceReport } from "./source.ts";
-import { type SourceMeters, sourceMeters } from "./source-meters.ts";
-import { type Life, Supervisor } from "./supervisor.ts";
+import type { Life } from "./supervisor.ts";
 
 export interface ModbusSourceOptions extends SourceParts {
   readonly config: ModbusSourceConfig;
@@ -48,45 +45,22 @@ const MAX_SILENT_ROUNDS = 3;
 
 export class ModbusSource implements Source {
   readonly #options: ModbusSourceOptions;
-  readonly #meters: SourceMeters;
-  readonly #supervisor: Supervisor;
+  readonly #assembly: Assembly;
   readonly #requests: readonly ModbusRequest[];
-  #intake: Intake | undefined;
-  #shape: Shape | undefined;
 
   constructor(options: ModbusSourceOptions) {
     this.#options = options;
-    const { config, metrics, clock, log, backoff } = options;
+    const { config } = options;
     this.#requests = planRequests(config.registers);
-    this.#meters = sourceMeters(metrics, config.name, "modbus");
-    this.#supervisor = new Supervisor({
-      name: config.name,
-      type: "modbus",
-      clock,
-      log,
-      meters: this.#meters,
-      backoff,
-      live: (life) => this.#live(life),
-    });
+    this.#assembly = new Assembly(options, (life) => this.#live(life), REOPEN_WITHIN_MS);
   }
 
   get name(): string {
     return this.#options.config.name;
   }
 
-  /** @throws FilterInvalidError */
   async start(): Promise<void> {
-    const { config, device, buffer, clock } = this.#options;
-    this.#shape = await openShape(config.name, config.shape, this.#meters, clock);
-    this.#intake = new Intake({
-      device,
-      stream: config.stream,
-      shape: this.#shape,
-      buffer,
-      meters: this.#meters,
-      onHeld: (held) => this.#supervisor.held(held),
-    });
-    void this.#supervisor.start();
+    void this.#assembly.start();
   }
 
   async #live(life: Life): Promise<void> {
@@ -130,7 +104,7 @@ export class ModbusSource implements Source {
         if (signal.aborted) break;
         const reason = `unit ${request.unit}, ${request.table} ${request.address}: ${answer}`;
         problems.push(reason);
-        this.#meters.fault(reason);
+        this.#assembly.meters.fault(reason);
         continue;
       }
       life.fed();
@@ -150,7 +124,7 @@ export class ModbusSource implements Source {
       }),
     );
     if (readings.length > 0)
-      await this.#intake!.store(
+      await this.#assembly.intake.store(
         readings.map((reading) => ({ reading, arrivalUs })),
         life.signal,
       );
@@ -193,11 +167,10 @@ export class ModbusSource implements Source {
   }
 
   status(): SourceReport {
-    return this.#supervisor.report();
+    return this.#assembly.report();
   }
 
   async close(): Promise<void> {
-    await this.#supervisor.close();
-    await this.#shape?.close();
+    await this.#assembly.close();
   }
 }

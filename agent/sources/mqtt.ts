@@ -15,17 +15,15 @@ import { pause } from "../../runtime/backoff.ts";
 import { describeError } from "../../runtime/errors.ts";
 import { listenOn } from "../../runtime/listen.ts";
 import type { BufferRecord, Mark } from "../buffer/record-buffer.ts";
+import { Assembly } from "./assembly.ts";
 import { isUser } from "./broker-users.ts";
 import { ClientMemories } from "./client-memories.ts";
 import { PublishDecoder } from "./decode/publish.ts";
 import { DiscoveryMemory } from "./discovery-memory.ts";
-import { type Arrived, Intake } from "./intake.ts";
+import type { Arrived } from "./intake.ts";
 import { type LeadingPublishes, type PublishMemory, publishKey } from "./publish-memory.ts";
-import { openShape } from "./shape/open-shape.ts";
-import type { Shape } from "./shape/shape.ts";
 import type { Decoded, Source, SourceParts, SourceReport } from "./source.ts";
-import { type SourceMeters, sourceMeters } from "./source-meters.ts";
-import { type Life, Supervisor } from "./supervisor.ts";
+import type { Life } from "./supervisor.ts";
 import { topicMatches } from "./topic-filter.ts";
 
 /** A larger payload is no reading; it is acknowledged, counted and reported without its bytes. */
@@ -55,12 +53,9 @@ interface Connection {
 export class MqttSource implements Source {
   readonly #options: MqttSourceOptions;
   readonly #memories: ClientMemories;
-  readonly #meters: SourceMeters;
-  readonly #supervisor: Supervisor;
+  readonly #assembly: Assembly;
   readonly #decoder: PublishDecoder;
   readonly #discovery: DiscoveryMemory;
-  #intake: Intake;
-  #shape: Shape | undefined;
   readonly #connections = new WeakMap<Client, Connection>();
   readonly #anonymous = new WeakSet<Client>();
   /** Those that asked for a session that outlives its connection: they send again also after a DISCONNECT. */
@@ -76,28 +71,14 @@ export class MqttSource implements Source {
   constructor(options: MqttSourceOptions) {
     this.#options = options;
     this.#memories = new ClientMemories(options.buffer, options.config.name);
-    const { config, metrics, clock, log, backoff } = options;
-    this.#meters = sourceMeters(metrics, config.name, "mqtt");
+    const { config } = options;
     this.#decoder = new PublishDecoder({
       discoveryPrefix: config.discoveryPrefix,
-      onMissing: (topic, count) => this.#meters.fault(`${count} messages are missing before one on ${topic}`),
+      onMissing: (topic, count) =>
+        this.#assembly.meters.fault(`${count} messages are missing before one on ${topic}`),
     });
     this.#discovery = new DiscoveryMemory(this.#decoder.catalog, options.buffer, config.name);
-    this.#intake = this.#makeIntake();
-    this.#supervisor = new Supervisor({
-      name: config.name,
-      type: "mqtt",
-      clock,
-      log,
-      meters: this.#meters,
-      backoff,
-      live: (life) => this.#live(life),
-    });
-  }
-
-  #makeIntake(): Intake {
-    const { device, config, buffer } = this.#options;
-    return new Intake({ device, stream: config.stream, shape: this.#shape, buffer, meters: this.#meters });
+    this.#assembly = new Assembly(options, (life) => this.#live(life));
   }
 
   get name(): string {
@@ -109,14 +90,11 @@ export class MqttSource implements Source {
     return (this.#server?.address() as AddressInfo | null)?.port ?? 0;
   }
 
-  /** A port that cannot be had is tried again, for ever. @throws FilterInvalidError */
+  /** A port that cannot be had is tried again, for ever. */
   async start(): Promise<void> {
-    const { config, clock } = this.#options;
-    this.#shape = await openShape(config.name, config.shape, this.#meters, clock);
-    this.#intake = this.#makeIntake();
     await this.#memories.start();
     await this.#discovery.load();
-    await this.#supervisor.start();
+    await this.#assembly.start();
   }
 
   async #live(life: Life): Promise<void> {
@@ -126,7 +104,7 @@ export class MqttSource implements Source {
     const server = createServer((socket) => {
       this.#sockets.add(socket);
       socket.on("close", () => this.#sockets.delete(socket));
-      limitPackets(socket, MAX_PACKET_BYTES, () => this.#meters.fault("a packet above the limit"));
+      limitPackets(socket, MAX_PACKET_BYTES, () => this.#assembly.meters.fault("a packet above the limit"));
       broker.handle(socket);
     });
     this.#server = server;
@@ -141,7 +119,7 @@ export class MqttSource implements Source {
     try {
       await listenOn(server, host, port);
       life.running();
-      this.#options.log.info({ source: this.name, host, port: this.port }, "local broker listens");
+      this.#options.log.info({ host, port: this.port }, "local broker listens");
       await ended;
     } finally {
       await this.#stopListening(broker, server);
@@ -165,7 +143,9 @@ export class MqttSource implements Source {
       packet.clean = true;
       const full = broker.connectedClients >= MAX_CLIENTS;
       if (full || clientId.length > MAX_CLIENT_ID_CHARACTERS || this.#closing) {
-        this.#meters.fault(full ? `more than ${MAX_CLIENTS} clients` : "a client id that is too long");
+        this.#assembly.meters.fault(
+          full ? `more than ${MAX_CLIENTS} clients` : "a client id that is too long",
+        );
         done(new Error("refused"), false);
       } else done(null, true);
     };
@@ -182,14 +162,16 @@ export class MqttSource implements Source {
       this.#options.log.debug({ error: error.message }, "connection"),
     );
     // Its types do not know this event; unheard, it would end the process.
-    (broker as EventEmitter).on("error", (error: unknown) => this.#meters.fault(describeError(error)));
+    (broker as EventEmitter).on("error", (error: unknown) =>
+      this.#assembly.meters.fault(describeError(error)),
+    );
     return broker;
   }
 
   async #authenticate(client: Client, username?: string, password?: Uint8Array): Promise<boolean> {
     const { users } = this.#options.config;
     if (users.length > 0 && !isUser(users, username ?? "", password ?? new Uint8Array())) {
-      this.#meters.fault("wrong user name or password");
+      this.#assembly.meters.fault("wrong user name or password");
       return false;
     }
     const memory = await this.#memories.open(client.id);
@@ -216,7 +198,7 @@ export class MqttSource implements Source {
     const { topic } = packet;
     const stored = this.#config.topics.some((filter) => topicMatches(filter, topic));
     if (!stored || topic.startsWith("$")) {
-      this.#meters.ignored();
+      this.#assembly.meters.ignored();
       // aedes trusts what is published below $SYS.
       if (topic.startsWith("$")) packet.topic = "ignored";
       done(null);
@@ -255,15 +237,15 @@ export class MqttSource implements Source {
     connection.leading ??= connection.memory.leading();
     const before = connection.leading.match(key, packet.dup);
     if (before !== undefined) {
-      this.#meters.repeated();
+      this.#assembly.meters.repeated();
       return before;
     }
     const arrived = this.#arrived(topic, payload, arrivalUs);
     // Asked before anything is shaped: what is refused comes again, and must not be known by then.
-    const unshaped = this.#intake.unshaped(arrived);
+    const unshaped = this.#assembly.intake.unshaped(arrived);
     if (this.#options.buffer.refuses(unshaped)) {
       connection.refused = true;
-      this.#meters.fault("the buffer is full");
+      this.#assembly.meters.fault("the buffer is full");
       void pause(REFUSED_CLOSE_MS).then(() => client.close());
       return undefined;
     }
@@ -283,11 +265,11 @@ export class MqttSource implements Source {
       : this.#decode(topic, payload, arrivalUs);
     if (reason === undefined) {
       this.#discovery.keep(topic);
-      if (readings.length === 0) this.#meters.ignored();
+      if (readings.length === 0) this.#assembly.meters.ignored();
       return readings.map((reading) => ({ reading, arrivalUs }));
     }
-    if (!tooLarge) return [{ reading: this.#intake.raw(topic, reason, payload), arrivalUs }];
-    this.#meters.rejected(reason);
+    if (!tooLarge) return [{ reading: this.#assembly.intake.raw(topic, reason, payload), arrivalUs }];
+    this.#assembly.meters.rejected(reason);
     const fields = {
       reason,
       bytes: payload.length,
@@ -311,12 +293,12 @@ export class MqttSource implements Source {
    */
   #append(arrived: readonly Arrived[], mark?: Mark, unshaped?: readonly BufferRecord[]): Promise<void> {
     const { buffer, clock } = this.#options;
-    const made = (this.#shape === undefined ? unshaped : undefined) ?? this.#intake.records(arrived);
+    const made = (this.#assembly.shaped ? undefined : unshaped) ?? this.#assembly.intake.records(arrived);
     const append = async (records: readonly BufferRecord[]): Promise<void> => {
       if (records.length === 0) return;
       const marked = mark === undefined ? records : [...records.slice(0, -1), { ...records.at(-1)!, mark }];
       await buffer.append(marked);
-      this.#meters.stored(marked.length);
+      this.#assembly.meters.stored(marked.length);
     };
     // At once where nothing has to be waited for: the order of calls is the order of storing.
     const stored = made instanceof Promise ? made.then(append) : append(made);
@@ -328,14 +310,14 @@ export class MqttSource implements Source {
     };
     stored.then(settled, () => {
       settled();
-      this.#intake.notStored();
+      this.#assembly.intake.notStored();
     });
     return stored;
   }
 
   /** PUBACK stays away, so that the client sends it again. */
   #notStored(client: Client | null, packet: PublishPacket, error: unknown, done: () => void): void {
-    this.#meters.fault(describeError(error));
+    this.#assembly.meters.fault(describeError(error));
     if (client === null || packet.qos === 0) {
       done();
       return;
@@ -348,14 +330,13 @@ export class MqttSource implements Source {
   status(): SourceReport {
     const since = this.#pendingSinceMs;
     const held = since !== undefined && this.#options.clock.monotonicMs() - since > 2_000;
-    const report = this.#supervisor.report();
+    const report = this.#assembly.report();
     return held && report.state === "running" ? { ...report, state: "stalled" } : report;
   }
 
   async close(): Promise<void> {
     if (this.#closing) return;
     this.#closing = true;
-    await this.#supervisor.close();
-    await this.#shape?.close();
+    await this.#assembly.close();
   }
 }

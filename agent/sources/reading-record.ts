@@ -1,5 +1,6 @@
-/** Readings as the records that are stored: JSON `{device, sensor, time, …fields}`. */
+/** Readings as the records that are stored: JSON `{device, sensor, time, …fields}`, and how `time` was known. */
 import { createHash } from "node:crypto";
+import type { TimeSource } from "../../protocol/frame.ts";
 import { GAPS_STREAM, type GapRecord } from "../../protocol/topics.ts";
 import type { BufferRecord } from "../buffer/record-buffer.ts";
 import { EARLIEST_US, timeText } from "./decode/sensor-time.ts";
@@ -8,28 +9,51 @@ import type { SensorReading } from "./source.ts";
 /** Kinesis: a partition key has at most 256 characters; ours is `device/sensor`, and devices have up to 64. */
 const MAX_SENSOR_CHARACTERS = 190;
 
+/** @param knownBy how the device knows the time; undefined where nobody asks, or while it does not */
 export function readingRecord(
   device: string,
   stream: string,
   reading: SensorReading,
   arrivalUs: number,
+  knownBy?: TimeSource,
 ): BufferRecord {
   const sensor = sensorName(reading.sensor);
   const timeUs = reading.timeUs ?? arrivalUs;
   const fields = namesOurs(reading.fields) ? withoutOurs(reading.fields) : reading.fields;
-  const payload = Buffer.from(JSON.stringify({ device, sensor, time: timeText(timeUs), ...fields }));
-  return { stream, partitionKey: `${device}/${sensor}`, timeUs, payload };
+  const timeSource = saidTimeSource(reading.timeUs !== undefined, arrivalUs, knownBy);
+  const said =
+    timeSource === undefined
+      ? { device, sensor, time: timeText(timeUs), ...fields }
+      : { device, sensor, time: timeText(timeUs), timeSource, ...fields };
+  return { stream, partitionKey: `${device}/${sensor}`, timeUs, payload: Buffer.from(JSON.stringify(said)) };
 }
 
+/**
+ * What a record says of its time. Nothing where NTP keeps the device's clock, which is how most devices
+ * know it: twenty bytes in each record are dear. While the time is not known nothing yet, either:
+ * frame-in-utc.ts adds it.
+ */
+function saidTimeSource(ownTime: boolean, arrivalUs: number, knownBy?: TimeSource): string | undefined {
+  const isKnown = arrivalUs >= EARLIEST_US;
+  if (ownTime) return isKnown && knownBy === undefined ? undefined : "sensor";
+  return isKnown && knownBy !== "ntp" ? knownBy : undefined;
+}
+
+const OURS = ["device", "sensor", "time", "timeSource"];
+
 function namesOurs(fields: SensorReading["fields"]): boolean {
-  return Object.hasOwn(fields, "device") || Object.hasOwn(fields, "sensor") || Object.hasOwn(fields, "time");
+  return (
+    Object.hasOwn(fields, "device") ||
+    Object.hasOwn(fields, "sensor") ||
+    Object.hasOwn(fields, "time") ||
+    Object.hasOwn(fields, "timeSource")
+  );
 }
 
 /** A decoder keeps to this by itself; a mapping or a convention may name a field as we do. */
 function withoutOurs(fields: SensorReading["fields"]): SensorReading["fields"] {
-  const ours = ["device", "sensor", "time"];
   return Object.fromEntries(
-    Object.entries(fields).map(([name, value]) => [ours.includes(name) ? `reported_${name}` : name, value]),
+    Object.entries(fields).map(([name, value]) => [OURS.includes(name) ? `reported_${name}` : name, value]),
   );
 }
 

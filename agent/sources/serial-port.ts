@@ -10,6 +10,9 @@ import { promisify } from "node:util";
 import { SerialPort, type SerialPortOpenOptions } from "serialport";
 import { HeadwaterError } from "../../runtime/errors.ts";
 
+/** A device that is plugged in again is back within so long; to try costs nothing. */
+export const REOPEN_WITHIN_MS = 5_000;
+
 const readAsync = promisify(read);
 
 type Binding = typeof SerialPort.binding;

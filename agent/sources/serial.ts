@@ -12,18 +12,16 @@ import type { SerialPort } from "serialport";
 import type { SerialSourceConfig } from "../../config/source-config.ts";
 import { describeError } from "../../runtime/errors.ts";
 import type { Mark } from "../buffer/record-buffer.ts";
+import { Assembly } from "./assembly.ts";
 import { cobsDecoder } from "./decode/cobs.ts";
 import { lineDecoder } from "./decode/line-decoder.ts";
-import { type Arrived, Intake } from "./intake.ts";
+import type { Arrived } from "./intake.ts";
 import { LineQueue, type QueuedLine } from "./line-queue.ts";
 import { LineSplitter } from "./line-splitter.ts";
 import { gapRecord, gapStartUs } from "./reading-record.ts";
-import { openSerialPort, SerialPortError } from "./serial-port.ts";
-import { openShape } from "./shape/open-shape.ts";
-import type { Shape } from "./shape/shape.ts";
+import { openSerialPort, REOPEN_WITHIN_MS, SerialPortError } from "./serial-port.ts";
 import type { Decoded, Source, SourceParts, SourceReport } from "./source.ts";
-import { type SourceMeters, sourceMeters } from "./source-meters.ts";
-import { type Life, Supervisor } from "./supervisor.ts";
+import type { Life } from "./supervisor.ts";
 
 export interface SerialSourceOptions extends SourceParts {
   readonly config: SerialSourceConfig;
@@ -40,37 +38,24 @@ const LINE_END = 10;
 
 export class SerialSource implements Source {
   readonly #options: SerialSourceOptions;
-  readonly #meters: SourceMeters;
+  readonly #assembly: Assembly;
   readonly #lines: LineSplitter;
   readonly #decode: (line: Buffer, arrivalUs: number) => Decoded;
-  readonly #supervisor: Supervisor;
   readonly #queue: LineQueue;
-  #intake: Intake;
-  #shape: Shape | undefined;
   #port: SerialPort | undefined;
 
   constructor(options: SerialSourceOptions) {
     this.#options = options;
-    const { config, metrics, clock, log, backoff } = options;
-    this.#meters = sourceMeters(metrics, config.name, "serial");
+    const { config } = options;
     const end = config.format === "cobs" ? FRAME_END : LINE_END;
-    this.#lines = new LineSplitter(() => this.#meters.rejected("a line of more than 64 KiB"), end);
+    this.#lines = new LineSplitter(() => this.#assembly.meters.rejected("a line of more than 64 KiB"), end);
     this.#decode = decoderOf(config);
-    this.#intake = this.#makeIntake();
     this.#queue = new LineQueue({
       store: (lines) => this.#store(lines),
       onFull: () => this.#port?.pause(),
       onRoom: () => this.#port?.resume(),
     });
-    this.#supervisor = new Supervisor({
-      name: config.name,
-      type: "serial",
-      clock,
-      log,
-      meters: this.#meters,
-      backoff,
-      live: (life) => this.#live(life),
-    });
+    this.#assembly = new Assembly(options, (life) => this.#live(life), REOPEN_WITHIN_MS);
   }
 
   get name(): string {
@@ -81,24 +66,8 @@ export class SerialSource implements Source {
     return `serial/${this.name}`;
   }
 
-  #makeIntake(): Intake {
-    const { device, config, buffer } = this.#options;
-    return new Intake({
-      device,
-      stream: config.stream,
-      shape: this.#shape,
-      buffer,
-      meters: this.#meters,
-      onHeld: (held) => this.#supervisor.held(held),
-    });
-  }
-
-  /** @throws FilterInvalidError */
   async start(): Promise<void> {
-    const { config, clock } = this.#options;
-    this.#shape = await openShape(config.name, config.shape, this.#meters, clock);
-    this.#intake = this.#makeIntake();
-    void this.#supervisor.start();
+    void this.#assembly.start();
   }
 
   async #live(life: Life): Promise<void> {
@@ -146,16 +115,16 @@ export class SerialSource implements Source {
       fromUs: gapStartUs(timeUs, openedUs),
       toUs: openedUs,
     });
-    await this.#intake.append([gap], signal);
+    await this.#assembly.intake.append([gap], signal);
   }
 
   async #store(lines: readonly QueuedLine[]): Promise<void> {
     try {
       const arrived = lines.flatMap(({ line, arrivalUs }) => this.#arrived(line, arrivalUs));
-      if (arrived.length > 0) await this.#intake.store(arrived, this.#supervisor.signal);
+      if (arrived.length > 0) await this.#assembly.intake.store(arrived, this.#assembly.signal);
     } catch (error) {
       // The buffer failed or closed; the agent ends, and the next start reports the gap.
-      this.#meters.fault(describeError(error));
+      this.#assembly.meters.fault(describeError(error));
     }
   }
 
@@ -164,10 +133,10 @@ export class SerialSource implements Source {
     if (reason === undefined)
       return readings.map((reading) => ({ reading, arrivalUs, mark: this.#mark(reading.sensor, arrivalUs) }));
     if (this.#options.config.undecodable === "raw") {
-      const reading = this.#intake.raw(this.name, reason, line);
+      const reading = this.#assembly.intake.raw(this.name, reason, line);
       return [{ reading, arrivalUs, mark: this.#mark(reading.sensor, arrivalUs) }];
     }
-    this.#meters.rejected(reason);
+    this.#assembly.meters.rejected(reason);
     return [];
   }
 
@@ -178,13 +147,12 @@ export class SerialSource implements Source {
   }
 
   status(): SourceReport {
-    const report = this.#supervisor.report();
+    const report = this.#assembly.report();
     return this.#queue.isFull ? { ...report, state: "stalled" } : report;
   }
 
   async close(): Promise<void> {
-    await this.#supervisor.close(this.#queue.stored());
-    await this.#shape?.close();
+    await this.#assembly.close(this.#queue.stored());
   }
 }
 

@@ -5,6 +5,7 @@
  *
  * What cannot be decoded is stored raw with the reason, or counted as rejected: silence never.
  */
+import type { TimeSource } from "../../protocol/frame.ts";
 import type { SourceStatus } from "../../protocol/topics.ts";
 import type { Backoff } from "../../runtime/backoff.ts";
 import type { Clock } from "../../runtime/clock.ts";
@@ -32,11 +33,18 @@ export interface SourceReport extends SourceStatus {
   readonly leftOut?: number;
 }
 
+/** A clock that can say how it knows the time of day. */
+export interface SourceClock extends Clock {
+  /** Undefined while it does not, and where nobody asks. */
+  readonly knownBy?: TimeSource | undefined;
+}
+
 /** What every source of records needs, beside its config. */
 export interface SourceParts {
   readonly device: string;
   readonly buffer: RecordBuffer;
-  readonly clock: Clock;
+  readonly clock: SourceClock;
+  /** A child that names the source. */
   readonly log: Log;
   readonly metrics: Metrics;
   /** Between two tries; 100 ms to 30 s unless given. */

@@ -38,6 +38,8 @@ export interface SupervisorOptions {
   readonly log: Log;
   readonly meters: SourceMeters;
   readonly backoff?: Backoff | undefined;
+  /** Of the back-off that is made when none is given; 30 s unless told. */
+  readonly maxWaitMs?: number | undefined;
   /** Resolves or rejects when the life is over; soon after `signal` aborts. */
   readonly live: (life: Life) => Promise<void>;
 }
@@ -55,7 +57,7 @@ export class Supervisor {
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
-    this.#backoff = options.backoff ?? new Backoff(BACKOFF_BASE_MS, BACKOFF_CAP_MS);
+    this.#backoff = options.backoff ?? new Backoff(BACKOFF_BASE_MS, options.maxWaitMs ?? BACKOFF_CAP_MS);
     this.#decided = new Promise((resolve) => {
       this.#decide = resolve;
     });
@@ -77,7 +79,7 @@ export class Supervisor {
   }
 
   async #run(): Promise<void> {
-    const { log, name, meters, clock } = this.#options;
+    const { log, meters, clock } = this.#options;
     const { signal } = this.#stop;
     let lastReason = "";
     const life: Life = {
@@ -106,7 +108,7 @@ export class Supervisor {
           const reason = describeError(error);
           meters.fault(reason);
           // A port that stays away fails the same way each time; once is enough to know.
-          if (reason !== lastReason) log.warn({ source: name, reason }, "source failed, trying again");
+          if (reason !== lastReason) log.warn({ reason }, "source failed, trying again");
           lastReason = reason;
         }
       }

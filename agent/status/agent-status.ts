@@ -37,6 +37,32 @@ export interface UplinkStatus {
   readonly connected: boolean;
   /** For how long it has been as it is. */
   readonly sinceMs: number;
+  /** What the link may carry now. */
+  readonly link?: {
+    /** `metered`: each byte costs. `paused`: nothing but the status is sent. */
+    readonly mode: "full" | "metered" | "paused";
+    readonly by: "config" | "schedule";
+    /** For records and footage together; absent without a cap. */
+    readonly maxBytesPerSecond?: number;
+    /** When the schedule changes it, RFC 3339; absent when it does not within a week. */
+    readonly until?: string;
+  };
+  /** Since the agent began, what was sent again counted again. */
+  readonly sent?: {
+    readonly frameBytes: number;
+    /** Of the publishes that carried the frames, compressed where it pays. */
+    readonly wireBytes: number;
+  };
+  /** There while live-first streams are sent beside a backlog. */
+  readonly live?: {
+    /** From storing to the gateway's acknowledgement, the longest of the last ten seconds. */
+    readonly latencyMs?: number;
+  };
+  /** There while records wait that are not of this moment. */
+  readonly backlog?: {
+    /** Until none does, at the speed of the last half minute; absent while it does not shrink. */
+    readonly drainedInMs?: number;
+  };
 }
 
 export interface ClockStatus {
@@ -90,8 +116,10 @@ export function judge(status: Omit<AgentStatus, "health">): Health {
   const { faults, sources, buffer, footage, uplink, clock } = status;
   const reasons = [...faults];
   const warnings: string[] = [];
-  for (const { name, state, health } of sources) {
-    if (state === "stalled") reasons.push(`${name} is held: the buffer takes nothing`);
+  for (const { name, type, state, health } of sources) {
+    // Of a camera it says that no picture came for too long; its footage has a buffer that always takes.
+    if (state === "stalled" && type === "camera") warnings.push(`${name} sends no pictures`);
+    else if (state === "stalled") reasons.push(`${name} is held: the buffer takes nothing`);
     else if (health === "backing-off" || (health === undefined && state === "waiting")) {
       warnings.push(`${name} is not reached`);
     }

@@ -3,7 +3,7 @@
  * two knows what a source is.
  */
 import type { BufferStatus } from "../../protocol/topics.ts";
-import type { AgentStatus, ClockStatus, RecentError, WatchedSource } from "./agent-status.ts";
+import type { AgentStatus, ClockStatus, RecentError, UplinkStatus, WatchedSource } from "./agent-status.ts";
 import { explained } from "./explained.ts";
 import { ago, bytes, count, counted, duration, rate } from "./quantities.ts";
 
@@ -69,6 +69,9 @@ function overview(status: AgentStatus): Section {
         ? { text: `connected for ${duration(uplink.sinceMs)} to ${uplink.gateway}`, tone: "good" }
         : { text: `not reached for ${duration(uplink.sinceMs)}: ${uplink.gateway}`, tone: "warn" },
     ],
+    ...linkRows(uplink),
+    ...workRows(uplink),
+    ...sentRows(uplink),
     [{ text: "Record buffer" }, bufferCell(status.buffer, "record")],
   ];
   if (footage !== undefined) rows.push([{ text: "Footage buffer" }, bufferCell(footage, "unit")]);
@@ -82,9 +85,55 @@ function overview(status: AgentStatus): Section {
   return { title: "Overview", rows };
 }
 
+const DAYS = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"] as const;
+
+/** Only where something is held back, or will be. */
+function linkRows({ link }: UplinkStatus): Cell[][] {
+  if (link === undefined) return [];
+  const { mode, by, maxBytesPerSecond, until } = link;
+  if (mode === "full" && maxBytesPerSecond === undefined && until === undefined) return [];
+  const what = { full: "everything is sent", metered: "metered", paused: "paused" }[mode];
+  const parts = [
+    `${what}${by === "schedule" ? " by the schedule" : ""}`,
+    ...(maxBytesPerSecond === undefined ? [] : [`at most ${bytes(maxBytesPerSecond)}/s`]),
+  ];
+  const end = until === undefined ? "" : ` until ${wallClock(new Date(until))}`;
+  return [
+    [{ text: "Link" }, { text: `${parts.join(", ")}${end}`, tone: mode === "full" ? "good" : "quiet" }],
+  ];
+}
+
+/** Only while there is more to send than what is new. */
+function workRows({ connected, live, backlog }: UplinkStatus): Cell[][] {
+  if (!connected || backlog === undefined) return [];
+  const { drainedInMs } = backlog;
+  const drained = drainedInMs === undefined ? "does not shrink" : `drained in ${duration(drainedInMs)}`;
+  const late = live?.latencyMs === undefined ? "" : `; live records are there in ${duration(live.latencyMs)}`;
+  return [[{ text: "Backlog" }, { text: drained + late, tone: drainedInMs === undefined ? "warn" : "good" }]];
+}
+
+function sentRows({ sent }: UplinkStatus): Cell[][] {
+  if (sent === undefined || sent.frameBytes === 0) return [];
+  const { frameBytes, wireBytes } = sent;
+  const how = wireBytes < frameBytes ? `, compressed to ${bytes(wireBytes)}` : "";
+  return [[{ text: "Sent" }, { text: `${bytes(frameBytes)} of records${how}` }]];
+}
+
+/** As the schedule has it: the device's own time zone. */
+function wallClock(date: Date): string {
+  const two = (part: number): string => String(part).padStart(2, "0");
+  return `${DAYS[date.getDay()]} ${two(date.getHours())}:${two(date.getMinutes())}`;
+}
+
+const KNOWN_BY = {
+  system: "the device's own clock, which nobody confirmed",
+  ntp: "kept by NTP",
+  gateway: "told by the gateway",
+} as const;
+
 function clockCell({ known, time, by, boundMs }: ClockStatus): Cell {
   if (!known) return { text: "not known yet: records wait for NTP or the gateway", tone: "warn" };
-  const how = by === undefined ? "" : `, known by ${by}`;
+  const how = by === undefined ? "" : `, ${KNOWN_BY[by]}`;
   return { text: `${time}${how}${boundMs === undefined ? "" : `, ± ${duration(boundMs)}`}`, tone: "good" };
 }
 
@@ -130,7 +179,8 @@ function sourceTable(title: string, what: string, sources: readonly WatchedSourc
   };
 }
 
-function stateCell({ state, health, retryInMs }: WatchedSource): Cell {
+function stateCell({ type, state, health, retryInMs }: WatchedSource): Cell {
+  if (state === "stalled" && type === "camera") return { text: "no pictures", tone: "warn" };
   if (state === "stalled") return { text: "held, buffer full", tone: "bad" };
   if (state === "stopped") return { text: "stopped", tone: "quiet" };
   if (state === "running") return { text: "running", tone: "good" };

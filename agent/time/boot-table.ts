@@ -4,7 +4,7 @@
  * so that a frame that is sent again is the same to the byte.
  */
 import type { Mark, RecordBuffer } from "../buffer/record-buffer.ts";
-import type { TimeKnownBy } from "./agent-clock.ts";
+import type { BootMoment, TimeKnownBy } from "./agent-clock.ts";
 import { FIRST_SLOT, LAST_SLOT } from "./provisional-time.ts";
 
 export interface BootEntry {
@@ -24,13 +24,20 @@ export interface KnownMoment {
 }
 
 const PREFIX = "clock/boot/";
-/** The last time of day that was known to this device. */
 const LAST_KNOWN = "clock/last-known";
+const KEPT_BOOTS = 4;
+
+/** The last time of day that was known to this device, and how it was then reckoned. */
+export interface LastKnown {
+  readonly utcUs: number;
+  readonly bootId?: string;
+  readonly moment?: BootMoment;
+}
 
 export class BootTable {
   readonly #buffer: RecordBuffer;
   readonly #entries = new Map<number, BootEntry>();
-  #lastKnownUs = 0;
+  #lastKnown: LastKnown = { utcUs: 0 };
 
   constructor(buffer: RecordBuffer) {
     this.#buffer = buffer;
@@ -40,8 +47,9 @@ export class BootTable {
     return [...this.#entries.values()].sort((a, b) => a.order - b.order);
   }
 
-  get lastKnownUs(): number {
-    return this.#lastKnownUs;
+  /** As it was last reckoned in this boot: corrected since the first, perhaps. */
+  lastMoment(bootId: string): BootMoment | undefined {
+    return this.#lastKnown.bootId === bootId ? this.#lastKnown.moment : undefined;
   }
 
   get(slot: number): BootEntry | undefined {
@@ -53,12 +61,17 @@ export class BootTable {
       const entry = parsed<BootEntry>(await this.#buffer.mark(name));
       if (entry !== undefined) this.#entries.set(entry.slot, entry);
     }
-    this.#lastKnownUs = parsed<{ utcUs: number }>(await this.#buffer.mark(LAST_KNOWN))?.utcUs ?? 0;
+    this.#lastKnown = parsed<LastKnown>(await this.#buffer.mark(LAST_KNOWN)) ?? this.#lastKnown;
   }
 
-  /** Nothing waits any more that was written in boots before this one. */
+  /**
+   * Nothing waits any more that was written in boots before this one. The last of them stay: a source's
+   * mark may still say when it was last heard, for the report of a gap.
+   */
   async forgetAllBut(bootId: string): Promise<void> {
-    const gone = this.entries.filter((entry) => entry.bootId !== bootId);
+    const others = this.entries.filter((entry) => entry.bootId !== bootId);
+    const kept = new Set(others.filter(({ moment }) => moment !== undefined).slice(-KEPT_BOOTS));
+    const gone = others.filter((entry) => !kept.has(entry));
     if (gone.length === 0) return;
     const none = new Uint8Array(0);
     await this.#buffer.setMarks(gone.map(({ slot }) => ({ source: nameOf(slot), value: none })));
@@ -72,18 +85,18 @@ export class BootTable {
   async add(bootId: string): Promise<BootEntry> {
     const last = this.entries.at(-1);
     const slot = last === undefined || last.slot >= LAST_SLOT ? FIRST_SLOT : last.slot + 1;
-    const entry = { slot, bootId, order: (last?.order ?? 0) + 1, afterUs: this.#lastKnownUs };
+    const entry = { slot, bootId, order: (last?.order ?? 0) + 1, afterUs: this.#lastKnown.utcUs };
     await this.save([entry]);
     return entry;
   }
 
-  /** In one synced write. @param knownUs the time of day, where it is known */
-  async save(entries: readonly BootEntry[], knownUs?: number): Promise<void> {
+  /** In one synced write. */
+  async save(entries: readonly BootEntry[], known?: LastKnown): Promise<void> {
     const marks: Mark[] = entries.map((entry) => ({ source: nameOf(entry.slot), value: written(entry) }));
-    if (knownUs !== undefined) marks.push({ source: LAST_KNOWN, value: written({ utcUs: knownUs }) });
+    if (known !== undefined) marks.push({ source: LAST_KNOWN, value: written(known) });
     await this.#buffer.setMarks(marks);
     for (const entry of entries) this.#entries.set(entry.slot, entry);
-    if (knownUs !== undefined) this.#lastKnownUs = knownUs;
+    if (known !== undefined) this.#lastKnown = known;
   }
 }
 

@@ -6,35 +6,60 @@
 import { decodeFrame, encodeFrame, type Frame, type TimeSource } from "../../protocol/frame.ts";
 import { type BatchRecord, encodeInOrder, forEachRecord } from "../../protocol/record-batch.ts";
 import { GAPS_STREAM, type GapRecord } from "../../protocol/topics.ts";
-import { timeText } from "../sources/decode/sensor-time.ts";
+import { MAX_AHEAD_US, timeText } from "../sources/decode/sensor-time.ts";
 import type { KnownMoment } from "./boot-table.ts";
 import { isProvisional, trueUs } from "./provisional-time.ts";
 
 /** Our own fields stand first: `{"device":…,"sensor":…,"time":…`, and names are bounded. */
 const TIME_WITHIN_BYTES = 2_048;
+/** As reading-record.ts writes it behind `time` where a sensor said its own. */
+const OWN_TIME = Buffer.from(`,"timeSource":"sensor"`);
+
+type MomentOf = (timeUs: number) => KnownMoment | undefined;
+
+/** A record's time as it was written, and as it is now known. */
+interface Corrected {
+  readonly fromUs: number;
+  readonly toUs: number;
+  readonly by: TimeSource;
+  readonly boundUs: number;
+}
 
 /** @param momentOf the boot of a provisional time; undefined leaves it as it is */
-export function frameInUtc(frame: Frame, momentOf: (timeUs: number) => KnownMoment | undefined): Frame {
+export function frameInUtc(frame: Frame, momentOf: MomentOf): Frame {
   if (!hasProvisional(frame)) return frame;
+  const stored = corrected(frame.storedUs, momentOf);
   const records: BatchRecord[] = [];
   let by: TimeSource = frame.timeSource;
   for (const run of frame.runs) {
     forEachRecord(run, (payload, timeUs) => {
-      const moment = isProvisional(timeUs) ? momentOf(timeUs) : undefined;
-      if (moment !== undefined && by !== "estimated") by = moment.by;
-      const inUtcUs = moment === undefined ? timeUs : trueUs(timeUs, moment.utcUs);
+      const record = corrected(timeUs, momentOf) ?? notAhead(timeUs, stored);
+      if (record !== undefined && by !== "estimated") by = record.by;
       const said =
         frame.stream === GAPS_STREAM
           ? gapInUtc(payload, momentOf)
-          : moment === undefined
+          : record === undefined
             ? payload
-            : readingInUtc(payload, timeUs, moment);
-      records.push({ key: run.key, timeUs: inUtcUs, payload: said });
+            : readingInUtc(payload, record);
+      records.push({ key: run.key, timeUs: record?.toUs ?? timeUs, payload: said });
     });
   }
-  const stored = isProvisional(frame.storedUs) ? momentOf(frame.storedUs) : undefined;
-  const storedUs = stored === undefined ? frame.storedUs : trueUs(frame.storedUs, stored.utcUs);
+  const storedUs = stored?.toUs ?? frame.storedUs;
   return decodeFrame(encodeFrame({ ...frame, storedUs, timeSource: by }, encodeInOrder(records)));
+}
+
+function corrected(timeUs: number, momentOf: MomentOf): Corrected | undefined {
+  const moment = isProvisional(timeUs) ? momentOf(timeUs) : undefined;
+  return moment && { ...moment, fromUs: timeUs, toUs: trueUs(timeUs, moment.utcUs) };
+}
+
+/**
+ * While the device did not know the time it had to believe its sensors. One whose clock turns out to be
+ * ahead is not believed after all, or its windows would close before all others' records are there.
+ */
+function notAhead(timeUs: number, stored: Corrected | undefined): Corrected | undefined {
+  if (stored === undefined || timeUs <= stored.toUs + stored.boundUs + MAX_AHEAD_US) return undefined;
+  return { ...stored, fromUs: timeUs };
 }
 
 /** Reports of gaps are few, and their ends may be provisional where their own time is not. */
@@ -49,24 +74,23 @@ function hasProvisional(frame: Frame): boolean {
   return found;
 }
 
-function readingInUtc(payload: Buffer, timeUs: number, moment: KnownMoment): Buffer {
-  const written = Buffer.from(`"time":"${timeText(timeUs)}"`);
+function readingInUtc(payload: Buffer, { fromUs, toUs, by }: Corrected): Buffer {
+  const written = Buffer.from(`"time":"${timeText(fromUs)}"`);
   const at = payload.subarray(0, TIME_WITHIN_BYTES).indexOf(written);
   if (at < 0) return payload;
-  const said = moment.by === "estimated" ? `,"timeSource":"estimated"` : "";
+  let end = at + written.length;
+  if (payload.subarray(end, end + OWN_TIME.length).equals(OWN_TIME)) end += OWN_TIME.length;
+  const said = by === "ntp" ? "" : `,"timeSource":"${by}"`;
   return Buffer.concat([
     payload.subarray(0, at),
-    Buffer.from(`"time":"${timeText(trueUs(timeUs, moment.utcUs))}"${said}`),
-    payload.subarray(at + written.length),
+    Buffer.from(`"time":"${timeText(toUs)}"${said}`),
+    payload.subarray(end),
   ]);
 }
 
 /** A gap's ends are times as well, and may lie in different boots. */
-function gapInUtc(payload: Buffer, momentOf: (timeUs: number) => KnownMoment | undefined): Buffer {
-  const inUtc = (timeUs: number): number => {
-    const moment = isProvisional(timeUs) ? momentOf(timeUs) : undefined;
-    return moment === undefined ? timeUs : trueUs(timeUs, moment.utcUs);
-  };
+function gapInUtc(payload: Buffer, momentOf: MomentOf): Buffer {
+  const inUtc = (timeUs: number): number => corrected(timeUs, momentOf)?.toUs ?? timeUs;
   let gap: GapRecord;
   try {
     gap = JSON.parse(payload.toString()) as GapRecord;

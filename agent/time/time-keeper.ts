@@ -1,10 +1,12 @@
 /**
- * Finds out what time it is, once for each boot, and brings what was written before to UTC.
+ * Finds out what time it is, and brings what was written before to UTC: once for each boot.
  *
  *   a clock that runs on while the device is off  → system
- *   the kernel says that NTP keeps its clock      → ntp
  *   a gateway was asked                           → gateway
+ *   the kernel says that NTP keeps its clock      → ntp
  *
+ * The first that knows is believed; a better one, further down, that knows later, or a gateway that
+ * is asked again, corrects what is said from then on: crystals drift by seconds a day.
  * Earlier boots that ended before any of these are estimated, between what is known before and after.
  * docs/design/0022-time.md says why.
  */
@@ -14,15 +16,17 @@ import type { Log } from "../../runtime/log.ts";
 import type { RecordBuffer } from "../buffer/record-buffer.ts";
 import { gapRecord } from "../sources/reading-record.ts";
 import type { AgentClock, BootMoment, TimeKnownBy } from "./agent-clock.ts";
-import { type BootEntry, BootTable, type KnownMoment } from "./boot-table.ts";
+import { type BootEntry, BootTable, type KnownMoment, type LastKnown } from "./boot-table.ts";
 import type { DeviceTime } from "./device-time.ts";
-import { CLOCK_SET_US, takenApart } from "./provisional-time.ts";
+import { CLOCK_SET_US, FIRST_SLOT, isProvisional, takenApart, trueUs } from "./provisional-time.ts";
 
 export interface TimeKeeperOptions {
   readonly device: string;
   readonly time: DeviceTime;
   readonly clock: AgentClock;
   readonly buffer: RecordBuffer;
+  /** Whether something may wait that was stored in earlier boots; the record buffer is asked unless given. */
+  readonly waits?: () => boolean;
   readonly log: Log;
   /** For how long the gateway has been reached; undefined while it is not. */
   readonly linkUpMs: () => number | undefined;
@@ -45,6 +49,9 @@ const NTP_BOUND_US = 500_000;
 const SYSTEM_BOUND_US = 60_000_000;
 const AGREES_WITHIN_US = 100_000;
 const KEEP_LAST_KNOWN_MS = 600_000;
+/** While the time is known, but could be known better. */
+const ASK_GATEWAY_AGAIN_MS = 600_000;
+const ASK_KERNEL_AGAIN_MS = 300_000;
 
 export class TimeKeeper {
   readonly #options: TimeKeeperOptions;
@@ -54,6 +61,7 @@ export class TimeKeeper {
   #current: BootEntry | undefined;
   #loop: Promise<void> | undefined;
   #resolving: Promise<void> | undefined;
+  #heardMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: TimeKeeperOptions) {
     this.#options = options;
@@ -64,12 +72,12 @@ export class TimeKeeper {
     return this.#options.clock.boot !== undefined;
   }
 
-  /** For the uplink: the gateway is asked only while nobody else knows. */
-  needed = (): boolean => !this.known;
-
-  get provisionalStartUs(): number {
-    return this.#options.clock.provisionalStartUs;
-  }
+  /** For the uplink: NTP is never worse than the gateway. */
+  needed = (): boolean => {
+    const { clock } = this.#options;
+    if (clock.boot === undefined) return true;
+    return clock.boot.by !== "ntp" && clock.monotonicMs() - this.#heardMs >= ASK_GATEWAY_AGAIN_MS;
+  };
 
   /** False when nothing can wait that has a provisional time. */
   get mayBeProvisional(): boolean {
@@ -78,33 +86,46 @@ export class TimeKeeper {
 
   /** Before any source: what they say from now on has the right slot. */
   async start(): Promise<void> {
-    const { time, clock, buffer } = this.#options;
+    const { time, clock, buffer, waits = () => buffer.usage().waitingRecords > 0 } = this.#options;
     await this.#table.read();
-    // This boot's moment stays: two starts in one boot that know it differently would set time back.
-    if (buffer.usage().waitingRecords === 0) await this.#table.forgetAllBut(time.bootId);
+    const waiting = waits();
+    if (!waiting) await this.#table.forgetAllBut(time.bootId);
     this.#current = this.#table.entries.find(({ bootId }) => bootId === time.bootId);
-    const before = this.#current?.moment;
+    const before = this.#table.lastMoment(time.bootId) ?? this.#current?.moment;
+    // Two starts in one boot that knew the time differently would set it back.
     if (before !== undefined && before.by !== "estimated") clock.set({ ...before, by: before.by });
-    else if (time.hasClock && time.wallUs() >= CLOCK_SET_US)
-      await this.#resolveByWall("system", SYSTEM_BOUND_US);
-    else if (await this.#trustsKernel()) await this.#resolveByWall("ntp", NTP_BOUND_US);
     else {
-      this.#current ??= await this.#table.add(time.bootId);
-      clock.useSlot(this.#current.slot);
+      const known = await this.#knownAtOnce();
+      // Also where it is known: a buffer that was opened before may have told of damage meanwhile.
+      const told = waiting && clock.wasProvisional;
+      if (known === undefined || told) this.#current ??= await this.#table.add(time.bootId);
+      if (this.#current !== undefined) clock.useSlot(this.#current.slot);
+      if (known !== undefined) await this.#resolve(known);
     }
     this.#loop ??= this.#run();
+  }
+
+  async #knownAtOnce(): Promise<BootMoment | undefined> {
+    const { time } = this.#options;
+    if (time.hasClock && time.wallUs() >= CLOCK_SET_US) return this.#byWall("system", SYSTEM_BOUND_US);
+    return (await this.#trustsKernel()) ? this.#byWall("ntp", NTP_BOUND_US) : undefined;
   }
 
   async #run(): Promise<void> {
     const { log, clock, askEveryMs = 10_000 } = this.#options;
     const { signal } = this.#stop;
     let keptMs = Number.NEGATIVE_INFINITY;
+    let askedMs = Number.NEGATIVE_INFINITY;
     while (!signal.aborted) {
+      const nowMs = clock.monotonicMs();
       try {
         if (clock.boot === undefined) await this.#look();
-        else if (clock.monotonicMs() - keptMs > KEEP_LAST_KNOWN_MS) {
-          keptMs = clock.monotonicMs();
-          await this.#table.save([], clock.nowUs());
+        else if (clock.boot.by !== "ntp" && nowMs - askedMs > ASK_KERNEL_AGAIN_MS) {
+          askedMs = nowMs;
+          if (await this.#trustsKernel()) await this.#correct(this.#byWall("ntp", NTP_BOUND_US));
+        } else if (nowMs - keptMs > KEEP_LAST_KNOWN_MS) {
+          keptMs = nowMs;
+          await this.#table.save([], this.#lastKnown(clock.boot));
         }
       } catch (error) {
         if (!signal.aborted) log.warn({ error: describeError(error) }, "the time cannot be kept");
@@ -114,10 +135,10 @@ export class TimeKeeper {
   }
 
   async #look(): Promise<void> {
-    if (await this.#trustsKernel()) return this.#resolveByWall("ntp", NTP_BOUND_US);
+    if (await this.#trustsKernel()) return this.#resolve(this.#byWall("ntp", NTP_BOUND_US));
     const upMs = this.#options.linkUpMs();
     if (upMs !== undefined && upMs > ANSWER_WITHIN_MS && this.#options.time.wallUs() >= CLOCK_SET_US) {
-      await this.#resolveByWall("system", SYSTEM_BOUND_US);
+      await this.#resolve(this.#byWall("system", SYSTEM_BOUND_US));
     }
   }
 
@@ -126,22 +147,42 @@ export class TimeKeeper {
     return (await time.synchronised()) && time.wallUs() >= CLOCK_SET_US;
   }
 
-  #resolveByWall(by: TimeKnownBy, boundUs: number): Promise<void> {
+  #byWall(by: TimeKnownBy, boundUs: number): BootMoment {
     const { time } = this.#options;
-    return this.#resolve({ utcUs: time.wallUs() - time.bootUs(), by, boundUs });
+    return { utcUs: time.wallUs() - time.bootUs(), by, boundUs };
+  }
+
+  #lastKnown(moment: BootMoment): LastKnown {
+    const { time } = this.#options;
+    return { utcUs: moment.utcUs + time.bootUs(), bootId: time.bootId, moment };
   }
 
   /** The gateway was asked what time it is. Only the first answer counts. */
   heard = ({ utcUs, atMs, boundUs }: GatewayTime): void => {
-    if (this.known || utcUs < CLOCK_SET_US) return;
+    const { clock, time, log } = this.#options;
+    if (!this.needed() || utcUs < CLOCK_SET_US) return;
+    this.#heardMs = clock.monotonicMs();
     const heardUs = utcUs - atMs * 1_000;
-    const systemUs = this.#options.time.wallUs() - this.#options.time.bootUs();
-    // A system's clock that the answer does not contradict is right: the answer came late, it did not.
-    const agrees = Math.abs(systemUs - heardUs) <= Math.max(boundUs, AGREES_WITHIN_US);
-    this.#resolve({ utcUs: agrees ? systemUs : heardUs, by: "gateway", boundUs }).catch((error: unknown) => {
-      this.#options.log.warn({ error: describeError(error) }, "the gateway's time cannot be kept");
+    const agreesWith = (bootUtcUs: number): boolean =>
+      Math.abs(bootUtcUs - heardUs) <= Math.max(boundUs, AGREES_WITHIN_US);
+    // A clock that the answer does not contradict is right: the answer came late, it did not.
+    const ours = [clock.boot?.utcUs, time.wallUs() - time.bootUs()];
+    const right = ours.find((bootUtcUs) => bootUtcUs !== undefined && agreesWith(bootUtcUs)) ?? heardUs;
+    const moment: BootMoment = { utcUs: right, by: "gateway", boundUs };
+    (this.known ? this.#correct(moment) : this.#resolve(moment)).catch((error: unknown) => {
+      log.warn({ error: describeError(error) }, "the gateway's time cannot be kept");
     });
   };
+
+  /** What was said with the time as it was known before stays. A crash before the write has it known as before. */
+  async #correct(moment: BootMoment): Promise<void> {
+    const { clock, log } = this.#options;
+    const byMs = Math.round((moment.utcUs - clock.boot!.utcUs) / 1_000);
+    clock.set(moment);
+    await this.#table.save([], this.#lastKnown(moment));
+    if (Math.abs(byMs) > AGREES_WITHIN_US / 1_000)
+      log.info({ by: moment.by, byMs }, "the clock is corrected");
+  }
 
   #resolve(moment: BootMoment): Promise<void> {
     this.#resolving ??= this.#bringToUtc(moment).finally(() => {
@@ -152,13 +193,12 @@ export class TimeKeeper {
 
   /** On disk first: after a crash the same records get the same times again. */
   async #bringToUtc(moment: BootMoment): Promise<void> {
-    const { clock, time, log } = this.#options;
+    const { clock, log } = this.#options;
     if (this.known) return;
-    const nowUs = moment.utcUs + time.bootUs();
     const estimated = estimates(this.#table.entries, this.#current, moment.utcUs);
     const changed = [...estimated];
     if (this.#current !== undefined) changed.push({ ...this.#current, moment });
-    await this.#table.save(changed, nowUs);
+    await this.#table.save(changed, this.#lastKnown(moment));
     this.#current = changed.find(({ slot }) => slot === this.#current?.slot);
     clock.set(moment);
     log.info({ by: moment.by, boundMs: Math.round(moment.boundUs / 1_000) }, "the time is known");
@@ -187,11 +227,21 @@ export class TimeKeeper {
     });
   }
 
-  /** The boot of a provisional time, once it is known; undefined until then. */
+  /** The boot of a provisional time, once it is known; undefined until then, and of boots long forgotten. */
   momentOf(timeUs: number): KnownMoment | undefined {
+    const { slot } = takenApart(timeUs);
     // What was written before the slot was known, such as a report of damage, is of this boot.
-    const entry = this.#table.get(takenApart(timeUs).slot) ?? this.#current;
-    return entry?.moment ?? this.#options.clock.boot;
+    if (slot < FIRST_SLOT) return this.#current?.moment ?? this.#options.clock.boot;
+    return this.#table.get(slot)?.moment;
+  }
+
+  /** When the oldest of what waits was stored, as far as that is known. */
+  oldestInUtc(oldestUs: number | undefined): number | undefined {
+    if (oldestUs === undefined || !isProvisional(oldestUs)) return oldestUs;
+    const moment = this.momentOf(oldestUs);
+    if (moment !== undefined) return trueUs(oldestUs, moment.utcUs);
+    // Of an earlier boot, which may have been at any time: it is at least as old as this one.
+    return Math.max(oldestUs, this.#options.clock.provisionalStartUs);
   }
 
   /** Resolves when the time is known, or `signal` aborts. */

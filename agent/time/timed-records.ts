@@ -8,7 +8,6 @@
 import type { Frame } from "../../protocol/frame.ts";
 import type { FramePlace, RecordBuffer } from "../buffer/record-buffer.ts";
 import { frameInUtc } from "./frame-in-utc.ts";
-import { isProvisional, trueUs } from "./provisional-time.ts";
 import type { TimeKeeper } from "./time-keeper.ts";
 
 export class TimedRecords implements RecordBuffer {
@@ -57,6 +56,18 @@ export class TimedRecords implements RecordBuffer {
     return this.#inner.ack(...place);
   }
 
+  ackAhead(...place: Parameters<RecordBuffer["ackAhead"]>): void {
+    this.#inner.ackAhead(...place);
+  }
+
+  isAhead(...place: Parameters<RecordBuffer["isAhead"]>): boolean {
+    return this.#inner.isAhead(...place);
+  }
+
+  beginEpoch(): ReturnType<RecordBuffer["beginEpoch"]> {
+    return this.#inner.beginEpoch();
+  }
+
   drainedEpochs(): ReturnType<RecordBuffer["drainedEpochs"]> {
     return this.#inner.drainedEpochs();
   }
@@ -67,13 +78,9 @@ export class TimedRecords implements RecordBuffer {
 
   usage(): ReturnType<RecordBuffer["usage"]> {
     const usage = this.#inner.usage();
-    const { oldestUs } = usage;
-    if (oldestUs === undefined || !isProvisional(oldestUs)) return usage;
-    const moment = this.#keeper.momentOf(oldestUs);
-    if (moment !== undefined) return { ...usage, oldestUs: trueUs(oldestUs, moment.utcUs) };
-    // Of an earlier boot, which may have been at any time: it is at least as old as this one.
-    return { ...usage, oldestUs: Math.max(oldestUs, this.#keeper.provisionalStartUs) };
+    return { ...usage, oldestUs: this.#keeper.oldestInUtc(usage.oldestUs) };
   }
+
   close(): Promise<void> {
     return this.#inner.close();
   }

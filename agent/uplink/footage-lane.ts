@@ -3,6 +3,9 @@
  * first, learns from GET_PARAMETER `persisted` which of them the gateway has on disk, and gives
  * only those back to the buffer. Whatever breaks, the next session begins with the oldest unit
  * that is still there.
+ *
+ * It sends behind the records: where a cap holds it takes what they leave, and where the link's mode
+ * forbids footage it ends its session with the unit that is under way.
  */
 import type { ConnectionOptions } from "node:tls";
 import type { FootageUnit } from "../../protocol/footage.ts";
@@ -21,6 +24,10 @@ import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
 import type { FootageBuffer, UnitPlace } from "../buffer/footage-buffer.ts";
+import type { LinkRules } from "./link-rules.ts";
+import { outgoing } from "./outgoing.ts";
+import { SilenceWatch } from "./silence.ts";
+import { Wait } from "./wait.ts";
 
 export interface FootageLaneOptions {
   readonly camera: string;
@@ -33,8 +40,12 @@ export interface FootageLaneOptions {
   readonly log: Log;
   readonly metrics: Metrics;
   readonly random: (() => number) | undefined;
-  /** A unit sent and not persisted for so long is sent again, on a new connection. */
+  /** A unit that arrived and is not persisted for so long is sent again, on a new connection. */
   readonly persistTimeoutMs: number;
+  /** Without them everything goes, at once. */
+  readonly rules?: Pick<LinkRules, "pacer" | "sendsFootage" | "footageMayGo"> | undefined;
+  /** How a connection that is open on this side alone is found. */
+  readonly silence?: { readonly quietMs: number; readonly answerMs: number } | undefined;
 }
 
 /** Sent and not yet persisted, at most: more would only be sent again after a break. */
@@ -45,6 +56,12 @@ const FIRST_POLL_MS = 50;
 const SLOWEST_POLL_MS = 1_000;
 /** A session that has nothing to send is ended: the camera may be gone for good. */
 const IDLE_MS = 60_000;
+/** An answer may come behind all that waits to be sent; whether the gateway lives is the silence watch's matter. */
+const REQUEST_TIMEOUT_MS = 600_000;
+/** What is taken of the cap at a time. */
+const PACED_BYTES = 16_384;
+/** A question for `persisted`, about. */
+const POLL_BYTES = 300;
 
 /** The server does not answer `persisted`: it cannot say what it holds, so nothing may be deleted. */
 export class NotAGatewayError extends HeadwaterError {
@@ -67,9 +84,21 @@ export class NotPersistedError extends HeadwaterError {
   }
 }
 
+/** The gateway did not answer, and the network did not say that it is away. */
+export class SilentGatewayError extends HeadwaterError {
+  constructor(url: string, silentMs: number) {
+    super("UPLINK_SILENT", {
+      retryable: true,
+      message: `nothing came from ${url} for ${Math.round(silentMs)} ms`,
+      hint: "the connection is tried again; check the network between here and the gateway",
+    });
+  }
+}
+
 interface InFlight extends UnitPlace {
   readonly bytes: number;
-  readonly sentMs: number;
+  /** Since when the gateway is known to have all of it; undefined before. */
+  arrivedMs: number | undefined;
 }
 
 export class FootageLane {
@@ -79,6 +108,10 @@ export class FootageLane {
   readonly #counts: ReturnType<typeof countsOf>;
   #inFlight: InFlight[] = [];
   #bytesInFlight = 0;
+  /** One after a break, until something is persisted: a gateway with a full disk would get all of them in vain. */
+  #maxUnitsInFlight = MAX_UNITS_IN_FLIGHT;
+  /** Taken of the cap and not sent yet. */
+  #pacedBytes = 0;
   /** Called when something in flight was persisted. */
   #persisted: () => void = () => {};
   /** Called when a unit was sent. */
@@ -87,7 +120,7 @@ export class FootageLane {
   constructor(options: FootageLaneOptions) {
     this.#options = options;
     this.#log = options.log.child({ camera: options.camera });
-    this.#backoff = new Backoff(250, 30_000, options.random);
+    this.#backoff = new Backoff(1_000, 30_000, options.random);
     this.#counts = countsOf(options.metrics);
   }
 
@@ -96,12 +129,14 @@ export class FootageLane {
     const { camera, buffer } = this.#options;
     while (!signal.aborted) {
       await buffer.waiting(camera, undefined, signal);
+      await this.#options.rules?.footageMayGo(signal);
       if (signal.aborted) return;
       try {
         await this.#session(signal);
       } catch (error) {
         if (signal.aborted) return;
         this.#counts.breaks.inc({ camera });
+        this.#maxUnitsInFlight = 1;
         const waitMs = this.#backoff.nextMs();
         this.#log.warn({ error: describeError(error), waitMs }, "footage uplink broken");
         await pause(waitMs, signal);
@@ -117,18 +152,27 @@ export class FootageLane {
     if (head === undefined) return pause(FIRST_POLL_MS, closing);
     const broken = new AbortController();
     const { signal } = broken;
-    const end = (): void => broken.abort(closing.reason);
-    closing.addEventListener("abort", end, { once: true });
     const client = new RtspClient({
       url,
       ...(credentials !== undefined && { credentials }),
       tls: tls?.(),
+      requestTimeoutMs: REQUEST_TIMEOUT_MS,
+      onHeard: () => watch.heard(),
       onClose: (error) => broken.abort(error),
     });
+    // Whoever waits for room on the connection is told by its end.
+    const breakOff = (reason: unknown): void => {
+      broken.abort(reason);
+      void client.close();
+    };
+    const watch = this.#watchSilence(client, breakOff);
+    const end = (): void => breakOff(closing.reason);
+    closing.addEventListener("abort", end, { once: true });
     this.#inFlight = [];
     this.#bytesInFlight = 0;
     try {
       await client.connect();
+      watch.start();
       await client.announce(head.sdp);
       await client.setup("record");
       await client.record(head.producerUs);
@@ -143,8 +187,21 @@ export class FootageLane {
       throw broken.signal.reason instanceof HeadwaterError ? broken.signal.reason : error;
     } finally {
       closing.removeEventListener("abort", end);
+      watch.close();
       await client.close();
     }
+  }
+
+  #watchSilence(client: RtspClient, breakOff: (reason: unknown) => void): SilenceWatch {
+    const { clock, silence } = this.#options;
+    return new SilenceWatch({
+      clock,
+      // Its failure is the connection's end, of which we hear anyway.
+      ask: () => void client.keepAlive().catch(() => {}),
+      silent: (forMs) => breakOff(new SilentGatewayError(client.url, forMs)),
+      outgoing: () => outgoing(client.socket),
+      ...silence,
+    });
   }
 
   async #sendUnits(client: RtspClient, sdp: string, signal: AbortSignal): Promise<void> {
@@ -154,18 +211,19 @@ export class FootageLane {
       const idle = new Wait(signal, IDLE_MS);
       await buffer.waiting(camera, after, idle.signal);
       idle.end();
-      await this.#room(signal, MAX_UNITS_IN_FLIGHT, MAX_BYTES_IN_FLIGHT);
+      await this.#room(signal, () => this.#maxUnitsInFlight, MAX_BYTES_IN_FLIGHT);
       signal.throwIfAborted();
-      const unit = await buffer.read(camera, after);
+      const mayGo = this.#options.rules?.sendsFootage ?? true;
+      const unit = mayGo ? await buffer.read(camera, after) : undefined;
       if (unit === undefined || unit.sdp !== sdp) {
-        // Nothing came, or what came needs to be announced anew: when all that was sent is on disk.
-        await this.#room(signal, 1, 1);
+        // Nothing came or may go, or what came needs to be announced anew: when all that was sent is on disk.
+        await this.#room(signal, () => 1, 1);
         signal.throwIfAborted();
         return;
       }
-      const bytes = await this.#send(client, unit);
+      const bytes = await this.#send(client, unit, signal);
       after = { epoch: unit.epoch, sequence: unit.sequence };
-      this.#inFlight.push({ ...after, bytes, sentMs: this.#options.clock.monotonicMs() });
+      this.#inFlight.push({ ...after, bytes, arrivedMs: undefined });
       this.#bytesInFlight += bytes;
       this.#counts.sent.inc({ camera });
       this.#sent();
@@ -173,8 +231,8 @@ export class FootageLane {
   }
 
   /** Resolves when fewer units and bytes than these are in flight, or `signal` aborts. */
-  async #room(signal: AbortSignal, units: number, bytes: number): Promise<void> {
-    while (!signal.aborted && (this.#inFlight.length >= units || this.#bytesInFlight >= bytes)) {
+  async #room(signal: AbortSignal, units: () => number, bytes: number): Promise<void> {
+    while (!signal.aborted && (this.#inFlight.length >= units() || this.#bytesInFlight >= bytes)) {
       const wait = new Wait(signal, IDLE_MS);
       this.#persisted = () => wait.end();
       await wait.over;
@@ -182,7 +240,7 @@ export class FootageLane {
   }
 
   /** The packets go as the camera made them; sender reports ahead of them say what their times mean. */
-  async #send(client: RtspClient, unit: FootageUnit): Promise<number> {
+  async #send(client: RtspClient, unit: FootageUnit, signal: AbortSignal): Promise<number> {
     const first = unit.packets[0];
     const ssrc = ssrcOf(unit, first?.track ?? 0);
     const { epoch, sequence, producerUs, startsWithKeyFrame } = unit;
@@ -196,12 +254,26 @@ export class FootageLane {
     for (const { track, rtp } of unit.packets) {
       digest.add(track, rtp);
       bytes += rtp.length;
+      if (this.#pacedBytes < rtp.length) await this.#pace(rtp.length, signal);
+      this.#pacedBytes -= rtp.length;
       if (!client.sendRtp(track, rtp)) await client.drained();
     }
     const { packetCount } = digest;
     client.sendRtcp(0, encodeUnitEnd(ssrc, { packetCount, sha256: digest.digest() }));
     await client.drained();
     return bytes;
+  }
+
+  /** Resolves when the cap left room for so much, and a little more. */
+  async #pace(bytes: number, signal: AbortSignal): Promise<void> {
+    const pacer = this.#options.rules?.pacer;
+    while (this.#pacedBytes < bytes) {
+      const share = pacer?.publishBytes(PACED_BYTES) ?? Number.POSITIVE_INFINITY;
+      if (pacer !== undefined && !(await pacer.take(share, "footage", signal))) {
+        throw signal.reason ?? new Error("the uplink ends");
+      }
+      this.#pacedBytes += share;
+    }
   }
 
   /** Asks soon after each unit's end, and about every second while any is in flight. */
@@ -221,7 +293,7 @@ export class FootageLane {
       waitMs = Math.min(waitMs * 2, SLOWEST_POLL_MS);
       const oldest = this.#inFlight[0];
       const { camera, clock, persistTimeoutMs } = this.#options;
-      if (oldest !== undefined && clock.monotonicMs() - oldest.sentMs > persistTimeoutMs) {
+      if (oldest?.arrivedMs !== undefined && clock.monotonicMs() - oldest.arrivedMs > persistTimeoutMs) {
         throw new NotPersistedError(camera, persistTimeoutMs);
       }
     }
@@ -229,9 +301,13 @@ export class FootageLane {
 
   /** Gives back what the gateway has on disk, and nothing else. */
   async #poll(client: RtspClient): Promise<void> {
-    const { camera, buffer } = this.#options;
+    const { camera, buffer, clock, rules } = this.#options;
+    const sent = [...this.#inFlight];
+    rules?.pacer.charge(POLL_BYTES);
     const text = await client.getParameter(PERSISTED_PARAMETER);
     if (text === undefined) throw new NotAGatewayError(client.url);
+    // The question came behind them, on the same connection.
+    for (const unit of sent) unit.arrivedMs ??= clock.monotonicMs();
     const ranges = parsePersisted(text);
     for (const { epoch, first, last } of ranges) await buffer.ack(camera, epoch, first, last);
     const waiting = this.#inFlight.filter(
@@ -246,36 +322,9 @@ export class FootageLane {
     this.#inFlight = waiting;
     this.#bytesInFlight = waiting.reduce((sum, { bytes }) => sum + bytes, 0);
     this.#backoff.reset();
+    this.#maxUnitsInFlight = MAX_UNITS_IN_FLIGHT;
     this.#persisted();
   }
-}
-
-/** Ends after `ms`, when `signal` aborts, or when told; leaves neither timer nor listener behind. */
-class Wait {
-  readonly over: Promise<void>;
-  readonly #over = new AbortController();
-  readonly #timer: NodeJS.Timeout;
-  readonly #outer: AbortSignal;
-
-  constructor(outer: AbortSignal, ms: number) {
-    this.#outer = outer;
-    this.#timer = setTimeout(this.end, ms);
-    this.over = new Promise((resolve) => {
-      this.signal.addEventListener("abort", () => resolve(), { once: true });
-    });
-    outer.addEventListener("abort", this.end, { once: true });
-    if (outer.aborted) this.end();
-  }
-
-  get signal(): AbortSignal {
-    return this.#over.signal;
-  }
-
-  readonly end = (): void => {
-    clearTimeout(this.#timer);
-    this.#outer.removeEventListener("abort", this.end);
-    this.#over.abort();
-  };
 }
 
 /** That of the first packet of `track`; of any when it has none. */

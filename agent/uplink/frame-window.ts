@@ -1,30 +1,27 @@
 /**
- * The frames that are under way: sent, and not yet acknowledged without a gap before them. Bounded
- * in bytes. PUBACKs may come in any order; frames are forgotten only from the oldest on.
+ * What is under way in a lane: read from the buffer, and not yet acknowledged without a gap before it.
+ * Bounded in bytes. PUBACKs may come in any order; batches are done only from the oldest on.
  */
-import type { Frame } from "../../protocol/frame.ts";
-import type { FramePlace } from "../buffer/record-buffer.ts";
+import type { Batch } from "./batch.ts";
 
-interface Publish {
-  readonly frames: readonly FramePlace[];
-  readonly bytes: number;
-  readonly sentMs: number;
+/** A batch on its way. */
+export interface Underway {
+  readonly batch: Batch;
+  /** Of its frames, and once it is published of the publish. */
+  bytes: number;
+  /** Undefined before it is published. */
+  sentMs: number | undefined;
   acknowledged: boolean;
 }
 
 export class FrameWindow {
-  readonly #maxBytes: number;
-  readonly #publishes: Publish[] = [];
+  /** May change; what is under way stays so. */
+  limitBytes: number;
+  #underway: Underway[] = [];
   #bytes = 0;
-  #last: FramePlace | undefined;
 
-  constructor(maxBytes: number) {
-    this.#maxBytes = maxBytes;
-  }
-
-  /** Where the next read begins. */
-  get last(): FramePlace | undefined {
-    return this.#last;
+  constructor(limitBytes: number) {
+    this.limitBytes = limitBytes;
   }
 
   get bytes(): number {
@@ -33,37 +30,51 @@ export class FrameWindow {
 
   /** Bytes that may still be sent; one publish is always allowed. */
   get room(): number {
-    return this.#publishes.length === 0 ? this.#maxBytes : Math.max(0, this.#maxBytes - this.#bytes);
+    return this.#bytes === 0 ? this.limitBytes : Math.max(0, this.limitBytes - this.#bytes);
+  }
+
+  get isEmpty(): boolean {
+    return this.#underway.length === 0;
   }
 
   /** When the oldest publish that is not acknowledged was sent. */
   get oldestSentMs(): number | undefined {
-    return this.#publishes[0]?.sentMs;
+    return this.#underway.find(({ acknowledged }) => !acknowledged)?.sentMs;
   }
 
-  /** @returns a handle for `acknowledge` */
-  add(frames: readonly Frame[], bytes: number, sentMs: number): object {
-    const publish: Publish = {
-      frames: frames.map(({ epoch, sequence }) => ({ epoch, sequence })),
-      bytes,
-      sentMs,
-      acknowledged: false,
-    };
-    this.#publishes.push(publish);
+  /** Its frames were read; it is not published yet. */
+  add(batch: Batch): Underway {
+    const { bytes } = batch;
+    const underway: Underway = { batch, bytes, sentMs: undefined, acknowledged: false };
+    this.#underway.push(underway);
     this.#bytes += bytes;
-    this.#last = publish.frames.at(-1);
-    return publish;
+    return underway;
   }
 
-  /** @returns the last frame of each epoch that may now be forgotten */
-  acknowledge(handle: object): FramePlace[] {
-    (handle as Publish).acknowledged = true;
-    const done = new Map<bigint, FramePlace>();
-    while (this.#publishes[0]?.acknowledged) {
-      const publish = this.#publishes.shift()!;
-      this.#bytes -= publish.bytes;
-      for (const frame of publish.frames) done.set(frame.epoch, frame);
+  sent(underway: Underway, wireBytes: number, nowMs: number): void {
+    this.#bytes += wireBytes - underway.bytes;
+    underway.bytes = wireBytes;
+    underway.sentMs = nowMs;
+  }
+
+  /** @returns the batches that are done now, in their order */
+  acknowledge(underway: Underway): Batch[] {
+    underway.acknowledged = true;
+    const done: Batch[] = [];
+    while (this.#underway[0]?.acknowledged) {
+      const first = this.#underway.shift()!;
+      this.#bytes -= first.bytes;
+      done.push(first.batch);
     }
-    return [...done.values()];
+    return done;
+  }
+
+  /** Gives up what is not published; all that was read behind it is not either. */
+  dropUnsent(): void {
+    const from = this.#underway.findIndex(
+      ({ sentMs, acknowledged }) => sentMs === undefined && !acknowledged,
+    );
+    if (from < 0) return;
+    for (const { bytes } of this.#underway.splice(from)) this.#bytes -= bytes;
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Brings what waits in the record buffer to the gateway: strictly oldest first, QoS 1, a bounded
- * window, and nothing forgotten before its PUBACK. A broken connection is tried again for ever,
+ * Brings what waits in the record buffer to the gateway: oldest first, or new records of live-first
+ * streams beside the old ones; QoS 1, a bounded window, and nothing forgotten before its PUBACK. A broken connection is tried again for ever,
  * with full-jitter back-off.
  */
 import type { ConnectionOptions } from "node:tls";
@@ -11,9 +11,14 @@ import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
 import type { RecordBuffer } from "../buffer/record-buffer.ts";
+import type { UplinkProgress } from "./lanes.ts";
+import type { UplinkRules } from "./link-rules.ts";
+import { type Compression, PublishPacker } from "./publish-packer.ts";
+import { ReconnectWaits } from "./reconnect.ts";
 import type { TimeListener } from "./time-exchange.ts";
 import { type UplinkMeters, uplinkMeters } from "./uplink-meters.ts";
-import { type SessionEnd, UplinkSession } from "./uplink-session.ts";
+import { type SessionEnd, type SilenceLimits, UplinkSession } from "./uplink-session.ts";
+import { UplinkWatch, type UplinkWork } from "./uplink-watch.ts";
 
 export interface MqttUplinkOptions {
   /** `mqtt://host:port` of the gateway, or mqtts://. */
@@ -26,48 +31,105 @@ export interface MqttUplinkOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** Streams whose new records do not wait behind old ones; none unless given. */
+  readonly liveFirst?: readonly string[];
+  /** What may go now, and how fast; everything unless given. */
+  readonly rules?: UplinkRules | undefined;
+  /** Whether publishes are compressed; "auto" unless given. */
+  readonly compression?: Compression;
   readonly publishBytes: number;
   readonly windowBytes: number;
   readonly statusSeconds: number;
   readonly status: () => StatusMessage;
   /** Wants to hear what time it is at the gateway. */
   readonly time?: TimeListener | undefined;
-  /** Between connections; 250 ms to 30 s unless given. */
+  /** Between connections; up to 1 s at first, up to 30 s later, unless given. */
   readonly backoff?: Backoff;
   readonly connectTimeoutMs?: number;
   /** A gateway that takes publishes and acknowledges none for so long is left. */
   readonly ackTimeoutMs?: number;
+  /** How a connection that is open on this side alone is found; within 30 s unless told. */
+  readonly silence?: SilenceLimits;
+  /** Of this device's boot until now; undefined when that is not known. */
+  readonly sinceBootMs?: number | undefined;
   readonly random?: () => number;
 }
 
+/** A farm whose gateway is started again comes back over a second, and not within a quarter of one. */
+const FIRST_CEILING_MS = 1_000;
+
 export class MqttUplink {
   readonly #options: MqttUplinkOptions;
-  readonly #backoff: Backoff;
+  readonly #waits: ReconnectWaits;
   readonly #meters: UplinkMeters;
+  readonly #progress: UplinkProgress = { liveTo: undefined };
+  readonly #packer: PublishPacker;
+  readonly #watch: UplinkWatch;
   readonly #stop = new AbortController();
+  #sent = { frameBytes: 0, wireBytes: 0 };
   #session: UplinkSession | undefined;
   #loop: Promise<void> | undefined;
   #statusTimer: NodeJS.Timeout | undefined;
+  #rulesChange: (() => void) | undefined;
 
   constructor(options: MqttUplinkOptions) {
     this.#options = options;
-    this.#backoff = options.backoff ?? new Backoff();
-    this.#meters = uplinkMeters(options.metrics, () => this.connected);
+    const backoff = options.backoff ?? new Backoff(FIRST_CEILING_MS, 30_000, options.random);
+    this.#waits = new ReconnectWaits(backoff, options.random);
+    this.#packer = new PublishPacker(options.compression ?? "auto", options.metrics);
+    const split = (): boolean => this.#session?.lanes?.split ?? false;
+    this.#watch = new UplinkWatch({ clock: options.clock, waiting: () => options.buffer.usage(), split });
+    const meters = uplinkMeters(options.metrics, () => ({
+      connected: this.connected,
+      inFlightBytes: this.#session?.lanes?.bytes ?? 0,
+      split: split(),
+    }));
+    this.#meters = {
+      ...meters,
+      sent: (frames, frameBytes, wireBytes) => {
+        meters.sent(frames, frameBytes, wireBytes);
+        const sent = this.#sent;
+        this.#sent = { frameBytes: sent.frameBytes + frameBytes, wireBytes: sent.wireBytes + wireBytes };
+      },
+      acknowledged: (lane, frames, latencyUs) => {
+        meters.acknowledged(lane, frames, latencyUs);
+        if (lane === "live") this.#watch.liveAcknowledged(latencyUs / 1_000);
+      },
+    };
   }
 
   get connected(): boolean {
     return this.#session?.connected ?? false;
   }
 
+  /** How far it is with what waits. */
+  work(): UplinkWork {
+    return { ...this.#watch.work(), sent: this.#sent };
+  }
+
   /** Resolves at once: the gateway may be reached much later. */
   async start(): Promise<void> {
+    this.#watch.start();
     this.#loop ??= this.#run();
-    const { statusSeconds, status } = this.#options;
-    this.#statusTimer ??= setInterval(() => this.#session?.publishStatus(status()), statusSeconds * 1_000);
+    this.#rulesChange ??= this.#options.rules?.onChange(() => this.#tellStatusLater());
+    this.#tellStatusLater();
+  }
+
+  /** And again and again; how often depends on the link's mode. */
+  #tellStatusLater(): void {
+    const { rules, statusSeconds, status } = this.#options;
+    clearTimeout(this.#statusTimer);
+    const seconds = rules?.statusSeconds ?? statusSeconds;
+    this.#statusTimer = setTimeout(() => {
+      this.#session?.publishStatus(status());
+      this.#tellStatusLater();
+    }, seconds * 1_000);
   }
 
   async close(): Promise<void> {
-    clearInterval(this.#statusTimer);
+    clearTimeout(this.#statusTimer);
+    this.#watch.close();
+    this.#rulesChange?.();
     this.#stop.abort();
     this.#session?.end({ reason: "the agent ends" });
     await this.#loop;
@@ -76,21 +138,16 @@ export class MqttUplink {
   async #run(): Promise<void> {
     const { log } = this.#options;
     let lastReason: string | undefined;
+    await pause(this.#waits.firstMs(this.#options.sinceBootMs), this.#stop.signal);
     while (!this.#stop.signal.aborted) {
       const end = await this.#connect();
       if (this.#stop.signal.aborted) return;
-      const waitMs = this.#waitMs(end);
+      const waitMs = Math.round(this.#waits.nextMs(end.heldMs ?? 0, end.retryAfterMs));
       // The same reason over and over is one line, not a thousand.
       if (end.reason !== lastReason) log.warn({ reason: end.reason, waitMs }, "uplink ended, trying again");
       lastReason = end.reason;
       await pause(waitMs, this.#stop.signal);
     }
-  }
-
-  #waitMs(end: SessionEnd): number {
-    if (end.retryAfterMs === undefined) return this.#backoff.nextMs();
-    // At least half of what was asked; the rest at random, so that agents do not come back together.
-    return end.retryAfterMs * (0.5 + (this.#options.random ?? Math.random)());
   }
 
   async #connect(): Promise<SessionEnd> {
@@ -105,11 +162,17 @@ export class MqttUplink {
       clock,
       meters: this.#meters,
       time: this.#options.time,
+      progress: this.#progress,
+      liveFirst: new Set(this.#options.liveFirst),
+      rules: this.#options.rules,
+      packer: this.#packer,
       publishBytes,
       windowBytes,
       connectTimeoutMs: this.#options.connectTimeoutMs ?? 10_000,
       ackTimeoutMs: this.#options.ackTimeoutMs ?? 60_000,
-      onProgress: () => this.#backoff.reset(),
+      silence: this.#options.silence,
+      probing: this.#waits.isBusy,
+      onProgress: () => this.#waits.progress(),
     });
     try {
       return await this.#session.run();

@@ -10,6 +10,7 @@ import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
 import type { FootageBuffer } from "../buffer/footage-buffer.ts";
 import { FootageLane } from "./footage-lane.ts";
+import type { LinkRules } from "./link-rules.ts";
 
 export interface RtspUplinkOptions {
   readonly config: {
@@ -27,8 +28,12 @@ export interface RtspUplinkOptions {
   readonly metrics: Metrics;
   /** For the back-off; Math.random unless told. */
   readonly random?: () => number;
-  /** How long the gateway may take to store a unit before it is sent again; 30 s unless told. */
+  /** How long the gateway may take to store a unit that it has, before it is sent again; 30 s unless told. */
   readonly persistTimeoutMs?: number;
+  /** When footage may go, and how much a second; shared with the records. */
+  readonly rules?: LinkRules | undefined;
+  /** How a connection that is open on this side alone is found; within 30 s unless told. */
+  readonly silence?: { readonly quietMs: number; readonly answerMs: number } | undefined;
 }
 
 export class RtspUplink {
@@ -66,7 +71,7 @@ export class RtspUplink {
   }
 
   #laneOf(camera: string): FootageLane {
-    const { config, buffer, clock, log, metrics, random, persistTimeoutMs } = this.#options;
+    const { config, buffer, clock, log, metrics, random, persistTimeoutMs, rules, silence } = this.#options;
     const { password, device, tls } = config;
     return new FootageLane({
       camera,
@@ -79,6 +84,8 @@ export class RtspUplink {
       metrics,
       random,
       persistTimeoutMs: persistTimeoutMs ?? 30_000,
+      rules,
+      silence,
     });
   }
 }

@@ -2,13 +2,19 @@
  * One MQTT connection to the gateway, from CONNECT to its end. Whatever is not acknowledged when it
  * ends is read from the buffer again by the next one: mqtt.js' own store is never used for resending.
  */
+import type { Socket } from "node:net";
 import type { ConnectionOptions } from "node:tls";
 import mqtt, { type IClientOptions, type MqttClient } from "mqtt";
 import { epochName } from "../../protocol/frame.ts";
+import { BROTLI } from "../../protocol/publish-envelope.ts";
 import { type ControlMessage, topicOf } from "../../protocol/topics.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { RecordBuffer } from "../buffer/record-buffer.ts";
-import { FrameWindow } from "./frame-window.ts";
+import { Lanes, type UplinkProgress } from "./lanes.ts";
+import type { UplinkRules } from "./link-rules.ts";
+import { outgoing } from "./outgoing.ts";
+import type { PublishPacker } from "./publish-packer.ts";
+import { type SilenceOptions, SilenceWatch } from "./silence.ts";
 import { TimeExchange, type TimeListener } from "./time-exchange.ts";
 import type { UplinkMeters } from "./uplink-meters.ts";
 
@@ -23,42 +29,70 @@ export interface SessionOptions {
   readonly meters: UplinkMeters;
   /** Wants to hear what time it is at the gateway. */
   readonly time?: TimeListener | undefined;
+  readonly progress: UplinkProgress;
+  /** Streams whose new frames do not wait behind old ones. */
+  readonly liveFirst: ReadonlySet<string>;
+  readonly rules: UplinkRules | undefined;
+  /** The gateway took nothing on the last connection: this one begins with little. */
+  readonly probing: boolean;
+  readonly packer: PublishPacker;
   readonly publishBytes: number;
   readonly windowBytes: number;
   readonly connectTimeoutMs: number;
   readonly ackTimeoutMs: number;
+  /** How a connection that is open on this side alone is found; within 30 s unless told. */
+  readonly silence: SilenceLimits | undefined;
   /** Called when the gateway acknowledged something: the connection is worth something. */
   readonly onProgress: () => void;
 }
 
+export type SilenceLimits = Pick<SilenceOptions, "quietMs" | "answerMs">;
+
 /** How a session ended. */
 export interface SessionEnd {
   readonly reason: string;
+  /** For how long it was connected; 0 when it never was. */
+  readonly heldMs?: number;
   /** Asked for by the gateway. */
   readonly retryAfterMs?: number;
 }
 
+/** MQTT 3.1.1 §3.1.2.10: the gateway ends a connection on which nothing came for 1.5 times as long. */
+const KEEP_ALIVE_SECONDS = 15;
+/** Where each byte costs nobody is asked for a sign of life so often while nothing is under way. */
+const METERED_KEEP_ALIVE_SECONDS = 60;
+const METERED_QUIET_MS = 50_000;
+/** mqtt.js puts its pings off for as long as anything is sent, and so never finds a link that is dead. */
+const NO_TIMERS = { set: () => 0, clear: () => {} };
+/** Of a publish beside its payload, about. */
+const PUBLISH_HEAD_BYTES = 64;
+
 export class UplinkSession {
   readonly #options: SessionOptions;
-  readonly #window: FrameWindow;
   readonly #end = new AbortController();
   readonly #time: TimeExchange | undefined;
   #client: MqttClient | undefined;
   #ended: SessionEnd | undefined;
-  /** Acknowledgements reach the buffer one behind another. */
-  #acks: Promise<void> = Promise.resolve();
+  #lanes: Lanes | undefined;
+  #forgotten: Promise<void> = Promise.resolve();
   #announced = new Set<bigint>();
-  #roomWanted = (): void => {};
+  /** The gateway of this connection takes envelopes; the next one may be another, or older. */
+  #accepts = false;
+  #connectedMs: number | undefined;
 
   constructor(options: SessionOptions) {
     this.#options = options;
-    this.#window = new FrameWindow(options.windowBytes);
     const { device, clock, time } = options;
     if (time !== undefined) this.#time = new TimeExchange(device, clock, time);
   }
 
   get connected(): boolean {
     return this.#client?.connected === true;
+  }
+
+  /** Undefined before the gateway has let us in. */
+  get lanes(): Lanes | undefined {
+    return this.#lanes;
   }
 
   /** Runs until the connection ends or `end` is called. Never rejects for what the network does. */
@@ -68,31 +102,39 @@ export class UplinkSession {
     client.on("error", (error) => this.end({ reason: error.message }));
     client.on("close", () => this.end({ reason: "the connection broke" }));
     client.on("message", (topic, payload) => this.#message(client, topic, payload));
+    const silence = this.#watchSilence(client);
+    client.on("packetreceive", () => silence.heard());
     try {
       await this.#whenConnected(client);
       if (this.#end.signal.aborted) throw new Error("ended");
-      await client.subscribeAsync(topicOf(this.#options.device, "control"), { qos: 0 });
-      this.#time?.ask(client);
+      this.#connectedMs = this.#options.clock.monotonicMs();
+      silence.start();
+      await this.#subscribe(client);
+      if (this.#end.signal.aborted) throw new Error("ended");
+      this.#time?.start(client);
       await this.#send(client);
     } catch (error) {
-      if (!this.#end.signal.aborted)
-        this.end({ reason: error instanceof Error ? error.message : String(error) });
+      if (!this.#end.signal.aborted) this.#fail(error);
     }
-    await this.#acks.catch(() => {});
+    silence.close();
+    await this.#forgotten.catch(() => {});
     await this.#leave(client);
-    return this.#ended ?? { reason: "ended" };
+    const { clock } = this.#options;
+    const heldMs = this.#connectedMs === undefined ? 0 : clock.monotonicMs() - this.#connectedMs;
+    return { ...(this.#ended ?? { reason: "ended" }), heldMs };
   }
 
   end(how: SessionEnd): void {
     this.#ended ??= how;
     this.#end.abort();
-    this.#roomWanted();
   }
 
   /** QoS 0, and only where it goes out at once: a status that comes late is worth nothing. */
   publishStatus(status: unknown): void {
     if (this.#client?.connected !== true) return;
-    this.#client.publish(topicOf(this.#options.device, "status"), JSON.stringify(status), { qos: 0 });
+    const message = JSON.stringify(status);
+    this.#charge(message);
+    this.#client.publish(topicOf(this.#options.device, "status"), message, { qos: 0 });
   }
 
   #clientOptions(): IClientOptions {
@@ -102,7 +144,8 @@ export class UplinkSession {
       clientId: `headwater-${device}`,
       protocolVersion: 4,
       clean: true,
-      keepalive: 15,
+      keepalive: this.#isMetered ? METERED_KEEP_ALIVE_SECONDS : KEEP_ALIVE_SECONDS,
+      timerVariant: NO_TIMERS,
       reconnectPeriod: 0,
       connectTimeout: connectTimeoutMs,
       queueQoSZero: false,
@@ -112,12 +155,47 @@ export class UplinkSession {
     };
   }
 
+  get #isMetered(): boolean {
+    return (this.#options.rules?.mode ?? "full") !== "full";
+  }
+
+  /** It goes in any case. */
+  #charge(message: string): void {
+    this.#options.rules?.pacer.charge?.(message.length + PUBLISH_HEAD_BYTES);
+  }
+
+  #watchSilence(client: MqttClient): SilenceWatch {
+    const { clock, silence } = this.#options;
+    const isIdle = (): boolean => this.#lanes?.oldestSentMs === undefined;
+    return new SilenceWatch({
+      clock,
+      ask: () => client.sendPing(),
+      silent: (forMs) => this.end({ reason: `nothing came from the gateway for ${Math.round(forMs)} ms` }),
+      outgoing: () => outgoing(client.stream as Socket),
+      idle: this.#isMetered ? { quietMs: METERED_QUIET_MS, isIdle } : undefined,
+      ...silence,
+    });
+  }
+
   /** Resolves when the gateway has let us in, or when the session ends before. */
   #whenConnected(client: MqttClient): Promise<void> {
     return new Promise((resolve) => {
       client.once("connect", () => resolve());
       this.#end.signal.addEventListener("abort", () => resolve(), { once: true });
     });
+  }
+
+  /** Resolves when we hear the control topic, or when the session ends before. */
+  async #subscribe(client: MqttClient): Promise<void> {
+    const { signal } = this.#end;
+    const subscribed = client.subscribeAsync(topicOf(this.#options.device, "control"), { qos: 0 });
+    let ended = (): void => {};
+    const over = new Promise<void>((resolve) => {
+      ended = resolve;
+      signal.addEventListener("abort", ended, { once: true });
+    });
+    subscribed.catch(() => {});
+    await Promise.race([subscribed, over]).finally(() => signal.removeEventListener("abort", ended));
   }
 
   #message(client: MqttClient, topic: string, payload: Buffer): void {
@@ -129,6 +207,8 @@ export class UplinkSession {
       return;
     }
     if (message?.type === "time") this.#time?.answered(client, message);
+    if (message?.type === "hello" && Array.isArray(message.accepts))
+      this.#accepts = message.accepts.includes(BROTLI);
     if (message?.type !== "busy") return;
     const asked = Number(message.retryAfterMs);
     const retryAfterMs = Number.isFinite(asked) ? Math.min(60_000, Math.max(100, asked)) : 1_000;
@@ -137,64 +217,62 @@ export class UplinkSession {
   }
 
   async #send(client: MqttClient): Promise<void> {
-    const { buffer, publishBytes } = this.#options;
+    const { device } = this.#options;
     await this.#announceDrained(client);
-    while (!this.#end.signal.aborted) {
-      const { room } = this.#window;
-      if (room === 0) {
-        await this.#whenRoom();
-        continue;
-      }
-      const frames = await buffer.read(this.#window.last, Math.min(publishBytes, room));
-      if (this.#end.signal.aborted) return;
-      if (frames.length === 0) {
-        await buffer.waiting(this.#window.last, this.#end.signal);
-        continue;
-      }
-      const payload =
-        frames.length === 1 ? frames[0]!.bytes : Buffer.concat(frames.map((frame) => frame.bytes));
-      const handle = this.#window.add(frames, payload.length, this.#options.clock.monotonicMs());
-      this.#options.meters.sent(frames.length, payload.length, this.#window.bytes);
-      client.publish(topicOf(this.#options.device, "frames"), payload, { qos: 1 }, (error) => {
-        if (error) this.end({ reason: error.message });
-        else this.#acknowledged(client, handle, frames.length);
-      });
+    const topic = topicOf(device, "frames");
+    this.#lanes = new Lanes({
+      ...this.#options,
+      packer: () => this.#options.packer.lane(() => this.#accepts),
+      publish: (payload, acknowledged) => {
+        client.publish(topic, payload, { qos: 1 }, (error) => {
+          if (error) this.end({ reason: error.message });
+          else acknowledged();
+        });
+      },
+      onForgotten: () => this.#announceDrained(client),
+      onFailure: (error) => this.#fail(error),
+    });
+    const stopWatching = this.#watchAnswers(client, this.#lanes);
+    try {
+      await this.#lanes.run(this.#end.signal);
+    } finally {
+      stopWatching();
     }
   }
 
-  /** Waits for an acknowledgement, and gives the connection up when none comes for too long. */
-  async #whenRoom(): Promise<void> {
-    const { clock, ackTimeoutMs } = this.#options;
-    const waitedMs = clock.monotonicMs() - (this.#window.oldestSentMs ?? clock.monotonicMs());
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(
-        () => {
-          this.end({ reason: `no acknowledgement for ${ackTimeoutMs} ms` });
-        },
-        Math.max(0, ackTimeoutMs - waitedMs),
-      );
-      this.#roomWanted = () => {
-        clearTimeout(timer);
-        this.#roomWanted = () => {};
-        resolve();
-      };
-      if (this.#end.signal.aborted) this.#roomWanted();
-    });
+  #fail(error: unknown): void {
+    this.end({ reason: error instanceof Error ? error.message : String(error) });
   }
 
-  #acknowledged(client: MqttClient, handle: object, frames: number): void {
-    const done = this.#window.acknowledge(handle);
-    this.#options.meters.acknowledged(frames, this.#window.bytes);
-    this.#options.onProgress();
-    this.#roomWanted();
-    if (done.length === 0) return;
-    this.#acks = this.#acks.then(async () => {
-      for (const { epoch, sequence } of done) await this.#options.buffer.ack(epoch, sequence);
-      await this.#announceDrained(client);
+  /**
+   * Gives the connection up when an acknowledgement does not come for too long, though the gateway lives;
+   * not while the kernel still gets rid of what is under way. @returns ends that
+   */
+  #watchAnswers(client: MqttClient, lanes: Lanes): () => void {
+    const { clock, ackTimeoutMs } = this.#options;
+    const watch = new SilenceWatch({
+      clock,
+      ask: () => {},
+      silent: () => this.end({ reason: `no acknowledgement for ${ackTimeoutMs} ms` }),
+      outgoing: () => outgoing(client.stream as Socket),
+      quietMs: ackTimeoutMs / 2,
+      answerMs: ackTimeoutMs / 2,
     });
-    this.#acks.catch((error: unknown) => {
-      this.end({ reason: error instanceof Error ? error.message : String(error) });
-    });
+    let sentMs: number | undefined;
+    const look = setInterval(
+      () => {
+        const { oldestSentMs } = lanes;
+        // Nothing is under way, or it is not what it was.
+        if (oldestSentMs === undefined || oldestSentMs !== sentMs) watch.heard();
+        sentMs = oldestSentMs;
+      },
+      Math.min(1_000, ackTimeoutMs / 8),
+    );
+    watch.start();
+    return () => {
+      clearInterval(look);
+      watch.close();
+    };
   }
 
   /** Tells the gateway of epochs that are wholly acknowledged; they are forgotten after its PUBACK. */
@@ -204,12 +282,13 @@ export class UplinkSession {
     if (fresh.length === 0) return;
     for (const epoch of fresh) this.#announced.add(epoch);
     const message = JSON.stringify({ epochs: fresh.map(epochName) });
+    this.#charge(message);
     client.publish(topicOf(device, "drained"), message, { qos: 1 }, (error) => {
       if (error) return this.end({ reason: error.message });
-      this.#acks = this.#acks.then(async () => {
+      this.#forgotten = this.#forgotten.then(async () => {
         for (const epoch of fresh) await buffer.forgetEpoch(epoch);
       });
-      this.#acks.catch((failure: unknown) => this.end({ reason: String(failure) }));
+      this.#forgotten.catch((failure: unknown) => this.#fail(failure));
     });
   }
 

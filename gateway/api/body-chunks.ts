@@ -48,19 +48,31 @@ export class BodyChunks {
     this.#from = this.#to = 0;
   }
 
-  /** @param kept otherwise the bytes are good until the next call of this on any body */
-  join(kept: boolean): Buffer {
-    if (this.#chunks.length === 1) return this.#chunks[0]!;
-    if (kept || this.#bytes > MAX_SHARED_BYTES) return Buffer.concat(this.#chunks, this.#bytes);
-    // New memory costs more than to fill it: each page is faulted in and cleared.
-    if (shared.length < this.#bytes) {
-      shared = Buffer.allocUnsafeSlow(Math.min(MAX_SHARED_BYTES, this.#bytes * 2));
-    }
+  /** Copied behind one another. @param memory has room for all */
+  joinInto(memory: Buffer): Buffer {
     let at = 0;
     for (const chunk of this.#chunks) {
-      shared.set(chunk, at);
+      memory.set(chunk, at);
       at += chunk.length;
     }
-    return shared.subarray(0, this.#bytes);
+    return memory.subarray(0, at);
   }
+
+  /** @param kept otherwise the bytes are good until the next call of this on any body */
+  join(kept: boolean): Buffer {
+    return this.#chunks.length === 1 ? this.#chunks[0]! : joinPieces(this.#chunks, this.#bytes, kept);
+  }
+}
+
+/** @param kept otherwise the bytes are good until the next call of this */
+export function joinPieces(pieces: readonly Buffer[], bytes: number, kept: boolean): Buffer {
+  if (kept || bytes > MAX_SHARED_BYTES) return Buffer.concat(pieces, bytes);
+  // New memory costs more than to fill it: each page is faulted in and cleared.
+  if (shared.length < bytes) shared = Buffer.allocUnsafeSlow(Math.min(MAX_SHARED_BYTES, bytes * 2));
+  let at = 0;
+  for (const piece of pieces) {
+    shared.set(piece, at);
+    at += piece.length;
+  }
+  return shared.subarray(0, bytes);
 }

@@ -7,7 +7,7 @@
  *   POST /devices/token    {device, seconds} → {token, expiresMs}
  *   POST /devices/revoke   {device} → {}
  */
-import { chmod, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import { join } from "node:path";
 import { DEVICE_NAME } from "../../protocol/topics.ts";
@@ -67,13 +67,18 @@ export class ControlSocket {
     await new Promise<void>((resolve, reject) => {
       const failed = (error: Error) => reject(new ControlSocketError(this.#path, error.message, error));
       this.#server.once("error", failed);
-      this.#server.listen(this.#path, () => {
-        this.#server.off("error", failed);
-        resolve();
-      });
+      // The folder is this user's alone already; so is the file from its first moment on, as `listen`
+      // makes it before it returns.
+      const before = process.umask(0o177);
+      try {
+        this.#server.listen(this.#path, () => {
+          this.#server.off("error", failed);
+          resolve();
+        });
+      } finally {
+        process.umask(before);
+      }
     });
-    // The folder is this user's alone already; so is the file, wherever it is moved.
-    await chmod(this.#path, 0o600);
   }
 
   /** Safe to call twice. */

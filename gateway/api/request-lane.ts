@@ -10,8 +10,10 @@ import { STATUS_CODES } from "node:http";
 import type { Socket } from "node:net";
 import type { Clock } from "../../runtime/clock.ts";
 import type { HeadwaterError } from "../../runtime/errors.ts";
-import { BodyChunks } from "./body-chunks.ts";
+import { type Reading, readPlain, readShared } from "../../runtime/shared-read.ts";
+import { DIGESTED_ELSEWHERE_BYTES } from "./body-digest.ts";
 import { type BodyBudget, BodyCutOffError, BusyError } from "./exchange.ts";
+import { GatheredBody } from "./gathered-body.ts";
 import { type CallHead, readRequestHead } from "./request-head.ts";
 import { isLarge, type UnreadAnswers } from "./unread-answers.ts";
 
@@ -29,7 +31,8 @@ export type AnswerTaker = (answer: LaneAnswer) => boolean;
 export interface LaneCall {
   /** Otherwise the bytes of the body may be written over once `run` has returned. */
   readonly keepsBody: boolean;
-  run(body: Buffer, answer: AnswerTaker): void;
+  /** @param digest the body's SHA-256 in hex, where it has been made already */
+  run(body: Buffer, answer: AnswerTaker, digest: string | undefined): void;
   /** There is no body; after a BodyCutOffError there is nobody to answer, either. */
   refuse(why: HeadwaterError, answer: AnswerTaker): void;
 }
@@ -132,7 +135,8 @@ class Line {
   /** When the request in hand began, or the last one was answered. */
   #sinceMs: number;
   #call: LaneCall | undefined;
-  readonly #chunks = new BodyChunks();
+  readonly #body = new GatheredBody();
+  #reading: Reading | undefined;
   #missingBytes = 0;
   #refusal: HeadwaterError | undefined;
   /** What came behind the request in hand. Nothing more is read meanwhile. */
@@ -149,7 +153,8 @@ class Line {
 
   start(first: Buffer): void {
     const socket = this.#socket;
-    socket.on("data", this.#onData);
+    // What TLS has decrypted is in memory of its own already.
+    this.#reading = ("encrypted" in socket ? readPlain : readShared)(socket, this.#onData);
     socket.on("end", this.#onEnd);
     socket.on("error", ignore);
     socket.on("close", this.#onClose);
@@ -170,14 +175,17 @@ class Line {
     if (this.#state === "idle") this.#socket.destroy();
   }
 
+  /** The chunk is another's after the call. */
   readonly #onData = (chunk: Buffer): void => {
     if (this.#state === "idle") this.#begin(chunk);
     else if (this.#state === "body") this.#take(chunk);
-    else {
-      this.#behind = this.#behind === undefined ? chunk : Buffer.concat([this.#behind, chunk]);
-      this.#socket.pause();
-    }
+    else this.#keepBehind(chunk);
   };
+
+  #keepBehind(chunk: Buffer): void {
+    this.#behind = this.#behind === undefined ? Buffer.from(chunk) : Buffer.concat([this.#behind, chunk]);
+    this.#socket.pause();
+  }
 
   readonly #onEnd = (): void => {
     this.#ended = true;
@@ -216,27 +224,33 @@ class Line {
     let piece = chunk;
     if (chunk.length > this.#missingBytes) {
       piece = chunk.subarray(0, this.#missingBytes);
-      this.#behind = chunk.subarray(this.#missingBytes);
-      this.#socket.pause();
+      this.#keepBehind(chunk.subarray(this.#missingBytes));
     }
     this.#missingBytes -= piece.length;
-    if (this.#refusal === undefined && this.#lane.service.budget.take(piece.length)) {
-      this.#chunks.add(piece);
-    } else {
+    if (this.#refusal !== undefined || !this.#lane.service.budget.take(piece.length)) {
       // Read to its end and thrown away, so that the client gets to see the refusal.
       this.#refusal ??= new BusyError();
-      this.#lane.service.budget.give(this.#chunks.bytes);
-      this.#chunks.clear();
+      this.#lane.service.budget.give(this.#body.bytes);
+      this.#body.clear();
+      if (this.#missingBytes === 0) this.#refuse(this.#refusal);
+    } else if (this.#missingBytes > 0) this.#body.add(piece);
+    else {
+      this.#state = "answering";
+      // Most bodies come in one piece, and are read where it stands.
+      const isAtHand = this.#body.bytes === 0 && piece.length < DIGESTED_ELSEWHERE_BYTES;
+      if (isAtHand && !this.#call!.keepsBody) {
+        this.#body.count(piece.length);
+        this.#run(piece, undefined);
+      } else {
+        this.#body.add(piece);
+        this.#body.use(this.#call!.keepsBody, this.#run);
+      }
     }
-    if (this.#missingBytes > 0) return;
-    if (this.#refusal !== undefined) {
-      this.#refuse(this.#refusal);
-      return;
-    }
-    const body = this.#chunks.join(this.#call!.keepsBody);
-    this.#state = "answering";
-    this.#call!.run(body, this.#answer);
   }
+
+  readonly #run = (body: Buffer, digest: string | undefined): void => {
+    this.#call!.run(body, this.#answer, digest);
+  };
 
   #refuse(why: HeadwaterError): void {
     this.#state = "answering";
@@ -262,8 +276,8 @@ class Line {
 
   /** Of the request in hand. */
   #release(): void {
-    this.#lane.service.budget.give(this.#chunks.bytes);
-    this.#chunks.clear();
+    this.#lane.service.budget.give(this.#body.bytes);
+    this.#body.clear();
     this.#call = undefined;
     this.#refusal = undefined;
   }
@@ -300,13 +314,13 @@ class Line {
   #leave(rest: Buffer): void {
     const socket = this.#socket;
     this.#lane.forget(this);
-    socket.removeListener("data", this.#onData);
+    this.#reading?.release();
     socket.removeListener("end", this.#onEnd);
     socket.removeListener("error", ignore);
     socket.removeListener("close", this.#onClose);
     socket.removeListener("timeout", this.#onTimeout);
     socket.setTimeout(0);
-    this.#giveUp(rest);
+    this.#giveUp(Buffer.from(rest));
   }
 }
 

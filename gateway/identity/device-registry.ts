@@ -3,6 +3,7 @@
  * not what is forbidden: a certificate that it does not name is refused, also if the file is lost.
  */
 import { readFile } from "node:fs/promises";
+import { DEVICE_NAME } from "../../protocol/topics.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { writeDurably } from "../../runtime/durable.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
@@ -21,7 +22,7 @@ export class DeviceUnknownError extends HeadwaterError {
 export class DeviceRegistryError extends HeadwaterError {
   constructor(file: string, cause: unknown) {
     super("DEVICE_REGISTRY", {
-      message: `${file} cannot be read`,
+      message: `${file} cannot be read: ${cause instanceof Error ? cause.message : cause}`,
       hint: "restore it from a backup; without it every device must join again",
       cause,
     });
@@ -36,13 +37,13 @@ export interface JoinedDevice {
   readonly notAfterMs: number;
 }
 
-interface Certificate {
+export interface Certificate {
   readonly serial: string;
   readonly issuedMs: number;
   readonly notAfterMs: number;
 }
 
-interface Entry {
+export interface Entry {
   joinedMs: number;
   revokedMs?: number;
   /** The newest last. */
@@ -63,9 +64,7 @@ export class DeviceRegistry {
   /** @throws DeviceRegistryError */
   async start(): Promise<void> {
     try {
-      const { devices } = JSON.parse(await readFile(this.#file, "utf8")) as {
-        devices: Record<string, Entry>;
-      };
+      const devices = devicesIn(await readFile(this.#file, "utf8"));
       for (const [device, entry] of Object.entries(devices)) this.#devices.set(device, entry);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "ENOENT")
@@ -149,4 +148,34 @@ export class DeviceRegistry {
   #nowMs(): number {
     return this.#clock.nowUs() / 1_000;
   }
+}
+
+/**
+ * All of it or nothing: to leave out an entry that is damaged would take a device's right away without a
+ * word. @throws when it is not what was written
+ */
+export function devicesIn(text: string): Record<string, Entry> {
+  const devices: unknown = (JSON.parse(text) as { devices?: unknown } | null)?.devices;
+  if (devices === null || typeof devices !== "object" || Array.isArray(devices))
+    throw new Error("it lists no devices");
+  for (const [device, entry] of Object.entries(devices)) {
+    if (!DEVICE_NAME.test(device) || !isEntry(entry)) throw new Error(`the entry of ${device} is damaged`);
+  }
+  return devices as Record<string, Entry>;
+}
+
+function isEntry(value: unknown): value is Entry {
+  const { joinedMs, revokedMs, certificates } = (value ?? {}) as Partial<Record<keyof Entry, unknown>>;
+  return (
+    typeof joinedMs === "number" &&
+    (revokedMs === undefined || typeof revokedMs === "number") &&
+    Array.isArray(certificates) &&
+    certificates.length > 0 &&
+    certificates.every(isCertificate)
+  );
+}
+
+function isCertificate(value: unknown): value is Certificate {
+  const { serial, issuedMs, notAfterMs } = (value ?? {}) as Partial<Record<keyof Certificate, unknown>>;
+  return typeof serial === "string" && [issuedMs, notAfterMs].every((time) => typeof time === "number");
 }

@@ -85,11 +85,13 @@ export class Identity {
 
   /** @throws CertificateAuthorityError, DeviceRegistryError, ServerCertificateError */
   async start(): Promise<void> {
-    const { dir, clock } = this.#options;
+    const { dir, clock, log } = this.#options;
     await mkdir(dir, { recursive: true, mode: 0o700 });
     this.#authority = await CertificateAuthority.open(dir, clock);
     await this.#registry.start();
-    await this.#tokens.start();
+    const unreadable = await this.#tokens.start();
+    if (unreadable !== undefined)
+      log.warn({ ...unreadable }, "some tokens cannot be read; they are good no more");
     await this.#refreshServer();
     this.#timer = setInterval(() => this.#look(), this.#options.lookMs);
     this.#timer.unref();
@@ -109,6 +111,7 @@ export class Identity {
       // A given server certificate changes nothing: devices are always known by our own CA.
       deviceCa: this.#ca.certificatePem,
       admits: (device, serial) => this.#registry.admits(device, serial),
+      nowMs: () => this.nowMs,
       log,
       metrics,
     });

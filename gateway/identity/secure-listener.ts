@@ -4,6 +4,9 @@
  *   connection ─no certificate→ (socket, undefined): the door asks for a password or a key
  *              ├our CA's, good→ (socket, device)
  *              └any other────→ ended, and counted with the reason
+ *
+ * A connection ends with the certificate that it came with: a device that has renewed it in time comes
+ * again with the new one.
  */
 import type { X509Certificate } from "node:crypto";
 import type { Socket } from "node:net";
@@ -14,6 +17,8 @@ import type { Metrics } from "../../runtime/metrics.ts";
 
 const HANDSHAKE_MS = 10_000;
 const MAX_CONNECTIONS = 10_000;
+/** How often the clock is asked whether a certificate has ended: it may be set meanwhile. */
+const LOOK_MS = 3_600_000;
 
 /** Who takes the connections of a port. */
 export interface SecureDoor {
@@ -37,6 +42,7 @@ export interface SecureListenerOptions {
   /** PEM of the CA that signs devices. */
   readonly deviceCa: string;
   admits(device: string, serial: string): boolean;
+  readonly nowMs: () => number;
   readonly log: Log;
   readonly metrics: Metrics;
 }
@@ -123,8 +129,24 @@ export class SecureListener {
       socket.destroy();
       return;
     }
-    if (peer !== undefined) this.#remember(socket, peer.device);
+    if (shown !== undefined && peer !== undefined) {
+      this.#remember(socket, peer.device);
+      this.#endWith(socket, peer.device, Date.parse(shown.validTo));
+    }
     this.#door.take(socket, peer);
+  }
+
+  #endWith(socket: TLSSocket, device: string, notAfterMs: number): void {
+    const leftMs = notAfterMs - this.#options.nowMs();
+    if (leftMs <= 0) {
+      this.#refused.inc({ reason: "certificate ended" });
+      this.#options.log.warn({ device }, "device disconnected: its certificate has ended");
+      socket.destroy();
+      return;
+    }
+    const timer = setTimeout(() => this.#endWith(socket, device, notAfterMs), Math.min(leftMs, LOOK_MS));
+    timer.unref();
+    socket.once("close", () => clearTimeout(timer));
   }
 
   #remember(socket: TLSSocket, device: string): void {

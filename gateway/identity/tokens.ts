@@ -6,6 +6,7 @@
  */
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { readFile } from "node:fs/promises";
+import { DEVICE_NAME } from "../../protocol/topics.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { writeDurably } from "../../runtime/durable.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
@@ -52,7 +53,7 @@ export class TooManyTokensError extends HeadwaterError {
   }
 }
 
-interface Token {
+export interface Token {
   readonly device: string;
   /** SHA-256 of the secret, hexadecimal. */
   readonly hash: string;
@@ -72,14 +73,25 @@ export class TokenStore {
     this.#clock = clock;
   }
 
-  async start(): Promise<void> {
+  /**
+   * What is no token is left out, and the file kept aside: a token that is not known is refused, which is
+   * the safe side, and the device can be given another.
+   * @returns how many were left out, and where they are; undefined when all is well
+   */
+  async start(): Promise<{ readonly leftOut: number; readonly keptAt: string } | undefined> {
+    let text: string;
     try {
-      const { tokens } = JSON.parse(await readFile(this.#file, "utf8")) as { tokens?: Token[] };
-      this.#tokens = tokens ?? [];
+      text = await readFile(this.#file, "utf8");
     } catch (error) {
-      // Without the file, or with one that cannot be read, no token is good: the safe side.
-      if ((error as NodeJS.ErrnoException).code !== "ENOENT" && !(error instanceof SyntaxError)) throw error;
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+      throw error;
     }
+    const { tokens, leftOut } = tokensIn(text);
+    this.#tokens = tokens;
+    if (leftOut === 0) return undefined;
+    const keptAt = `${this.#file}.damaged`;
+    await writeDurably(keptAt, text, 0o600);
+    return { leftOut, keptAt };
   }
 
   /** The secret; it is on disk, as a hash, when this resolves. @throws TooManyTokensError */
@@ -142,6 +154,31 @@ export class TokenStore {
   #nowMs(): number {
     return this.#clock.nowUs() / 1_000;
   }
+}
+
+/** Of what was written by `make` and `spend`; a file that is no JSON counts as one that is left out. */
+export function tokensIn(text: string): { readonly tokens: Token[]; readonly leftOut: number } {
+  let listed: unknown;
+  try {
+    listed = (JSON.parse(text) as { tokens?: unknown } | null)?.tokens;
+  } catch {
+    // Cut off, or somebody edited it.
+  }
+  if (!Array.isArray(listed)) return { tokens: [], leftOut: 1 };
+  const tokens = listed.filter(isToken).slice(0, MAX_TOKENS);
+  return { tokens, leftOut: listed.length - tokens.length };
+}
+
+function isToken(value: unknown): value is Token {
+  const { device, hash, expiresMs, usedBy } = (value ?? {}) as Partial<Record<keyof Token, unknown>>;
+  return (
+    typeof device === "string" &&
+    DEVICE_NAME.test(device) &&
+    typeof hash === "string" &&
+    /^[0-9a-f]{64}$/.test(hash) &&
+    typeof expiresMs === "number" &&
+    (usedBy === undefined || typeof usedBy === "string")
+  );
 }
 
 function hashOf(secret: Uint8Array): Buffer {

@@ -1,19 +1,27 @@
 /** What agents publish below `headwater/v1/{device}/`: frames, drained epochs, their status, what time it is. */
+import type { Client } from "aedes";
 import { decodeFrames, type Frame } from "../../protocol/frame.ts";
-import { type TimeMessage, type TopicKind, topicOf } from "../../protocol/topics.ts";
+import { BROTLI, isEnvelope } from "../../protocol/publish-envelope.ts";
+import { type ControlMessage, type TopicKind, topicOf } from "../../protocol/topics.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { describeError } from "../../runtime/errors.ts";
+import type { Metrics } from "../../runtime/metrics.ts";
 import type { Streams } from "../streams/streams.ts";
 import { parseDrained, parseStatus, parseTimeRequest } from "./agent-messages.ts";
 import type { DeviceDirectory } from "./device-directory.ts";
+import { EnvelopeDesk } from "./envelope-desk.ts";
 import { type Addressed, type Answers, addressed, type Publish, payloadOf, type Session } from "./publish.ts";
 import { type Answer, NotAllowedError, type PublishDesk } from "./publish-desk.ts";
+
+/** Of what waits for nothing. */
+const DONE = Promise.resolve();
 
 export interface AgentPublishesOptions {
   readonly streams: Streams;
   readonly directory: DeviceDirectory;
   readonly desk: PublishDesk;
   readonly clock: Clock;
+  readonly metrics: Metrics;
 }
 
 export class AgentPublishes {
@@ -21,8 +29,10 @@ export class AgentPublishes {
   readonly #directory: DeviceDirectory;
   readonly #desk: PublishDesk;
   readonly #clock: Clock;
+  readonly #envelopes: EnvelopeDesk;
 
-  constructor({ streams, directory, desk, clock }: AgentPublishesOptions) {
+  constructor({ streams, directory, desk, clock, metrics }: AgentPublishesOptions) {
+    this.#envelopes = new EnvelopeDesk(metrics);
     this.#clock = clock;
     this.#streams = streams;
     this.#directory = directory;
@@ -46,28 +56,78 @@ export class AgentPublishes {
     else refuse("control messages come from the gateway");
   }
 
+  /** Tells what this gateway understands to one that has just begun to listen to its control topic. */
+  greet({ client }: Session, device: string): void {
+    tell(client, device, { type: "hello", accepts: [BROTLI] });
+  }
+
+  /** Its connection ended. */
+  gone(session: Session): void {
+    this.#envelopes.drop(session);
+  }
+
   #takeFrames(session: Session, publish: Publish, device: string, answers: Answers): void {
+    const to = addressed(session, publish, answers);
+    const payload = payloadOf(publish);
+    if (isEnvelope(payload)) this.#openFrames(to, Buffer.from(payload), device);
+    else this.#inTurn(to, payload, (frames) => this.#storeFrames(to, frames, frames, device));
+  }
+
+  #openFrames(to: Addressed, bytes: Buffer, device: string): void {
+    this.#envelopes.take({
+      session: to.session,
+      bytes,
+      take: (frames) => this.#attempt(to, () => this.#storeFrames(to, frames, bytes, device)),
+      refuse: (error) => this.#desk.quarantine(to, bytes, describeError(error)),
+    });
+  }
+
+  /** At once, or behind what of the session is being opened: then `payload` is copied. */
+  #inTurn(to: Addressed, payload: Buffer, act: (payload: Buffer) => Promise<unknown>): void {
+    if (!this.#envelopes.isBusy(to.session)) {
+      void act(payload);
+      return;
+    }
+    const own = Buffer.from(payload);
+    this.#envelopes.behind(to.session, () => void this.#attempt(to, () => act(own)));
+  }
+
+  /** As for a publish that is taken within the call: what cannot be appended is withheld. */
+  #attempt(to: Addressed, act: () => Promise<unknown>): Promise<unknown> {
+    try {
+      return act();
+    } catch (error) {
+      this.#desk.withhold(to.session, to.topic, error);
+      return DONE;
+    }
+  }
+
+  /**
+   * Appends the frames within the call.
+   * @param came what is kept of it where it holds no frames
+   * @returns resolves when they are answered for
+   */
+  #storeFrames(to: Addressed, bytes: Buffer, came: Buffer, device: string): Promise<unknown> {
+    const { session, answers, topic } = to;
     let frames: Frame[];
     try {
-      frames = decodeFrames(payloadOf(publish));
+      frames = decodeFrames(bytes);
     } catch (error) {
-      const reason = describeError(error);
-      this.#desk.quarantine(addressed(session, publish, answers), payloadOf(publish), reason);
-      return;
+      this.#desk.quarantine(to, came, describeError(error));
+      return DONE;
     }
     if (frames.some((frame) => frame.device !== device)) {
       const error = new NotAllowedError(`${device} sent a frame of another device`);
       this.#desk.disconnect(session, answers, error);
-      return;
+      return DONE;
     }
-    const { topic } = publish.destination;
     const stored =
       frames.length === 1
         ? this.#store(session, topic, frames[0]!)
         : Promise.all(frames.map((frame) => this.#store(session, topic, frame))).then(
             (outcomes) => outcomes.find((outcome) => outcome === "stored") ?? outcomes[0]!,
           );
-    this.#answerWhen(stored, addressed(session, publish, answers));
+    return this.#answerWhen(stored, to);
   }
 
   #store(session: Session, topic: string, frame: Frame): Promise<Answer> {
@@ -82,13 +142,17 @@ export class AgentPublishes {
 
   #takeDrained(session: Session, publish: Publish, device: string, answers: Answers): void {
     const to = addressed(session, publish, answers);
-    const message = parseDrained(payloadOf(publish));
+    this.#inTurn(to, payloadOf(publish), (payload) => this.#forget(to, payload, device));
+  }
+
+  #forget(to: Addressed, payload: Buffer, device: string): Promise<unknown> {
+    const message = parseDrained(payload);
     if (message === undefined) {
-      this.#desk.quarantine(to, payloadOf(publish), "no drained message");
-      return;
+      this.#desk.quarantine(to, payload, "no drained message");
+      return DONE;
     }
     const forgotten = message.epochs.map((epoch) => this.#streams.forgetEpoch(device, BigInt(`0x${epoch}`)));
-    this.#answerWhen(
+    return this.#answerWhen(
       Promise.all(forgotten).then(() => "stored"),
       to,
     );
@@ -113,20 +177,24 @@ export class AgentPublishes {
       this.#desk.quarantine(to, payloadOf(publish), "no question for the time");
       return;
     }
-    const message: TimeMessage = { type: "time", id: request.id, utcUs: this.#clock.nowUs() };
-    const packet = {
-      cmd: "publish",
-      topic: topicOf(device, "control"),
-      payload: JSON.stringify(message),
-    } as const;
-    session.client.publish({ ...packet, qos: 0, retain: false, dup: false }, () => {});
+    tell(session.client, device, { type: "time", id: request.id, utcUs: this.#clock.nowUs() });
     this.#answerWhen(Promise.resolve("stored"), to);
   }
 
-  #answerWhen(stored: Promise<Answer>, to: Addressed): void {
-    stored.then(
+  #answerWhen(stored: Promise<Answer>, to: Addressed): Promise<void> {
+    return stored.then(
       (answer) => this.#desk.answer(answer, to),
       (error: unknown) => this.#desk.withhold(to.session, to.topic, error),
     );
   }
+}
+
+/** At QoS 0, and at once. */
+function tell(client: Client, device: string, message: ControlMessage): void {
+  const packet = {
+    cmd: "publish",
+    topic: topicOf(device, "control"),
+    payload: JSON.stringify(message),
+  } as const;
+  client.publish({ ...packet, qos: 0, retain: false, dup: false }, () => {});
 }

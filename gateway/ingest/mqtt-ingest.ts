@@ -19,6 +19,7 @@ import { describeError } from "../../runtime/errors.ts";
 import { listenOn } from "../../runtime/listen.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
+import { readPlain, readShared } from "../../runtime/shared-read.ts";
 import type { Streams } from "../streams/streams.ts";
 import { AgentPublishes } from "./agent-publishes.ts";
 import { Destinations } from "./destinations.ts";
@@ -37,7 +38,6 @@ import {
 import { PublishDesk } from "./publish-desk.ts";
 import { type LaneConnection, PublishLane } from "./publish-lane.ts";
 import type { Quarantine } from "./quarantine.ts";
-import { readPlain, readShared } from "./shared-read.ts";
 import type { TopicRules } from "./topic-rules.ts";
 
 /** One publish carries a few frames; the largest single frame must fit, with its topic. */
@@ -47,6 +47,8 @@ const MAX_CONNECTIONS = 10_000;
 const MAX_CLIENT_ID_CHARACTERS = 256;
 /** A name that is only a label is shown in the console. */
 const MAX_LABEL_CHARACTERS = 128;
+/** MQTT 3.1.1 §3.9.3: the subscription was not granted. */
+const REFUSED = 0x80;
 /** What a publish is replaced by once it is stored: nobody is subscribed to it, and QoS 2 would be kept until PUBREL. */
 const NO_PAYLOAD = Buffer.alloc(0);
 const NO_TOPIC = "stored";
@@ -134,8 +136,17 @@ export class MqttIngest implements Ingest {
       if (lane !== undefined) lane.session = session;
     });
     this.#broker.on("clientDisconnect", (client) => {
-      this.#options.directory.disconnected(this.#session(client).device);
+      const session = this.#session(client);
+      this.#options.directory.disconnected(session.device);
+      this.#agents.gone(session);
       this.#endOfSession(client);
+    });
+    this.#broker.on("subscribe", (subscriptions, client) => {
+      for (const { topic, qos } of subscriptions) {
+        const listener = parseTopic(topic);
+        if ((qos as number) !== REFUSED && listener !== undefined)
+          this.#agents.greet(this.#session(client), listener.device);
+      }
     });
     // Its types do not know this event; unheard, it would end the process.
     (this.#broker as EventEmitter).on("error", (error: unknown) =>

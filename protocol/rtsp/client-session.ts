@@ -39,6 +39,8 @@ export interface RtspClientOptions {
   readonly highWaterBytes?: number;
   onRtp?(track: number, rtp: Buffer): void;
   onRtcp?(track: number, bytes: Buffer): void;
+  /** Whenever bytes come, whatever they are. */
+  onHeard?(): void;
   /** Once: the connection ended. Undefined after close(). */
   onClose?(error: Error | undefined): void;
 }
@@ -119,6 +121,7 @@ export class RtspClient {
         resolve();
       });
       socket.on("data", (chunk: Buffer) => {
+        this.#options.onHeard?.();
         try {
           parser.push(chunk);
         } catch (error) {
@@ -235,6 +238,11 @@ export class RtspClient {
         resolve();
       });
     });
+  }
+
+  /** For those who ask the system about it; undefined before connect(). */
+  get socket(): Socket | undefined {
+    return this.#socket;
   }
 
   backlogBytes(): number {

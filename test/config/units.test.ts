@@ -45,9 +45,11 @@ for (const program of PROGRAMS) {
       encoding: "utf8",
     });
     const complaints = stderr.split("\n").filter((line) => line.includes(`headwater-${program}`));
-    // The program itself is not installed here.
+    // The program itself is not installed here; systemd before 254 knows no steps, and goes on without.
+    const expected =
+      /Command .* is not executable|Unknown key (?:name )?'(?:RestartSteps|RestartMaxDelaySec)'.*ignoring/;
     assert.deepEqual(
-      complaints.filter((line) => !/Command .* is not executable/.test(line)),
+      complaints.filter((line) => !expected.test(line)),
       [],
     );
   });

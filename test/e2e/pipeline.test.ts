@@ -6,7 +6,7 @@ import test from "node:test";
 import { runOrdeal } from "../support/ordeal.ts";
 
 test("killed ten times in a minute, the pipeline loses, doubles and changes nothing", {
-  timeout: 240_000,
+  timeout: 900_000,
 }, async (context) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-e2e-"));
   const seed = Number(process.env.HEADWATER_SEED ?? Math.floor(Math.random() * 2 ** 31));

@@ -13,7 +13,7 @@ const KILLS = 2;
 const BETWEEN_KILLS = 400;
 
 test("a plain sensor's readings are delivered once each, though the gateway is killed and they are sent again", {
-  timeout: 60_000,
+  timeout: 600_000,
 }, async (context) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-plain-"));
   const [http, port, rtsp] = (await freePorts(3)) as [number, number, number];
@@ -70,20 +70,20 @@ delivery: [{ name: plants, stream: plants, bufferSeconds: 1, destination: { type
   };
   publishOn();
   for (let kill = 1; kill <= KILLS; kill++) {
-    await eventually("readings are stored", 10_000, async () =>
+    await eventually("readings are stored", 60_000, async () =>
       acknowledged >= kill * BETWEEN_KILLS - 200 ? true : undefined,
     );
     await gateway.kill();
     gateway = await begin();
   }
-  await eventually("every reading is acknowledged", 10_000, async () =>
+  await eventually("every reading is acknowledged", 60_000, async () =>
     acknowledged === (KILLS + 1) * BETWEEN_KILLS ? true : undefined,
   );
 
   const expected = ["a", "b", ...Array.from({ length: sent }, (_, n) => String(n))].sort();
   const delivered = async (): Promise<string[]> =>
     (await deliveredLines(join(dir, "delivered"))).map(({ json }) => String(json.n)).sort();
-  await eventually("all is delivered", 10_000, async () =>
+  await eventually("all is delivered", 60_000, async () =>
     (await delivered()).length >= expected.length ? true : undefined,
   );
   assert.deepEqual(await delivered(), expected);

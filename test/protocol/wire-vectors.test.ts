@@ -2,11 +2,17 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import test from "node:test";
 import { decodeFrame, encodeFrame } from "../../protocol/frame.ts";
+import { openSync, readEnvelope, sealSync } from "../../protocol/publish-envelope.ts";
 import { encodeBatch, forEachRecord } from "../../protocol/record-batch.ts";
 
 /** The tests run from the checkout's root, also when compiled. */
 const page = await readFile("docs/reference/wire.md", "utf8");
-const documented = Buffer.from(/```hex frame\n([\s\S]*?)```/.exec(page)![1]!.replace(/\s/g, ""), "hex");
+const documented = vector("frame");
+
+function vector(name: string): Buffer {
+  const text = new RegExp(`\`\`\`hex ${name}\\n([^\`]*)\`\`\``).exec(page)![1]!;
+  return Buffer.from(text.replace(/\s/g, ""), "hex");
+}
 
 test("the documented frame is what the code writes", () => {
   const batch = encodeBatch([
@@ -45,4 +51,11 @@ test("the documented frame is read as documented", () => {
     'pi-1/barn 1763716201000000 {"t":21.6}',
     'pi-1/silo 1763716200250000 {"t":9}',
   ]);
+});
+
+test("the documented envelope is opened as documented, and its head is what the code writes", () => {
+  const envelope = vector("envelope");
+  const frames = Buffer.concat([documented, documented]);
+  assert.ok(openSync(readEnvelope(envelope)).equals(frames));
+  assert.ok(sealSync(frames).subarray(0, 8).equals(envelope.subarray(0, 8)));
 });

@@ -165,7 +165,7 @@ export class Pipeline {
     const control = `http://127.0.0.1:${this.#ports.control}`;
     await fetch(`${control}/stop-sending`, { method: "POST" });
     if (this.#options.camera) await this.fault({ fault: "stall-camera" });
-    const idle = await fetch(`${control}/idle?seconds=60`);
+    const idle = await fetch(`${control}/idle?seconds=240`);
     if (idle.status !== 200) throw new Error(`sensors are not idle: ${await idle.text()}`);
   }
 
@@ -178,18 +178,19 @@ export class Pipeline {
     if (answer.status !== 200) throw new Error(`fault refused: ${await answer.text()}`);
   }
 
-  /** Resolves when all that was sent has left the agent and every delivery has caught up. */
-  async drained(withinMs: number): Promise<GatewayState> {
-    await eventually("the agent's buffers are empty", withinMs, async () => {
+  /**
+   * Resolves when all that was sent has left the agent and every delivery has caught up.
+   * @param stuckMs gives up when nothing moved for so long: how fast a busy machine is nobody knows
+   */
+  async drained(stuckMs: number): Promise<GatewayState> {
+    await drained("the agent's buffers", stuckMs, async () => {
       const { buffer, footage } = await this.agentStatus();
-      return buffer.waitingRecords === 0 && (footage?.waitingRecords ?? 0) === 0 ? true : undefined;
+      return { left: buffer.waitingRecords + (footage?.waitingRecords ?? 0), state: undefined };
     });
-    return eventually("every consumer has caught up", withinMs, async () => {
+    return drained("what consumers have before them", stuckMs, async () => {
       const state = await this.gatewayState();
-      const behind = state.streams
-        .flatMap((stream) => stream.consumers)
-        .filter((consumer) => consumer.behind > 0);
-      return behind.length === 0 ? state : undefined;
+      const consumers = state.streams.flatMap((stream) => stream.consumers);
+      return { left: consumers.reduce((sum, { behind }) => sum + behind, 0), state };
     });
   }
 
@@ -287,5 +288,26 @@ board: { path: board.tty }
 sensors: { url: "mqtt://127.0.0.1:${broker}", count: 20, hz: 2 }
 ${this.#options.camera ? `camera: { port: ${camera}, path: yard }` : ""}
 `;
+  }
+}
+
+/** Resolves with the state in which nothing is left. */
+async function drained<T>(
+  what: string,
+  stuckMs: number,
+  look: () => Promise<{ readonly left: number; readonly state: T }>,
+): Promise<T> {
+  let before: number | undefined;
+  for (;;) {
+    const { left, state } = await eventually(
+      `a change in ${what}, ${before ?? "?"} left`,
+      stuckMs,
+      async () => {
+        const seen = await look();
+        return seen.left === 0 || seen.left !== before ? seen : undefined;
+      },
+    );
+    if (left === 0) return state;
+    before = left;
   }
 }

@@ -26,7 +26,9 @@ export function decodeJsonBatch(kind: BatchKind, text: string, sensor: string, a
   const items: unknown[] = Array.isArray(value) ? value : [value];
   if (items.length > MAX_READINGS) return { reason: `more than ${MAX_READINGS} readings` };
   return decodeEach(
-    items.map((item) => JSON.stringify(item)),
+    items,
+    // It throws where nesting is so deep that only the parser could follow it.
+    (item) => JSON.stringify(item),
     (i) => (Array.isArray(value) ? `item ${i}: ` : ""),
     sensor,
     arrivalUs,
@@ -36,19 +38,27 @@ export function decodeJsonBatch(kind: BatchKind, text: string, sensor: string, a
 function decodeLines(text: string, sensor: string, arrivalUs: number): Decoded {
   const lines = text.split("\n");
   if (lines.length > MAX_READINGS + 1) return { reason: `more than ${MAX_READINGS} lines` };
-  return decodeEach(lines, (i) => `line ${i + 1}: `, sensor, arrivalUs);
+  return decodeEach(
+    lines,
+    (line) => line,
+    (i) => `line ${i + 1}: `,
+    sensor,
+    arrivalUs,
+  );
 }
 
-function decodeEach(
-  texts: readonly string[],
+function decodeEach<T>(
+  items: readonly T[],
+  textOf: (item: T) => string,
   at: (i: number) => string,
   sensor: string,
   arrivalUs: number,
 ): Decoded {
   const readings: SensorReading[] = [];
-  for (const [i, text] of texts.entries()) {
-    if (text.trim() === "") continue;
+  for (const [i, item] of items.entries()) {
     try {
+      const text = textOf(item);
+      if (text.trim() === "") continue;
       readings.push(decodeJsonLine(text, sensor, arrivalUs));
     } catch (error) {
       return { reason: `${at(i)}${messageOf(error)}` };

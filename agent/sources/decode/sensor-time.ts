@@ -3,7 +3,7 @@
 /** 2020-01-01. A board without a clock begins in 1970 or in the year of its firmware. */
 export const EARLIEST_US = 1_577_836_800_000_000;
 /** A clock that is ahead by more is wrong. */
-const MAX_AHEAD_US = 300_000_000;
+export const MAX_AHEAD_US = 300_000_000;
 /** A time without a zone may be local time; it is taken for UTC only when it agrees with ours so far. */
 const ZONELESS_US = 600_000_000;
 const RFC_3339 = /^(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)?$/;
@@ -16,7 +16,10 @@ export function believableTimeUs(value: unknown, arrivalUs: number): number | un
   const parsed = typeof value === "string" ? parseText(value) : parseNumber(value);
   if (parsed === undefined) return undefined;
   const { us, zoned } = parsed;
-  if (us < EARLIEST_US || us > arrivalUs + MAX_AHEAD_US) return undefined;
+  if (us < EARLIEST_US) return undefined;
+  // Our own time of day is not known yet: whoever brings the record to UTC looks whether it is ahead.
+  if (arrivalUs < EARLIEST_US) return zoned && us <= Number.MAX_SAFE_INTEGER ? us : undefined;
+  if (us > arrivalUs + MAX_AHEAD_US) return undefined;
   if (!zoned && Math.abs(us - arrivalUs) > ZONELESS_US) return undefined;
   return us;
 }

@@ -1,18 +1,19 @@
 /**
  * How far a file has been read, in words that survive what happens to log files: it is renamed, copied
- * and truncated, removed, restored from a backup with another inode. A file is known by its inode and
- * by two samples of its bytes: its first, and those just before the place.
+ * and truncated, compressed, removed, restored from a backup with another inode. A file is known by its
+ * inode and by two samples of its bytes: its first, and those just before the place.
  */
-import { type FileHandle, open, readdir, stat } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { open, stat } from "node:fs/promises";
+import { pause } from "../../../runtime/backoff.ts";
+import { GzipFile, type ReadableFile } from "./gzip-file.ts";
+import { WINDOW_BYTES, type Window } from "./window.ts";
 
-const SAMPLE_BYTES = 64;
-const COMPRESSED = /\.(gz|bz2|xz|zst|lz4|zip)$/;
-/** A folder with more rotated files is none of a log. */
-const MAX_SIBLINGS = 1_000;
+export const SAMPLE_BYTES = 64;
+/** So many compressed files are looked into for a place: each has to be decompressed up to it. */
+const MAX_DECOMPRESSED = 20;
 
 export interface FilePlace {
-  /** The path of the config: another one means another file. */
+  /** The path that is followed: another one means another file. */
   readonly path: string;
   /** Device and inode. */
   readonly id: string;
@@ -23,17 +24,33 @@ export interface FilePlace {
   readonly before: string;
   /** When it was noted, µs. */
   readonly timeUs: number;
+  /** It was read to its end and is gone: that it is not found again is no loss. */
+  readonly done?: boolean;
+  /** With nothing read of it: what was left for it. A file rotated since then was rotated unread. */
+  readonly after?: Left;
+  /** The place, as `placeKey` says it, that this one goes on from. */
+  readonly was?: string;
+}
+
+export interface Left {
+  readonly id: string;
+  /** Of its last write, ns since 1970 UTC, as text: a number does not hold it. */
+  readonly modifiedNs: string;
+}
+
+export function placeKey({ id, offset }: FilePlace): string {
+  return `${id}@${offset}`;
 }
 
 export function encodePlace(place: FilePlace): Buffer {
   return Buffer.from(JSON.stringify(place));
 }
 
-/** Undefined for what is no place of this path. */
-export function decodePlace(bytes: Uint8Array | undefined, path: string): FilePlace | undefined {
+/** Undefined for what is no place of this path, or of any when none is given. */
+export function decodePlace(bytes: Uint8Array | undefined, path?: string): FilePlace | undefined {
   if (bytes === undefined) return undefined;
   const place = JSON.parse(Buffer.from(bytes).toString()) as FilePlace;
-  return place.path === path ? place : undefined;
+  return path === undefined || place.path === path ? place : undefined;
 }
 
 export interface FoundFile {
@@ -41,98 +58,135 @@ export interface FoundFile {
   readonly id: string;
   readonly size: number;
   readonly modifiedNs: bigint;
+  readonly compressed: boolean;
 }
 
 /** Undefined when there is none, or it is no ordinary file. */
 export async function findFile(path: string): Promise<FoundFile | undefined> {
   try {
-    const { dev, ino, size, mtimeNs, isFile } = withMethods(await stat(path, { bigint: true }));
-    return isFile ? { path, id: `${dev}:${ino}`, size: Number(size), modifiedNs: mtimeNs } : undefined;
+    const stats = await stat(path, { bigint: true });
+    if (!stats.isFile()) return undefined;
+    const { dev, ino, size, mtimeNs } = stats;
+    const compressed = path.endsWith(".gz");
+    return { path, id: `${dev}:${ino}`, size: Number(size), modifiedNs: mtimeNs, compressed };
   } catch (error) {
     if (["ENOENT", "ENOTDIR"].includes((error as NodeJS.ErrnoException).code ?? "")) return undefined;
     throw error;
   }
 }
 
-function withMethods<T extends { isFile(): boolean }>(stats: T): Omit<T, "isFile"> & { isFile: boolean } {
-  return { ...stats, isFile: stats.isFile() };
+/**
+ * Between two looks a file got another name, or another file its name, as happens while logs are rotated.
+ * Never leaves the source: it looks again.
+ */
+export class FileMoved extends Error {
+  constructor(path: string) {
+    super(`${path} was renamed or replaced just now`);
+  }
 }
 
-/** What `path` was rotated to (`app.log.1`, `app.log-20261121`), oldest first, then `path` itself. */
-export async function rotatedFiles(path: string): Promise<FoundFile[]> {
-  const folder = dirname(path);
-  const name = basename(path);
-  const names = await readdir(folder).catch(() => []);
-  const rotated = names.filter(
-    (one) =>
-      one.length > name.length &&
-      one.startsWith(name) &&
-      ".-_~".includes(one[name.length]!) &&
-      !COMPRESSED.test(one),
-  );
-  const found: FoundFile[] = [];
-  for (const one of rotated.slice(0, MAX_SIBLINGS)) {
-    const file = await findFile(join(folder, one));
-    if (file !== undefined) found.push(file);
+/** @throws FileMoved when another file has the name by now */
+export async function openFound({ path, id, compressed }: FoundFile): Promise<ReadableFile> {
+  const handle = await open(path, "r").catch((error: NodeJS.ErrnoException) => {
+    throw error.code === "ENOENT" ? new FileMoved(path) : error;
+  });
+  const { dev, ino } = await handle.stat({ bigint: true });
+  if (id === `${dev}:${ino}`) return compressed ? new GzipFile(handle, path) : handle;
+  await handle.close();
+  throw new FileMoved(path);
+}
+
+const STEADY_TRIES = 20;
+const STEADY_WAIT_MS = 5;
+
+/** Does again, from the first look on, what met a rotation under way. @throws FileMoved when it never ends */
+export async function steadily<T>(look: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await look();
+    } catch (error) {
+      if (!(error instanceof FileMoved) || tries === STEADY_TRIES) throw error;
+      await pause(STEADY_WAIT_MS);
+    }
   }
-  // Renaming leaves the time of the last write alone.
-  found.sort((a, b) =>
-    a.modifiedNs === b.modifiedNs
-      ? b.path.localeCompare(a.path, "en", { numeric: true })
-      : a.modifiedNs < b.modifiedNs
-        ? -1
-        : 1,
-  );
-  const current = await findFile(path);
-  return current === undefined ? found : [...found.filter(({ id }) => id !== current.id), current];
 }
 
 /** True when the file begins and goes on as it did when the place was noted. */
 export async function holdsPlace(
-  file: FileHandle,
+  file: ReadableFile,
   place: Pick<FilePlace, "offset" | "head" | "before">,
 ): Promise<boolean> {
   const head = Buffer.from(place.head, "base64");
   const before = Buffer.from(place.before, "base64");
-  const [first, last] = [
-    await sample(file, 0, head.length),
-    await sample(file, place.offset - before.length, before.length),
-  ];
-  return first.equals(head) && last.equals(before);
+  // The head first: where it differs a compressed file need not be decompressed any further.
+  if (!(await sample(file, 0, head.length)).equals(head)) return false;
+  return (await sample(file, place.offset - before.length, before.length)).equals(before);
 }
 
-/** The file among those found that holds the place: the same one, else a copy of it. */
+/** False also for a file that is not for us to read. @throws FileMoved */
+export async function foundHoldsPlace(found: FoundFile, place: FilePlace): Promise<boolean> {
+  if (!found.compressed && found.size < place.offset) return false;
+  let file: ReadableFile | undefined;
+  try {
+    file = await openFound(found);
+    return await holdsPlace(file, place);
+  } catch (error) {
+    if (error instanceof FileMoved) throw error;
+    return false;
+  } finally {
+    await file?.close();
+  }
+}
+
+/** Of those found the one that holds the place: the same file, else a copy, else a compressed one. @throws FileMoved */
 export async function fileOfPlace(
   files: readonly FoundFile[],
   place: FilePlace,
 ): Promise<FoundFile | undefined> {
-  const same = files.filter(({ id }) => id === place.id);
+  const isSame = ({ id, compressed }: FoundFile): boolean => id === place.id && !compressed;
   // With nothing read of it there is nothing to know a copy by.
-  const copies = place.offset === 0 ? [] : files.filter(({ id }) => id !== place.id);
-  for (const file of [...same, ...copies.toReversed()]) {
-    if (file.size < place.offset) continue;
-    let handle: FileHandle | undefined;
-    try {
-      handle = await open(file.path, "r");
-      if (await holdsPlace(handle, place)) return file;
-    } catch {
-      // Gone since it was listed, or not for us to read.
-    } finally {
-      await handle?.close();
-    }
-  }
+  const copies = place.offset === 0 ? [] : files.filter((file) => !isSame(file));
+  const newestFirst = copies.toReversed();
+  const candidates = [
+    ...files.filter(isSame),
+    ...newestFirst.filter(({ compressed }) => !compressed),
+    ...newestFirst.filter(({ compressed }) => compressed).slice(0, MAX_DECOMPRESSED),
+  ];
+  for (const file of candidates) if (await foundHoldsPlace(file, place)) return file;
   return undefined;
 }
 
+/** Behind the last whole line: one that is half written is read whole, so its beginning is searched backwards. */
+export async function endOf(
+  found: FoundFile,
+  window: Window,
+): Promise<Pick<FilePlace, "offset" | "head" | "before">> {
+  const from = Math.max(0, found.size - WINDOW_BYTES);
+  const file = await openFound(found);
+  try {
+    const lines = await window.use(async (bytes) => {
+      const { bytesRead } = await file.read(bytes, 0, found.size - from, from);
+      return bytes.subarray(0, bytesRead).lastIndexOf(10) + 1;
+    });
+    return { offset: from + lines, ...(await samplesAt(file, from + lines)) };
+  } finally {
+    await file.close();
+  }
+}
+
 /** The samples of a place at `offset`. */
-export async function samplesAt(file: FileHandle, offset: number): Promise<{ head: string; before: string }> {
+export async function samplesAt(
+  file: ReadableFile,
+  offset: number,
+): Promise<{ head: string; before: string }> {
   const head = await sample(file, 0, Math.min(SAMPLE_BYTES, offset));
   const before = await sample(file, Math.max(0, offset - SAMPLE_BYTES), Math.min(SAMPLE_BYTES, offset));
   return { head: head.toString("base64"), before: before.toString("base64") };
 }
 
-async function sample(file: FileHandle, from: number, length: number): Promise<Buffer> {
+async function sample(file: ReadableFile, from: number, length: number): Promise<Buffer> {
   if (length <= 0) return Buffer.alloc(0);
-  const { bytesRead, buffer } = await file.read(Buffer.alloc(length), 0, length, from);
+  const buffer = Buffer.alloc(length);
+  const { bytesRead } = await file.read(buffer, 0, length, from);
   return buffer.subarray(0, bytesRead);
 }

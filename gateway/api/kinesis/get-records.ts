@@ -10,6 +10,7 @@ import { AwsError } from "../aws-error.ts";
 import { shardIdOf, streamArnField } from "./account.ts";
 import { dryRunField, endDryRun } from "./dry-run.ts";
 import { type KinesisContext, nowMs, type RawOperation } from "./operation.ts";
+import { Places } from "./places.ts";
 import { RecordPage } from "./record-page.ts";
 import { checkShape, type Shape } from "./shape.ts";
 import { type IteratorPlace, openIterator, sealIterator } from "./shard-iterator.ts";
@@ -22,6 +23,11 @@ const MAX_READ_BYTES = 4 * 1_048_576;
 const GUESSED_RECORD_BYTES = 256;
 /** Heads and a key, beside the data. */
 const GUESSED_FRAME_BYTES = 64;
+/**
+ * Pages that are read and written at once, over all connections: each may hold 10 MiB of the log and an
+ * answer a third larger. What is written and not taken is counted by itself (unread-answers.ts).
+ */
+const places = new Places(16);
 
 const shape = {
   DryRun: dryRunField,
@@ -52,24 +58,34 @@ export const getRecords: RawOperation = {
         `Rate exceeded for shard ${shard.shardId} in stream ${settings.name} under account ${context.account.accountId}.`,
       );
     }
-    let gathered: Gathered;
-    let rest: object;
-    try {
-      gathered = await gather(context, place, shard, input.Limit ?? MAX_RECORDS);
-      rest = gathered.ended
-        ? { ChildShards: childShardsOf(context.streams.describe(place.stream), shard) }
-        : { NextShardIterator: sealIterator(context, { ...place, offset: gathered.page.next }) };
-    } catch (error) {
-      if (error instanceof StreamNotFoundError || error instanceof ShardNotFoundError) {
-        throw context.account.shardNotFound(place.stream, shard.shardId);
-      }
-      throw error;
-    }
-    const { page, behindMs } = gathered;
-    if (isLimited) context.rates.countRead(settings.streamId, shard.index, page.dataBytes);
-    return page.encode(codec, { ...rest, MillisBehindLatest: behindMs });
+    return places.run(async () => {
+      const { page, members } = await gatherPage(context, place, shard, input.Limit ?? MAX_RECORDS);
+      if (isLimited) context.rates.countRead(settings.streamId, shard.index, page.dataBytes);
+      return page.encode(codec, members);
+    });
   },
 };
+
+/** A page, and what stands beside its records. */
+async function gatherPage(
+  context: KinesisContext,
+  place: IteratorPlace,
+  shard: ShardDescription,
+  limit: number,
+): Promise<{ readonly page: RecordPage; readonly members: object }> {
+  try {
+    const { page, behindMs, ended } = await gather(context, place, shard, limit);
+    const rest = ended
+      ? { ChildShards: childShardsOf(context.streams.describe(place.stream), shard) }
+      : { NextShardIterator: sealIterator(context, { ...place, offset: page.next }) };
+    return { page, members: { ...rest, MillisBehindLatest: behindMs } };
+  } catch (error) {
+    if (error instanceof StreamNotFoundError || error instanceof ShardNotFoundError) {
+      throw context.account.shardNotFound(place.stream, shard.shardId);
+    }
+    throw error;
+  }
+}
 
 /** What a closed shard was split or merged into. */
 function childShardsOf(stream: StreamDescription, parent: ShardDescription): object[] {

@@ -9,6 +9,7 @@ import type { Clock } from "../../../runtime/clock.ts";
 import type { HeadwaterError } from "../../../runtime/errors.ts";
 import type { Log } from "../../../runtime/log.ts";
 import type { Metrics } from "../../../runtime/metrics.ts";
+import type { HistogramTally, Tally } from "../../../runtime/tally.ts";
 import type { Streams } from "../../streams/streams.ts";
 import { allows } from "../access.ts";
 import { AwsError } from "../aws-error.ts";
@@ -56,6 +57,11 @@ interface OpenCall {
   readonly known: boolean;
 }
 
+interface CallCounts {
+  readonly done: Tally;
+  readonly seconds: HistogramTally;
+}
+
 type StreamedAnswer = (exchange: Exchange) => Promise<void>;
 
 export class KinesisApi implements LaneService {
@@ -71,6 +77,9 @@ export class KinesisApi implements LaneService {
   readonly #allowed = new Map<AccessKeyConfig, Map<string, boolean>>();
   readonly #requests;
   readonly #seconds;
+  /** What is counted of a call that went well, by operation. */
+  readonly #counts = new Map<string, CallCounts>();
+  readonly #metrics: Metrics;
 
   constructor(options: KinesisOptions) {
     const { streams, region, accountId, clock, accessKeys } = options;
@@ -88,16 +97,17 @@ export class KinesisApi implements LaneService {
     this.#verifier = new SignatureVerifier({ keys: accessKeys, region, service: "kinesis", clock });
     this.#log = options.log;
     this.#clock = clock;
+    this.#metrics = options.metrics;
     this.#requests = options.metrics.counter(
       "headwater_kinesis_requests_total",
       "Calls of the Kinesis API by operation and outcome",
       ["operation", "outcome"],
     );
-    this.#seconds = options.metrics.histogram(
+    this.#seconds = options.metrics.tallies(
       "headwater_kinesis_request_seconds",
       "From the first byte of a call's head to the answer",
       [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5],
-      ["operation"],
+      "operation",
     );
   }
 
@@ -175,15 +185,17 @@ export class KinesisApi implements LaneService {
   /**
    * A signed body becomes an answer; or, of an operation that streams, a function that answers.
    * Body and signature are looked at before this returns.
+   * @param digest the body's SHA-256 in hex, if it has been made already
    */
   perform(
     call: OpenCall,
     claim: SignatureClaim<AccessKeyConfig>,
     body: Buffer,
+    digest?: string,
   ): Promise<string | Buffer | StreamedAnswer> {
     // Written without `async`, whose promises were a tenth of a PutRecord.
     try {
-      claim.check(body);
+      claim.check(body, digest);
       this.#mayCall(claim.key, call.name);
       const operation = operationOf(call.name);
       if ("raw" in operation) return operation.raw(this.#context, body, call.codec);
@@ -238,8 +250,17 @@ export class KinesisApi implements LaneService {
   /** @param outcome `ok`, or what went wrong */
   count(call: OpenCall, outcome: string): void {
     const operation = call.known ? call.name : "unknown";
-    this.#requests.inc({ operation, outcome });
-    this.#seconds.observe({ operation }, (this.#clock.monotonicMs() - call.startedMs) / 1000);
+    const counts = this.#counts.get(operation) ?? this.#countsOf(operation);
+    if (outcome === "ok") counts.done.add(1);
+    else this.#requests.inc({ operation, outcome });
+    counts.seconds.observe((this.#clock.monotonicMs() - call.startedMs) / 1000);
+  }
+
+  #countsOf(operation: string): CallCounts {
+    const done = this.#metrics.tally(this.#requests, { operation, outcome: "ok" });
+    const counts = { done, seconds: this.#seconds(operation) };
+    this.#counts.set(operation, counts);
+    return counts;
   }
 }
 
@@ -268,9 +289,9 @@ class KinesisLaneCall implements LaneCall {
     return keepsBody(this.#call);
   }
 
-  run(body: Buffer, answer: AnswerTaker): void {
+  run(body: Buffer, answer: AnswerTaker, digest: string | undefined): void {
     this.#answer = answer;
-    this.#api.perform(this.#call, this.#claim, body).then(this.#done, this.#failed);
+    this.#api.perform(this.#call, this.#claim, body, digest).then(this.#done, this.#failed);
   }
 
   refuse(why: HeadwaterError, answer: AnswerTaker): void {

@@ -4,6 +4,7 @@
  */
 import type { Clock } from "../../../runtime/clock.ts";
 import type { Metrics } from "../../../runtime/metrics.ts";
+import type { Tally } from "../../../runtime/tally.ts";
 import type { Offset, ReadResult, RegisteredReader, Streams } from "../../streams/streams.ts";
 import { AwsError, notFound } from "../aws-error.ts";
 import type { Codec } from "./codec.ts";
@@ -41,7 +42,7 @@ export class Subscriptions {
     json: new SubscriptionEvents(jsonCodec),
     cbor: new SubscriptionEvents(cborCodec),
   };
-  readonly #pushed;
+  readonly #pushed: (stream: string) => Tally;
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
 
@@ -57,11 +58,17 @@ export class Subscriptions {
         this.set(active.size);
       },
     );
-    this.#pushed = options.metrics.counter(
+    const pushed = options.metrics.counter(
       "headwater_kinesis_pushed_records_total",
       "Records sent to subscribers of enhanced fan-out",
       ["stream"],
     );
+    const tallies = new Map<string, Tally>();
+    this.#pushed = (stream) => {
+      const tally = tallies.get(stream) ?? options.metrics.tally(pushed, { stream });
+      tallies.set(stream, tally);
+      return tally;
+    };
   }
 
   /**
@@ -74,7 +81,7 @@ export class Subscriptions {
     const key = JSON.stringify([place.streamId, place.shard.index, reader.name, reader.createdMs]);
     const nowMs = this.#clock.monotonicMs();
     this.#admit(key, nowMs, place, reader);
-    const { stream } = place;
+    const pushed = this.#pushed(place.stream);
     const subscription = new Subscription(place, {
       streams: this.#streams,
       events: this.#events[codec.name],
@@ -83,7 +90,7 @@ export class Subscriptions {
       nowMs: () => Math.floor(this.#clock.nowUs() / 1000),
       monotonicMs: () => this.#clock.monotonicMs(),
       read: (...where) => this.#read(...where),
-      onPush: (records) => this.#pushed.inc({ stream }, records),
+      onPush: (records) => pushed.add(records),
     });
     const mine: Active = { subscription, reader, endsMs: nowMs + SUBSCRIPTION_MS };
     this.#active.set(key, mine);

@@ -15,6 +15,7 @@
  */
 import { asBuffer, readUInt53, writeUInt53 } from "../../../protocol/record-batch.ts";
 import { crc32c } from "../../../runtime/crc32c.ts";
+import { joinCrc32c } from "../../../runtime/crc32c-join.ts";
 import { type Producer, producerAt, producerCode, producerSize, writeProducer } from "./entry-producer.ts";
 
 export { IDENTITY_BYTES, type Producer } from "./entry-producer.ts";
@@ -40,6 +41,8 @@ export interface PartHead {
 
 export interface Part extends PartHead {
   readonly batch: Uint8Array;
+  /** The CRC-32C of the batch where it is known already: then its bytes are not read for it again. */
+  readonly checksum?: number | undefined;
 }
 
 export interface EntryHead {
@@ -97,6 +100,7 @@ export function writeEntry(
     arena.writeUInt32BE(part.batch.length, end + 16);
     end += PART_BYTES;
   }
+  const bodyAt = end;
   for (const part of parts) {
     arena.set(part.batch, end);
     end += part.batch.length;
@@ -106,8 +110,30 @@ export function writeEntry(
     end += extra.length;
   }
   arena.writeUInt32BE(end - at, at + 12);
-  arena.writeUInt32BE(crc32c(arena, at + CRC_FROM, end), at + 4);
+  arena.writeUInt32BE(checksumOf(arena, at + CRC_FROM, bodyAt, end, parts), at + 4);
   return end;
+}
+
+function checksumOf(
+  arena: Buffer,
+  from: number,
+  bodyAt: number,
+  end: number,
+  parts: readonly Part[],
+): number {
+  // Of one append, all are known or none.
+  if (parts[0]?.checksum === undefined) return crc32c(arena, from, end);
+  let checksum = crc32c(arena, from, bodyAt);
+  let at = bodyAt;
+  for (const part of parts) {
+    const partEnd = at + part.batch.length;
+    checksum =
+      part.checksum === undefined
+        ? crc32c(arena, at, partEnd, checksum)
+        : joinCrc32c(checksum, part.checksum, partEnd - at);
+    at = partEnd;
+  }
+  return checksum;
 }
 
 /** An entry that was found sound, over the bytes that were read. */

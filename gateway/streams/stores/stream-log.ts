@@ -59,6 +59,8 @@ export interface RoutedPart {
   readonly shard: number;
   readonly count: number;
   readonly batch: Uint8Array;
+  /** As of `Part`. */
+  readonly checksum?: number | undefined;
 }
 
 /** What is known of a log that is there. */
@@ -172,9 +174,9 @@ export class StreamLog {
     this.#arrivalMs = Math.max(this.#arrivalMs, this.#options.nowMs());
     const parts: Array<Part & { bytes: number }> = [];
     const recordsBefore = this.#plannedRecords;
-    for (const { shard, count, batch } of routed) {
+    for (const { shard, count, batch, checksum } of routed) {
       const first = this.#plannedNext[shard] ?? 0;
-      parts.push({ shard, first, count, batch, bytes: batch.length });
+      parts.push({ shard, first, count, batch, checksum, bytes: batch.length });
       this.#plannedNext[shard] = first + count;
       this.#plannedRecords += count;
     }

@@ -90,32 +90,37 @@ test("after SIGKILL every acknowledged record is there exactly once, with its ma
   }
 });
 
-test("a kill at any step of making, closing and removing parts loses and doubles nothing", async (t) => {
-  const dir = await temporaryFolder(t);
-  const expected = new Set<number>();
-  const removed = new Set<number>();
-  let from = 0;
-  for (let round = 0; round < 8; round++) {
-    // Two in a row: what a kill leaves is opened by one that is killed itself.
-    for (let kills = 0; kills < 2; kills++) {
-      const told = await appendAndKill(dir, from, "ack");
-      for (const n of told.stored) expected.add(n);
-      for (const n of told.removed) removed.add(n);
-      from += 1_000_000;
+for (const [what, mode] of [
+  ["making, closing and removing parts", "ack"],
+  ["beginning an epoch while another is written to", "epochs"],
+] as const) {
+  test(`a kill at any step of ${what} loses and doubles nothing`, async (t) => {
+    const dir = await temporaryFolder(t);
+    const expected = new Set<number>();
+    const removed = new Set<number>();
+    let from = 0;
+    for (let round = 0; round < 8; round++) {
+      // Two in a row: what a kill leaves is opened by one that is killed itself.
+      for (let kills = 0; kills < 2; kills++) {
+        const told = await appendAndKill(dir, from, mode);
+        for (const n of told.stored) expected.add(n);
+        for (const n of told.removed) removed.add(n);
+        from += 1_000_000;
+      }
+      const buffer = await openBuffer(dir, { partBytes: 16_384 });
+      const frames = await readAll(buffer);
+      assert.deepEqual(gaps(frames), [], `round ${round}`);
+      const found = texts(frames).map(Number);
+      const unique = new Set(found);
+      assert.equal(found.length, unique.size, "a record is doubled");
+      for (const n of expected) {
+        if (!removed.has(n)) assert.ok(unique.has(n), `record ${n} is lost in round ${round}`);
+      }
+      assert.equal(buffer.usage().waitingRecords, found.length);
+      await buffer.close();
     }
-    const buffer = await openBuffer(dir, { partBytes: 16_384 });
-    const frames = await readAll(buffer);
-    assert.deepEqual(gaps(frames), [], `round ${round}`);
-    const found = texts(frames).map(Number);
-    const unique = new Set(found);
-    assert.equal(found.length, unique.size, "a record is doubled");
-    for (const n of expected) {
-      if (!removed.has(n)) assert.ok(unique.has(n), `record ${n} is lost in round ${round}`);
-    }
-    assert.equal(buffer.usage().waitingRecords, found.length);
-    await buffer.close();
-  }
-});
+  });
+}
 
 async function storedNumbers(dir: string): Promise<{ numbers: number[]; gaps: GapRecord[] }> {
   const buffer = await openBuffer(dir, { partBytes: 8_192 });

@@ -3,10 +3,8 @@ import { cp, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
-import {
-  type LevelRecordBufferOptions,
-  openLevelRecordBuffer,
-} from "../../../agent/buffer/level-record-buffer.ts";
+import { openLevelRecordBuffer } from "../../../agent/buffer/level-record-buffer.ts";
+import type { LevelRecordBufferOptions } from "../../../agent/buffer/level-record-options.ts";
 import type { BufferRecord, RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
 import type { Frame } from "../../../protocol/frame.ts";
 import { forEachRecord } from "../../../protocol/record-batch.ts";

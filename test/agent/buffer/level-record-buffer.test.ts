@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { readdir, stat } from "node:fs/promises";
+import { cp, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import test from "node:test";
 import {
@@ -11,6 +11,8 @@ import {
 import { GAPS_STREAM, type GapRecord } from "../../../protocol/topics.ts";
 import { eventually } from "../../support/program.ts";
 import { openBuffer, readAll, record, settled, temporaryFolder, texts } from "./buffer-fixture.ts";
+
+const upTo = (count: number): string[] => Array.from({ length: count }, (_, i) => String(i));
 
 test("records of one commit become one frame a stream, in order", async (t) => {
   const buffer = await openBuffer(await temporaryFolder(t), { commitDelayMs: 20 });
@@ -343,5 +345,81 @@ test("what is older than allowed is dropped and told of; times before the clock 
     gaps.map(({ stream, records, fromUs }) => [stream, records, fromUs]),
     [["sensors", 1, 1_800_000_000_000_000]],
   );
+  await buffer.close();
+});
+
+test("a new epoch begins between two commits; the old one is drained once its last frame is acknowledged", async (t) => {
+  const dir = await temporaryFolder(t);
+  let buffer = await openBuffer(dir, { commitRecords: 1 });
+  const before = buffer.usage().currentEpoch;
+  const appends: Promise<void>[] = [];
+  let begun: Promise<bigint> | undefined;
+  for (let n = 0; n < 100; n++) {
+    appends.push(buffer.append([record(String(n))]));
+    if (n === 50) begun = buffer.beginEpoch();
+    if (n % 10 === 0) await new Promise((resolve) => setImmediate(resolve));
+  }
+  await Promise.all(appends);
+  const epoch = await begun!;
+  assert.equal(buffer.usage().currentEpoch, epoch);
+  assert.equal(buffer.usage().openEpochs, 2);
+  const frames = await readAll(buffer);
+  assert.deepEqual(texts(frames), upTo(100));
+  const [old, young] = [before, epoch].map((each) => frames.filter((frame) => frame.epoch === each));
+  for (const each of [old!, young!]) {
+    assert.deepEqual(
+      each.map(({ sequence }) => sequence),
+      each.map((_, i) => BigInt(i + 1)),
+    );
+  }
+  await buffer.append([record("100")]);
+  assert.deepEqual(await buffer.drainedEpochs(), []);
+  await buffer.ack(before, old!.at(-1)!.sequence);
+  assert.deepEqual(await buffer.drainedEpochs(), [before]);
+  await buffer.forgetEpoch(before);
+  await buffer.close();
+  buffer = await openBuffer(dir);
+  assert.deepEqual(texts(await readAll(buffer)), upTo(101).slice(old!.length));
+  await buffer.close();
+});
+
+test("an epoch that was begun and not used is drained after the next start, and its place is not used again", async (t) => {
+  const dir = await temporaryFolder(t);
+  let buffer = await openBuffer(dir);
+  await buffer.append([record("a")]);
+  const unused = await buffer.beginEpoch();
+  await settled(buffer);
+  const copy = `${dir}-copy`;
+  t.after(() => rm(copy, { recursive: true, force: true }));
+  await cp(dir, copy, { recursive: true });
+  await buffer.close();
+  buffer = await openBuffer(copy);
+  await buffer.append([record("b")]);
+  const frames = await readAll(buffer);
+  assert.deepEqual(texts(frames), ["a", "b"]);
+  assert.deepEqual(
+    frames.map(({ epochStart }) => epochStart),
+    [1, 3],
+  );
+  assert.deepEqual(await buffer.drainedEpochs(), [unused]);
+  await buffer.close();
+});
+
+test("what was acknowledged ahead of others is no loss when it is dropped", async (t) => {
+  const options = { maxBytes: 100_000, partBytes: 8_192, whenFull: "drop-oldest" } as const;
+  const buffer = await openBuffer(await temporaryFolder(t), options);
+  for (let i = 0; i < 300; i++) {
+    await buffer.append([record(String(i).padEnd(800), "k", i % 2 === 0 ? "sensors" : "live")]);
+    if (i % 2 === 0) continue;
+    const last = (await readAll(buffer)).findLast(({ stream }) => stream === "live")!;
+    assert.equal(buffer.isAhead(last), false);
+    buffer.ackAhead(last);
+    assert.equal(buffer.isAhead(last), true);
+  }
+  const { texts: kept, gaps } = await keptOf(buffer, "sensors");
+  assert.equal(sumOf(gaps, "sensors") + kept.length, 150);
+  assert.ok(kept.length < 150);
+  assert.equal(sumOf(gaps, "live"), 0);
+  assert.equal(buffer.usage().droppedRecords, 150 - kept.length);
   await buffer.close();
 });

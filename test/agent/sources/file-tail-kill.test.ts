@@ -24,7 +24,12 @@ async function kill(child: ChildProcess): Promise<void> {
 }
 
 /** Lines are written, the file is rotated both ways, and the reader is killed again and again. */
-test("a log that is rotated while its reader is killed is stored whole, each line once", async (t) => {
+for (const pattern of ["app.log", "app*"]) {
+  test(`a log that is rotated while its reader is killed is stored whole, each line once: ${pattern}`, (t) =>
+    killAndRotate(t, pattern));
+}
+
+async function killAndRotate(t: TestContext, pattern: string): Promise<void> {
   const folder = await temporaryFolder(t);
   const path = join(folder, "app.log");
   let n = 0;
@@ -44,7 +49,7 @@ test("a log that is rotated while its reader is killed is stored whole, each lin
   };
   for (let round = 0; round < 6; round++) {
     await write(200);
-    const child = await tailing(t, join(folder, "buffer"), path);
+    const child = await tailing(t, join(folder, "buffer"), join(folder, pattern));
     // What was rotated before its first look at all is not its own.
     while (round === 0 && (await storedBy(child)) === 0)
       await new Promise((resolve) => setTimeout(resolve, 5));
@@ -55,7 +60,7 @@ test("a log that is rotated while its reader is killed is stored whole, each lin
     await kill(child);
     await write(200);
   }
-  const last = await tailing(t, join(folder, "buffer"), path);
+  const last = await tailing(t, join(folder, "buffer"), join(folder, pattern));
   await write(20);
   while ((await storedBy(last)) < n) await new Promise((resolve) => setTimeout(resolve, 20));
   await kill(last);
@@ -67,7 +72,7 @@ test("a log that is rotated while its reader is killed is stored whole, each lin
   );
   assert.equal(buffer.usage().waitingRecords, 0, "none twice");
   await buffer.close();
-});
+}
 
 /** How many records wait in its buffer. */
 async function storedBy(child: ChildProcess): Promise<number> {

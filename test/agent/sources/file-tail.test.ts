@@ -1,7 +1,18 @@
 import assert from "node:assert/strict";
-import { appendFile, copyFile, rename, rm, truncate, writeFile } from "node:fs/promises";
+import {
+  appendFile,
+  copyFile,
+  readFile,
+  rename,
+  rm,
+  stat,
+  truncate,
+  utimes,
+  writeFile,
+} from "node:fs/promises";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
+import { gzipSync } from "node:zlib";
 import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
 import { FileTail } from "../../../agent/sources/file-tail.ts";
 import type { FileSourceConfig } from "../../../config/source-config.ts";
@@ -21,6 +32,7 @@ async function tail(
       type: "file",
       name: "log",
       path,
+      maxFiles: 100,
       from: "start",
       format: "text",
       stream: "sensors",
@@ -229,4 +241,151 @@ test("a full buffer is waited for, and nothing is lost or doubled", async (t) =>
   );
   await source.close();
   await buffer.close();
+});
+
+/** As `gzip` does: the time of the last write stays. */
+async function compress(path: string): Promise<void> {
+  const { mtime, atime } = await stat(path);
+  await writeFile(`${path}.gz`, gzipSync(await readFile(path)));
+  await utimes(`${path}.gz`, atime, mtime);
+  await rm(path);
+}
+
+test("what was not read before it was rotated and compressed is read from the compressed file", async (t) => {
+  for (const name of ["app.log.1", "app-20261121.log"]) {
+    const folder = await temporaryFolder(t);
+    const path = join(folder, "app.log");
+    const first = await openBuffer(join(folder, "buffer"));
+    await writeFile(path, "1\n2\n");
+    const before = await tail(t, first, path);
+    await waiting(first, 2);
+    await before.close();
+    await first.close();
+    const tick = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 15));
+    await appendFile(path, "3\n4");
+    await rename(path, join(folder, name.replace("1", "2")));
+    await compress(join(folder, name.replace("1", "2")));
+    await tick();
+    await writeFile(join(folder, name), "5\n6\n");
+    await compress(join(folder, name));
+    await tick();
+    await writeFile(path, "7\n");
+    const second = await openBuffer(join(folder, "buffer"));
+    const after = await tail(t, second, path);
+    await waiting(second, 7);
+    await appendFile(path, "8\n");
+    await waiting(second, 8);
+    assert.deepEqual(await lines(second), ["1", "2", "3", "4", "5", "6", "7", "8"]);
+    assert.deepEqual(await stored(second, GAPS_STREAM), []);
+    await after.close();
+    await second.close();
+  }
+});
+
+test("a place in a compressed file is kept over a restart, and read files are not read again", async (t) => {
+  const folder = await temporaryFolder(t);
+  const path = join(folder, "app.log");
+  const count = 30_000;
+  const all = Array.from({ length: count }, (_, i) => `line ${i}`);
+  const first = await openBuffer(join(folder, "buffer"), { maxBytes: 4_000_000, whenFull: "reject" });
+  await writeFile(path, `${all[0]}\n`);
+  const before = await tail(t, first, path);
+  await waiting(first, 1);
+  await before.close();
+  await first.close();
+  await appendFile(path, `${all.slice(1).join("\n")}\n`);
+  await rename(path, `${path}.1`);
+  await compress(`${path}.1`);
+  const seen: unknown[] = [];
+  for (let restarts = 0; seen.length < count; restarts++) {
+    // What is taken out makes room, so that the reader stops in the midst of it, each time further on.
+    const buffer = await openBuffer(join(folder, "buffer"), { maxBytes: 4_000_000, whenFull: "reject" });
+    const source = await tail(t, buffer, path);
+    await until(() => buffer.usage().waitingRecords > 0);
+    for (const { line } of await drained(buffer, Math.min(9_000, count - seen.length))) seen.push(line);
+    await source.close();
+    for (const { line } of await drained(buffer, buffer.usage().waitingRecords)) seen.push(line);
+    await buffer.close();
+    assert.ok(restarts < 20);
+  }
+  assert.deepEqual(seen, all);
+});
+
+test("a rotated file whose compressed form is damaged is read up to there, and the rest is a gap", async (t) => {
+  const folder = await temporaryFolder(t);
+  const path = join(folder, "app.log");
+  const first = await openBuffer(join(folder, "buffer"));
+  await writeFile(path, "1\n");
+  const before = await tail(t, first, path);
+  await waiting(first, 1);
+  await before.close();
+  await first.close();
+  await appendFile(path, `2\n${"x".repeat(1_000)}\n`);
+  await rename(path, `${path}.1`);
+  await compress(`${path}.1`);
+  await truncate(`${path}.1.gz`, (await stat(`${path}.1.gz`)).size - 10);
+  await writeFile(path, "3\n");
+  const second = await openBuffer(join(folder, "buffer"));
+  const after = await tail(t, second, path);
+  await until(async () => (await lines(second)).includes("3"));
+  const [gap] = await stored(second, GAPS_STREAM);
+  assert.match(String(gap!.reason), /app\.log\.1\.gz is damaged/);
+  await after.close();
+  await second.close();
+});
+
+test("a truncated file's copy that is compressed already gives what was missed", async (t) => {
+  const folder = await temporaryFolder(t);
+  const path = join(folder, "app.log");
+  const first = await openBuffer(join(folder, "buffer"));
+  await writeFile(path, "1\n2\n");
+  const before = await tail(t, first, path);
+  await waiting(first, 2);
+  await before.close();
+  await first.close();
+  await appendFile(path, "3\n");
+  await copyFile(path, `${path}.1`);
+  await truncate(path, 0);
+  await compress(`${path}.1`);
+  await appendFile(path, "4\n");
+  const second = await openBuffer(join(folder, "buffer"));
+  const after = await tail(t, second, path);
+  await waiting(second, 4);
+  assert.deepEqual(await lines(second), ["1", "2", "3", "4"]);
+  await after.close();
+  await second.close();
+});
+
+test("a file that was filled, copied and truncated before anything of it was read is read from the copy", async (t) => {
+  for (const restart of [true, false]) {
+    const folder = await temporaryFolder(t);
+    const path = join(folder, "app.log");
+    let buffer = await openBuffer(join(folder, "buffer"));
+    await writeFile(path, "1\n");
+    let source = await tail(t, buffer, path, restart ? {} : { pollMs: 200 });
+    await waiting(buffer, 1);
+    await rename(path, `${path}-1`);
+    await writeFile(path, "");
+    // It is begun, and nothing of it is read.
+    const { ino } = await stat(path);
+    await until(async () => String(await buffer.mark("file/log")).includes(`:${ino}"`));
+    if (restart) {
+      await source.close();
+      await buffer.close();
+    }
+    await appendFile(path, "2\n");
+    await copyFile(path, `${path}-2`);
+    await truncate(path, 0);
+    await appendFile(path, "3\n");
+    if (restart) {
+      buffer = await openBuffer(join(folder, "buffer"));
+      source = await tail(t, buffer, path);
+    }
+    await waiting(buffer, 3);
+    await appendFile(path, "4\n");
+    await waiting(buffer, 4);
+    assert.deepEqual(await lines(buffer), ["1", "2", "3", "4"]);
+    await source.close();
+    await buffer.close();
+  }
 });

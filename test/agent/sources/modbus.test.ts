@@ -28,8 +28,11 @@ const register = (one: Partial<RegisterConfig> & { field: string; address: numbe
 });
 
 /** Two ends of a serial line. */
-async function line(t: TestContext): Promise<{ ours: string; theirs: string; socat: ChildProcess }> {
-  const folder = await temporaryFolder(t);
+async function line(
+  t: TestContext,
+  given?: string,
+): Promise<{ folder: string; ours: string; theirs: string; socat: ChildProcess }> {
+  const folder = given ?? (await temporaryFolder(t));
   const [ours, theirs] = [join(folder, "ours"), join(folder, "theirs")];
   const socat = spawn("socat", [`pty,raw,echo=0,link=${ours}`, `pty,raw,echo=0,link=${theirs}`], {
     stdio: "ignore",
@@ -43,7 +46,7 @@ async function line(t: TestContext): Promise<{ ours: string; theirs: string; soc
       ),
     );
   }
-  return { ours, theirs, socat };
+  return { folder, ours, theirs, socat };
 }
 
 /** A real Modbus RTU server; unit 9 is not there. */
@@ -135,6 +138,30 @@ test("registers, coils and inputs of a real server are read; a unit that is sile
   await made.close();
   await closeMeter();
   socat.kill();
+  await buffer.close();
+});
+
+test("an adapter that is pulled is said to be gone, and is read again once it is back", async (t) => {
+  const { folder, ours, theirs, socat } = await line(t);
+  const closeMeter = await meter(theirs);
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const registers = [register({ field: "temperature", address: 0, as: "i16", scale: 0.1 })];
+  // So rarely that only the line itself can tell that it is gone.
+  const made = source(t, ours, { registers, everySeconds: 600 }, sourceParts(buffer));
+  await made.start();
+  await until(() => buffer.usage().waitingRecords === 1);
+  assert.equal(made.status().health, "running");
+  socat.kill();
+  await until(() => made.status().health === "backing-off");
+  await until(() => /SERIAL_PORT: .*ours.*(by-id|cable)/.test(made.status().lastError ?? ""));
+  await closeMeter();
+  const again = await line(t, folder);
+  const closeAgain = await meter(again.theirs);
+  await until(() => buffer.usage().waitingRecords === 2);
+  assert.equal(made.status().health, "running");
+  await made.close();
+  await closeAgain();
+  again.socat.kill();
   await buffer.close();
 });
 

@@ -26,8 +26,9 @@ sources:
   - { name: door, type: http, port: 0 }
   - { name: local, type: mqtt, port: 0 }
   - { name: board, type: serial, path: ${folder}/no-such-tty, format: nmea }
-  - { name: rs485, type: modbus, path: ${folder}/no-such-tty, registers: [{ field: a, address: 0 }] }
+  - { name: rs485, type: modbus, path: ${folder}/no-such-line, registers: [{ field: a, address: 0 }] }
   - { name: broken, type: command, command: [no-such-program-here], shape: { filter: { jq: ".a" } } }
+  - { name: unfiltered, type: host, everySeconds: 0.1, shape: { filter: { javascript: "record.a <" } } }
 `;
   const config = parseConfig("agent.yaml", text, agentConfig, {});
   const agent = new Agent({
@@ -45,10 +46,11 @@ sources:
   const well = ["log", "meter", "pi"];
   await until(() => well.every((name) => source(name).records > 0));
   for (const name of [...well, "door", "local"]) assert.equal(source(name).state, "running", name);
-  for (const name of ["board", "rs485", "broken"]) {
+  for (const name of ["board", "rs485", "broken", "unfiltered"]) {
     await until(() => source(name).lastError !== undefined);
     assert.equal(source(name).records, 0);
   }
+  assert.match(source("unfiltered").lastError!, /FILTER_INVALID: unfiltered: .*Unexpected token/);
   assert.match(source("board").lastError!, /SERIAL_PORT: .*no-such-tty.*\(.*by-id/);
   const before = source("log").records;
   await appendFile(log, "second\n");

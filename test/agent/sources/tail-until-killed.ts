@@ -11,6 +11,7 @@ const source = new FileTail({
     type: "file",
     name: "log",
     path,
+    maxFiles: 100,
     from: "start",
     format: "text",
     stream: "sensors",

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { present } from "../../../agent/status/presentation.ts";
+import { statusGauges } from "../../../agent/status/status-gauges.ts";
 import { terminalText } from "../../../agent/status/terminal.ts";
+import { Metrics } from "../../../runtime/metrics.ts";
 import { madeStatus } from "./made-status.ts";
 
 test("the terminal shows aligned columns, and colours only where they are wanted", () => {
@@ -21,6 +23,15 @@ test("the terminal shows aligned columns, and colours only where they are wanted
   assert.ok(coloured.includes("\x1b[32mAll is well\x1b[0m"));
   // biome-ignore lint/suspicious/noControlCharactersInRegex: the colours
   assert.equal(coloured.replace(/\x1b\[\d+m/g, ""), plain);
+});
+
+test("what was sent is shown, and what compression made of it", () => {
+  const uplink = { gateway: "mqtt://gateway:1883", connected: true, sinceMs: 5_000 };
+  const shown = (frameBytes: number, wireBytes: number): string =>
+    terminalText(present(madeStatus({ uplink: { ...uplink, sent: { frameBytes, wireBytes } } })), false);
+  assert.doesNotMatch(shown(0, 0), /Sent/);
+  assert.match(shown(7_168, 1_024), /Sent {11}7\.0 KiB of records, compressed to 1\.0 KiB/);
+  assert.match(shown(7_168, 7_168), /Sent {11}7\.0 KiB of records$/m);
 });
 
 test("a name from outside does not steer the terminal", () => {
@@ -47,4 +58,35 @@ test("a held source and a fault are failures; a lost port and a gateway that is 
   assert.equal(madeStatus({ uplink: { ...away, sinceMs: 60_000 } }).health.state, "warned");
   const idle = { ...board!, state: "waiting" as const, health: "idle" as const };
   assert.equal(madeStatus({ sources: [idle] }).health.state, "ok");
+});
+
+test("a camera that sends nothing is a warning; how the time is known is told in words", () => {
+  const [board] = madeStatus().sources;
+  const stalled = madeStatus({ sources: [{ ...board!, name: "yard", type: "camera", state: "stalled" }] });
+  assert.deepEqual(stalled.health, { state: "warned", reasons: [], warnings: ["yard sends no pictures"] });
+  const text = (by: "ntp" | "gateway" | "system") =>
+    terminalText(present(madeStatus({ clock: { ...madeStatus().clock, by } })), false);
+  assert.match(text("ntp"), /kept by NTP, ± 0\.5 s/);
+  assert.match(text("gateway"), /told by the gateway/);
+  assert.match(text("system"), /nobody confirmed/);
+});
+
+test("the metrics say whether the agent is well, and how it knows the time", async () => {
+  const metrics = new Metrics();
+  let status = madeStatus();
+  statusGauges(metrics, () => status);
+  const lines = async () => (await metrics.render()).split("\n");
+  const well = await lines();
+  assert.ok(well.includes("headwater_agent_healthy 1"));
+  assert.ok(well.includes('headwater_agent_clock_known{by="ntp"} 1'));
+  assert.ok(well.includes('headwater_agent_clock_known{by="gateway"} 0'));
+  assert.ok(well.includes("headwater_agent_clock_bound_seconds 0.5"));
+  status = madeStatus({ faults: ["the disk failed"], clock: { known: false } });
+  const ill = await lines();
+  assert.ok(ill.includes("headwater_agent_healthy 0"));
+  assert.ok(ill.includes('headwater_agent_clock_known{by="ntp"} 0'));
+  assert.equal(
+    ill.some((line) => line.startsWith("headwater_agent_clock_bound_seconds ")),
+    false,
+  );
 });

@@ -18,7 +18,7 @@ interface Run {
   readonly records: TimedRecords;
   readonly inner: RecordBuffer;
   /** A reading that says the truth of when it was made. */
-  say(): Promise<void>;
+  say(ownTimeUs?: number): Promise<void>;
   end(): Promise<void>;
 }
 
@@ -46,9 +46,9 @@ async function run(t: TestContext, dir: string, device: Device): Promise<Run> {
     keeper,
     inner,
     records: new TimedRecords(inner, keeper),
-    say: async () => {
-      const reading = { sensor: "a", timeUs: undefined, fields: { trueUs: device.trueUs } };
-      await inner.append([readingRecord("pi-1", "sensors", reading, clock.nowUs())]);
+    say: async (ownTimeUs) => {
+      const reading = { sensor: "a", timeUs: ownTimeUs, fields: { trueUs: device.trueUs } };
+      await inner.append([readingRecord("pi-1", "sensors", reading, clock.nowUs(), clock.knownBy)]);
     },
     end,
   };
@@ -179,7 +179,7 @@ test("boots that never knew the time are estimated in their order, marked, and t
   const estimated = readings.filter(({ timeSource }) => timeSource === "estimated");
   assert.equal(estimated.length, 6);
   assert.equal(frames.filter(({ timeSource }) => timeSource === "estimated").length, 6);
-  assertTrue(readings.filter(({ timeSource }) => timeSource === undefined));
+  assertTrue(readings.filter(({ timeSource }) => timeSource !== "estimated"));
   for (let i = 1; i < readings.length; i++) assert.ok(readings[i]!.timeUs >= readings[i - 1]!.timeUs);
   // Between two records of one boot as much time lies as did in truth.
   for (let i = 0; i < 6; i += 2) {
@@ -253,4 +253,122 @@ test("a system's clock that the gateway's late answer does not contradict is kep
   keeper.heard({ utcUs: device.trueUs + 800_000, atMs: clock.monotonicMs(), boundUs: 900_000 });
   await keeper.whenKnown(new AbortController().signal);
   assert.ok(Math.abs(clock.nowUs() - device.trueUs) < 1_000);
+});
+
+test("every record says how its time was known; NTP goes without saying", async (t) => {
+  const device = new Device();
+  const { clock, keeper, records, inner, say } = await run(t, await temporaryFolder(t), device);
+  device.pass(60);
+  await say();
+  await say(device.trueUs - 5e6);
+  // Nobody could know yet that this one is ten minutes ahead.
+  await say(device.trueUs + 600e6);
+  keeper.heard({ utcUs: device.trueUs, atMs: clock.monotonicMs(), boundUs: 20_000 });
+  await keeper.whenKnown(new AbortController().signal);
+  await say();
+  await say(device.trueUs - 5e6);
+  clock.set({ ...clock.boot!, by: "ntp" });
+  // Whoever set the system's clock back to 1970 is not followed.
+  await say();
+  const frames = await readAll(records);
+  const readings = said(frames);
+  const sources = ["gateway", "sensor", "gateway", "gateway", "sensor", undefined];
+  assert.deepEqual(
+    readings.map(({ timeSource }) => timeSource),
+    sources,
+  );
+  assertTrue(readings, 5e6);
+  for (const { timeUs, time } of readings) assert.equal(Date.parse(time), Math.floor(timeUs / 1_000));
+  // A decoder's own field of this name stays, under another.
+  const reading = { sensor: "a", timeUs: undefined, fields: { timeSource: "GPS" } };
+  const { payload } = readingRecord("pi-1", "sensors", reading, device.trueUs, "gateway");
+  const whole = JSON.parse(Buffer.from(payload).toString()) as Record<string, unknown>;
+  assert.deepEqual([whole.timeSource, whole.reported_timeSource], ["gateway", "GPS"]);
+  assert.equal(inner.usage().waitingRecords, 6);
+});
+
+test("a crystal that drifts is corrected by the gateway, never back by a little, and what was said stays", async (t) => {
+  const device = new Device();
+  const dir = await temporaryFolder(t);
+  const { clock, keeper, records, say, end } = await run(t, dir, device);
+  await say();
+  const hear = (offUs: number): void =>
+    keeper.heard({ utcUs: device.trueUs + offUs, atMs: clock.monotonicMs(), boundUs: 10_000 });
+  hear(0);
+  await keeper.whenKnown(new AbortController().signal);
+  const sent = (await readAll(records)).map(({ bytes }) => Buffer.from(bytes));
+  assert.equal(keeper.needed(), false);
+  device.pass(601);
+  assert.equal(keeper.needed(), true);
+  hear(3e6);
+  assert.ok(Math.abs(clock.nowUs() - device.trueUs - 3e6) < 1_000);
+  // An answer that agrees changes nothing; one that is half a second back is waited for.
+  device.pass(601);
+  hear(3e6 + 50_000);
+  const beforeUs = clock.nowUs();
+  assert.ok(Math.abs(beforeUs - device.trueUs - 3e6) < 1_000);
+  device.pass(601);
+  const lastUs = clock.nowUs();
+  hear(2.5e6);
+  device.pass(0.2);
+  assert.equal(clock.nowUs(), lastUs);
+  device.pass(0.4);
+  assert.ok(clock.nowUs() > lastUs && Math.abs(clock.nowUs() - device.trueUs - 2.5e6) < 1_000);
+  assert.deepEqual(
+    (await readAll(records)).map(({ bytes }) => Buffer.from(bytes)),
+    sent,
+  );
+  await end();
+  const again = await run(t, dir, device);
+  assert.ok(Math.abs(again.clock.nowUs() - device.trueUs - 2.5e6) < 1_000);
+  assert.deepEqual(
+    (await readAll(again.records)).map(({ bytes }) => Buffer.from(bytes)),
+    sent,
+  );
+});
+
+test("a clock that nobody confirmed gives way to the gateway, and the gateway to NTP", async (t) => {
+  const device = new Device();
+  device.behindUs = -3_600e6;
+  device.time = { ...device.time, hasClock: true };
+  const { clock, keeper } = await run(t, await temporaryFolder(t), device);
+  assert.deepEqual([clock.boot?.by, keeper.needed()], ["system", true]);
+  keeper.heard({ utcUs: device.trueUs, atMs: clock.monotonicMs(), boundUs: 10_000 });
+  assert.equal(clock.boot?.by, "gateway");
+  assert.ok(Math.abs(clock.nowUs() - device.trueUs) < 1_000);
+  device.behindUs = 200_000;
+  device.kept = true;
+  // Asked at most every five minutes.
+  device.pass(301);
+  const by = (): string | undefined => clock.boot?.by;
+  while (by() !== "ntp") await new Promise((resolve) => setTimeout(resolve, 2));
+  assert.equal(keeper.needed(), false);
+  device.pass(1);
+  assert.ok(Math.abs(clock.nowUs() - device.trueUs + 200_000) < 1_000);
+});
+
+test("a gap since a boot whose records are long sent begins when that was", async (t) => {
+  const device = new Device();
+  const dir = await temporaryFolder(t);
+  const first = await run(t, dir, device);
+  device.pass(70);
+  // As a serial line's mark has it.
+  const lastUs = first.clock.nowUs();
+  const trulyUs = device.trueUs;
+  first.keeper.heard({ utcUs: device.trueUs, atMs: first.clock.monotonicMs(), boundUs: 0 });
+  await first.keeper.whenKnown(new AbortController().signal);
+  await first.end();
+  device.reboot(3_600);
+  device.pass(30);
+  const second = await run(t, dir, device);
+  const toUs = second.clock.nowUs();
+  const gap = { sensor: "a", stream: "sensors", reason: "lost", fromUs: gapStartUs(lastUs, toUs), toUs };
+  await second.inner.append([gapRecord("pi-1", gap)]);
+  second.keeper.heard({ utcUs: device.trueUs, atMs: second.clock.monotonicMs(), boundUs: 0 });
+  await second.keeper.whenKnown(new AbortController().signal);
+  const [frame] = await readAll(second.records);
+  forEachRecord(frame!.runs[0]!, (payload) => {
+    const { fromUs, toUs } = JSON.parse(payload.toString()) as GapRecord;
+    assert.ok(Math.abs(fromUs - trulyUs) < 1_000 && Math.abs(toUs - device.trueUs) < 1_000);
+  });
 });

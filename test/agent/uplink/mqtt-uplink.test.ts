@@ -1,96 +1,15 @@
 import assert from "node:assert/strict";
-import { createServer, type Socket } from "node:net";
 import test, { type TestContext } from "node:test";
-import { Aedes } from "aedes";
 import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
 import { MqttUplink, type MqttUplinkOptions } from "../../../agent/uplink/mqtt-uplink.ts";
-import { decodeFrames, epochName, type Frame } from "../../../protocol/frame.ts";
-import { type DrainedMessage, parseTopic, type StatusMessage } from "../../../protocol/topics.ts";
+import { epochName } from "../../../protocol/frame.ts";
+import type { StatusMessage } from "../../../protocol/topics.ts";
 import { Backoff } from "../../../runtime/backoff.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { openBuffer, record, temporaryFolder, texts } from "../buffer/buffer-fixture.ts";
-
-/** A gateway's broker that keeps what it gets, and misbehaves as it is told. */
-class StandInGateway {
-  readonly frames: Frame[] = [];
-  readonly drained: string[] = [];
-  readonly statuses: StatusMessage[] = [];
-  connections = 0;
-  /** Decides over one publish of frames: PUBACK, silence, a cut connection or `busy`. */
-  onFrames: (frames: Frame[]) => "ack" | "withhold" | "cut" | "busy" = () => "ack";
-  readonly #sockets = new Set<Socket>();
-  #wake = (): void => {};
-
-  async start(t: TestContext): Promise<number> {
-    const broker = await Aedes.createBroker();
-    // As the protocol has it: behind a publish that was not taken, nothing of that connection is.
-    const refused = new WeakSet<object>();
-    broker.authorizePublish = (client, packet, done) => {
-      if (client !== null && refused.has(client)) return;
-      const kind = parseTopic(packet.topic)?.kind;
-      const payload = packet.payload as Buffer;
-      if (kind === "status") this.statuses.push(JSON.parse(payload.toString()) as StatusMessage);
-      if (kind === "drained") this.drained.push(...(JSON.parse(payload.toString()) as DrainedMessage).epochs);
-      if (kind === "frames") {
-        const frames = decodeFrames(payload);
-        const verdict = this.onFrames(frames);
-        if (verdict !== "ack") refused.add(client!);
-        // After the acknowledgements before it have left: a gateway that always loses those gets nowhere.
-        if (verdict === "cut") setImmediate(() => client!.conn.destroy());
-        if (verdict === "cut" || verdict === "withhold") return;
-        if (verdict === "busy") {
-          const busy = JSON.stringify({ type: "busy", reason: "full", retryAfterMs: 100 });
-          broker.publish(
-            {
-              cmd: "publish",
-              topic: `headwater/v1/pi-1/control`,
-              payload: busy,
-              qos: 0,
-              retain: false,
-              dup: false,
-            },
-            () => {},
-          );
-          return;
-        }
-        this.frames.push(...frames);
-      }
-      done(null);
-      this.#wake();
-    };
-    const server = createServer((socket) => {
-      this.connections++;
-      this.#sockets.add(socket);
-      broker.handle(socket);
-    });
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    t.after(async () => {
-      server.close();
-      for (const socket of this.#sockets) socket.destroy();
-      await new Promise<void>((resolve) => broker.close(resolve));
-    });
-    return (server.address() as { port: number }).port;
-  }
-
-  async until(holds: () => boolean): Promise<void> {
-    while (!holds()) {
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-    }
-  }
-
-  /** Of frames that came twice, the first. */
-  get unique(): Frame[] {
-    const seen = new Set<string>();
-    return this.frames.filter((frame) => {
-      const name = `${frame.epoch}/${frame.sequence}`;
-      return !seen.has(name) && seen.add(name);
-    });
-  }
-}
+import { StandInBroker } from "./stand-in-broker.ts";
 
 async function uplink(
   t: TestContext,
@@ -135,7 +54,7 @@ async function fill(buffer: RecordBuffer, count: number, from = 0): Promise<void
 
 test("every frame arrives in order, is acknowledged and forgotten", async (t) => {
   const buffer = await openBuffer(await temporaryFolder(t), { commitRecords: 5 });
-  const gateway = new StandInGateway();
+  const gateway = new StandInBroker();
   const up = await uplink(t, await gateway.start(t), buffer);
   await fill(buffer, 200);
   await gateway.until(() => texts(gateway.frames).length === 200);
@@ -152,7 +71,7 @@ test("every frame arrives in order, is acknowledged and forgotten", async (t) =>
 
 test("after cut connections everything is sent again from the oldest, in order", async (t) => {
   const buffer = await openBuffer(await temporaryFolder(t), { commitRecords: 5 });
-  const gateway = new StandInGateway();
+  const gateway = new StandInBroker();
   let publishes = 0;
   gateway.onFrames = () => (++publishes % 4 === 0 ? "cut" : "ack");
   const up = await uplink(t, await gateway.start(t), buffer);
@@ -169,7 +88,7 @@ test("after cut connections everything is sent again from the oldest, in order",
 
 test("a gateway that withholds PUBACK stops the window, and is left after a while", async (t) => {
   const buffer = await openBuffer(await temporaryFolder(t), { commitRecords: 5 });
-  const gateway = new StandInGateway();
+  const gateway = new StandInBroker();
   let seenBytes = 0;
   let silent = true;
   gateway.onFrames = (frames) => {
@@ -191,7 +110,7 @@ test("a gateway that withholds PUBACK stops the window, and is left after a whil
 
 test("a busy gateway is left alone for as long as it asks", async (t) => {
   const buffer = await openBuffer(await temporaryFolder(t));
-  const gateway = new StandInGateway();
+  const gateway = new StandInBroker();
   let busyAtMs = 0;
   let backAtMs = 0;
   gateway.onFrames = () => {
@@ -217,7 +136,7 @@ test("an epoch of an earlier start is declared drained once all of it is acknowl
   const [old] = await before.read(undefined, 1);
   await before.close();
   const buffer = await openBuffer(dir);
-  const gateway = new StandInGateway();
+  const gateway = new StandInBroker();
   const up = await uplink(t, await gateway.start(t), buffer);
   await fill(buffer, 1, 10);
   await gateway.until(() => gateway.drained.length > 0);

@@ -1,7 +1,7 @@
 /** Joining over real sockets: what a token is good for, and what a certificate lets a device do and not do. */
 import assert from "node:assert/strict";
 import { type EventEmitter, once } from "node:events";
-import { readFile, stat } from "node:fs/promises";
+import { readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import test from "node:test";
 import { connect, createServer, type TLSSocket } from "node:tls";
@@ -178,6 +178,23 @@ test("a revoked device is cut off at once, and refused at every door from then o
   assert.match(await attempt(rig, as(identity)), /^out/);
 });
 
+test("an agent that runs takes what a new join left at its next connection, if it is its own", async (t) => {
+  const rig = await JoiningRig.start(t);
+  const before = await rig.joined("pi-1");
+  const running = (await Credentials.open(join(rig.dir, "data")))!;
+  assert.equal(running.tls().cert, before.certificate);
+  const anew = await rig.joined("pi-1");
+  assert.notEqual(anew.certificate, before.certificate);
+  assert.equal(running.tls().cert, anew.certificate);
+  const file = join(rig.dir, "data", "identity.json");
+  for (const other of [JSON.stringify({ version: 1, ...before, device: "pi-2" }), "{", "null", ""]) {
+    await writeFile(file, other);
+    assert.equal(running.tls().cert, anew.certificate);
+  }
+  await rm(file);
+  assert.equal(running.tls().cert, anew.certificate);
+});
+
 test("a device's certificate is none of a server", async (t) => {
   const rig = await JoiningRig.start(t);
   const identity = await rig.joined("pi-1");
@@ -195,11 +212,18 @@ test("a device's certificate is none of a server", async (t) => {
   );
 });
 
-test("a certificate that ran out is refused", async (t) => {
+test("a connection ends with its certificate, which is refused from then on", async (t) => {
   const rig = await JoiningRig.start(t, ", deviceDays: 0.0001");
   const ran = await rig.join(await rig.token("pi-1"));
   assert.equal(ran.code, 0, ran.errors);
   const { identity } = (await Credentials.open(join(rig.dir, "data")))!;
+  const one = client(rig, as(identity));
+  one.on("error", () => {});
+  const closed = heard(one, "close");
+  await heard(one, "connect");
+  await closed;
+  await one.endAsync(true);
+  assert.ok(rig.logged.some((line) => line.includes("its certificate has ended")));
   await eventually("the end of its 8.64 seconds", 15_000, async () =>
     (await attempt(rig, as(identity))) === "in" ? undefined : true,
   );

@@ -24,6 +24,7 @@ export interface Door {
   readonly ingest: MqttIngest;
   readonly streams: Streams;
   readonly dir: string;
+  readonly metrics: Metrics;
 }
 
 export async function openDoor(
@@ -57,13 +58,13 @@ export async function openDoor(
     await streams.close();
     await rm(dir, { recursive: true, force: true });
   });
-  return { url: `mqtt://127.0.0.1:${ingest.port}`, port: ingest.port, ingest, streams, dir };
+  return { url: `mqtt://127.0.0.1:${ingest.port}`, port: ingest.port, ingest, streams, dir, metrics };
 }
 
 export async function stored(streams: Streams, stream = "sensors"): Promise<string[]> {
   const found: string[] = [];
   for (const { shardId } of streams.describe(stream).shardList) {
-    for (const part of (await streams.read(stream, shardId, 0, 1_048_576)).parts) {
+    for (const part of (await streams.read(stream, shardId, 0, 64 * 1_048_576)).parts) {
       for (const run of part.runs) forEachRecord(run, (payload) => found.push(payload.toString()));
     }
   }

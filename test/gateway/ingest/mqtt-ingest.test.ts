@@ -28,6 +28,15 @@ function heard(client: MqttClient, event: string): Promise<unknown[]> {
   return once(client as unknown as EventEmitter, event);
 }
 
+/** The next control message of that type; others pass. */
+async function told(client: MqttClient, type: string): Promise<{ topic: string; message: { type: string } }> {
+  for (;;) {
+    const [topic, payload] = (await heard(client, "message")) as [string, Buffer];
+    const message = JSON.parse(payload.toString()) as { type: string };
+    if (message.type === type) return { topic, message };
+  }
+}
+
 function frame(
   sequence: number,
   payloads: string[],
@@ -111,13 +120,13 @@ test("while storing fails no PUBACK is given, the agent is told, and nothing lat
   });
   const client = await agent(context, url);
   await client.subscribeAsync("headwater/v1/pi-1/control");
-  const told = heard(client, "message");
+  const busy = told(client, "busy");
   const ended = heard(client, "close");
   let acknowledged = 0;
   client.publish(FRAMES, frame(1, ["a"]), { qos: 1 }, (error) => {
     if (!error) acknowledged++;
   });
-  await told.then(([, payload]) => assert.equal(JSON.parse(String(payload)).type, "busy"));
+  await busy;
   client.publish(FRAMES, frame(2, ["b"]), { qos: 1 }, (error) => {
     if (!error) acknowledged++;
   });
@@ -205,12 +214,12 @@ test("an agent that asks what time it is hears it on its control topic, and nons
   const { url, ingest } = await openDoor(context);
   const client = await agent(context, url);
   await client.subscribeAsync("headwater/v1/pi-1/control", { qos: 0 });
-  const answer = heard(client, "message");
+  const answer = told(client, "time");
   const fromUs = Date.now() * 1_000;
   await client.publishAsync("headwater/v1/pi-1/time", '{"id":7}', { qos: 0 });
-  const [topic, payload] = (await answer) as [string, Buffer];
+  const { topic, message } = await answer;
   assert.equal(topic, "headwater/v1/pi-1/control");
-  const { type, id, utcUs } = JSON.parse(payload.toString()) as { type: string; id: number; utcUs: number };
+  const { type, id, utcUs } = message as { type: string; id: number; utcUs: number };
   assert.deepEqual([type, id], ["time", 7]);
   assert.ok(utcUs >= fromUs - 1_000_000 && utcUs <= Date.now() * 1_000 + 1_000_000);
   for (const nonsense of ["", "{}", '{"id":"7"}', '{"id":-1}', "x".repeat(100_000)]) {

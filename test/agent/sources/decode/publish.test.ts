@@ -114,9 +114,16 @@ test("a time is believed when it may be true", () => {
   for (const value of [null, true, {}, [], "now", "2026-13-01T00:00:00Z", -1, 0, Number.NaN, 1e300]) {
     assert.equal(us(value), undefined);
   }
-  fc.assert(
-    fc.property(fc.anything(), (value) => us(value) === undefined || Number.isSafeInteger(us(value))),
-  );
+  // While nobody knows what time it is, a time with a zone is better than none.
+  const early = (value: unknown) => believableTimeUs(value, 60_000_000);
+  assert.equal(early("2026-06-01T13:00:00Z"), NOW_US + 3_600_000_000);
+  for (const value of ["2026-06-01T12:00:05", "1970-01-01T00:00:09Z", 1e300]) {
+    assert.equal(early(value), undefined);
+  }
+  const times = fc.oneof(fc.anything(), fc.double(), fc.date().map(String));
+  for (const read of [us, early]) {
+    fc.assert(fc.property(times, (value) => read(value) === undefined || Number.isSafeInteger(read(value))));
+  }
 });
 
 test("lines come out whole however the bytes are cut", () => {

@@ -1,5 +1,5 @@
 /**
- * Reads sockets into one buffer that all of them share. By itself each read takes fresh memory of
+ * Reads a server's sockets into one buffer that all of them share. By itself each read takes fresh memory of
  * 64 KiB, cuts it to what came and hands it through a stream's queue; for a chunk of a few hundred
  * bytes that costs a fifth of all that a door does, and for a large frame the copies cost more.
  *
@@ -18,8 +18,15 @@ interface Handle {
   useUserBuffer?(buffer: Buffer): void;
 }
 
+/** How a socket is read. */
+export interface Reading {
+  readonly way: "shared" | "plain";
+  /** What comes from now on is the stream's own again, for whoever listens to it. */
+  release(): void;
+}
+
 /** @param taken hears what came; the bytes are another's after the call */
-export function readShared(socket: Socket, taken: (chunk: Buffer) => void): "shared" | "plain" {
+export function readShared(socket: Socket, taken: (chunk: Buffer) => void): Reading {
   const handle = (socket as unknown as { _handle: Handle | null })._handle;
   const buffer = fieldOf(socket, "kBuffer");
   const callback = fieldOf(socket, "kBufferCb");
@@ -30,28 +37,34 @@ export function readShared(socket: Socket, taken: (chunk: Buffer) => void): "sha
     generator !== undefined &&
     socket.readableLength === 0 &&
     typeof handle?.useUserBuffer === "function";
-  if (!fits) {
-    readPlain(socket, taken);
-    return "plain";
-  }
+  if (!fits) return readPlain(socket, taken);
   shared ??= Buffer.allocUnsafeSlow(SHARED_BYTES);
   const memory = shared;
   const fields = socket as unknown as Record<symbol, unknown>;
+  let isReleased = false;
   fields[buffer] = memory;
-  fields[callback] = (bytes: number): true => {
-    taken(memory.subarray(0, bytes));
+  fields[callback] = (bytes: number): boolean => {
+    const chunk = memory.subarray(0, bytes);
+    if (isReleased) return socket.push(Buffer.from(chunk));
+    taken(chunk);
     return true;
   };
   handle.useUserBuffer?.(memory);
   // Flowing, so that the end is heard of.
   socket.resume();
-  return "shared";
+  return {
+    way: "shared",
+    release: () => {
+      isReleased = true;
+    },
+  };
 }
 
 /** The plain way. */
-export function readPlain(socket: Socket, taken: (chunk: Buffer) => void): void {
+export function readPlain(socket: Socket, taken: (chunk: Buffer) => void): Reading {
   socket.on("data", taken);
   socket.resume();
+  return { way: "plain", release: () => void socket.removeListener("data", taken) };
 }
 
 /** Where the constructor left one of its own fields, unused. */

@@ -3,7 +3,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import test, { type TestContext } from "node:test";
-import { readPlain, readShared } from "../../../gateway/ingest/shared-read.ts";
+import { readPlain, readShared } from "../../runtime/shared-read.ts";
 
 /** A server that reads as it is told, and a way to connect to it. */
 async function serve(context: TestContext, accept: (socket: Socket) => void): Promise<() => Socket> {
@@ -80,7 +80,7 @@ for (const [name, read] of Object.entries({ readShared, readPlain })) {
 test("an accepted socket is read into the shared memory on the Node that this runs on", async (context) => {
   const ways: string[] = [];
   const open = await serve(context, (socket) => {
-    ways.push(readShared(socket, () => socket.end()));
+    ways.push(readShared(socket, () => socket.end()).way);
   });
   const client = open();
   client.write("1");
@@ -88,3 +88,34 @@ test("an accepted socket is read into the shared memory on the Node that this ru
   await once(client, "close");
   assert.deepEqual(ways, ["shared"]);
 });
+
+for (const [name, read] of Object.entries({ readShared, readPlain })) {
+  test(`${name}: what comes after the release is the stream's own again`, async (context) => {
+    const taken: string[] = [];
+    const hash = createHash("sha256");
+    let ended: Promise<unknown> | undefined;
+    const open = await serve(context, (socket) => {
+      const reading = read(socket, (chunk) => {
+        taken.push(chunk.toString());
+        reading.release();
+        // Whoever takes it over finds it as it was, and reads at leisure.
+        socket.pause();
+        socket.unshift(Buffer.from(chunk));
+        ended = (async () => {
+          for await (const piece of socket) hash.update(piece as Buffer);
+        })();
+        socket.write("released");
+      });
+    });
+    const client = open();
+    client.write("first");
+    await once(client, "data");
+    const rest = randomBytes(3_000_000);
+    client.end(rest);
+    await once(client, "close");
+    await ended;
+    assert.deepEqual(taken, ["first"]);
+    const whole = createHash("sha256").update("first").update(rest);
+    assert.equal(hash.digest("hex"), whole.digest("hex"));
+  });
+}

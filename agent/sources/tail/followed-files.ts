@@ -1,0 +1,340 @@
+/**
+ * All files that a pattern matches, each followed by itself: with its own place, its own back-off, and
+ * one window in turn. At most `maxFiles` are open; those longest quiet make room and are opened again
+ * when they change.
+ *
+ * A file is known by its inode too: one that was renamed to another name that matches, or copied to one
+ * before it was truncated, is not read twice. What was left at which place, so that this can be told,
+ * is a mark of its own (`file/<source>/left/…`), stored with the place of what comes next.
+ */
+import { createHash } from "node:crypto";
+import { basename, relative } from "node:path";
+import { pause } from "../../../runtime/backoff.ts";
+import type { Mark } from "../../buffer/record-buffer.ts";
+import type { SourceReport } from "../source.ts";
+import { type Life, Supervisor } from "../supervisor.ts";
+import {
+  decodePlace,
+  encodePlace,
+  endOf,
+  FileMoved,
+  type FilePlace,
+  type FoundFile,
+  fileOfPlace,
+  findFile,
+  foundHoldsPlace,
+  placeKey,
+} from "./file-place.ts";
+import { fixedFolder, matchingPaths } from "./glob.ts";
+import { isRotated, isRotationOf, rotatedFiles } from "./rotated-files.ts";
+import { type Seen, TailedFile, type TailParts } from "./tailed-file.ts";
+
+/** More files than these are not looked at. */
+const MAX_MATCHES = 2_000;
+/** Places of files that have no name of ours for now; the oldest is forgotten first. */
+const MAX_LEFT = 500;
+/** Places of files that are gone. */
+const MAX_GONE = 500;
+/** A file makes room for another once it was quiet for so long. */
+const MIN_QUIET_MS = 1_000;
+/** Looking for new files may take one part in so many of the time. */
+const SCAN_SHARE = 20;
+/** With fewer bytes two logs may begin alike, and one would be taken for a copy of the other. */
+const MIN_COPY_BYTES = 256;
+const NONE = Buffer.alloc(0);
+
+interface Followed {
+  readonly tail: TailedFile;
+  readonly supervisor: Supervisor;
+}
+
+export class FollowedFiles {
+  readonly #parts: TailParts;
+  readonly #followed = new Map<string, Followed>();
+  /** By path, as they were when they made room. */
+  readonly #resting = new Map<string, Seen>();
+  /** By the name of the mark. */
+  readonly #left = new Map<string, FilePlace>();
+  /** All that were ever followed and have a place: their rotations are none of their own. */
+  readonly #known = new Set<string>();
+  /** Places, by their keys, that went to another path. */
+  readonly #moved = new Set<string>();
+  /** Files in which no place was found, by path: not looked into again while they wait. */
+  readonly #strangers = new Map<string, string>();
+  /** Of what matched last, all that is no rotation of another. */
+  #own: ReadonlySet<string> = new Set();
+  #cut = false;
+  #waiting = 0;
+
+  constructor(parts: TailParts) {
+    this.#parts = parts;
+  }
+
+  get #markName(): string {
+    return `file/${this.#parts.config.name}`;
+  }
+
+  #fileMarkName(path: string): string {
+    return `${this.#markName}/at/${createHash("sha256").update(path).digest("hex").slice(0, 32)}`;
+  }
+
+  /** Until the source closes. */
+  async live(life: Life): Promise<void> {
+    const { config, clock, buffer } = this.#parts;
+    try {
+      await this.#recall();
+      // What was there before the source was begun at all may be skipped; what comes later never.
+      const begun = await buffer.mark(this.#markName);
+      if (config.from === "end" && begun?.toString() !== config.path) await this.#beginAtEnds();
+      await this.#freshFiles();
+      await this.#followAbsent(life);
+      while (!life.signal.aborted) {
+        const startedMs = clock.monotonicMs();
+        await this.#scan(life);
+        if (this.#followed.size === 0) life.idle();
+        else life.running();
+        const tookMs = clock.monotonicMs() - startedMs;
+        await pause(Math.max(4 * config.pollMs, SCAN_SHARE * tookMs), life.signal);
+      }
+    } finally {
+      await this.#closeAll();
+    }
+  }
+
+  /** One write for all of them: from then on a new file is read from its start. */
+  async #beginAtEnds(): Promise<void> {
+    const { config, buffer, clock, window } = this.#parts;
+    const { paths } = await matchingPaths(config.path, MAX_MATCHES);
+    const marks: Mark[] = [];
+    for (const path of paths) {
+      const found = await findFile(path).catch(() => undefined);
+      const source = this.#fileMarkName(path);
+      if (found === undefined || found.compressed || (await buffer.mark(source)) !== undefined) continue;
+      const end = await endOf(found, window).catch(() => undefined);
+      if (end === undefined) continue;
+      marks.push({ source, value: encodePlace({ path, id: found.id, ...end, timeUs: clock.nowUs() }) });
+    }
+    await buffer.setMarks([...marks, { source: this.#markName, value: Buffer.from(config.path) }]);
+  }
+
+  async #recall(): Promise<void> {
+    const { buffer } = this.#parts;
+    this.#left.clear();
+    for (const [name, place] of await this.#places("left")) this.#left.set(name, place);
+    const gone: { source: string; timeUs: number }[] = [];
+    this.#known.clear();
+    for (const [source, { was, path, timeUs }] of await this.#places("at")) {
+      if (was !== undefined) this.#moved.add(was);
+      this.#known.add(path);
+      if ((await findFile(path).catch(() => undefined)) === undefined) gone.push({ source, timeUs });
+    }
+    gone.sort((a, b) => b.timeUs - a.timeUs);
+    const forgotten = gone.slice(MAX_GONE).map(({ source }) => ({ source, value: NONE }));
+    if (forgotten.length > 0) await buffer.setMarks(forgotten);
+  }
+
+  /** Rotated while nobody read them, and not begun anew yet: what is left of them is read all the same. */
+  async #followAbsent(life: Life): Promise<void> {
+    for (const [, place] of await this.#places("at")) {
+      const { path, done = false } = place;
+      if (done || this.#own.has(path) || this.#followed.size >= this.#parts.config.maxFiles) continue;
+      const rotated = await rotatedFiles(path, (other) => this.#own.has(other)).catch(unlessMoved);
+      if (rotated === undefined) continue;
+      if ((await fileOfPlace(rotated, place).catch(unlessMoved)) !== undefined) this.#follow(path, life);
+    }
+  }
+
+  async #places(kind: "at" | "left"): Promise<[name: string, place: FilePlace][]> {
+    const { buffer } = this.#parts;
+    const places: [string, FilePlace][] = [];
+    for (const name of await buffer.marks(`${this.#markName}/${kind}/`)) {
+      const place = decodePlace(await buffer.mark(name));
+      if (place !== undefined) places.push([name, place]);
+    }
+    return places;
+  }
+
+  async #scan(life: Life): Promise<void> {
+    const { config, meters } = this.#parts;
+    const fresh = await this.#freshFiles();
+    // All of them before any is begun: who was renamed over the night must not be taken for lost.
+    const wanted: FoundFile[] = [];
+    for (const found of fresh) {
+      // One that is renamed just now is looked at the next time.
+      if (await this.#adopted(found).catch(unlessMoved)) wanted.push(found);
+    }
+    this.#makeRoom(wanted.length);
+    // What was written last is wanted first.
+    wanted.sort((a, b) => (a.modifiedNs > b.modifiedNs ? -1 : 1));
+    for (const { path, id } of wanted) {
+      if (this.#followed.size >= config.maxFiles || life.signal.aborted) break;
+      if (!this.#isOpen(id)) this.#follow(path, life);
+    }
+    const waiting = wanted.filter(({ path }) => !this.#followed.has(path)).length;
+    if (waiting > this.#waiting)
+      meters.fault(`${waiting} files wait, as more than ${config.maxFiles} are written at once`);
+    this.#waiting = waiting;
+  }
+
+  /** What matches, is a log of its own, and is neither followed nor as it was when it made room. */
+  async #freshFiles(): Promise<FoundFile[]> {
+    const { config, meters } = this.#parts;
+    const { paths, cut } = await matchingPaths(config.path, MAX_MATCHES);
+    if (cut && !this.#cut) meters.fault(`${config.path} matches more than ${MAX_MATCHES} files`);
+    this.#cut = cut;
+    const present = new Set(paths);
+    const isKnown = (path: string): boolean => present.has(path) || this.#known.has(path);
+    this.#own = new Set(paths.filter((path) => !path.endsWith(".gz") && !isRotated(path, isKnown)));
+    for (const path of this.#resting.keys()) if (!present.has(path)) await this.#goneWhileResting(path);
+    const fresh: FoundFile[] = [];
+    for (const path of this.#own) {
+      if (this.#followed.has(path)) continue;
+      const found = await findFile(path).catch(() => undefined);
+      if (found !== undefined && !this.#rests(found)) fresh.push(found);
+    }
+    return fresh;
+  }
+
+  async #goneWhileResting(path: string): Promise<void> {
+    const { buffer } = this.#parts;
+    this.#resting.delete(path);
+    const source = this.#fileMarkName(path);
+    const place = decodePlace(await buffer.mark(source), path);
+    if (place === undefined) return;
+    await buffer.setMarks([
+      ...this.#leaving(place),
+      { source, value: encodePlace({ ...place, done: true }) },
+    ]);
+  }
+
+  #rests({ path, id, size, modifiedNs }: FoundFile): boolean {
+    const seen = this.#resting.get(path);
+    return seen !== undefined && seen.id === id && seen.size === size && seen.modifiedNs === modifiedNs;
+  }
+
+  #isOpen(id: string): boolean {
+    return [...this.#followed.values()].some(({ tail }) => tail.openId === id);
+  }
+
+  /**
+   * Where a name is new its content may not be: then the place goes with it.
+   * False while the file is still read by its former name.
+   */
+  async #adopted(found: FoundFile): Promise<boolean> {
+    if (this.#isOpen(found.id)) return false;
+    const { buffer } = this.#parts;
+    const source = this.#fileMarkName(found.path);
+    if (decodePlace(await buffer.mark(source), found.path) !== undefined) return true;
+    if (this.#strangers.get(found.path) === found.id) return true;
+    for (const [name, place] of [...this.#left, ...(await this.#places("at"))]) {
+      if (!mayHold(found, place) || !(await foundHoldsPlace(found, place))) continue;
+      const { done: _, ...here } = { ...place, path: found.path, id: found.id, was: placeKey(place) };
+      const marks: Mark[] = [{ source, value: encodePlace(here) }];
+      if (this.#left.delete(name)) marks.push({ source: name, value: NONE });
+      await buffer.setMarks(marks);
+      this.#moved.add(here.was);
+      return true;
+    }
+    this.#strangers.set(found.path, found.id);
+    return true;
+  }
+
+  #makeRoom(wanted: number): void {
+    const { config, clock } = this.#parts;
+    const missing = this.#followed.size + wanted - config.maxFiles;
+    if (missing <= 0) return;
+    const { rotateWaitMs, multiline } = config;
+    const quietMs = Math.max(MIN_QUIET_MS, rotateWaitMs, 2 * (multiline?.flushAfterMs ?? 0));
+    const quietBeforeMs = clock.monotonicMs() - quietMs;
+    const quiet = [...this.#followed].flatMap(([path, { tail }]) => {
+      const { seen } = tail;
+      return seen !== undefined && seen.quietSinceMs < quietBeforeMs ? [{ path, seen }] : [];
+    });
+    quiet.sort((a, b) => a.seen.quietSinceMs - b.seen.quietSinceMs);
+    for (const { path, seen } of quiet.slice(0, missing)) {
+      this.#resting.set(path, seen);
+      this.#end(path);
+    }
+  }
+
+  #follow(path: string, life: Life): void {
+    const { config, clock, log, meters } = this.#parts;
+    this.#known.add(path);
+    this.#resting.delete(path);
+    this.#strangers.delete(path);
+    const tail = new TailedFile({
+      ...this.#parts,
+      path,
+      sensor: `${config.name}/${relative(fixedFolder(config.path), path)}`,
+      markName: this.#fileMarkName(path),
+      from: "start",
+      company: {
+        isOther: (other) => other !== path && this.#own.has(other),
+        isElsewhere: (place) => this.#moved.has(placeKey(place)),
+        leaving: (place) => this.#leaving(place),
+      },
+    });
+    const supervisor = new Supervisor({
+      name: config.name,
+      type: "file",
+      clock,
+      log,
+      meters,
+      live: async (ofFile) => {
+        await tail.live({ ...ofFile, fed: () => this.#fed(ofFile, life) });
+        // Another may follow it by now.
+        if (this.#followed.get(path)?.tail === tail) this.#end(path);
+      },
+    });
+    this.#followed.set(path, { tail, supervisor });
+    void supervisor.start();
+  }
+
+  #fed(ofFile: Life, life: Life): void {
+    ofFile.fed();
+    life.fed();
+  }
+
+  /** Closed soon; what it is storing is stored, or will be read again. */
+  #end(path: string): void {
+    void this.#followed.get(path)?.supervisor.close();
+    this.#followed.delete(path);
+  }
+
+  #leaving(place: FilePlace): Mark[] {
+    if (place.offset === 0) return [];
+    const name = `${this.#markName}/left/${place.id}/${place.offset}`;
+    this.#left.set(name, place);
+    const marks: Mark[] = [{ source: name, value: encodePlace(place) }];
+    for (const old of this.#left.keys()) {
+      if (this.#left.size <= MAX_LEFT) break;
+      this.#left.delete(old);
+      marks.push({ source: old, value: NONE });
+    }
+    return marks;
+  }
+
+  /** @param report of the source as a whole */
+  report(report: SourceReport): SourceReport {
+    const files = [...this.#followed.values()].map(({ supervisor }) => supervisor.report());
+    const retries = files.flatMap(({ retryInMs }) => (retryInMs === undefined ? [] : [retryInMs]));
+    if (report.health !== "running" || retries.length === 0) return report;
+    return { ...report, health: "backing-off", retryInMs: Math.min(...retries) };
+  }
+
+  async #closeAll(): Promise<void> {
+    const all = [...this.#followed.values()];
+    this.#followed.clear();
+    await Promise.all(all.map(({ supervisor }) => supervisor.close()));
+  }
+}
+
+function unlessMoved(error: unknown): undefined {
+  if (!(error instanceof FileMoved)) throw error;
+}
+
+/** Renamed, or copied to a name that says so. */
+function mayHold(found: FoundFile, { id, path, offset }: FilePlace): boolean {
+  if (offset === 0) return false;
+  return id === found.id || (offset >= MIN_COPY_BYTES && isRotationOf(basename(path), basename(found.path)));
+}
