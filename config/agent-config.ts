@@ -5,6 +5,9 @@ import { linkKeys } from "./link-config.ts";
 import { checkSources } from "./source-checks.ts";
 import { sources } from "./source-config.ts";
 
+/** A packet of a gateway holds a frame of 12 MiB; a publish of several is well below. */
+const MAX_PUBLISH_BYTES = 8 * 1_048_576;
+
 export const agentConfig = z
   .strictObject({
     device: name.describe("This device's name; unique among all that use the gateway"),
@@ -68,7 +71,9 @@ export const agentConfig = z
       .prefault({}),
     uplink: z
       .strictObject({
-        publishBytes: bytes("256KiB").describe("Frames of about so many bytes travel in one publish"),
+        publishBytes: bytes("256KiB")
+          .refine((size) => size <= MAX_PUBLISH_BYTES, "8MiB at most: a gateway takes no larger packet")
+          .describe("Frames of about so many bytes travel in one publish; 8 MiB at most"),
         windowBytes: bytes("2MiB").describe("Bytes sent and not yet acknowledged, at most"),
         compression: z
           .enum(["auto", "always", "never"])

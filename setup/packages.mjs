@@ -23,6 +23,7 @@ const DEBIAN = {
     "gstreamer1.0-plugins-good": "dpkg",
     "gstreamer1.0-plugins-bad": "dpkg",
     "gstreamer1.0-plugins-ugly": "dpkg",
+    faketime: "/usr/bin/faketime",
     awscli: "/usr/bin/aws",
     "python3-boto3": "/usr/lib/python3/dist-packages/boto3/__init__.py",
   },

@@ -3,7 +3,7 @@ import type { Clock } from "../../runtime/clock.ts";
 import type { EpochLedger } from "./epoch-ledger.ts";
 import type { MarkStore } from "./mark-store.ts";
 import { endsFile, sidecarFile } from "./record-folder.ts";
-import { EndsFile, type Sidecar, writeSidecar } from "./sidecar.ts";
+import { EndsFile, type Sidecar, SLOT_EPOCHS, writeSidecar } from "./sidecar.ts";
 
 /** So much older than the truth the ends may be after a power cut. */
 const SYNC_EVERY_MS = 5_000;
@@ -71,6 +71,13 @@ export class EndsKeeper {
   async sync(): Promise<void> {
     this.#syncedMs = this.#options.clock.monotonicMs();
     await this.#ends?.sync();
+  }
+
+  /** The heads of all epochs are on disk when it resolves. */
+  async syncHeads(): Promise<void> {
+    // Where links come and go there are more epochs than the file of ends has room for.
+    if (this.#options.ledger.epochs.length > SLOT_EPOCHS) await this.writeSidecar();
+    else await this.sync();
   }
 
   /** Durable when it resolves; one at a time. */

@@ -13,8 +13,6 @@ import { crc32c } from "../../runtime/crc32c.ts";
 import { BLOCK_BYTES, LOG_HEAD_BYTES, unmaskCrc } from "./leveldb-log.ts";
 
 const WINDOW_BYTES = 8 * BLOCK_BYTES;
-/** Of a record that is larger, what stood in earlier windows gets memory of its own. */
-const MAX_CARRY_BYTES = 32 * BLOCK_BYTES;
 /** A record of our own is a group commit; one call may be large, but not without end. */
 const MAX_RECORD_BYTES = 1_073_741_824;
 
@@ -37,9 +35,6 @@ export class LogReader {
   #recordAt = 0;
   #pieces: Buffer[] = [];
   #pieceBytes = 0;
-  /** What of the record stood in earlier windows, in memory that the next record uses again. */
-  #carry = Buffer.allocUnsafeSlow(0);
-  #carriedBytes = 0;
   /** After damage, pieces are passed over until a record begins. */
   #skipping = false;
   #damaged = 0;
@@ -88,7 +83,6 @@ export class LogReader {
 
   async close(): Promise<void> {
     this.#window = Buffer.allocUnsafeSlow(0);
-    this.#carry = this.#window;
     this.#windowBytes = 0;
     await this.#handle.close();
   }
@@ -141,12 +135,12 @@ export class LogReader {
     if (this.#pieceBytes > MAX_RECORD_BYTES) {
       this.#noteDamage(this.#recordAt);
       this.#skipping = true;
-      this.#dropPieces();
+      this.#pieces = [];
       return undefined;
     }
     if (type !== FULL && type !== LAST) return undefined;
     const record = Buffer.concat(this.#pieces, this.#pieceBytes);
-    this.#dropPieces();
+    this.#pieces = [];
     this.#recordAt = this.#at;
     this.#damaged += this.#trailing;
     this.#trailing = 0;
@@ -162,18 +156,14 @@ export class LogReader {
   #restart(at?: number): void {
     if (at !== undefined) this.#recordAt = at;
     else if (this.#pieces.length > 0) this.#at = this.#recordAt;
-    this.#dropPieces();
-  }
-
-  #dropPieces(): void {
     this.#pieces = [];
     this.#pieceBytes = 0;
-    this.#carriedBytes = 0;
   }
 
   #resync(): void {
     this.#noteDamage(this.#pieces.length > 0 ? this.#recordAt : this.#at);
-    this.#dropPieces();
+    this.#pieces = [];
+    this.#pieceBytes = 0;
     this.#skipping = true;
     const nextBlock = this.#at - (this.#at % BLOCK_BYTES) + BLOCK_BYTES;
     const length = this.#window.readUInt16LE(this.#at - this.#windowAt + 4);
@@ -185,7 +175,7 @@ export class LogReader {
   async #fill(): Promise<boolean> {
     // Pieces are views of the window that is about to be overwritten.
     this.#pieces = this.#pieces.map((piece) =>
-      piece.buffer === this.#window.buffer ? this.#carried(piece) : piece,
+      piece.buffer === this.#window.buffer ? Buffer.from(piece) : piece,
     );
     if (this.#window.length === 0) this.#window = Buffer.allocUnsafeSlow(WINDOW_BYTES);
     const blockAt = this.#at - (this.#at % BLOCK_BYTES);
@@ -193,21 +183,6 @@ export class LogReader {
     this.#windowBytes = await this.#readBlocks(blockAt);
     this.#windowAt = blockAt;
     return blockAt + this.#windowBytes > Math.max(knownEnd, this.#at);
-  }
-
-  /** A copy that lasts until the record is whole. */
-  #carried(piece: Buffer): Buffer {
-    const neededBytes = this.#carriedBytes + piece.length;
-    if (neededBytes > MAX_CARRY_BYTES) return Buffer.from(piece);
-    if (neededBytes > this.#carry.length) {
-      // Pieces that were carried before keep the former memory until the record is whole.
-      const size = Math.max(WINDOW_BYTES, 2 * this.#carry.length);
-      this.#carry = Buffer.allocUnsafeSlow(Math.min(size, MAX_CARRY_BYTES));
-    }
-    const copy = this.#carry.subarray(this.#carriedBytes, neededBytes);
-    copy.set(piece);
-    this.#carriedBytes = neededBytes;
-    return copy;
   }
 
   /** Zeros to the end are what some file systems leave of a write that a power cut stopped: no damage. */

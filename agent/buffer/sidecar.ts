@@ -17,8 +17,8 @@ import { HeadwaterError } from "../../runtime/errors.ts";
 export const SIDECAR_VERSION = 2;
 /** A slot has pages of its own, so that writing one never harms the other. */
 const SLOT_BYTES = 4_096;
-/** Those that fit into a slot whatever their numbers are. */
-const SLOT_EPOCHS = 16;
+/** Those that fit into a slot whatever their numbers are; what becomes of others stands in `sidecar` alone. */
+export const SLOT_EPOCHS = 16;
 
 export interface SidecarEpoch {
   readonly start: number;
@@ -173,9 +173,12 @@ export class EndsFile {
   }
 }
 
-/** The oldest ones, whose heads move, and the current one, whose tail does; what is gone stands in `sidecar`. */
+/**
+ * The oldest ones, whose heads move, and the last two, whose tails do: while an epoch is being begun
+ * the one before it is still written to. What is gone stands in `sidecar`.
+ */
 function shortened(sidecar: Sidecar): Sidecar {
   const all = sidecar.epochs;
-  const kept = all.length <= SLOT_EPOCHS ? all : [...all.slice(0, SLOT_EPOCHS - 1), all.at(-1)!];
+  const kept = all.length <= SLOT_EPOCHS ? all : [...all.slice(0, SLOT_EPOCHS - 2), ...all.slice(-2)];
   return { ...sidecar, epochs: kept.map((epoch) => ({ ...epoch, gone: [] })) };
 }

@@ -125,7 +125,7 @@ test("500 agents come back to a restarted gateway one after another, with every 
     });
   });
   t.after(() => Promise.all(swarms.map((swarm) => swarm.kill())));
-  await connected(swarms, AGENTS, 0, 120_000);
+  await connected(swarms, AGENTS, 0, 240_000);
 
   await program.kill();
   const killedMs = Date.now();

@@ -60,7 +60,8 @@ export async function runAgentOrdeal(options: AgentOrdealOptions): Promise<Agent
     } finally {
       clearInterval(rotating);
     }
-    say("no more harm; draining");
+    say("no more harm; everything gets on by itself, then ends");
+    await recovered(rig, footage, verdict);
     await settle(rig, verdict);
     say("drained; comparing");
     await judge(rig, footage, liveFirst, verdict);
@@ -83,6 +84,16 @@ function withPreloads(
 ): Record<string, string> {
   const preloads = [one.LD_PRELOAD, other.LD_PRELOAD].filter((library) => (library ?? "") !== "");
   return { ...one, ...other, ...(preloads.length > 0 && { LD_PRELOAD: preloads.join(":") }) };
+}
+
+/** Each source and the camera have brought something new. */
+async function recovered(rig: AgentRig, footage: FootageWatch, verdict: AgentVerdict): Promise<void> {
+  const before = rig.sources.map(({ acknowledged }) => acknowledged);
+  const units = await footage.stored();
+  await eventually("every source gets on when all is well again", DRAIN_MS, async () => {
+    const flows = (await footage.stored()) > units;
+    return flows && rig.sources.every(({ acknowledged }, i) => acknowledged > before[i]!) ? true : undefined;
+  }).catch((error: Error) => verdict.find("wrong", error.message));
 }
 
 /** Everything that was sent reaches the gateway, if it ever does. */

@@ -42,6 +42,9 @@ import { GzipFile, type ReadableFile } from "./gzip-file.ts";
 import { rotatedFiles } from "./rotated-files.ts";
 import { WINDOW_BYTES, type Window } from "./window.ts";
 
+/** A copy is made within so long, or is too large to be made in a moment. */
+const LOOK_AGAIN_MS = 200;
+
 /** What all files of a source share. */
 export interface TailParts {
   readonly config: FileSourceConfig;
@@ -198,7 +201,7 @@ export class TailedFile {
         return from === "end" ? this.#openAtEnd(found) : this.#open(found, 0, await this.#newestRotated());
       });
     }
-    const held = await steadily(() => this.#openAt(place));
+    const held = await this.#twice(() => this.#openAt(place));
     if (held !== undefined) return held;
     const expected = place.offset > 0 && !place.done && company?.isElsewhere(place) !== true;
     if (expected) await this.#reportGap(place.timeUs, "was replaced while nobody read it", life.signal);
@@ -206,6 +209,14 @@ export class TailedFile {
     // Decided once: a restart before the first record must not tell of the same gap again.
     if (later !== undefined) await this.#notePlace(later);
     return later;
+  }
+
+  /** What is not found may be in a copy that was not whole yet when it was listed. */
+  async #twice<T>(look: () => Promise<T | undefined>): Promise<T | undefined> {
+    const found = await steadily(look);
+    if (found !== undefined) return found;
+    await pause(LOOK_AGAIN_MS);
+    return steadily(look);
   }
 
   /** Undefined when no file holds it. */
@@ -397,7 +408,7 @@ export class TailedFile {
   async #truncated(file: OpenFile, life: Life): Promise<void> {
     const { path, company, log } = this.#options;
     const place = this.#placeOf(file);
-    const copy = await steadily(async () => {
+    const copy = await this.#twice(async () => {
       const files = await rotatedFiles(path, company?.isOther);
       const found = await fileOfPlace(
         files.filter(({ id }) => id !== file.id),
@@ -406,7 +417,7 @@ export class TailedFile {
       return found && { found, opened: await this.#open(found, place.offset) };
     });
     let left = place;
-    let after: Left = { id: "", modifiedNs: String(file.modifiedNs) };
+    let after = NOTHING;
     if (copy !== undefined) {
       const { opened } = copy;
       try {

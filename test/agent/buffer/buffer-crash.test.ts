@@ -11,6 +11,7 @@ import { BufferLockedError } from "../../../agent/buffer/record-folder.ts";
 import { ForeignBufferError } from "../../../agent/buffer/sidecar.ts";
 import type { Frame } from "../../../protocol/frame.ts";
 import { GAPS_STREAM, type GapRecord } from "../../../protocol/topics.ts";
+import { eventually } from "../../support/program.ts";
 import { nodeFlags, scriptPath } from "../../support/script.ts";
 import {
   killedBuffer,
@@ -183,6 +184,23 @@ test("a part that was being removed is no damage and sends nothing again", async
     if (name.endsWith(".log")) await rm(join(dir, "chain", oldest!, name));
   }
   assert.deepEqual(await storedNumbers(dir), { numbers: upTo(100).slice(61), gaps: [] });
+});
+
+test("parts of more epochs than the file of ends has room for are removed, and are no damage after a kill", async (t) => {
+  const dir = join(await temporaryFolder(t), "records");
+  const live = `${dir}-live`;
+  const buffer = await openBuffer(live);
+  for (let i = 0; i < 30; i++) {
+    await buffer.append([record(String(i))]);
+    await buffer.beginEpoch();
+  }
+  for (const { epoch, sequence } of (await readAll(buffer)).slice(0, 25)) await buffer.ack(epoch, sequence);
+  await eventually("the parts of what was acknowledged go", 10_000, async () => {
+    return (await readdir(join(live, "chain"))).length <= 7 || undefined;
+  });
+  await cp(live, dir, { recursive: true });
+  await buffer.close();
+  assert.deepEqual(await storedNumbers(dir), { numbers: upTo(30).slice(25), gaps: [] });
 });
 
 test("a crash when a part was written again and the whole one not yet removed brings nothing back", async (t) => {

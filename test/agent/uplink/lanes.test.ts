@@ -2,9 +2,11 @@ import assert from "node:assert/strict";
 import test, { type TestContext } from "node:test";
 import fc from "fast-check";
 import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
+import { Lanes } from "../../../agent/uplink/lanes.ts";
 import { MqttUplink, type MqttUplinkOptions } from "../../../agent/uplink/mqtt-uplink.ts";
 import type { LaneRules } from "../../../agent/uplink/uplink-lane.ts";
-import { epochName, type Frame } from "../../../protocol/frame.ts";
+import { uplinkMeters } from "../../../agent/uplink/uplink-meters.ts";
+import { decodeFrames, epochName, type Frame } from "../../../protocol/frame.ts";
 import { Backoff } from "../../../runtime/backoff.ts";
 import { type Clock, systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
@@ -206,6 +208,87 @@ test("a stream that may not go is passed over and stays; what went ahead of it i
   assert.deepEqual(numbers(gateway.frames, "alarms"), upTo(310));
   assert.deepEqual(numbers(gateway.frames, "bulk"), upTo(300));
   await up.close();
+  await buffer.close();
+});
+
+/** A connection of which the test decides what is acknowledged, and when. */
+class HandConnection {
+  readonly frames: Frame[] = [];
+  readonly end = new AbortController();
+  /** Publishes whose acknowledgement is held back. */
+  held: { readonly frames: readonly Frame[]; readonly acknowledged: () => void }[] = [];
+  holds: (frames: readonly Frame[]) => boolean;
+  readonly ended: Promise<void>;
+
+  constructor(buffer: RecordBuffer, clock: Clock, holds: (frames: readonly Frame[]) => boolean) {
+    this.holds = holds;
+    const lanes = new Lanes({
+      buffer,
+      clock,
+      meters: uplinkMeters(new Metrics(), () => ({ connected: true, inFlightBytes: 0, split: false })),
+      progress: { liveTo: undefined },
+      liveFirst: new Set(["live"]),
+      publishBytes: 20_000,
+      windowBytes: 60_000,
+      rules: undefined,
+      packer: () => ({
+        async pack(frames) {
+          const payload = Buffer.concat(frames.map(({ bytes }) => bytes));
+          return { payload, frameBytes: payload.length };
+        },
+      }),
+      publish: (payload, acknowledged) => {
+        const frames = decodeFrames(payload);
+        this.frames.push(...frames);
+        if (this.holds(frames)) this.held.push({ frames, acknowledged });
+        else setImmediate(acknowledged);
+      },
+      onProgress: () => {},
+      onForgotten: async () => {},
+      onFailure: (error) => {
+        throw error;
+      },
+    });
+    this.ended = lanes.run(this.end.signal);
+  }
+
+  /** From now on only what `holds` says is held back. */
+  release(holds: (frames: readonly Frame[]) => boolean): void {
+    this.holds = holds;
+    const released = this.held.filter(({ frames }) => !holds(frames));
+    this.held = this.held.filter(({ frames }) => holds(frames));
+    for (const { acknowledged } of released) acknowledged();
+  }
+
+  async close(): Promise<void> {
+    this.end.abort();
+    await this.ended;
+  }
+}
+
+test("what the backlog lane passed over stays until the live lane's acknowledgement, also when the connection ends", async (t) => {
+  const clock = new MovedClock();
+  const buffer = await openBuffer(await temporaryFolder(t), { clock, partBytes: 65_536 });
+  await fill(buffer, "bulk", 0, 400);
+  clock.aheadUs += 60_000_000;
+  const first = new HandConnection(buffer, clock, () => true);
+  await until(() => buffer.usage().openEpochs === 2);
+  for (let n = 0; n < 30; n += 10) {
+    await fill(buffer, "live", n, n + 10);
+    await fill(buffer, "bulk", 400 + n, 410 + n);
+  }
+  await until(() => numbers(first.frames, "live").length === 30);
+  // When its turn comes it is a backlog as well.
+  clock.aheadUs += 5_000_000;
+  first.release((frames) => frames.some(({ stream }) => stream === "live"));
+  await until(() => numbers(first.frames, "bulk").length === 430 && buffer.usage().waitingRecords <= 60);
+  await first.close();
+  const waiting = await buffer.read(undefined, 1_000_000);
+  assert.deepEqual(numbers(waiting, "live"), upTo(30), "none of them is forgotten");
+  const second = new HandConnection(buffer, clock, () => false);
+  await until(() => buffer.usage().waitingBytes === 0);
+  assert.deepEqual(numbers(second.frames, "live"), upTo(30));
+  await second.close();
   await buffer.close();
 });
 

@@ -159,7 +159,7 @@ test("metered: records gather before they are sent", async (t) => {
     await pass(20);
   }
   await waitFor(() => buffer.usage().waitingBytes === 0);
-  assert.ok(publishes <= 2, `${publishes} publishes`);
+  assert.ok(publishes <= 4, `${publishes} publishes`);
 });
 
 test("paused: nothing but the status goes, until the schedule lets records go", async (t) => {
@@ -190,7 +190,7 @@ test("a gateway that stays busy is sent little, and everything once it takes it"
   const sent = /^headwater_uplink_bytes_sent_total (\d+)/m.exec(await metrics.render());
   // About 300 KB wait. The first connection may send a window, each later one a small publish.
   assert.ok(Number(sent?.[1]) < 180_000, `${sent?.[1]} bytes sent in vain`);
-  assert.ok(gateway.connections >= 3 && gateway.connections <= 12, `${gateway.connections} connections`);
+  assert.ok(gateway.connections >= 2 && gateway.connections <= 12, `${gateway.connections} connections`);
   busy = false;
   await waitFor(() => buffer.usage().waitingBytes === 0);
   assert.equal(texts(gateway.unique).length, 2_000);
