@@ -24,9 +24,9 @@ const tests = wanted.length === 0 ? all : all.filter((path) => wanted.some((part
 if (tests.length === 0) fail("no test was found");
 say(`${tests.length} test files`);
 
-// Suites against engines mostly wait for elections and for retention, so two run at a time.
-const flags = ["--test", "--test-timeout=300000", ...(engines ? ["--test-concurrency=2"] : [])];
-const child = spawn(process.execPath, [...flags, "--enable-source-maps", ...tests], {
+// Many wait for real time to pass, so two run at a time where Node would run one.
+const flags = ["--test", "--test-timeout=300000", "--test-concurrency=2", "--enable-source-maps"];
+const child = spawn(process.execPath, [...flags, ...tests], {
   cwd: root,
   stdio: "inherit",
 });

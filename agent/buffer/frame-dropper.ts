@@ -96,9 +96,12 @@ export class FrameDropper {
   /** Parts with frames behind the head, oldest first. */
   #waiting(): ChainPart[] {
     const { chain, ledger } = this.#options;
-    return chain.parts.filter(
-      (part) => part.first > 0n && part.last > (ledger.at(part.epochStart)?.removedTo ?? 0n),
-    );
+    return chain.parts.filter((part) => {
+      const { first, last, epochStart, records, removedRecords } = part;
+      // One that was dropped before others is still there until its folder has gone.
+      const wasDropped = records > 0 && removedRecords >= records;
+      return first > 0n && !wasDropped && last > (ledger.at(epochStart)?.removedTo ?? 0n);
+    });
   }
 
   async #streamsOf(part: ChainPart): Promise<ReadonlySet<string>> {

@@ -94,13 +94,14 @@ export class FrameReader {
   /** @returns with the frame in `ahead`; undefined when it is not there */
   async #cursorAt(start: number, sequence: FrameSequence): Promise<Cursor | undefined> {
     const { chain } = this.#options;
-    let cursor = this.#cursors.find(
-      ({ part, at, ahead }) =>
-        part.epochStart === start &&
-        part.last >= sequence &&
-        (ahead === undefined ? at < sequence : ahead.sequence <= sequence) &&
-        part.first <= sequence,
-    );
+    let cursor: Cursor | undefined;
+    for (const each of this.#cursors) {
+      const { part, at, ahead } = each;
+      const holds = part.epochStart === start && part.first <= sequence && sequence <= part.last;
+      const isBefore = ahead === undefined ? at < sequence : ahead.sequence <= sequence;
+      // The nearest: one farther back is where another lane goes on.
+      if (holds && isBefore && at >= (cursor?.at ?? 0n)) cursor = each;
+    }
     if (cursor === undefined) {
       const part = chain.parts.find(
         (each) => each.epochStart === start && each.first <= sequence && sequence <= each.last,
@@ -178,10 +179,12 @@ export class FrameReader {
 
   /** Reads the whole part, tells what is missing, and makes the ledger agree. */
   async #noticeDamage(part: ChainPart): Promise<void> {
-    const { ledger, onDamage } = this.#options;
+    const { chain, ledger, onDamage } = this.#options;
     const state = ledger.at(part.epochStart);
     const upTo = part.last;
     const scan = await this.#learnHoles(part);
+    // It was dropped, or acknowledged, since its frame was asked for: nothing of it is missing.
+    if (!chain.parts.includes(part)) return;
     const holes = holesIn(scan.frames, part.first, upTo);
     const details = [...(await this.#levelDamage(part)), ...scan.damage];
     for (const [from, to] of holes) details.push(`epoch ${part.epochStart} lacks frames ${from} to ${to}`);
@@ -212,6 +215,8 @@ export class FrameReader {
     const result = this.#last.then(async () => {
       this.#known.delete(part);
       for (const cursor of this.#cursors.filter((each) => each.part === part)) await this.#forget(cursor);
+      // They may have read on in the old one, and what they read was counted out with it.
+      part.sizes.clear();
     });
     this.#last = result.catch(() => {});
     return result;

@@ -117,11 +117,15 @@ export class FrameRemover {
   }
 }
 
+/** Never more than is left: what is acknowledged may have been dropped while it was under way. */
 function take(state: EpochState, part: ChainPart, taken: { records: number; bytes: number }): void {
-  part.removedRecords += taken.records;
-  part.removedBytes += taken.bytes;
-  state.waitingRecords -= taken.records;
-  state.waitingBytes -= taken.bytes;
+  const left = rest(part);
+  const records = Math.min(taken.records, left.records);
+  const bytes = Math.min(taken.bytes, left.bytes);
+  part.removedRecords += records;
+  part.removedBytes += bytes;
+  state.waitingRecords -= records;
+  state.waitingBytes -= bytes;
 }
 
 function rest(part: ChainPart): { records: number; bytes: number } {

@@ -50,6 +50,12 @@ export class Batch {
     return [...this.#upTo.values()];
   }
 
+  /** Whether frames of the epoch are sent. */
+  carries(epoch: Epoch): boolean {
+    for (const place of this.#streams.values()) if (place.epoch === epoch) return true;
+    return false;
+  }
+
   /** Of each stream and epoch, the last frame that is sent. */
   get streams(): Iterable<StreamPlace> {
     return this.#streams.values();

@@ -2,6 +2,7 @@
  * What is under way in a lane: read from the buffer, and not yet acknowledged without a gap before it.
  * Bounded in bytes. PUBACKs may come in any order; batches are done only from the oldest on.
  */
+import type { Epoch } from "../../protocol/frame.ts";
 import type { Batch } from "./batch.ts";
 
 /** A batch on its way. */
@@ -40,6 +41,11 @@ export class FrameWindow {
   /** When the oldest publish that is not acknowledged was sent. */
   get oldestSentMs(): number | undefined {
     return this.#underway.find(({ acknowledged }) => !acknowledged)?.sentMs;
+  }
+
+  /** Whether frames of the epoch are under way. */
+  carries(epoch: Epoch): boolean {
+    return this.#underway.some(({ batch }) => batch.carries(epoch));
   }
 
   /** Its frames were read; it is not published yet. */

@@ -54,6 +54,12 @@ const BACKLOG_US = 2_000_000;
 const FRESH_US = 500_000;
 /** Less than that is sent before it is worth a lane of its own. */
 const SMALL_BACKLOG_BYTES = 64 * 1_024;
+/**
+ * What may not go is looked through again after so long, and not for more than one part in so many of
+ * the time: what went ahead of it since can be forgotten then.
+ */
+const LOOK_AGAIN_MS = 60_000;
+const LOOK_SHARE = 20;
 /** Each epoch that is open already doubles how long live frames must have waited for one more. */
 const MAX_OPEN_EPOCHS = 16;
 /** Of the backlog, so much may be before a live frame on the connection, until it shows how quick that is. */
@@ -86,6 +92,11 @@ export class Lanes {
     return this.#lanes.reduce((sum, { window }) => sum + window.bytes, 0);
   }
 
+  /** Whether frames of the epoch are under way, perhaps not published yet. */
+  carries(epoch: Epoch): boolean {
+    return this.#lanes.some(({ window }) => window.carries(epoch));
+  }
+
   /** When the oldest publish that is not acknowledged was sent. */
   get oldestSentMs(): number | undefined {
     const sent = this.#lanes.flatMap(({ window }) => window.oldestSentMs ?? []);
@@ -109,8 +120,8 @@ export class Lanes {
     end.addEventListener("abort", endTurn, { once: true });
     const stopListening = this.#options.rules?.onChange(endTurn);
     let next = split;
-    const change = (): void => {
-      next = !split;
+    const change = (to = !split): void => {
+      next = to;
       turn.abort();
     };
     try {
@@ -138,10 +149,26 @@ export class Lanes {
     return this.#lane({ ...part, duty: (frame) => this.#duty(frame) }, turn);
   }
 
-  async #twoLanes(turn: AbortSignal, change: () => void): Promise<UplinkLane[]> {
-    const { liveFirst, publishBytes, windowBytes, progress } = this.#options;
+  async #twoLanes(turn: AbortSignal, change: (split?: boolean) => void): Promise<UplinkLane[]> {
+    const { liveFirst, publishBytes, windowBytes, progress, clock } = this.#options;
     const from = await this.#liveFrom();
     progress.liveTo = from;
+    // One lane would pass over what may not go before it came to what is new.
+    let holds = false;
+    const beganMs = clock.monotonicMs();
+    let lookedMs: number | undefined;
+    const duty = (frame: Frame): Duty => {
+      const its = this.#duty(frame);
+      holds ||= its === "hold";
+      return its;
+    };
+    const caughtUp = (): void => {
+      const nowMs = clock.monotonicMs();
+      lookedMs ??= nowMs;
+      const pauseMs = Math.max(LOOK_AGAIN_MS, LOOK_SHARE * (lookedMs - beganMs));
+      if (!holds) change();
+      else if (nowMs - lookedMs >= pauseMs) change(true);
+    };
     const backlog = this.#lane(
       {
         name: "backlog",
@@ -154,18 +181,18 @@ export class Lanes {
           targetMs: QUEUE_TARGET_MS,
         }),
         from: undefined,
-        duty: (frame) => (isLive(frame, liveFirst, from.epoch) ? this.#passed(frame) : this.#duty(frame)),
+        duty: (frame) => (isLive(frame, liveFirst, from.epoch) ? this.#passed(frame) : duty(frame)),
         goesOn: (batch) => {
-          if (!this.#isFresh(batch)) return true;
+          if (holds || !this.#isFresh(batch)) return true;
           change();
           return false;
         },
-        onCaughtUp: change,
+        onCaughtUp: caughtUp,
       },
       turn,
     );
-    const duty = (frame: Frame): Duty => (isLive(frame, liveFirst, from.epoch) ? this.#duty(frame) : "pass");
-    return [this.#lane({ name: "live", publishBytes, windowBytes, from, duty }, turn), backlog];
+    const live = (frame: Frame): Duty => (isLive(frame, liveFirst, from.epoch) ? this.#duty(frame) : "pass");
+    return [this.#lane({ name: "live", publishBytes, windowBytes, from, duty: live }, turn), backlog];
   }
 
   #lane(part: LanePart, turn: AbortSignal): UplinkLane {

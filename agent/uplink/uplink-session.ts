@@ -5,7 +5,7 @@
 import type { Socket } from "node:net";
 import type { ConnectionOptions } from "node:tls";
 import mqtt, { type IClientOptions, type MqttClient } from "mqtt";
-import { epochName } from "../../protocol/frame.ts";
+import { type Epoch, epochName } from "../../protocol/frame.ts";
 import { BROTLI } from "../../protocol/publish-envelope.ts";
 import { type ControlMessage, topicOf } from "../../protocol/topics.ts";
 import type { Clock } from "../../runtime/clock.ts";
@@ -64,6 +64,8 @@ const METERED_KEEP_ALIVE_SECONDS = 60;
 const METERED_QUIET_MS = 50_000;
 /** mqtt.js puts its pings off for as long as anything is sent, and so never finds a link that is dead. */
 const NO_TIMERS = { set: () => 0, clear: () => {} };
+/** Epochs in one message: a gateway takes twice as many. */
+const MAX_ANNOUNCED = 500;
 /** Of a publish beside its payload, about. */
 const PUBLISH_HEAD_BYTES = 64;
 
@@ -275,18 +277,29 @@ export class UplinkSession {
     };
   }
 
-  /** Tells the gateway of epochs that are wholly acknowledged; they are forgotten after its PUBACK. */
+  /**
+   * Tells the gateway of epochs that are wholly acknowledged; they are forgotten after its PUBACK. Frames
+   * that were dropped while they were under way come first: the gateway may have had them before, and
+   * would take them for new ones.
+   */
   async #announceDrained(client: MqttClient): Promise<void> {
+    const drained = await this.#options.buffer.drainedEpochs();
+    const fresh = drained.filter(
+      (epoch) => !this.#announced.has(epoch) && this.#lanes?.carries(epoch) !== true,
+    );
+    for (let at = 0; at < fresh.length; at += MAX_ANNOUNCED)
+      this.#announce(client, fresh.slice(at, at + MAX_ANNOUNCED));
+  }
+
+  #announce(client: MqttClient, epochs: readonly Epoch[]): void {
     const { buffer, device } = this.#options;
-    const fresh = (await buffer.drainedEpochs()).filter((epoch) => !this.#announced.has(epoch));
-    if (fresh.length === 0) return;
-    for (const epoch of fresh) this.#announced.add(epoch);
-    const message = JSON.stringify({ epochs: fresh.map(epochName) });
+    for (const epoch of epochs) this.#announced.add(epoch);
+    const message = JSON.stringify({ epochs: epochs.map(epochName) });
     this.#charge(message);
     client.publish(topicOf(device, "drained"), message, { qos: 1 }, (error) => {
       if (error) return this.end({ reason: error.message });
       this.#forgotten = this.#forgotten.then(async () => {
-        for (const epoch of fresh) await buffer.forgetEpoch(epoch);
+        for (const epoch of epochs) await buffer.forgetEpoch(epoch);
       });
       this.#forgotten.catch((failure: unknown) => this.#fail(failure));
     });

@@ -55,11 +55,20 @@ export class InputPositions {
   }
 }
 
+/** The records of a shard from `from` up to `to`, without that one. */
+export interface Range {
+  readonly shardId: ShardId;
+  readonly from: Offset;
+  readonly to: Offset;
+}
+
 /** What a checkpoint's file is worth beside the consumer's own checkpoint. */
 export interface Comparison {
   readonly positions: Map<ShardId, Offset>;
   /** Records that the consumer is past and the file is not: the file is an older one, put back. */
   readonly skipped: number;
+  /** Where they stand, as far as the log still holds them. */
+  readonly ranges: readonly Range[];
   /** Records that the file is past and the log does not hold: the log lost its end. */
   readonly lost: number;
 }
@@ -75,7 +84,7 @@ export function compare(
   shards: readonly Shard[],
 ): Comparison {
   const positions = new Map(consumer);
-  let skipped = 0;
+  const ranges: Range[] = [];
   let lost = 0;
   const finished = new Set(finishedShards(consumer, shards));
   for (const shard of shards) {
@@ -83,12 +92,14 @@ export function compare(
     const past = finished.has(shard) ? latest : consumer.get(shardId);
     if (past === undefined) continue;
     const from = file.get(shardId);
-    skipped += Math.max(0, past - Math.max(from ?? 0, trimHorizon));
+    const behind = Math.max(from ?? 0, trimHorizon);
+    if (behind < past) ranges.push({ shardId, from: behind, to: past });
     if (from === undefined || finished.has(shard) || from <= past) continue;
     lost += Math.max(0, from - latest);
     positions.set(shardId, Math.min(from, latest));
   }
-  return { positions, skipped, lost };
+  const skipped = ranges.reduce((sum, range) => sum + range.to - range.from, 0);
+  return { positions, skipped, ranges, lost };
 }
 
 /** True when the consumer has read something, and so a file must be there. */

@@ -24,7 +24,7 @@ import {
   writeCheckpoint,
 } from "./checkpoint.ts";
 import type { Partials } from "./engines/duckdb-partials.ts";
-import { compare, InputPositions, readBefore } from "./input-positions.ts";
+import { type Comparison, compare, InputPositions, type Range, readBefore } from "./input-positions.ts";
 import { type Group, StateFullError } from "./panes.ts";
 import { asFrame, newSink, resultFrames, resultRecord, type SinkState, sinkDevice } from "./results.ts";
 import type { Plan } from "./sql/plan.ts";
@@ -177,7 +177,7 @@ export class Statement {
           log.error({ records: found.lost }, "the input's log ends before the checkpoint: records are lost");
         }
         if (found.skipped > 0) {
-          this.#goOnBehind(found.skipped, stored);
+          await this.#goOnBehind(found, stored, state);
           state.totals.skipped += found.skipped;
           // The log knows the old epoch's sequences: results under them would be taken for repeats.
           sink = newSink();
@@ -204,13 +204,30 @@ export class Statement {
 
   /**
    * The windows that the old file holds were closed since, or lack what is skipped: either way their
-   * results would be wrong, so they are dropped.
+   * results would be wrong, so they are dropped. Nor may one that was closed since be opened again by a late
+   * record: what was closed ended before the newest event time that was read, less the delay.
    */
-  #goOnBehind(skipped: number, stored: Checkpoint): void {
-    this.#parts.log.error(
+  async #goOnBehind({ skipped, ranges }: Comparison, stored: Checkpoint, state: WindowState): Promise<void> {
+    const { log, plan } = this.#parts;
+    log.error(
       { records: skipped, windows: stored.groups.length },
       "the checkpoint is older than what was read, as if put back from a backup; reading goes on where it had got to, without the windows that were open",
     );
+    let newestMs = Math.max(Number.NEGATIVE_INFINITY, ...stored.maxTimes.values());
+    for (const range of ranges) newestMs = Math.max(newestMs, await this.#newestIn(range, state));
+    if (newestMs > Number.NEGATIVE_INFINITY) state.watermark.atLeast(newestMs - plan.watermarkDelayMs);
+  }
+
+  async #newestIn(range: Range, state: WindowState): Promise<number> {
+    const { streams, plan } = this.#parts;
+    let newestMs = Number.NEGATIVE_INFINITY;
+    for (let at = range.from; at < range.to && !this.#stop.signal.aborted; ) {
+      const { parts, next } = await streams.read(plan.inputStream, range.shardId, at, READ_BYTES);
+      for (const part of parts) newestMs = Math.max(newestMs, state.newestMs(part, range) ?? newestMs);
+      if (next === at) break;
+      at = next;
+    }
+    return newestMs;
   }
 
   async #work(session: Session, worked: () => void): Promise<void> {

@@ -53,6 +53,11 @@ export class Watermark {
     for (const [shardId, maxMs] of maxTimes) this.#shards.set(shardId, { maxMs, activeMs: nowMs });
   }
 
+  /** Moves it to `ms`, unless it is there already. */
+  atLeast(ms: number): void {
+    if (this.#nowMs === undefined || ms > this.#nowMs) this.#nowMs = ms;
+  }
+
   /**
    * @param readable the shards that are read from now on
    * @param kin all shards that the stream still knows

@@ -7,6 +7,7 @@ import type { Totals } from "./checkpoint.ts";
 import { ColumnBatch } from "./columns.ts";
 import { compileDecoder, type DecodedRecord, type Decoder } from "./decode.ts";
 import type { Partials } from "./engines/duckdb-partials.ts";
+import type { Range } from "./input-positions.ts";
 import { type Group, Panes } from "./panes.ts";
 import type { Plan } from "./sql/plan.ts";
 import type { Watermark } from "./watermark.ts";
@@ -61,6 +62,22 @@ export class WindowState {
       });
       first += run.count;
     }
+  }
+
+  /** The newest event time of a part's records within the range; undefined when none can be decoded. */
+  newestMs(part: LogPart, { from, to }: Range): number | undefined {
+    const record = this.#record;
+    let newest: number | undefined;
+    let first = part.first;
+    for (const run of part.runs) {
+      forEachUserRecord(run, (payload, _timeUs, index) => {
+        if (first + index < from || first + index >= to) return;
+        if (this.#decode(payload, part.arrivalMs, record) !== undefined) return;
+        if (newest === undefined || record.timeMs > newest) newest = record.timeMs;
+      });
+      first += run.count;
+    }
+    return newest;
   }
 
   /** Merges what was gathered, moves the watermark and takes out the windows that it closes. @throws StateFullError */

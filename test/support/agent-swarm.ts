@@ -62,6 +62,8 @@ const tries = metrics.counter("headwater_uplink_connections_total", "Connections
 const agents: SwarmAgent[] = [];
 const timers: NodeJS.Timeout[] = [];
 let appending = true;
+/** Not on an agent's disk yet. */
+let underWay = 0;
 
 async function makeAgent(number: number): Promise<SwarmAgent> {
   const device = `pi-${number}`;
@@ -78,7 +80,9 @@ async function append(agent: SwarmAgent): Promise<void> {
   if (!appending) return;
   const { device, buffer } = agent;
   const payload = Buffer.from(JSON.stringify({ device, number: agent.stored++ }));
+  underWay++;
   await buffer.append([{ stream: order.stream, partitionKey: device, timeUs: systemClock.nowUs(), payload }]);
+  underWay--;
 }
 
 async function sample(): Promise<void> {
@@ -90,7 +94,7 @@ async function sample(): Promise<void> {
 
 async function finish(): Promise<void> {
   appending = false;
-  while (agents.some(({ buffer }) => buffer.usage().waitingRecords > 0)) {
+  while (underWay > 0 || agents.some(({ buffer }) => buffer.usage().waitingRecords > 0)) {
     await new Promise((resolve) => setTimeout(resolve, SAMPLE_MS));
   }
   const stored = Object.fromEntries(agents.map((agent) => [agent.device, agent.stored]));

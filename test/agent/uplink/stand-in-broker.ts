@@ -19,6 +19,8 @@ export class StandInBroker {
   onFrames: (frames: Frame[]) => "ack" | "withhold" | "cut" | "busy" = () => "ack";
   /** Holds a PUBACK back for so long. */
   ackDelayMs = 0;
+  /** Holds all PUBACKs back until it resolves. */
+  ackAfter: Promise<void> | undefined;
   onDrained: (epochs: readonly string[]) => void = () => {};
   readonly #sockets = new Set<Socket>();
   #wake = (): void => {};
@@ -63,6 +65,10 @@ export class StandInBroker {
         }
         this.frames.push(...frames);
         this.#wake();
+        if (this.ackAfter !== undefined) {
+          void this.ackAfter.then(() => done(null));
+          return;
+        }
         if (this.ackDelayMs > 0) {
           setTimeout(() => done(null), this.ackDelayMs);
           return;

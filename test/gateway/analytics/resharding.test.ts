@@ -146,9 +146,9 @@ test("a checkpoint put back from a backup: goes on where the reading had got to,
     await first.put(readings.slice(280, 560));
     await closing(first, START_MS + 90_000);
     await until("more windows are out", async () => (await results(first.streams)).length > atBackup);
-    const { records } = first.analytics.status()[0]!;
     const before = await results(first.streams);
     await first.close();
+    const { records } = first.analytics.status()[0]!;
 
     await copyFile(`${file}.backup`, file);
     const second = await openRig(dir, { clock });

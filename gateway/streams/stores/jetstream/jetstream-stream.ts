@@ -73,6 +73,7 @@ export class JetStreamStream {
         return this.#arrivalMs;
       },
       waitingBytes: 0,
+      isBusy: false,
     };
   }
 

@@ -59,6 +59,8 @@ export interface LaneHost {
   readonly arrivalMs: () => number;
   /** Bytes that wait in all lanes of the stream. */
   waitingBytes: number;
+  /** Too many waited: nothing is taken until half of them are stored. */
+  isBusy: boolean;
 }
 
 export class Lane {
@@ -81,7 +83,9 @@ export class Lane {
 
   push(work: Work): void {
     const host = this.#host;
-    if (host.waitingBytes > 0 && host.waitingBytes + work.bytes > MAX_WAITING_BYTES) {
+    // A smaller frame behind one that is refused is refused as well: that one would be taken for known.
+    host.isBusy ||= host.waitingBytes > 0 && host.waitingBytes + work.bytes > MAX_WAITING_BYTES;
+    if (host.isBusy) {
       work.failed(new LogBusyError(host.name, host.waitingBytes));
       return;
     }
@@ -110,6 +114,7 @@ export class Lane {
         for (const work of group) work.failed(error);
       } finally {
         for (const work of group) this.#host.waitingBytes -= work.bytes;
+        if (this.#host.waitingBytes <= MAX_WAITING_BYTES / 2) this.#host.isBusy = false;
       }
     }
     // In the same turn in which the queue was seen empty: what is pushed next begins anew.
