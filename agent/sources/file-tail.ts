@@ -13,7 +13,8 @@ import type { Source, SourceParts, SourceReport } from "./source.ts";
 import type { Life } from "./supervisor.ts";
 import { FollowedFiles } from "./tail/followed-files.ts";
 import { isPattern } from "./tail/glob.ts";
-import { TailedFile, type TailParts } from "./tail/tailed-file.ts";
+import type { TailParts } from "./tail/tail-parts.ts";
+import { TailedFile } from "./tail/tailed-file.ts";
 import { Window } from "./tail/window.ts";
 
 export interface FileTailOptions extends SourceParts {

@@ -9,34 +9,33 @@ import { GzipFile, type ReadableFile } from "./gzip-file.ts";
 import { WINDOW_BYTES, type Window } from "./window.ts";
 
 export const SAMPLE_BYTES = 64;
-/** So many compressed files are looked into for a place: each has to be decompressed up to it. */
-const MAX_DECOMPRESSED = 20;
 
 export interface FilePlace {
   /** The path that is followed: another one means another file. */
   readonly path: string;
-  /** Device and inode. */
+  /** Device and inode; empty where there was no file yet. */
   readonly id: string;
+  /** When that was made, ns since 1970 UTC, as text: a number does not hold it. A copy of it is younger. */
+  readonly bornNs: string;
+  /** 0 only with `done`, where nothing is known of the content. */
   readonly offset: number;
   /** The first bytes, at most 64 and none behind `offset`; base64. */
   readonly head: string;
   /** The bytes just before `offset`, at most 64; base64. */
   readonly before: string;
+  /** Of its last write as it was seen, ns since 1970 UTC, as text. */
+  readonly modifiedNs: string;
   /** When it was noted, µs. */
   readonly timeUs: number;
-  /** It was read to its end and is gone: that it is not found again is no loss. */
+  /** It was read to its end and left: what comes after it is read next, and that it is gone is no loss. */
   readonly done?: boolean;
-  /** With nothing read of it: what was left for it. A file rotated since then was rotated unread. */
-  readonly after?: Left;
+  /** With `done`: the file that came next, of which nothing was read yet. */
+  readonly next?: string;
   /** The place, as `placeKey` says it, that this one goes on from. */
   readonly was?: string;
 }
 
-export interface Left {
-  readonly id: string;
-  /** Of its last write, ns since 1970 UTC, as text: a number does not hold it. */
-  readonly modifiedNs: string;
-}
+type FormerPlace = Omit<FilePlace, "bornNs" | "modifiedNs"> & Partial<FilePlace>;
 
 export function placeKey({ id, offset }: FilePlace): string {
   return `${id}@${offset}`;
@@ -49,13 +48,16 @@ export function encodePlace(place: FilePlace): Buffer {
 /** Undefined for what is no place of this path, or of any when none is given. */
 export function decodePlace(bytes: Uint8Array | undefined, path?: string): FilePlace | undefined {
   if (bytes === undefined) return undefined;
-  const place = JSON.parse(Buffer.from(bytes).toString()) as FilePlace;
+  const stored = JSON.parse(Buffer.from(bytes).toString()) as FormerPlace;
+  // The first form of places had no times of the file: it was last written before they were noted.
+  const place = { bornNs: "0", modifiedNs: String(BigInt(Math.floor(stored.timeUs)) * 1_000n), ...stored };
   return path === undefined || place.path === path ? place : undefined;
 }
 
 export interface FoundFile {
   readonly path: string;
   readonly id: string;
+  readonly bornNs: bigint;
   readonly size: number;
   readonly modifiedNs: bigint;
   readonly compressed: boolean;
@@ -66,9 +68,10 @@ export async function findFile(path: string): Promise<FoundFile | undefined> {
   try {
     const stats = await stat(path, { bigint: true });
     if (!stats.isFile()) return undefined;
-    const { dev, ino, size, mtimeNs } = stats;
+    const { dev, ino, size, mtimeNs, birthtimeNs } = stats;
     const compressed = path.endsWith(".gz");
-    return { path, id: `${dev}:${ino}`, size: Number(size), modifiedNs: mtimeNs, compressed };
+    const id = `${dev}:${ino}`;
+    return { path, id, bornNs: birthtimeNs, size: Number(size), modifiedNs: mtimeNs, compressed };
   } catch (error) {
     if (["ENOENT", "ENOTDIR"].includes((error as NodeJS.ErrnoException).code ?? "")) return undefined;
     throw error;
@@ -118,6 +121,8 @@ export async function holdsPlace(
 ): Promise<boolean> {
   const head = Buffer.from(place.head, "base64");
   const before = Buffer.from(place.before, "base64");
+  // Noted of a file that was truncated in that moment: nobody holds it.
+  if (before.length < Math.min(SAMPLE_BYTES, place.offset)) return false;
   // The head first: where it differs a compressed file need not be decompressed any further.
   if (!(await sample(file, 0, head.length)).equals(head)) return false;
   return (await sample(file, place.offset - before.length, before.length)).equals(before);
@@ -136,24 +141,6 @@ export async function foundHoldsPlace(found: FoundFile, place: FilePlace): Promi
   } finally {
     await file?.close();
   }
-}
-
-/** Of those found the one that holds the place: the same file, else a copy, else a compressed one. @throws FileMoved */
-export async function fileOfPlace(
-  files: readonly FoundFile[],
-  place: FilePlace,
-): Promise<FoundFile | undefined> {
-  const isSame = ({ id, compressed }: FoundFile): boolean => id === place.id && !compressed;
-  // With nothing read of it there is nothing to know a copy by.
-  const copies = place.offset === 0 ? [] : files.filter((file) => !isSame(file));
-  const newestFirst = copies.toReversed();
-  const candidates = [
-    ...files.filter(isSame),
-    ...newestFirst.filter(({ compressed }) => !compressed),
-    ...newestFirst.filter(({ compressed }) => compressed).slice(0, MAX_DECOMPRESSED),
-  ];
-  for (const file of candidates) if (await foundHoldsPlace(file, place)) return file;
-  return undefined;
 }
 
 /** Behind the last whole line: one that is half written is read whole, so its beginning is searched backwards. */
@@ -178,13 +165,13 @@ export async function endOf(
 export async function samplesAt(
   file: ReadableFile,
   offset: number,
-): Promise<{ head: string; before: string }> {
+): Promise<Pick<FilePlace, "head" | "before">> {
   const head = await sample(file, 0, Math.min(SAMPLE_BYTES, offset));
   const before = await sample(file, Math.max(0, offset - SAMPLE_BYTES), Math.min(SAMPLE_BYTES, offset));
   return { head: head.toString("base64"), before: before.toString("base64") };
 }
 
-async function sample(file: ReadableFile, from: number, length: number): Promise<Buffer> {
+export async function sample(file: ReadableFile, from: number, length: number): Promise<Buffer> {
   if (length <= 0) return Buffer.alloc(0);
   const buffer = Buffer.alloc(length);
   const { bytesRead } = await file.read(buffer, 0, length, from);

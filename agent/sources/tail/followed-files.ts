@@ -3,16 +3,18 @@
  * one window in turn. At most `maxFiles` are open; those longest quiet make room and are opened again
  * when they change.
  *
- * A file is known by its inode too: one that was renamed to another name that matches, or copied to one
- * before it was truncated, is not read twice. What was left at which place, so that this can be told,
- * is a mark of its own (`file/<source>/left/…`), stored with the place of what comes next.
+ * What is a rotation of another by its name is read by that one alone, whatever the pattern says. One
+ * that was renamed to another name that matches is known by its inode and not read twice. What was left
+ * at which place, so that this can be told, is a mark of its own (`file/<source>/left/…`), stored with
+ * the place of what comes next.
  */
 import { createHash } from "node:crypto";
-import { basename, relative } from "node:path";
+import { relative } from "node:path";
 import { pause } from "../../../runtime/backoff.ts";
 import type { Mark } from "../../buffer/record-buffer.ts";
 import type { SourceReport } from "../source.ts";
 import { type Life, Supervisor } from "../supervisor.ts";
+import { fileAfter, fileOfPlace, filled } from "./file-chain.ts";
 import {
   decodePlace,
   encodePlace,
@@ -20,14 +22,14 @@ import {
   FileMoved,
   type FilePlace,
   type FoundFile,
-  fileOfPlace,
   findFile,
   foundHoldsPlace,
   placeKey,
 } from "./file-place.ts";
 import { fixedFolder, matchingPaths } from "./glob.ts";
-import { isRotated, isRotationOf, rotatedFiles } from "./rotated-files.ts";
-import { type Seen, TailedFile, type TailParts } from "./tailed-file.ts";
+import { rotatedFiles, rotationBase } from "./rotated-files.ts";
+import type { Seen, TailParts } from "./tail-parts.ts";
+import { TailedFile } from "./tailed-file.ts";
 
 /** More files than these are not looked at. */
 const MAX_MATCHES = 2_000;
@@ -39,8 +41,6 @@ const MAX_GONE = 500;
 const MIN_QUIET_MS = 1_000;
 /** Looking for new files may take one part in so many of the time. */
 const SCAN_SHARE = 20;
-/** With fewer bytes two logs may begin alike, and one would be taken for a copy of the other. */
-const MIN_COPY_BYTES = 256;
 const NONE = Buffer.alloc(0);
 
 interface Followed {
@@ -57,6 +57,10 @@ export class FollowedFiles {
   readonly #left = new Map<string, FilePlace>();
   /** All that were ever followed and have a place: their rotations are none of their own. */
   readonly #known = new Set<string>();
+  /** Gone, with something left to read under other names. */
+  readonly #absent = new Set<string>();
+  /** Gone, with nothing left to read when last looked at; that longest ago is the first. */
+  readonly #gone = new Set<string>();
   /** Places, by their keys, that went to another path. */
   readonly #moved = new Set<string>();
   /** Files in which no place was found, by path: not looked into again while they wait. */
@@ -87,7 +91,9 @@ export class FollowedFiles {
       const begun = await buffer.mark(this.#markName);
       if (config.from === "end" && begun?.toString() !== config.path) await this.#beginAtEnds();
       await this.#freshFiles();
-      await this.#followAbsent(life);
+      for (const path of [...this.#known])
+        if (this.#own.has(path)) this.#gone.add(path);
+        else await this.#lookForRest(path);
       while (!life.signal.aborted) {
         const startedMs = clock.monotonicMs();
         await this.#scan(life);
@@ -106,13 +112,18 @@ export class FollowedFiles {
     const { config, buffer, clock, window } = this.#parts;
     const { paths } = await matchingPaths(config.path, MAX_MATCHES);
     const marks: Mark[] = [];
+    const isKnown = (path: string): boolean => paths.includes(path);
     for (const path of paths) {
       const found = await findFile(path).catch(() => undefined);
       const source = this.#fileMarkName(path);
-      if (found === undefined || found.compressed || (await buffer.mark(source)) !== undefined) continue;
+      if (found === undefined || found.compressed || rotationBase(path, isKnown) !== undefined) continue;
+      if ((await buffer.mark(source)) !== undefined) continue;
       const end = await endOf(found, window).catch(() => undefined);
-      if (end === undefined) continue;
-      marks.push({ source, value: encodePlace({ path, id: found.id, ...end, timeUs: clock.nowUs() }) });
+      // Of what has no whole line yet nothing is skipped.
+      if (end === undefined || end.offset === 0) continue;
+      const { id, bornNs, modifiedNs } = found;
+      const times = { bornNs: String(bornNs), modifiedNs: String(modifiedNs), timeUs: clock.nowUs() };
+      marks.push({ source, value: encodePlace({ path, id, ...end, ...times }) });
     }
     await buffer.setMarks([...marks, { source: this.#markName, value: Buffer.from(config.path) }]);
   }
@@ -133,15 +144,31 @@ export class FollowedFiles {
     if (forgotten.length > 0) await buffer.setMarks(forgotten);
   }
 
-  /** Rotated while nobody read them, and not begun anew yet: what is left of them is read all the same. */
-  async #followAbsent(life: Life): Promise<void> {
-    for (const [, place] of await this.#places("at")) {
-      const { path, done = false } = place;
-      if (done || this.#own.has(path) || this.#followed.size >= this.#parts.config.maxFiles) continue;
-      const rotated = await rotatedFiles(path, (other) => this.#own.has(other)).catch(unlessMoved);
-      if (rotated === undefined) continue;
-      if ((await fileOfPlace(rotated, place).catch(unlessMoved)) !== undefined) this.#follow(path, life);
-    }
+  /** What was rotated and has no new file yet is read all the same. */
+  async #lookForRest(path: string): Promise<void> {
+    const place = decodePlace(await this.#parts.buffer.mark(this.#fileMarkName(path)), path);
+    if (place === undefined) return;
+    if (await this.#hasRest(place).catch(ifMoved)) this.#absent.add(path);
+    else this.#gone.add(path);
+  }
+
+  /** Its last file may have been rotated by then, or still be written to. One at a time, as they may be many. */
+  async #lookAgain(): Promise<void> {
+    // One that is there again stays: it may be gone once more before it is followed.
+    const path = [...this.#gone].find((one) => !this.#own.has(one));
+    if (path === undefined) return;
+    this.#gone.delete(path);
+    await this.#lookForRest(path);
+  }
+
+  async #hasRest(place: FilePlace): Promise<boolean> {
+    const { path } = place;
+    const files = filled(await rotatedFiles(path, (other) => this.#own.has(other)), path);
+    if (files.length === 0) return false;
+    const held = await fileOfPlace(files, place);
+    if (held === undefined) return (await fileAfter(files, place)) !== undefined;
+    if (held !== files.at(-1)) return true;
+    return held.compressed ? place.done !== true : held.size > place.offset;
   }
 
   async #places(kind: "at" | "left"): Promise<[name: string, place: FilePlace][]> {
@@ -163,14 +190,18 @@ export class FollowedFiles {
       // One that is renamed just now is looked at the next time.
       if (await this.#adopted(found).catch(unlessMoved)) wanted.push(found);
     }
-    this.#makeRoom(wanted.length);
+    this.#makeRoom(wanted.length + this.#absent.size);
     // What was written last is wanted first.
     wanted.sort((a, b) => (a.modifiedNs > b.modifiedNs ? -1 : 1));
     for (const { path, id } of wanted) {
       if (this.#followed.size >= config.maxFiles || life.signal.aborted) break;
       if (!this.#isOpen(id)) this.#follow(path, life);
     }
-    const waiting = wanted.filter(({ path }) => !this.#followed.has(path)).length;
+    for (const path of this.#absent) {
+      if (this.#followed.size >= config.maxFiles || life.signal.aborted) break;
+      this.#follow(path, life);
+    }
+    const waiting = wanted.filter(({ path }) => !this.#followed.has(path)).length + this.#absent.size;
     if (waiting > this.#waiting)
       meters.fault(`${waiting} files wait, as more than ${config.maxFiles} are written at once`);
     this.#waiting = waiting;
@@ -184,8 +215,11 @@ export class FollowedFiles {
     this.#cut = cut;
     const present = new Set(paths);
     const isKnown = (path: string): boolean => present.has(path) || this.#known.has(path);
-    this.#own = new Set(paths.filter((path) => !path.endsWith(".gz") && !isRotated(path, isKnown)));
-    for (const path of this.#resting.keys()) if (!present.has(path)) await this.#goneWhileResting(path);
+    const isOwn = (path: string): boolean =>
+      !path.endsWith(".gz") && rotationBase(path, isKnown) === undefined;
+    this.#own = new Set(paths.filter(isOwn));
+    for (const path of this.#resting.keys()) if (!this.#own.has(path)) await this.#goneWhileResting(path);
+    await this.#lookAgain();
     const fresh: FoundFile[] = [];
     for (const path of this.#own) {
       if (this.#followed.has(path)) continue;
@@ -195,6 +229,7 @@ export class FollowedFiles {
     return fresh;
   }
 
+  /** All that could be seen of it was read: that it is gone is no loss. */
   async #goneWhileResting(path: string): Promise<void> {
     const { buffer } = this.#parts;
     this.#resting.delete(path);
@@ -205,6 +240,7 @@ export class FollowedFiles {
       ...this.#leaving(place),
       { source, value: encodePlace({ ...place, done: true }) },
     ]);
+    await this.#lookForRest(path);
   }
 
   #rests({ path, id, size, modifiedNs }: FoundFile): boolean {
@@ -227,8 +263,12 @@ export class FollowedFiles {
     if (decodePlace(await buffer.mark(source), found.path) !== undefined) return true;
     if (this.#strangers.get(found.path) === found.id) return true;
     for (const [name, place] of [...this.#left, ...(await this.#places("at"))]) {
-      if (!mayHold(found, place) || !(await foundHoldsPlace(found, place))) continue;
-      const { done: _, ...here } = { ...place, path: found.path, id: found.id, was: placeKey(place) };
+      if (place.offset === 0 || place.id !== found.id || !(await foundHoldsPlace(found, place))) continue;
+      const {
+        done: _,
+        next: __,
+        ...here
+      } = { ...place, path: found.path, id: found.id, was: placeKey(place) };
       const marks: Mark[] = [{ source, value: encodePlace(here) }];
       if (this.#left.delete(name)) marks.push({ source: name, value: NONE });
       await buffer.setMarks(marks);
@@ -262,6 +302,8 @@ export class FollowedFiles {
     this.#known.add(path);
     this.#resting.delete(path);
     this.#strangers.delete(path);
+    this.#absent.delete(path);
+    this.#gone.delete(path);
     const tail = new TailedFile({
       ...this.#parts,
       path,
@@ -283,7 +325,9 @@ export class FollowedFiles {
       live: async (ofFile) => {
         await tail.live({ ...ofFile, fed: () => this.#fed(ofFile, life) });
         // Another may follow it by now.
-        if (this.#followed.get(path)?.tail === tail) this.#end(path);
+        if (this.#followed.get(path)?.tail !== tail) return;
+        this.#end(path);
+        this.#gone.add(path);
       },
     });
     this.#followed.set(path, { tail, supervisor });
@@ -333,8 +377,8 @@ function unlessMoved(error: unknown): undefined {
   if (!(error instanceof FileMoved)) throw error;
 }
 
-/** Renamed, or copied to a name that says so. */
-function mayHold(found: FoundFile, { id, path, offset }: FilePlace): boolean {
-  if (offset === 0) return false;
-  return id === found.id || (offset >= MIN_COPY_BYTES && isRotationOf(basename(path), basename(found.path)));
+/** In doubt it is looked into. */
+function ifMoved(error: unknown): boolean {
+  if (!(error instanceof FileMoved)) throw error;
+  return true;
 }

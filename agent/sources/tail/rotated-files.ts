@@ -73,18 +73,29 @@ export function isRotationOf(name: string, other: string): boolean {
 /** Renaming leaves the time of the last write alone, and so do gzip and its like. */
 function byAge(a: FoundFile, b: FoundFile): number {
   if (a.modifiedNs !== b.modifiedNs) return a.modifiedNs < b.modifiedNs ? -1 : 1;
-  return b.path.localeCompare(a.path, "en", { numeric: true });
+  // The higher number is the older, the higher date the younger.
+  const byName = a.path.localeCompare(b.path, "en", { numeric: true });
+  const digits = Math.min(...[a, b].map(({ path }) => basename(path).replace(/\D/g, "").length));
+  return digits >= DATE_DIGITS ? byName : -byName;
 }
 
 /**
- * True when a name only adds a number, a date or the like to one that is followed: of the files that
- * a pattern matches it is then no log of its own.
+ * The log that a name belongs to when it only adds a number, a date or the like to one that is
+ * followed: of the files that a pattern matches it is then no log of its own. Undefined for one that is.
  */
-export function isRotated(path: string, isFollowed: (path: string) => boolean): boolean {
+export function rotationBase(path: string, isFollowed: (path: string) => boolean): string | undefined {
   for (let base = path; ; ) {
     const match = /^(.*[^/])(?:[._-]\d[\dTZ:]*|[._-](?:old|bak)|~)$/.exec(base);
-    if (match === null) return false;
+    if (match === null) break;
     base = match[1]!;
-    if (isFollowed(base)) return true;
+    if (isFollowed(base)) return base;
   }
+  const ending = extname(path);
+  const stem = basename(path, ending);
+  for (const { index } of stem.matchAll(/(?<=.)[._-]\d/g)) {
+    const name = `${stem.slice(0, index)}${ending}`;
+    const base = join(dirname(path), name);
+    if (isRotationOf(name, basename(path)) && isFollowed(base)) return base;
+  }
+  return undefined;
 }

@@ -13,8 +13,24 @@ const script = scriptPath("./tail-until-killed.ts", import.meta.url);
 async function tailing(t: TestContext, folder: string, path: string): Promise<ChildProcess> {
   const child = fork(script, [folder, path], { execArgv: [...nodeFlags] });
   t.after(() => child.kill("SIGKILL"));
-  await once(child, "message");
+  await message(child);
   return child;
+}
+
+/** The next that it says. @throws when it ends instead, or cannot be started */
+async function message(child: ChildProcess): Promise<unknown> {
+  const heard = new AbortController();
+  const { signal } = heard;
+  const ended = once(child, "exit", { signal }).then(([code, by]) => {
+    throw new Error(`the reader ended by itself: ${code ?? by}`);
+  });
+  try {
+    const [said] = await Promise.race([once(child, "message", { signal }) as Promise<[unknown]>, ended]);
+    return said;
+  } finally {
+    ended.catch(() => {});
+    heard.abort();
+  }
 }
 
 async function kill(child: ChildProcess): Promise<void> {
@@ -62,7 +78,11 @@ async function killAndRotate(t: TestContext, pattern: string): Promise<void> {
   }
   const last = await tailing(t, join(folder, "buffer"), join(folder, pattern));
   await write(20);
-  while ((await storedBy(last)) < n) await new Promise((resolve) => setTimeout(resolve, 20));
+  const giveUp = AbortSignal.timeout(60_000);
+  for (let has = 0; has < n; has = await storedBy(last)) {
+    assert.ok(!giveUp.aborted, `${has} of ${n}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
   await kill(last);
   const buffer = await openBuffer(join(folder, "buffer"));
   const seen = (await drained(buffer, n)).map(({ line }) => Number(String(line).split(" ")[1]));
@@ -76,8 +96,7 @@ async function killAndRotate(t: TestContext, pattern: string): Promise<void> {
 
 /** How many records wait in its buffer. */
 async function storedBy(child: ChildProcess): Promise<number> {
-  const answer = once(child, "message");
+  const answer = message(child);
   child.send("how many?");
-  const [records] = (await answer) as [number];
-  return records;
+  return (await answer) as number;
 }

@@ -4,7 +4,7 @@ import { join, relative } from "node:path";
 import test from "node:test";
 import fc from "fast-check";
 import { fixedFolder, isPattern, matchingPaths, nameMatcher } from "../../../../agent/sources/tail/glob.ts";
-import { isRotated } from "../../../../agent/sources/tail/rotated-files.ts";
+import { rotationBase } from "../../../../agent/sources/tail/rotated-files.ts";
 import { temporaryFolder } from "../../buffer/buffer-fixture.ts";
 
 test("names match as in a shell", () => {
@@ -66,9 +66,26 @@ test("files are found in the folders that match, in order, and no more than aske
 });
 
 test("a name that adds a number or a date to one that is followed is its rotation", () => {
-  const followed = (path: string): boolean => ["/l/app.log", "/l/web"].includes(path);
-  for (const name of ["app.log.1", "app.log-20261121", "app.log-2026-11-21", "app.log.old", "app.log~"])
-    assert.ok(isRotated(`/l/${name}`, followed), name);
-  for (const name of ["app.log", "app-2.log", "db.log.1", "web.log", "app.log.txt"])
-    assert.ok(!isRotated(`/l/${name}`, followed), name);
+  const followed = (path: string): boolean => ["/l/app.log", "/l/web", "/l/app"].includes(path);
+  for (const name of [
+    "app.log.1",
+    "app.log-20261121",
+    "app.log-2026-11-21",
+    "app.log.old",
+    "app.log~",
+    "app-20261121.log",
+    "app-2026-11-21T10:11:12Z.log",
+    "app.1.log",
+  ])
+    assert.equal(rotationBase(`/l/${name}`, followed), "/l/app.log", name);
+  for (const name of [
+    "app.log",
+    "app-2.log",
+    "db.log.1",
+    "web.log",
+    "app.log.txt",
+    "db-20261121.log",
+    "20261121.log",
+  ])
+    assert.equal(rotationBase(`/l/${name}`, followed), undefined, name);
 });
