@@ -26,15 +26,10 @@ const RESTART_WINDOW_MS = 60_000;
 const RESTART_PAUSE_MS = 500;
 /**
  * The agent's memory is its promise; docs/design/0009-agent-memory.md has the figures. Source maps
- * would cost it 4 MB. The nursery's size can only be said before V8 starts; the gateway's is large, as
- * what a request makes lives until the disk has synced.
+ * would cost it 4 MB. The nursery's size can only be said before V8 starts.
  */
 const SOURCE_MAPS = ["--enable-source-maps"];
-const NODE_FLAGS = {
-  agent: ["--max-semi-space-size=2"],
-  gateway: [...SOURCE_MAPS, "--max-semi-space-size=32"],
-  sim: SOURCE_MAPS,
-};
+const NODE_FLAGS = { agent: ["--max-semi-space-size=2"], gateway: SOURCE_MAPS, sim: SOURCE_MAPS };
 /**
  * glibc raises this threshold to the largest buffer that it ever gave back, and from then on keeps
  * the room of groups of pictures: 20 MB of holes. It reads this only as a process begins.

@@ -117,11 +117,8 @@ function control({ name, version, architecture, summary, description, more }) {
   ].join("\n");
 }
 
-/**
- * What a program's Node is told, as V8 lays out its heap before a line of ours runs. A request lives until
- * the disk has synced: in the gateway's larger nursery most have died before they are looked at.
- */
-const NODE_FLAGS = { agent: "", gateway: "--max-semi-space-size=32 " };
+/** What a program's Node is told, as V8 lays out its heap before a line of ours runs: the agent's stays small. */
+const NODE_FLAGS = { agent: "--max-semi-space-size=2 ", gateway: "" };
 
 /** The program stays this process, which the service manager watches. */
 function launcher(name, program) {

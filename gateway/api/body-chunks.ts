@@ -48,16 +48,6 @@ export class BodyChunks {
     this.#from = this.#to = 0;
   }
 
-  /** Copied behind one another. @param memory has room for all */
-  joinInto(memory: Buffer): Buffer {
-    let at = 0;
-    for (const chunk of this.#chunks) {
-      memory.set(chunk, at);
-      at += chunk.length;
-    }
-    return memory.subarray(0, at);
-  }
-
   /** @param kept otherwise the bytes are good until the next call of this on any body */
   join(kept: boolean): Buffer {
     return this.#chunks.length === 1 ? this.#chunks[0]! : joinPieces(this.#chunks, this.#bytes, kept);

@@ -2,11 +2,7 @@
  * A body that comes in pieces whose memory is another's after the call (shared-read.ts): they are copied
  * into blocks, which bodies use one after the other. BodyChunks is the same for pieces that stay.
  */
-import { type BodyChunks, joinPieces } from "./body-chunks.ts";
-import { DIGESTED_ELSEWHERE_BYTES, digestElsewhere } from "./body-digest.ts";
-
-/** Hears of a whole body. @param digest its SHA-256 in hex, where it has been made already */
-export type BodyUse = (body: Buffer, digest: string | undefined) => void;
+import { joinPieces } from "./body-chunks.ts";
 
 /** A PutRecords of 500 middling records fits, and so is not copied again. */
 export const BLOCK_BYTES = 256 * 1_024;
@@ -39,19 +35,14 @@ export class GatheredBody {
     }
   }
 
-  /**
-   * The whole body, once: at once, or when its digest is there.
-   * @param use may look at the bytes within the call only, unless they are kept
-   */
-  use(kept: boolean, use: BodyUse): void {
+  /** The whole body, once. @param use may look at the bytes within the call only, unless they are kept */
+  use(kept: boolean, use: (body: Buffer) => void): void {
     const blocks = this.#blocks;
     const pieces = blocks.map((block, i) => (i < blocks.length - 1 ? block : block.subarray(0, this.#used)));
     // Whoever uses it may already begin with the next body.
     this.#blocks = [];
-    const body = pieces.length === 1 && !kept ? pieces[0]! : joinPieces(pieces, this.#bytes, kept);
-    // What was joined in shared memory is another's after this call.
-    const stays = kept || pieces.length === 1;
-    useDigested(body, stays, use, () => giveBack(blocks));
+    use(pieces.length === 1 && !kept ? pieces[0]! : joinPieces(pieces, this.#bytes, kept));
+    giveBack(blocks);
   }
 
   /** For the next body. */
@@ -65,30 +56,6 @@ export class GatheredBody {
   count(bytes: number): void {
     this.#bytes += bytes;
   }
-}
-
-/** The same for a body whose chunks stay. */
-export function useWhole(chunks: BodyChunks, kept: boolean, use: BodyUse): void {
-  const { bytes } = chunks;
-  if (kept || bytes < DIGESTED_ELSEWHERE_BYTES || bytes > BLOCK_BYTES) {
-    useDigested(chunks.join(kept), kept, use, () => {});
-    return;
-  }
-  const block = takeBlock();
-  useDigested(chunks.joinInto(block), true, use, () => giveBack([block]));
-}
-
-/** @param stays whether its bytes are still there later */
-function useDigested(body: Buffer, stays: boolean, use: BodyUse, done: () => void): void {
-  if (!stays || body.length < DIGESTED_ELSEWHERE_BYTES) {
-    use(body, undefined);
-    done();
-    return;
-  }
-  void digestElsewhere(body).then((digest) => {
-    use(body, digest);
-    done();
-  });
 }
 
 function takeBlock(): Buffer {

@@ -11,7 +11,6 @@ import type { Socket } from "node:net";
 import type { Clock } from "../../runtime/clock.ts";
 import type { HeadwaterError } from "../../runtime/errors.ts";
 import { type Reading, readPlain, readShared } from "../../runtime/shared-read.ts";
-import { DIGESTED_ELSEWHERE_BYTES } from "./body-digest.ts";
 import { type BodyBudget, BodyCutOffError, BusyError } from "./exchange.ts";
 import { GatheredBody } from "./gathered-body.ts";
 import { type CallHead, readRequestHead } from "./request-head.ts";
@@ -31,8 +30,7 @@ export type AnswerTaker = (answer: LaneAnswer) => boolean;
 export interface LaneCall {
   /** Otherwise the bytes of the body may be written over once `run` has returned. */
   readonly keepsBody: boolean;
-  /** @param digest the body's SHA-256 in hex, where it has been made already */
-  run(body: Buffer, answer: AnswerTaker, digest: string | undefined): void;
+  run(body: Buffer, answer: AnswerTaker): void;
   /** There is no body; after a BodyCutOffError there is nobody to answer, either. */
   refuse(why: HeadwaterError, answer: AnswerTaker): void;
 }
@@ -237,10 +235,9 @@ class Line {
     else {
       this.#state = "answering";
       // Most bodies come in one piece, and are read where it stands.
-      const isAtHand = this.#body.bytes === 0 && piece.length < DIGESTED_ELSEWHERE_BYTES;
-      if (isAtHand && !this.#call!.keepsBody) {
+      if (this.#body.bytes === 0 && !this.#call!.keepsBody) {
         this.#body.count(piece.length);
-        this.#run(piece, undefined);
+        this.#run(piece);
       } else {
         this.#body.add(piece);
         this.#body.use(this.#call!.keepsBody, this.#run);
@@ -248,8 +245,8 @@ class Line {
     }
   }
 
-  readonly #run = (body: Buffer, digest: string | undefined): void => {
-    this.#call!.run(body, this.#answer, digest);
+  readonly #run = (body: Buffer): void => {
+    this.#call!.run(body, this.#answer);
   };
 
   #refuse(why: HeadwaterError): void {

@@ -44,11 +44,8 @@ export interface SigningKey {
 /** Checks what the headers alone can tell, so that no body is read for somebody unknown. */
 export interface SignatureClaim<K extends SigningKey> {
   readonly key: K;
-  /**
-   * @param digest the body's SHA-256 in hex, if we have made it already
-   * @throws AwsError InvalidSignatureException when the body or the headers are not what was signed
-   */
-  check(body: Uint8Array, digest?: string): void;
+  /** @throws AwsError InvalidSignatureException when the body or the headers are not what was signed */
+  check(body: Uint8Array): void;
 }
 
 export interface VerifierOptions<K> {
@@ -109,8 +106,8 @@ export class SignatureVerifier<K extends SigningKey> {
     const declaredHash = headers.get("x-amz-content-sha256");
     return {
       key,
-      check: (body, digest) => {
-        const canonical = canonicalHead + this.#payloadHash(body, digest, declaredHash);
+      check: (body) => {
+        const canonical = canonicalHead + this.#payloadHash(body, declaredHash);
         const toSign = `${ALGORITHM}\n${claim.date}\n${scope.text}\n${sha256(canonical, "hex")}`;
         const expected = this.#signingKeys.of(key, scope.date).sign(toSign);
         if (!sameText(claim.signature, expected)) throw mismatch(canonical, toSign);
@@ -181,9 +178,9 @@ export class SignatureVerifier<K extends SigningKey> {
   }
 
   /** Always that of the bytes that came, whatever a header says. */
-  #payloadHash(body: Uint8Array, digest: string | undefined, declared: string | undefined): string {
+  #payloadHash(body: Uint8Array, declared: string | undefined): string {
     if (declared === UNSIGNED_PAYLOAD && this.#unsignedPayload) return declared;
-    return digest ?? sha256(body, "hex");
+    return sha256(body, "hex");
   }
 }
 

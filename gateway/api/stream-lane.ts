@@ -10,7 +10,6 @@ import type { Clock } from "../../runtime/clock.ts";
 import type { HeadwaterError } from "../../runtime/errors.ts";
 import { BodyChunks } from "./body-chunks.ts";
 import { BodyCutOffError, BodyTooLargeError, BusyError, DISCARD_FACTOR } from "./exchange.ts";
-import { useWhole } from "./gathered-body.ts";
 import type { CallHead } from "./request-head.ts";
 import type { LaneAnswer, LaneCall, LaneService } from "./request-lane.ts";
 import { canonicalHeaders } from "./sigv4-canonical.ts";
@@ -168,9 +167,7 @@ class StreamCall {
     } else if (this.#refusal !== undefined) this.#refuse(this.#refusal);
     else if (!this.#stream.aborted) {
       this.#enter("answering");
-      useWhole(this.#chunks, this.#call.keepsBody, (body, digest) =>
-        this.#call.run(body, this.#answer, digest),
-      );
+      this.#call.run(this.#chunks.join(this.#call.keepsBody), this.#answer);
     }
   };
 

@@ -14,13 +14,6 @@ export interface ReadyMessage {
   readonly addresses?: Readonly<Record<string, string>>;
 }
 
-/** What the packages and the demo tell a program's Node. */
-const PROGRAM_FLAGS: Readonly<Record<ProgramName, readonly string[]>> = {
-  agent: [],
-  gateway: ["--max-semi-space-size=32"],
-  "firmware-sim": [],
-};
-
 export class Program {
   readonly name: ProgramName;
   readonly pid: number;
@@ -41,7 +34,7 @@ export class Program {
     const entry = scriptPath(`../../${name}/main.ts`, import.meta.url);
     const output = openSync(logFile, "a");
     this.#child = fork(entry, ["--config", configFile], {
-      execArgv: [...ownFlags, ...PROGRAM_FLAGS[name], ...nodeFlags],
+      execArgv: [...ownFlags, ...nodeFlags],
       env: { ...process.env, ...environment },
       stdio: ["ignore", output, output, "ipc"],
     });

@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { createHash } from "node:crypto";
 import test from "node:test";
 import fc from "fast-check";
 import { AwsError } from "../../../gateway/api/aws-error.ts";
@@ -100,12 +99,6 @@ test("whatever the SDK's signer signs is accepted, and a changed body is not", a
         assert.equal(claim.key, limited ? PUT_ONLY : KEY);
         const bytes = Buffer.from(body as string);
         claim.check(bytes);
-        claim.check(bytes, createHash("sha256").update(bytes).digest("hex"));
-        const another = createHash("sha256").update(bytes).update("x").digest("hex");
-        assert.equal(
-          refusal(() => claim.check(bytes, another)),
-          "InvalidSignatureException",
-        );
         assert.equal(
           refusal(() => claim.check(Buffer.concat([bytes, Buffer.from("x")]))),
           "InvalidSignatureException",
