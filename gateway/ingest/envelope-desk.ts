@@ -11,8 +11,8 @@
  */
 import { type Envelope, open, openSync, readEnvelope } from "../../protocol/publish-envelope.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
+import { Turnstile } from "../../runtime/turnstile.ts";
 import type { Session } from "./publish.ts";
-import { Turnstile } from "./turnstile.ts";
 
 /** Opening so much takes no longer than the way to a thread and back. */
 const OPENED_IN_CALL_BYTES = 64 * 1_024;
@@ -127,12 +127,7 @@ export class EnvelopeDesk {
     await this.#room.take(envelope.plainBytes);
     let frames: Buffer | undefined;
     try {
-      await this.#threads.take(1);
-      try {
-        if (!isOver(session)) frames = await open(envelope);
-      } finally {
-        this.#threads.give(1);
-      }
+      frames = await this.#threads.run(1, async () => (isOver(session) ? undefined : open(envelope)));
       if (isOver(session)) frames = undefined;
       if (frames !== undefined) this.#count(envelope);
     } finally {

@@ -1,4 +1,5 @@
 /** GetRecords: what stands in a shard from an iterator on, and the iterator for what comes next. */
+import { Turnstile } from "../../../runtime/turnstile.ts";
 import {
   type ShardDescription,
   ShardNotFoundError,
@@ -10,7 +11,6 @@ import { AwsError } from "../aws-error.ts";
 import { shardIdOf, streamArnField } from "./account.ts";
 import { dryRunField, endDryRun } from "./dry-run.ts";
 import { type KinesisContext, nowMs, type RawOperation } from "./operation.ts";
-import { Places } from "./places.ts";
 import { RecordPage } from "./record-page.ts";
 import { checkShape, type Shape } from "./shape.ts";
 import { type IteratorPlace, openIterator, sealIterator } from "./shard-iterator.ts";
@@ -27,7 +27,7 @@ const GUESSED_FRAME_BYTES = 64;
  * Pages that are read and written at once, over all connections: each may hold 10 MiB of the log and an
  * answer a third larger. What is written and not taken is counted by itself (unread-answers.ts).
  */
-const places = new Places(16);
+const places = new Turnstile(16);
 
 const shape = {
   DryRun: dryRunField,
@@ -58,7 +58,7 @@ export const getRecords: RawOperation = {
         `Rate exceeded for shard ${shard.shardId} in stream ${settings.name} under account ${context.account.accountId}.`,
       );
     }
-    return places.run(async () => {
+    return places.run(1, async () => {
       const { page, members } = await gatherPage(context, place, shard, input.Limit ?? MAX_RECORDS);
       if (isLimited) context.rates.countRead(settings.streamId, shard.index, page.dataBytes);
       return page.encode(codec, members);

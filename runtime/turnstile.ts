@@ -34,6 +34,16 @@ export class Turnstile {
     }
   }
 
+  /** Takes `amount` while `work` is done, and gives it back however that ends. */
+  async run<T>(amount: number, work: () => Promise<T>): Promise<T> {
+    await this.take(amount);
+    try {
+      return await work();
+    } finally {
+      this.give(amount);
+    }
+  }
+
   #fits(amount: number): boolean {
     return this.#taken === 0 || this.#taken + amount <= this.#limit;
   }
