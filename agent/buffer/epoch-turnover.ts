@@ -1,5 +1,4 @@
 /** Begins epochs while the buffer runs, and lets go of those of which no frame is left. */
-
 import type { Epoch } from "../../protocol/frame.ts";
 import { syncFolder } from "../../runtime/durable.ts";
 import type { EndsKeeper } from "./ends-keeper.ts";

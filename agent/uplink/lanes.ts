@@ -49,7 +49,7 @@ export interface LanesOptions {
 }
 
 /** Frames that are older when their turn comes are a backlog. */
-const BACKLOG_US = 2_000_000;
+export const BACKLOG_US = 2_000_000;
 /** What is younger again is none. */
 const FRESH_US = 500_000;
 /** Less than that is sent before it is worth a lane of its own. */
@@ -107,7 +107,7 @@ export class Lanes {
   async run(end: AbortSignal): Promise<void> {
     let split = false;
     while (!end.aborted) {
-      await this.#options.rules?.mayGo?.(end);
+      await this.#options.rules?.mayGo(end);
       split = await this.#round(split, end);
     }
     await this.#acks.catch(() => {});

@@ -31,11 +31,13 @@ export interface LinkRulesOptions {
 
 /** What a connection asks beside its lanes. */
 export interface UplinkRules extends LaneRules {
-  readonly pacer: LaneRules["pacer"] & { charge?(bytes: number): void };
-  /** `full` unless told. */
-  readonly mode?: LinkMode;
+  readonly pacer: LaneRules["pacer"] & {
+    /** For what goes in any case. */
+    charge(bytes: number): void;
+  };
+  readonly mode: LinkMode;
   /** How often the gateway hears of the buffer. */
-  readonly statusSeconds?: number;
+  readonly statusSeconds: number;
 }
 
 export interface LinkStatus {

@@ -1,7 +1,7 @@
 /**
  * Brings what waits in the record buffer to the gateway: oldest first, or new records of live-first
- * streams beside the old ones; QoS 1, a bounded window, and nothing forgotten before its PUBACK. A broken connection is tried again for ever,
- * with full-jitter back-off.
+ * streams beside the old ones; QoS 1, a bounded window, and nothing forgotten before its PUBACK. A
+ * broken connection is tried again for ever, with full-jitter back-off.
  */
 import type { ConnectionOptions } from "node:tls";
 import type { StatusMessage } from "../../protocol/topics.ts";

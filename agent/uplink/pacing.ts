@@ -47,6 +47,7 @@ export class Pacer {
   #timer: NodeJS.Timeout | undefined;
   #waitedMs = 0;
   #waitingSinceMs: number | undefined;
+  #closed = false;
 
   /** @param bytesPerSecond more than 0; Infinity for no cap */
   constructor(clock: Pick<Clock, "monotonicMs">, bytesPerSecond = Number.POSITIVE_INFINITY) {
@@ -81,9 +82,9 @@ export class Pacer {
     return Math.min(wanted, this.#burst);
   }
 
-  /** Resolves with true when so many bytes may be sent, and with false when `signal` aborts before. */
+  /** Resolves with true when so many bytes may be sent, and with false when `signal` aborts or it is closed before. */
   take(bytes: number, traffic: Traffic, signal: AbortSignal): Promise<boolean> {
-    if (signal.aborted) return Promise.resolve(false);
+    if (this.#closed || signal.aborted) return Promise.resolve(false);
     const onWire = wireBytes(bytes);
     if (this.#bytesPerSecond === Number.POSITIVE_INFINITY) return Promise.resolve(true);
     return new Promise((resolve) => {
@@ -110,8 +111,9 @@ export class Pacer {
     if (this.#bytesPerSecond !== Number.POSITIVE_INFINITY) this.#tokens -= wireBytes(bytes);
   }
 
-  /** Leaves no timer behind; what waits is told false. */
+  /** Leaves no timer behind; what waits is told false, and so is what comes later: it would go before. */
   close(): void {
+    this.#closed = true;
     clearTimeout(this.#timer);
     for (const queue of Object.values(this.#waiting)) for (const waiter of queue) waiter.go(false);
   }

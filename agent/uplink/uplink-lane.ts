@@ -5,7 +5,9 @@
  *   buffer ─read behind `from`→ whose? ─mine→ pack ─→ pace ─→ publish ─PUBACK→ done up to here
  *                                 └─ passed over: done, another lane's, or held
  *
- * A lane ends when its turn does. What it has read and not published is given up: it is read again.
+ * A lane ends when its turn does, and fails as soon as one publish does: the gateway would take a later
+ * one, and then the one that was left out for a repeat. What it has read and not published is given up:
+ * it is read again.
  */
 import type { Frame } from "../../protocol/frame.ts";
 import type { Clock } from "../../runtime/clock.ts";
@@ -30,7 +32,7 @@ export interface LanePacker {
 /** What holds a lane back. */
 export interface LaneRules {
   readonly pacer: {
-    /** Resolves when so much may leave; false when `signal` was aborted before. */
+    /** Resolves when so much may leave; false when `signal` was aborted before, or nothing leaves any more. */
     take(bytes: number, traffic: "live" | "backlog", signal: AbortSignal): Promise<boolean>;
     /** How large a publish should be where `wanted` would do. */
     publishBytes(wanted: number): number;
@@ -40,7 +42,7 @@ export interface LaneRules {
   /** Frames wait: resolves when they have had company for long enough. */
   gather(signal: AbortSignal): Promise<void>;
   /** Resolves at once unless no stream may go; then when one may, or `signal` aborts. */
-  mayGo?(signal: AbortSignal): Promise<void>;
+  mayGo(signal: AbortSignal): Promise<void>;
   /** Calls when any of this has changed. @returns ends that */
   onChange(listener: () => void): () => void;
 }
@@ -76,40 +78,45 @@ const MAX_LOOKED_AT = 8;
 
 export class UplinkLane {
   readonly #options: UplinkLaneOptions;
-  readonly #turn: AbortSignal;
+  /** Aborts with the turn, and when a publish failed. */
+  readonly #end = new AbortController();
   readonly window: FrameWindow;
   #cursor: FramePlace | undefined;
   #held: bigint | undefined;
   /** Of publishes that are not sent yet, one behind another. */
   #unsent: Promise<void>[] = [];
   #last: Promise<void> = Promise.resolve();
-  #failure: unknown;
   #changed = (): void => {};
 
   /** @param turn ends when the lane shall */
   constructor(options: UplinkLaneOptions, turn: AbortSignal) {
     this.#options = options;
-    this.#turn = turn;
+    const end = (): void => this.#end.abort();
+    if (turn.aborted) end();
+    else turn.addEventListener("abort", end, { once: true });
     this.#cursor = options.from;
     this.window = new FrameWindow(options.queue?.limitBytes ?? options.windowBytes);
   }
 
-  /** Resolves when the turn has ended and nothing of it can be published any more. */
+  /**
+   * Resolves when the turn has ended and nothing of it can be published any more. Rejects when the
+   * buffer cannot be read or a publish failed; none behind that one leaves.
+   */
   async run(): Promise<void> {
     const { buffer, rules, goesOn, onCaughtUp } = this.#options;
-    while (!this.#turn.aborted) {
-      if (this.#failure !== undefined) throw this.#failure;
+    const { signal } = this.#end;
+    while (!signal.aborted) {
       if (this.window.room === 0) {
-        await this.#whenChanged(this.#turn);
+        await this.#whenChanged(signal);
         continue;
       }
       const batch = await this.#gather();
-      if (this.#turn.aborted) break;
+      if (signal.aborted) break;
       if (batch.seen === 0) {
         onCaughtUp?.();
-        if (this.#turn.aborted) break;
-        await buffer.waiting(this.#cursor, this.#turn);
-        await rules?.gather(this.#turn);
+        if (signal.aborted) break;
+        await buffer.waiting(this.#cursor, signal);
+        await rules?.gather(signal);
         continue;
       }
       if (batch.frames.length > 0 && goesOn?.(batch) === false) break;
@@ -135,7 +142,7 @@ export class UplinkLane {
     const maxBytes = Math.min(wanted, this.window.room);
     const batch = new Batch(this.#held);
     let lookedAt = 0;
-    while (!this.#turn.aborted) {
+    while (!this.#end.signal.aborted) {
       const frames = await buffer.read(batch.last ?? this.#cursor, maxBytes - batch.bytes);
       if (frames.length === 0) break;
       for (const frame of frames) {
@@ -158,20 +165,21 @@ export class UplinkLane {
     const packed = this.#options.packer.pack(batch.frames);
     packed.catch(() => {});
     this.#last = this.#last.then(async () => this.#publish(underway, await packed));
-    this.#last.catch((error: unknown) => {
-      this.#failure ??= error;
-      this.#changed();
-    });
+    // Whatever is behind it fails with it, and `run` hears of it from there, also where it waits for frames.
+    this.#last.catch(() => this.#end.abort());
     this.#unsent.push(this.#last);
     if (this.#unsent.length >= MAX_UNSENT) await this.#unsent.shift();
   }
 
   async #publish(underway: Underway, { payload, frameBytes }: Packed): Promise<void> {
     const { rules, clock, meters, name, publish } = this.#options;
-    if (this.#turn.aborted) return;
+    const { signal } = this.#end;
+    // It stays so: nothing behind this is published either.
+    if (signal.aborted) return;
     const traffic = name === "live" ? "live" : "backlog";
-    if (rules !== undefined && !(await rules.pacer.take(payload.length, traffic, this.#turn))) return;
-    if (this.#turn.aborted) return;
+    const goes = (await rules?.pacer.take(payload.length, traffic, signal)) ?? true;
+    if (signal.aborted) return;
+    if (!goes) throw new Error("what paces the uplink was closed");
     this.window.sent(underway, payload.length, clock.monotonicMs());
     meters.sent(underway.batch.frames.length, frameBytes, payload.length);
     publish(payload, () => this.#acknowledged(underway));

@@ -163,7 +163,7 @@ export class UplinkSession {
 
   /** It goes in any case. */
   #charge(message: string): void {
-    this.#options.rules?.pacer.charge?.(message.length + PUBLISH_HEAD_BYTES);
+    this.#options.rules?.pacer.charge(message.length + PUBLISH_HEAD_BYTES);
   }
 
   #watchSilence(client: MqttClient): SilenceWatch {

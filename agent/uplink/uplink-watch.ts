@@ -3,6 +3,7 @@
  * live records were of late when the gateway had them.
  */
 import type { Clock } from "../../runtime/clock.ts";
+import { BACKLOG_US } from "./lanes.ts";
 
 /** What an operator asks of the uplink while it has much to send. */
 export interface UplinkWork {
@@ -33,7 +34,6 @@ export interface UplinkWatchOptions {
 const EVERY_MS = 1_000;
 const LOOKS = 30;
 const LATENCY_MS = 10_000;
-const BACKLOG_US = 2_000_000;
 
 export class UplinkWatch {
   readonly #options: UplinkWatchOptions;

@@ -7,7 +7,7 @@ import { FileTail } from "../../../agent/sources/file-tail.ts";
 import type { FileSourceConfig } from "../../../config/source-config.ts";
 import { GAPS_STREAM } from "../../../protocol/topics.ts";
 import { openBuffer, temporaryFolder } from "../buffer/buffer-fixture.ts";
-import { sourceParts, stored, until } from "./source-parts.ts";
+import { sourceParts, stored, tailConfig, until } from "./source-parts.ts";
 
 interface Rig {
   readonly folder: string;
@@ -33,18 +33,7 @@ async function rig(
   const buffer = await openBuffer(join(root, "buffer"));
   const source = new FileTail({
     ...sourceParts(buffer),
-    config: {
-      type: "file",
-      name: "app",
-      path: join(logs, pattern),
-      maxFiles: 100,
-      from: "start",
-      format: "text",
-      stream: "sensors",
-      pollMs: 10,
-      rotateWaitMs: 30,
-      ...config,
-    },
+    config: tailConfig(join(logs, pattern), { name: "app", ...config }),
   });
   await source.start();
   const close = async (): Promise<void> => {

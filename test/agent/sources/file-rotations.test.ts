@@ -24,7 +24,7 @@ import { GAPS_STREAM } from "../../../protocol/topics.ts";
 import { pause } from "../../../runtime/backoff.ts";
 import { randomFrom } from "../../support/ordeal.ts";
 import { openBuffer, temporaryFolder } from "../buffer/buffer-fixture.ts";
-import { sourceParts, stored, until } from "./source-parts.ts";
+import { sourceParts, stored, tailConfig, until } from "./source-parts.ts";
 
 const SERVICES = ["web", "db", "mail"];
 const STEPS = 30;
@@ -105,17 +105,7 @@ async function compress(path: string): Promise<void> {
 async function begin(buffer: RecordBuffer, logs: string): Promise<FileTail> {
   const source = new FileTail({
     ...sourceParts(buffer),
-    config: {
-      type: "file",
-      name: "logs",
-      path: join(logs, "*.log"),
-      maxFiles: 4,
-      from: "start",
-      format: "text",
-      stream: "sensors",
-      pollMs: 5,
-      rotateWaitMs: 10,
-    },
+    config: tailConfig(join(logs, "*.log"), { name: "logs", maxFiles: 4, pollMs: 5, rotateWaitMs: 10 }),
   });
   await source.start();
   return source;

@@ -18,7 +18,7 @@ import { FileTail } from "../../../agent/sources/file-tail.ts";
 import { GAPS_STREAM } from "../../../protocol/topics.ts";
 import { pause } from "../../../runtime/backoff.ts";
 import { openBuffer, temporaryFolder } from "../buffer/buffer-fixture.ts";
-import { sourceParts, stored, until } from "./source-parts.ts";
+import { sourceParts, stored, tailConfig, until } from "./source-parts.ts";
 
 /** Times of files tell their order. */
 const TICK_MS = 12;
@@ -37,20 +37,7 @@ async function rig(t: TestContext, pattern: string, root?: string): Promise<Rig>
   const logs = join(folder, "logs");
   await mkdir(logs, { recursive: true });
   const buffer = await openBuffer(join(folder, "buffer"));
-  const source = new FileTail({
-    ...sourceParts(buffer),
-    config: {
-      type: "file",
-      name: "log",
-      path: join(logs, pattern),
-      maxFiles: 100,
-      from: "start",
-      format: "text",
-      stream: "sensors",
-      pollMs: 10,
-      rotateWaitMs: 30,
-    },
-  });
+  const source = new FileTail({ ...sourceParts(buffer), config: tailConfig(join(logs, pattern)) });
   const close = async (): Promise<void> => {
     await source.close();
     await buffer.close();

@@ -18,7 +18,7 @@ import { FileTail } from "../../../agent/sources/file-tail.ts";
 import type { FileSourceConfig } from "../../../config/source-config.ts";
 import { GAPS_STREAM } from "../../../protocol/topics.ts";
 import { openBuffer, temporaryFolder } from "../buffer/buffer-fixture.ts";
-import { drained, sourceParts, stored, until } from "./source-parts.ts";
+import { drained, sourceParts, stored, tailConfig, until } from "./source-parts.ts";
 
 async function tail(
   t: TestContext,
@@ -26,21 +26,7 @@ async function tail(
   path: string,
   config: Partial<FileSourceConfig> = {},
 ): Promise<FileTail> {
-  const source = new FileTail({
-    ...sourceParts(buffer),
-    config: {
-      type: "file",
-      name: "log",
-      path,
-      maxFiles: 100,
-      from: "start",
-      format: "text",
-      stream: "sensors",
-      pollMs: 10,
-      rotateWaitMs: 30,
-      ...config,
-    },
-  });
+  const source = new FileTail({ ...sourceParts(buffer), config: tailConfig(path, config) });
   t.after(() => source.close());
   await source.start();
   return source;

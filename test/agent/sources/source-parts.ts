@@ -1,6 +1,7 @@
 /** What sources under test are made of, and how to wait for them. */
 import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
 import type { SourceParts } from "../../../agent/sources/source.ts";
+import type { FileSourceConfig } from "../../../config/source-config.ts";
 import type { Frame } from "../../../protocol/frame.ts";
 import { Backoff } from "../../../runtime/backoff.ts";
 import { systemClock } from "../../../runtime/clock.ts";
@@ -16,6 +17,22 @@ export function sourceParts(buffer: RecordBuffer): SourceParts {
     log: silentLog,
     metrics: new Metrics(),
     backoff: new Backoff(5, 20),
+  };
+}
+
+/** A file's lines, or those of all files that a pattern names, from the first on; looked at often. */
+export function tailConfig(path: string, config: Partial<FileSourceConfig> = {}): FileSourceConfig {
+  return {
+    type: "file",
+    name: "log",
+    path,
+    maxFiles: 100,
+    from: "start",
+    format: "text",
+    stream: "sensors",
+    pollMs: 10,
+    rotateWaitMs: 30,
+    ...config,
   };
 }
 

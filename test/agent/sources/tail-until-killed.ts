@@ -1,23 +1,13 @@
 /** Tails a file into a buffer until it is killed: `tail-until-killed.ts <buffer folder> <file>`. */
 import { FileTail } from "../../../agent/sources/file-tail.ts";
 import { openBuffer } from "../buffer/buffer-fixture.ts";
-import { sourceParts } from "./source-parts.ts";
+import { sourceParts, tailConfig } from "./source-parts.ts";
 
 const [folder, path] = process.argv.slice(2) as [string, string];
 const buffer = await openBuffer(folder);
 const source = new FileTail({
   ...sourceParts(buffer),
-  config: {
-    type: "file",
-    name: "log",
-    path,
-    maxFiles: 100,
-    from: "start",
-    format: "text",
-    stream: "sensors",
-    pollMs: 5,
-    rotateWaitMs: 20,
-  },
+  config: tailConfig(path, { pollMs: 5, rotateWaitMs: 20 }),
 });
 await source.start();
 process.send?.("tailing");

@@ -11,41 +11,7 @@ import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { openBuffer, record, temporaryFolder } from "../buffer/buffer-fixture.ts";
 import { StandInBroker } from "./stand-in-broker.ts";
-
-/** Lets the first publishes go, and the others when it is told. */
-class StandInGate implements UplinkRules {
-  #left: number;
-  #waiting: (() => void)[] = [];
-  #isOpen = false;
-
-  constructor(publishes: number) {
-    this.#left = publishes;
-  }
-
-  readonly pacer = {
-    take: async (): Promise<boolean> => {
-      if (this.#left-- <= 0 && !this.#isOpen)
-        await new Promise<void>((resolve) => this.#waiting.push(resolve));
-      return true;
-    },
-    publishBytes: (wanted: number): number => wanted,
-  };
-
-  open(): void {
-    this.#isOpen = true;
-    for (const go of this.#waiting) go();
-  }
-
-  sends(): boolean {
-    return true;
-  }
-
-  async gather(): Promise<void> {}
-
-  onChange(): () => void {
-    return () => {};
-  }
-}
+import { StandInRules } from "./stand-in-rules.ts";
 
 async function uplink(
   t: TestContext,
@@ -97,8 +63,8 @@ test("an epoch whose last frames are dropped while they are under way is not dec
   gateway.onDrained = (epochs) => said.push(...epochs.map((epoch) => `drained ${epoch}`));
   const dropped = signal();
   gateway.ackAfter = dropped.given;
-  const gate = new StandInGate(1);
-  const up = await uplink(t, gateway, buffer, gate);
+  const rules = new StandInRules({ publishes: 1 });
+  const up = await uplink(t, gateway, buffer, rules);
   await gateway.until(() => said.length > 0);
   // The first acknowledgement is on its way, and the next publishes wait for their turn.
   for (let n = 0; n < 39; n++) await buffer.append([record(`new ${n}`.padEnd(1_000))]);
@@ -109,7 +75,7 @@ test("an epoch whose last frames are dropped while they are under way is not dec
   buffer.drainedEpochs = () => drainedEpochs().finally(() => setImmediate(asked.give));
   dropped.give();
   await asked.given;
-  gate.open();
+  rules.open();
   await gateway.until(() => said.includes(`drained ${old}`));
   await up.close();
   await buffer.close();

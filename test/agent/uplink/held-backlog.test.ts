@@ -2,12 +2,12 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
 import { Lanes } from "../../../agent/uplink/lanes.ts";
-import type { LaneRules } from "../../../agent/uplink/uplink-lane.ts";
 import { uplinkMeters } from "../../../agent/uplink/uplink-meters.ts";
 import { decodeFrames, type Frame } from "../../../protocol/frame.ts";
 import { type Clock, systemClock } from "../../../runtime/clock.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { openBuffer, record, temporaryFolder, texts } from "../buffer/buffer-fixture.ts";
+import { StandInRules } from "./stand-in-rules.ts";
 
 /** A buffer on a disk so slow that what is held takes longer to look through than what makes a backlog. */
 class SlowDisk implements Clock {
@@ -38,13 +38,6 @@ class SlowDisk implements Clock {
   }
 }
 
-const rules: LaneRules = {
-  pacer: { take: async () => true, publishBytes: (wanted) => wanted },
-  sends: (stream) => stream !== "bulk",
-  gather: async () => {},
-  onChange: () => () => {},
-};
-
 test("a backlog that may not go is not read again and again while live records pass it", async (t) => {
   const disk = new SlowDisk();
   const buffer = await openBuffer(await temporaryFolder(t), { clock: disk, partBytes: 65_536 });
@@ -60,7 +53,7 @@ test("a backlog that may not go is not read again and again while live records p
     liveFirst: new Set(["live"]),
     publishBytes: 8_000,
     windowBytes: 40_000,
-    rules,
+    rules: new StandInRules({ held: ["bulk"] }),
     packer: () => ({
       async pack(frames) {
         const payload = Buffer.concat(frames.map(({ bytes }) => bytes));

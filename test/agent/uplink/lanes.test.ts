@@ -4,7 +4,6 @@ import fc from "fast-check";
 import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
 import { Lanes } from "../../../agent/uplink/lanes.ts";
 import { MqttUplink, type MqttUplinkOptions } from "../../../agent/uplink/mqtt-uplink.ts";
-import type { LaneRules } from "../../../agent/uplink/uplink-lane.ts";
 import { uplinkMeters } from "../../../agent/uplink/uplink-meters.ts";
 import { decodeFrames, epochName, type Frame } from "../../../protocol/frame.ts";
 import { Backoff } from "../../../runtime/backoff.ts";
@@ -13,6 +12,7 @@ import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { openBuffer, record, temporaryFolder, texts } from "../buffer/buffer-fixture.ts";
 import { StandInBroker } from "./stand-in-broker.ts";
+import { StandInRules } from "./stand-in-rules.ts";
 
 /** A clock whose time of day can be moved on. */
 class MovedClock implements Clock {
@@ -43,29 +43,6 @@ class StoredFrames {
 
   forget(epochs: readonly string[]): void {
     for (const key of [...this.#last.keys()]) if (epochs.includes(key.split("/")[0]!)) this.#last.delete(key);
-  }
-}
-
-/** Lets streams through, or not, as it is told. */
-class StandInRules implements LaneRules {
-  readonly pacer = { take: async () => true, publishBytes: (wanted: number) => wanted };
-  readonly held = new Set<string>();
-  readonly #listeners = new Set<() => void>();
-
-  sends(stream: string): boolean {
-    return !this.held.has(stream);
-  }
-
-  async gather(): Promise<void> {}
-
-  onChange(listener: () => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
-  }
-
-  toggle(stream: string): void {
-    if (!this.held.delete(stream)) this.held.add(stream);
-    for (const listener of [...this.#listeners]) listener();
   }
 }
 
@@ -184,8 +161,7 @@ test("a stream that may not go is passed over and stays; what went ahead of it i
   const clock = new MovedClock();
   const buffer = await openBuffer(await temporaryFolder(t), { clock, partBytes: 65_536 });
   const gateway = new StandInBroker();
-  const rules = new StandInRules();
-  rules.held.add("bulk");
+  const rules = new StandInRules({ held: ["bulk"] });
   for (let n = 0; n < 300; n += 10) {
     await fill(buffer, "bulk", n, n + 10);
     await fill(buffer, "alarms", n, n + 10);

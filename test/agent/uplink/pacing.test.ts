@@ -165,4 +165,7 @@ test("who gives up waiting lets the next one go, and close() leaves nobody waiti
   const left = pacer.take(1, "live", never);
   pacer.close();
   assert.equal(await left, false);
+  // Neither does what comes behind it.
+  pacer.setRate(Number.POSITIVE_INFINITY);
+  assert.equal(await pacer.take(1, "live", never), false);
 });

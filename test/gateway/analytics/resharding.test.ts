@@ -175,6 +175,47 @@ test("a checkpoint put back from a backup: goes on where the reading had got to,
     assert.equal(third.analytics.status()[0]!.skipped, skipped);
   }));
 
+test("a window that was closed since the checkpoint that was put back is not opened again by a late record", () =>
+  inFolder(async (dir) => {
+    const file = join(dir, "analytics", "tens", "checkpoint");
+    /** Sensor and seconds after the start, of each window that is out. */
+    const windows = async (rig: Rig): Promise<string[]> =>
+      (await results(rig.streams)).map(({ sensor, window_start }) => {
+        const seconds = (Date.parse(String(window_start)) - START_MS) / 1_000;
+        return `${sensor} ${seconds}`;
+      });
+    const put = (rig: Rig, sensor: string, second: number): Promise<void> =>
+      rig.put([{ sensor, timeMs: START_MS + second * 1_000 }]);
+
+    const first = await openRig(dir, { clock, shards: 1 });
+    await first.analytics.start();
+    await put(first, "a", 1);
+    await closing(first, START_MS + 15_000);
+    await until("the first window is out", async () => (await windows(first)).length === 1);
+    // It was written before that window could be seen.
+    await copyFile(file, `${file}.early`);
+    await put(first, "a", 61);
+    await closing(first, START_MS + 85_000);
+    const before = ["a 0", "closing 10", "a 60"];
+    await until("windows up to 80 s are out", async () => (await windows(first)).length === 3);
+    assert.deepEqual(await windows(first), before);
+    await first.close();
+
+    await copyFile(`${file}.early`, file);
+    const second = await openRig(dir, { clock });
+    await second.analytics.start();
+    const status = () => second.analytics.status()[0]!;
+    await until("it runs", () => status().skipped === 2);
+    const { records } = status();
+    await put(second, "a", 62);
+    await until("the late record is read", () => status().records === records + 1);
+    await put(second, "a", 91);
+    await closing(second, START_MS + 105_000);
+    await until("new windows are out", async () => (await windows(second)).includes("a 90"));
+    assert.deepEqual(await windows(second), [...before, "a 90"]);
+    assert.equal(status().late, 1);
+  }));
+
 test("a merged shard keeps the hold of the parent that ended first, until the child has taken it over", () => {
   const kin = [
     { shardId: "a", parents: [] },
