@@ -53,7 +53,7 @@ export async function benchPipeline(say: (line: string) => void): Promise<Record
   return figures;
 }
 
-/** Real commits by the real buffer, with payloads that do not compress. */
+/** Real commits by the real buffer. The payloads are hex digits of random bytes, which compress to half. */
 async function fillBuffer(dir: string): Promise<void> {
   const buffer = await openLevelRecordBuffer({
     dir,

@@ -34,6 +34,10 @@ export function putRecordsBody(
     };
   });
   const input = { StreamName: stream, Records: list };
+  return bodyOf(input, codec);
+}
+
+export function bodyOf(input: object, codec: Codec): Buffer {
   return codec === "json" ? Buffer.from(JSON.stringify(input)) : Buffer.from(encode(input));
 }
 

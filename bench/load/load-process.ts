@@ -1,7 +1,7 @@
 /** The load generator's process: takes one load from its parent, runs it, answers what it measured. */
 import { type Driven, drive, type Talk } from "./drive.ts";
 import { driveHttp2 } from "./http2-load.ts";
-import { call, putRecordsBody, reading, type SignedCall, signed, wire } from "./kinesis-requests.ts";
+import { bodyOf, call, putRecordsBody, reading, type SignedCall, signed, wire } from "./kinesis-requests.ts";
 import type { Load } from "./load.ts";
 import { drivePush } from "./push-load.ts";
 import { agentTalk, httpTalk, jetStreamTalk, redisAddTalk, redisRangeTalk, sensorTalk } from "./talks.ts";
@@ -80,7 +80,7 @@ function putRecordsCalls(load: Load & { kind: "put-records" }): SignedCall[] {
 
 /** The first shard's pages, each with an iterator that stays good for five minutes. */
 async function getRecordsMessages(load: Load & { kind: "get-records" }): Promise<Buffer[]> {
-  const { endpoint, stream } = load;
+  const { endpoint, stream, codec = "json" } = load;
   const shard = { StreamName: stream, ShardId: "shardId-000000000000", ShardIteratorType: "TRIM_HORIZON" };
   let iterator = (await call<{ ShardIterator: string }>(endpoint, "GetShardIterator", shard)).ShardIterator;
   const messages: Buffer[] = [];
@@ -88,7 +88,7 @@ async function getRecordsMessages(load: Load & { kind: "get-records" }): Promise
     const input = { ShardIterator: iterator, Limit: load.records };
     const page = await call<{ NextShardIterator: string; Records: unknown[] }>(endpoint, "GetRecords", input);
     if (page.Records.length !== load.records) throw new Error(`a page of ${page.Records.length} records`);
-    messages.push(wire(signed(endpoint, "GetRecords", Buffer.from(JSON.stringify(input)))));
+    messages.push(wire(signed(endpoint, "GetRecords", bodyOf(input, codec), codec)));
     iterator = page.NextShardIterator;
   }
   return messages;

@@ -34,6 +34,7 @@ export type Load = {
       readonly stream: string;
       readonly records: number;
       readonly pages: number;
+      readonly codec?: Codec;
     }
   | { readonly kind: "redis-add"; readonly key: string; readonly recordBytes: number }
   | {

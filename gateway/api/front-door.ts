@@ -40,6 +40,12 @@ const MAX_STREAMS_PER_SESSION = 128;
  * a connection, which would have 64 KiB otherwise.
  */
 const WINDOW_BYTES = 1_048_576;
+/**
+ * node:http2 counts answers that wait, 10 MB of them otherwise, and never again takes off those that were
+ * cut: two large pages, or a few cut ones, would have a connection refused all further calls. What waits is
+ * bounded by `unread-answers.ts`, and otherwise by the number of streams.
+ */
+const MAX_SESSION_MB = 2 ** 20;
 const DRAIN_MS = 2_000;
 const SESSION_DEADLINES = { keepAliveMs: KEEP_ALIVE_MS, requestMs: REQUEST_DEADLINE_MS, pingMs: 10_000 };
 
@@ -100,6 +106,9 @@ export class FrontDoor {
           maxHeaderListSize: MAX_HEADER_BYTES,
           enablePush: false,
         },
+        maxSessionMemory: MAX_SESSION_MB,
+        // One for each stream whose answer was large, and one that asks whether the client is there.
+        maxOutstandingPings: 2 * MAX_STREAMS_PER_SESSION,
         maxSessionInvalidFrames: 16,
         maxSessionRejectedStreams: 64,
       },

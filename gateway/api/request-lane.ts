@@ -11,6 +11,7 @@ import type { Socket } from "node:net";
 import type { Clock } from "../../runtime/clock.ts";
 import type { HeadwaterError } from "../../runtime/errors.ts";
 import { type Reading, readPlain, readShared } from "../../runtime/shared-read.ts";
+import { answerMemory } from "./answer-memory.ts";
 import { type BodyBudget, BodyCutOffError, BusyError } from "./exchange.ts";
 import { GatheredBody } from "./gathered-body.ts";
 import { type CallHead, readRequestHead } from "./request-head.ts";
@@ -283,7 +284,13 @@ class Line {
     const socket = this.#socket;
     const { unread } = this.#lane.service;
     // It is called in every case: when the kernel has taken the bytes, or the connection is gone.
-    const onTaken = isCounted ? (): void => unread.give(length) : undefined;
+    const onTaken = isCounted
+      ? (error?: Error | null): void => {
+          unread.give(length);
+          // Of what was cut off, something may still be under way.
+          if (error == null && typeof body !== "string") answerMemory.give(body);
+        }
+      : undefined;
     if (typeof body === "string") {
       // Its characters are its bytes unless it is longer in UTF-8.
       socket.write(head + body, body.length === length ? "latin1" : "utf8", onTaken);

@@ -5,9 +5,11 @@
  *   HEADERS ─POST /, X-Amz-Target→ service.begin → body → call.run → HEADERS, DATA
  *           └─anything else→ node:http2's request and reply
  */
-import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
+import { randomBytes } from "node:crypto";
+import { type IncomingHttpHeaders, type ServerHttp2Stream, sensitiveHeaders } from "node:http2";
 import type { Clock } from "../../runtime/clock.ts";
 import type { HeadwaterError } from "../../runtime/errors.ts";
+import { answerMemory } from "./answer-memory.ts";
 import { BodyChunks } from "./body-chunks.ts";
 import { BodyCutOffError, BodyTooLargeError, BusyError, DISCARD_FACTOR } from "./exchange.ts";
 import type { CallHead } from "./request-head.ts";
@@ -16,6 +18,8 @@ import { canonicalHeaders } from "./sigv4-canonical.ts";
 import { isLarge } from "./unread-answers.ts";
 
 const SWEEP_MS = 5_000;
+/** Each is another: in the connection's table of headers (RFC 7541 §6.2.3) it would only push out the others. */
+const NOT_INDEXED = ["x-amzn-requestid"];
 
 export class StreamLane {
   readonly service: LaneService;
@@ -201,13 +205,33 @@ class StreamCall {
       "x-amzn-requestid": requestId,
       "content-type": contentType,
       "content-length": length,
+      [sensitiveHeaders]: NOT_INDEXED,
     };
     stream.respond(head, length === 0 ? { endStream: true } : undefined);
     // A string's characters are its bytes unless it is longer in UTF-8.
     if (typeof body === "string") stream.end(body, body.length === length ? "latin1" : "utf8");
-    else stream.end(body);
+    else {
+      stream.end(body);
+      if (isLarge(length)) this.#giveBehind(body);
+    }
     return true;
   };
+
+  /**
+   * node:http2 tells nobody when the last slice of a body has left, and destroys a stream before that. Once
+   * it is closed no slice is added; a PING then goes out behind those that are under way, and its answer
+   * (RFC 9113 §6.7) shows that they have left. What it says cannot be guessed, so nobody answers too early.
+   */
+  #giveBehind(body: Buffer): void {
+    const { session } = this.#stream;
+    this.#stream.once("close", () => {
+      if (session === undefined || session.destroyed) return;
+      const mark = randomBytes(8);
+      session.ping(mark, (error, _tookMs, heard) => {
+        if (error === null && mark.equals(heard)) answerMemory.give(body);
+      });
+    });
+  }
 
   #enter(state: "answering" | "answered"): void {
     this.#state = state;

@@ -7,6 +7,7 @@ import {
   StreamNotFoundError,
   type StreamSettings,
 } from "../../streams/streams.ts";
+import { answerMemory } from "../answer-memory.ts";
 import { AwsError } from "../aws-error.ts";
 import { shardIdOf, streamArnField } from "./account.ts";
 import { dryRunField, endDryRun } from "./dry-run.ts";
@@ -61,7 +62,7 @@ export const getRecords: RawOperation = {
     return places.run(1, async () => {
       const { page, members } = await gatherPage(context, place, shard, input.Limit ?? MAX_RECORDS);
       if (isLimited) context.rates.countRead(settings.streamId, shard.index, page.dataBytes);
-      return page.encode(codec, members);
+      return page.encode(codec, members, (bytes) => answerMemory.take(bytes));
     });
   },
 };

@@ -102,7 +102,7 @@ interface Numbering {
   digits: SequenceDigits;
 }
 
-const MAX_NUMBERINGS = 1_024;
+const MAX_NUMBERINGS = 4_096;
 /** By the shard's number; whichever was used last of those that share a place. */
 const numberings: Array<Numbering | undefined> = new Array(MAX_NUMBERINGS).fill(undefined);
 let answers = 0;

@@ -105,9 +105,15 @@ export class RecordPage {
   /**
    * The answer: `members`, and behind them the `Records`.
    * @param members none of them undefined
+   * @param memory gives room for so many bytes, or more
    * @param room bytes that are left free before and behind it
    */
-  encode(codec: Codec, members: object, room = { before: 0, after: 0 }): Buffer {
+  encode(
+    codec: Codec,
+    members: object,
+    memory: (bytes: number) => Buffer = Buffer.allocUnsafe,
+    room = { before: 0, after: 0 },
+  ): Buffer {
     const empty = codec.encode({ ...members, Records: [] });
     // With no record, JSON ends in `[]}` and CBOR in an array of none.
     const [begin, finish] =
@@ -117,7 +123,7 @@ export class RecordPage {
     const data = Math.ceil((this.#dataBytes * 4) / 3);
     const records = data + this.#keyBytes + this.#count * MAX_FRAME_BYTES;
     const at = room.before + begin.length;
-    const out = Buffer.allocUnsafe(at + records + finish.length + room.after);
+    const out = memory(at + records + finish.length + room.after);
     begin.copy(out, room.before);
     const writer = new RecordWriter(codec.name, this.#shard, out, at);
     for (const stretch of this.#stretches) writer.write(stretch);

@@ -104,7 +104,10 @@ export class SubscriptionEvents {
       ...(ended && { ChildShards: children() }),
     };
     const headers = this.#eventHeaders;
-    const message = sealEvent(headers, page.encode(this.#codec, tail, eventRoom(headers)));
+    const message = sealEvent(
+      headers,
+      page.encode(this.#codec, tail, Buffer.allocUnsafe, eventRoom(headers)),
+    );
     const event = { message, next, records: count };
     this.#cut.set(read, { from, event });
     return event;

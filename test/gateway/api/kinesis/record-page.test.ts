@@ -99,7 +99,7 @@ function agrees(
     const answer = page.encode(codec, members);
     const plainly = bytesOf(codec, { ...members, Records: expected.Records });
     assert.ok(answer.equals(plainly), `${answer.toString()}\n${plainly.toString()}`);
-    const withRoom = page.encode(codec, members, { before: 7, after: 3 });
+    const withRoom = page.encode(codec, members, Buffer.allocUnsafe, { before: 7, after: 3 });
     assert.equal(withRoom.length, 7 + plainly.length + 3);
     assert.ok(withRoom.subarray(7, -3).equals(plainly));
   }

@@ -1,0 +1,208 @@
+/**
+ * A stream whose shards hold pages of megabytes that differ in every byte, and clients that read them over
+ * each way into the gateway: at once, slowly, or not to the end.
+ */
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import http2 from "node:http2";
+import { connect, type Socket } from "node:net";
+import { connect as connectTls } from "node:tls";
+import { call, sign } from "./sign.ts";
+
+const STREAM = "large";
+const RECORD_BYTES = 250_000;
+const RECORDS = Buffer.from('"Records":[');
+
+/** All that a shard holds, as GetRecords gives it. */
+export interface LargePage {
+  readonly iterator: string;
+  /** Of the answer: the array of its records and the end. */
+  readonly records: Buffer;
+}
+
+/** Of which the first bytes have come; no more is read until it is finished. */
+export interface Begun {
+  finish(): Promise<Buffer>;
+  /** The rest is not wanted. */
+  cut(): void;
+}
+
+export interface Client {
+  begin(page: LargePage): Promise<Begun>;
+  close(): void;
+}
+
+/** @param recordCounts how many records each shard gets */
+export async function makeLargePages(
+  origin: string,
+  recordCounts: readonly number[],
+): Promise<readonly LargePage[]> {
+  const ask = async <T>(target: string, input: object): Promise<T> => {
+    const answer = await call(origin, target, JSON.stringify(input));
+    assert.equal(answer.status, 200, answer.message);
+    return answer.json as T;
+  };
+  await ask("CreateStream", { StreamName: STREAM, ShardCount: recordCounts.length });
+  const { Shards: shards } = await ask<{
+    Shards: readonly { ShardId: string; HashKeyRange: { StartingHashKey: string } }[];
+  }>("ListShards", { StreamName: STREAM });
+  const pages: LargePage[] = [];
+  for (const [index, count] of recordCounts.entries()) {
+    const { ShardId, HashKeyRange } = shards[index]!;
+    const data = Array.from({ length: count }, (_, i) => dataOf(index, i));
+    for (let at = 0; at < count; at += 20) {
+      const records = data.slice(at, at + 20).map((Data) => ({
+        Data,
+        PartitionKey: `shard-${index}`,
+        ExplicitHashKey: HashKeyRange.StartingHashKey,
+      }));
+      await ask("PutRecords", { StreamName: STREAM, Records: records });
+    }
+    const from = { StreamName: STREAM, ShardId, ShardIteratorType: "TRIM_HORIZON" };
+    const { ShardIterator: iterator } = await ask<{ ShardIterator: string }>("GetShardIterator", from);
+    const page = await ask<{ Records: readonly { Data: string }[] }>("GetRecords", {
+      ShardIterator: iterator,
+    });
+    assert.deepEqual(
+      page.Records.map((record) => record.Data),
+      data,
+      "alone, it is what was put",
+    );
+    pages.push({ iterator, records: Buffer.from(`${JSON.stringify(page.Records).slice(1)}}`) });
+  }
+  return pages;
+}
+
+function dataOf(shard: number, index: number): string {
+  const hash = createHash("shake256", { outputLength: RECORD_BYTES });
+  return hash.update(`${shard}/${index}`).digest("base64");
+}
+
+/** @throws AssertionError when the answer is not that page, to the byte */
+export function assertIsPage(answer: Buffer, page: LargePage): void {
+  const at = answer.indexOf(RECORDS);
+  assert.ok(at > 0, "there are records");
+  assert.ok(answer.subarray(at + RECORDS.length).equals(page.records), "all bytes are those of the shard");
+}
+
+async function signedCall(authority: string, page: LargePage) {
+  const body = JSON.stringify({ ShardIterator: page.iterator });
+  const headers = await sign({
+    headers: {
+      host: authority,
+      "content-type": "application/x-amz-json-1.1",
+      "x-amz-target": "Kinesis_20131202.GetRecords",
+    },
+    body,
+  });
+  return { headers, body };
+}
+
+/** One connection at a time, one call after the other; another connection after one was cut. */
+export class Http1Client implements Client {
+  readonly #authority: string;
+  readonly #connect: () => Socket;
+  #socket: Socket | undefined;
+
+  /** @param ca of a gateway that speaks TLS there */
+  constructor(port: number, ca?: string) {
+    this.#authority = `localhost:${port}`;
+    this.#connect = () =>
+      ca === undefined ? connect(port, "127.0.0.1") : connectTls({ port, host: "localhost", ca });
+  }
+
+  async begin(page: LargePage): Promise<Begun> {
+    const { headers, body } = await signedCall(this.#authority, page);
+    const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+    this.#socket ??= this.#connect();
+    const socket = this.#socket;
+    socket.write(`POST / HTTP/1.1\r\n${lines.join("")}content-length: ${body.length}\r\n\r\n${body}`);
+    const chunks = [await firstChunk(socket)];
+    return {
+      finish: async () => {
+        const head = chunks[0]!.toString("latin1");
+        const headEnd = head.indexOf("\r\n\r\n") + 4;
+        assert.match(head, /^HTTP\/1\.1 200 OK\r\n/);
+        const wholeBytes = headEnd + Number(/content-length: (\d+)/.exec(head)![1]);
+        await new Promise<void>((resolve, reject) => {
+          let missing = wholeBytes - chunks[0]!.length;
+          const onData = (chunk: Buffer): void => {
+            chunks.push(chunk);
+            missing -= chunk.length;
+            if (missing > 0) return;
+            socket.removeListener("data", onData);
+            socket.removeListener("close", onClose);
+            resolve();
+          };
+          const onClose = (): void => reject(new Error("the connection ended"));
+          socket.on("close", onClose);
+          socket.on("data", onData).resume();
+        });
+        return Buffer.concat(chunks).subarray(headEnd);
+      },
+      cut: () => {
+        socket.destroy();
+        this.#socket = undefined;
+      },
+    };
+  }
+
+  close(): void {
+    this.#socket?.destroy();
+  }
+}
+
+/** The first bytes that come; the socket is paused then. */
+function firstChunk(socket: Socket): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    socket.once("error", reject);
+    socket.once("data", (chunk: Buffer) => {
+      socket.pause();
+      socket.removeListener("error", reject);
+      resolve(chunk);
+    });
+    socket.resume();
+  });
+}
+
+/** Any number of calls at once, over one connection. What is not read stays at the gateway, but for 64 KiB. */
+export class Http2Client implements Client {
+  readonly #authority: string;
+  readonly #session: http2.ClientHttp2Session;
+
+  constructor(port: number, ca?: string) {
+    this.#authority = `localhost:${port}`;
+    const scheme = ca === undefined ? "http" : "https";
+    this.#session = http2.connect(`${scheme}://${this.#authority}`, ca === undefined ? {} : { ca });
+    this.#session.on("error", () => {});
+    // The window of the connection is not what holds a call up.
+    this.#session.on("connect", () => this.#session.setLocalWindowSize(2 ** 26));
+  }
+
+  async begin(page: LargePage): Promise<Begun> {
+    const { headers, body } = await signedCall(this.#authority, page);
+    const { host: _, ...rest } = headers;
+    const stream = this.#session.request({ ":method": "POST", ":path": "/", ...rest });
+    stream.end(body);
+    const status = await new Promise<number>((resolve, reject) => {
+      stream.once("error", reject);
+      stream.once("response", (heard) => resolve(heard[":status"] ?? 0));
+    });
+    assert.equal(status, 200);
+    return {
+      finish: async () => {
+        const chunks: Buffer[] = [];
+        for await (const chunk of stream) chunks.push(chunk as Buffer);
+        return Buffer.concat(chunks);
+      },
+      cut: () => {
+        stream.on("error", () => {});
+        stream.close(http2.constants.NGHTTP2_CANCEL);
+      },
+    };
+  }
+
+  close(): void {
+    this.#session.destroy();
+  }
+}
