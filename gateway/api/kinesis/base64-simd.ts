@@ -7,7 +7,8 @@
  * The nibbles of a character select two sets of bits that have one in common exactly when it is not
  * of the alphabet; its upper nibble alone selects what turns it into its six bits (but for `/`).
  */
-import { I32, signed, startWasm, unsigned, V128, type WasmFunction } from "../../../runtime/wasm-assembly.ts";
+import { I32, startWasm, V128, type WasmFunction } from "../../../runtime/wasm-assembly.ts";
+import * as op from "../../../runtime/wasm-instructions.ts";
 import { decodeBase64 } from "./base64-bytes.ts";
 
 /** Texts that stand in one window are decoded where they are; others pass through it in pieces. */
@@ -62,32 +63,9 @@ function plainWindow(): Base64Window {
   return { text, bytes, decode };
 }
 
-// Operation codes of the WebAssembly core specification, §5.4.
-const [BLOCK, LOOP, IF, END, BRANCH, BRANCH_IF, RETURN] = [0x02, 0x03, 0x04, 0x0b, 0x0c, 0x0d, 0x0f];
-const NOTHING = 0x40;
-const [ADD, MULTIPLY, AND, SHIFT_RIGHT, EQUALS, DIFFERS, TRAILING_ZEROS] = [
-  0x6a, 0x6c, 0x71, 0x76, 0x46, 0x47, 0x68,
-];
-const simd = (code: number): number[] => [0xfd, ...unsigned(code)];
-const LOAD = [...simd(0x00), 0, 0];
-const SWIZZLE = simd(0x0e);
-const SPLAT_BYTES = simd(0x0f);
-const [BYTES_EQUAL, BYTES_DIFFER, BYTES_LESS] = [simd(0x23), simd(0x24), simd(0x26)];
-const [ALL_AND, ALL_OR, ANY] = [simd(0x4e), simd(0x50), simd(0x53)];
-const [BITMASK, BYTES_ADD] = [simd(0x64), simd(0x6e)];
-const [HALVES_LEFT, HALVES_RIGHT] = [simd(0x8b), simd(0x8d)];
-const MULTIPLY_PAIRS = simd(0xba);
-
 // Locals: two parameters, then our own.
 const [AT, TO, VALID, REST, TEXT, UPPER, WRONG] = [0, 1, 2, 3, 4, 5, 6];
-const get = (local: number): number[] => [0x20, local];
-const set = (local: number): number[] => [0x21, local];
-const number = (value: number): number[] => [0x41, ...signed(value)];
-const sixteen = (bytes: readonly number[]): number[] => [...simd(0x0c), ...bytes.map((byte) => byte & 0xff)];
-const all = (byte: number): number[] => sixteen(new Array<number>(16).fill(byte));
-const pairs = (low: number, high: number): number[] =>
-  sixteen(Array.from({ length: 16 }, (_, i) => ((i & 1) === 0 ? low : high)));
-const byteAt = (offset: number): number[] => [0x2d, 0, ...unsigned(offset)];
+const { add, bitsAnd, equals, get, giveBack, halvesRight, increase, number, pick, repeated, set, when } = op;
 
 const LOWER_SETS = [
   0x15, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x13, 0x1a, 0x1b, 0x1b, 0x1b, 0x1a,
@@ -101,52 +79,66 @@ const TO_SIX_BITS = [0, 16, 19, 4, -65, -65, -71, -71, 0, 0, 0, 0, 0, 0, 0, 0];
 const BYTE_ORDER = [2, 1, 0, 6, 5, 4, 10, 9, 8, 14, 13, 12, 255, 255, 255, 255];
 
 /** decode(at, to), for a module of its own. */
-function decodeCode(): number[] {
+function decodeCode(): op.Code {
   // TEXT = the next sixteen, UPPER = their upper nibbles, WRONG = not 0 where one is none of base64
   const classify = [
-    ...[...get(AT), ...LOAD, ...set(TEXT)],
-    ...[...get(TEXT), ...number(4), ...HALVES_RIGHT, ...all(15), ...ALL_AND, ...set(UPPER)],
-    ...[...sixteen(LOWER_SETS), ...get(TEXT), ...all(15), ...ALL_AND, ...SWIZZLE],
-    ...[...sixteen(UPPER_SETS), ...get(UPPER), ...SWIZZLE],
-    ...[...ALL_AND, ...set(WRONG)],
+    set(TEXT, op.readVector(get(AT))),
+    set(UPPER, bitsAnd(halvesRight(get(TEXT), 4), repeated(15))),
+    set(
+      WRONG,
+      bitsAnd(
+        pick(op.vector(LOWER_SETS), bitsAnd(get(TEXT), repeated(15))),
+        pick(op.vector(UPPER_SETS), get(UPPER)),
+      ),
+    ),
   ];
-  const sixBits = [
-    ...[...sixteen(TO_SIX_BITS), ...get(TEXT), ...all(0x2f), ...BYTES_EQUAL, ...get(UPPER), ...BYTES_ADD],
-    ...[...SWIZZLE, ...get(TEXT), ...BYTES_ADD],
-  ];
+  const isSlash = op.bytesEqual(get(TEXT), repeated(0x2f));
+  const sixBits = op.bytesAdd(pick(op.vector(TO_SIX_BITS), op.bytesAdd(isSlash, get(UPPER))), get(TEXT));
   // Two of six become one of twelve in each half word, two of those 24 bits in each word.
-  const pack = [
-    ...[...set(TEXT), ...get(TEXT), ...number(6), ...HALVES_LEFT, ...pairs(0xc0, 0x0f), ...ALL_AND],
-    ...[...get(TEXT), ...number(8), ...HALVES_RIGHT, ...ALL_OR],
-    ...[...sixteen([0, 16, 1, 0, 0, 16, 1, 0, 0, 16, 1, 0, 0, 16, 1, 0]), ...MULTIPLY_PAIRS],
-    ...[...sixteen(BYTE_ORDER), ...SWIZZLE, ...set(TEXT)],
-    ...[...get(TO), ...get(TEXT), ...simd(0x0b), 0, ...unsigned(OUT_AT)],
+  const pack = (sixes: op.Code): op.Code => [
+    ...set(TEXT, sixes),
+    ...set(
+      TEXT,
+      pick(
+        op.pairsMultiply(
+          op.bitsOr(bitsAnd(op.halvesLeft(get(TEXT), 6), repeated(0xc0, 0x0f)), halvesRight(get(TEXT), 8)),
+          repeated(0, 16, 1, 0),
+        ),
+        op.vector(BYTE_ORDER),
+      ),
+    ),
+    ...op.writeVector(get(TO), get(TEXT), OUT_AT),
   ];
-  const lanes = Array.from({ length: 16 }, (_, i) => i);
-  const refuseUnlessPad = (offset: number): number[] => [
-    ...[...get(AT), ...byteAt(offset), ...number(PAD), DIFFERS],
-    ...[IF, NOTHING, ...number(-1), RETURN, END],
-  ];
+  const lanes = op.vector(Array.from({ length: 16 }, (_, i) => i));
+  const refuse = giveBack(number(-1));
+  const refuseUnlessPad = (offset: number): op.Code =>
+    when(op.differ(op.readByte(get(AT), offset), number(PAD)), refuse);
+  const behind = add(get(TO), op.multiply(op.shiftRight(get(VALID), number(2)), number(3)));
   return [
-    ...[BLOCK, NOTHING, LOOP, NOTHING],
-    ...[...classify, ...get(WRONG), ...ANY, BRANCH_IF, 1],
-    ...[...sixBits, ...pack],
-    ...[...get(AT), ...number(16), ADD, ...set(AT), ...get(TO), ...number(12), ADD, ...set(TO)],
-    ...[BRANCH, 0, END, END],
+    op.block(
+      op.loop(
+        ...classify,
+        op.branchIf(1, op.anyBit(get(WRONG))),
+        pack(sixBits),
+        increase(AT, 16),
+        increase(TO, 12),
+        op.branch(0),
+      ),
+    ),
     // VALID = how many come before the first that is none; the bits of the others are taken for 0.
-    ...[...get(WRONG), ...all(0), ...BYTES_DIFFER, ...BITMASK, TRAILING_ZEROS, ...set(VALID)],
-    ...[...sixBits, ...sixteen(lanes), ...get(VALID), ...SPLAT_BYTES, ...BYTES_LESS, ...ALL_AND, ...pack],
-    ...[...get(AT), ...get(VALID), ADD, ...set(AT), ...get(VALID), ...number(3), AND, ...set(REST)],
-    ...[...get(REST), ...number(0), EQUALS, IF, NOTHING, ...get(AT), RETURN, END],
-    ...[...get(REST), ...number(1), EQUALS, IF, NOTHING, ...number(-1), RETURN, END],
+    set(VALID, op.countZeros(op.highBits(op.bytesDiffer(get(WRONG), repeated(0))))),
+    pack(bitsAnd(sixBits, op.bytesLess(lanes, op.fillBytes(get(VALID))))),
+    increase(AT, get(VALID)),
+    set(REST, op.and(get(VALID), number(3))),
+    when(equals(get(REST), number(0)), giveBack(get(AT))),
+    when(equals(get(REST), number(1)), refuse),
     // What two or three characters leave over stands in the byte behind theirs, and must be 0.
-    ...[...get(TO), ...get(VALID), ...number(2), SHIFT_RIGHT, ...number(3), MULTIPLY, ADD, ...get(REST), ADD],
-    ...[...byteAt(OUT_AT - 1), IF, NOTHING, ...number(-1), RETURN, END],
-    ...refuseUnlessPad(0),
-    ...[...get(REST), ...number(3), EQUALS, IF, NOTHING, ...get(AT), ...number(1), ADD, RETURN, END],
-    ...refuseUnlessPad(1),
-    ...[...get(AT), ...number(2), ADD],
-  ];
+    when(op.readByte(add(behind, get(REST)), OUT_AT - 1), refuse),
+    refuseUnlessPad(0),
+    when(equals(get(REST), number(3)), giveBack(add(get(AT), number(1)))),
+    refuseUnlessPad(1),
+    add(get(AT), number(2)),
+  ].flat();
 }
 
 const DECODE: WasmFunction = {

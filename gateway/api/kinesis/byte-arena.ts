@@ -3,50 +3,42 @@
  * by a small WebAssembly module. For short pieces: a call of Buffer costs more than it moves. Where
  * there is no SIMD, Buffer does it; the results are the same.
  */
-import { signed, startWasm, unsigned, V128, type WasmFunction } from "../../../runtime/wasm-assembly.ts";
+import { I32, startWasm, V128, type WasmFunction } from "../../../runtime/wasm-assembly.ts";
+import * as op from "../../../runtime/wasm-instructions.ts";
 
 /** Up to so many bytes are read, and written, beyond what was asked for: leave them room. */
 export const SLACK_BYTES = 16;
-const ALPHABET = Buffer.from("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
-const PAD = 0x3d;
+const TWO_PADS = 0x3d3d;
 
-type Stroke = (from: number, end: number, to: number) => void;
-
-export interface ByteArena {
+export interface ByteArena<More extends string = never> {
   readonly memory: Buffer;
   /** Of the same bytes. */
   readonly view: DataView;
   /** Copies `memory[from, end)` to `to`, of which it may not be a part. */
-  readonly move: Stroke;
+  readonly move: (from: number, end: number, to: number) => void;
   /** Writes `memory[from, end)` as base64 at `to`. @returns where the text ends */
   readonly base64: (from: number, end: number, to: number) => number;
+  /** Functions of others on the same memory; undefined where there is no SIMD. */
+  readonly more: Readonly<Record<More, (...numbers: number[]) => number>> | undefined;
 }
 
 /** @param how "plain" for its oracle */
-export function makeByteArena(bytes: number, how: "fastest" | "plain" = "fastest"): ByteArena {
-  const wasm = how === "plain" ? undefined : startWasm(bytes, { move: MOVE, whole: BASE64 });
-  if (wasm === undefined) return plainArena(bytes);
+export function makeByteArena<More extends string = never>(
+  bytes: number,
+  how: "fastest" | "plain" = "fastest",
+  more = {} as Readonly<Record<More, WasmFunction>>,
+): ByteArena<More> {
+  const wasm =
+    how === "plain"
+      ? undefined
+      : startWasm<More | "move" | "base64">(bytes, { ...more, move: MOVE, base64: BASE64 });
+  if (wasm === undefined) return { ...plainArena(bytes), more: undefined };
+  const { move, base64 } = wasm.functions;
   const memory = Buffer.from(wasm.memory);
-  const view = new DataView(wasm.memory);
-  const { move, whole }: Record<"move" | "whole", Stroke> = wasm.functions;
-  const base64 = (from: number, end: number, to: number): number => {
-    const length = end - from;
-    const rest = length % 3;
-    if (length > rest) whole(from, end - rest, to);
-    const at = to + ((length - rest) / 3) * 4;
-    if (rest === 0) return at;
-    const first = memory[end - rest]!;
-    const second = rest === 2 ? memory[end - 1]! : 0;
-    memory[at] = ALPHABET[first >> 2]!;
-    memory[at + 1] = ALPHABET[((first & 3) << 4) | (second >> 4)]!;
-    memory[at + 2] = rest === 2 ? ALPHABET[(second & 15) << 2]! : PAD;
-    memory[at + 3] = PAD;
-    return at + 4;
-  };
-  return { memory, view, move, base64 };
+  return { memory, view: new DataView(wasm.memory), move, base64, more: wasm.functions };
 }
 
-function plainArena(bytes: number): ByteArena {
+function plainArena(bytes: number): Omit<ByteArena, "more"> {
   const memory = Buffer.alloc(bytes);
   return {
     memory,
@@ -56,58 +48,96 @@ function plainArena(bytes: number): ByteArena {
   };
 }
 
-const simd = (code: number): number[] => [0xfd, ...unsigned(code)];
-const [LOAD, STORE] = [
-  [...simd(0x00), 0, 0],
-  [...simd(0x0b), 0, 0],
-];
-const [SHUFFLE, SWIZZLE] = [simd(0x0d), simd(0x0e)];
-const [AND, OR, WORDS_LEFT, WORDS_RIGHT] = [simd(0x4e), simd(0x50), simd(0xab), simd(0xad)];
-const [BYTES_ADD, BYTES_SUBTRACT_TO_ZERO, BYTES_LESS] = [simd(0x6e), simd(0x73), simd(0x25)];
-const [LOOP, END, BRANCH_IF, NOTHING] = [0x03, 0x0b, 0x0d, 0x40];
-const [ADD, LESS] = [0x6a, 0x49];
+const { add, get, increase, number, readVector, set, subtract, when, writeVector } = op;
 
-// Locals: three parameters, then our own.
-const [FROM, TILL, TO, X] = [0, 1, 2, 3];
-const get = (local: number): number[] => [0x20, local];
-const set = (local: number): number[] => [0x21, local];
-const number = (value: number): number[] => [0x41, ...signed(value)];
-const sixteen = (bytes: readonly number[]): number[] => [...simd(0x0c), ...bytes.map((byte) => byte & 0xff)];
-const all = (byte: number): number[] => sixteen(new Array<number>(16).fill(byte));
-/** The same six bits of each word. */
-const sixBits = (nth: number): number[] =>
-  sixteen(Array.from({ length: 16 }, (_, i) => (i % 4 === nth ? 63 : 0)));
+/** move(from, end, to) */
+const MOVE: WasmFunction = {
+  parameters: 3,
+  returns: false,
+  locals: [],
+  code: op.loop(
+    writeVector(get(2), readVector(get(0))),
+    increase(0, 16),
+    increase(2, 16),
+    op.branchIf(0, op.less(get(0), get(1))),
+  ),
+};
 
-/** do { `step`; from += `read`; to += 16 } while (from < till) */
-function strokes(step: readonly number[], read: number): WasmFunction {
-  const code = [
-    ...[LOOP, NOTHING, ...step],
-    ...[...get(TO), ...number(16), ADD, ...set(TO)],
-    ...[...get(FROM), ...number(read), ADD, ...set(FROM)],
-    ...[...get(FROM), ...get(TILL), LESS, BRANCH_IF, 0, END],
-  ];
-  return { parameters: 3, returns: false, locals: [V128], code };
-}
-
-const MOVE = strokes([...get(TO), ...get(FROM), ...LOAD, ...STORE], 16);
-
-/** Of each word the three bytes that it holds, the first weighing most; then nothing. */
-const THREES = [2, 1, 0, 16, 5, 4, 3, 16, 8, 7, 6, 16, 11, 10, 9, 16];
+/** Of each word two halves, the two bytes of which begin with six bits that become one character. */
+const HALVES = [1, 0, 2, 1, 4, 3, 5, 4, 7, 6, 8, 7, 10, 9, 11, 10];
 /** What to add to six bits: to those of a…z, of each digit, of + and /, and of A…Z. */
 const TO_CHARACTER = [97 - 26, ...new Array<number>(10).fill(48 - 52), 43 - 62, 47 - 63, 65, 0, 0];
 
-const BASE64 = strokes(
-  [
-    // X = four words of 24 bits, then of four times six bits, each in a byte of its own
-    ...[...get(FROM), ...LOAD, ...all(0), ...SHUFFLE, ...THREES, ...set(X)],
-    ...[...get(X), ...number(18), ...WORDS_RIGHT, ...sixBits(0), ...AND],
-    ...[...get(X), ...number(4), ...WORDS_RIGHT, ...sixBits(1), ...AND, ...OR],
-    ...[...get(X), ...number(10), ...WORDS_LEFT, ...sixBits(2), ...AND, ...OR],
-    ...[...get(X), ...number(24), ...WORDS_LEFT, ...sixBits(3), ...AND, ...OR, ...set(X)],
-    // 0 to 25 select 13 of TO_CHARACTER, 26 to 51 select 0, the others 1 to 12
-    ...[...get(TO), ...sixteen(TO_CHARACTER), ...get(X), ...all(51), ...BYTES_SUBTRACT_TO_ZERO],
-    ...[...get(X), ...all(26), ...BYTES_LESS, ...all(13), ...AND, ...OR, ...SWIZZLE],
-    ...[...get(X), ...BYTES_ADD, ...STORE],
-  ],
-  12,
-);
+/** Twelve bytes of V, as sixteen characters in V. */
+function textOf(V: number): op.Code {
+  return [
+    // aaaaaabb bbbbcccc and bbbbcccc ccdddddd: the second is shifted to have its twelve bits in front, too.
+    ...set(V, op.halvesMultiply(op.pick(get(V), op.vector(HALVES)), op.repeated(1, 0, 16, 0))),
+    ...set(
+      V,
+      op.bitsOr(op.halvesRight(get(V), 10), op.bitsAnd(op.halvesLeft(get(V), 4), op.repeated(0, 63))),
+    ),
+    // 0 to 25 select 13 of TO_CHARACTER, 26 to 51 select 0, the others 1 to 12.
+    ...set(
+      V,
+      op.bytesAdd(
+        op.pick(
+          op.vector(TO_CHARACTER),
+          op.bitsOr(
+            op.bytesSubtractToZero(get(V), op.repeated(51)),
+            op.bitsAnd(op.bytesLessSigned(get(V), op.repeated(26)), op.repeated(13)),
+          ),
+        ),
+        get(V),
+      ),
+    ),
+  ];
+}
+
+/**
+ * Writes memory[FROM, END) as base64 at TO, which is left behind it. FROM, REST and V (a vector) change.
+ * Behind the text, up to sixteen bytes are written.
+ */
+export function base64Of(local: {
+  readonly FROM: number;
+  readonly END: number;
+  readonly TO: number;
+  readonly REST: number;
+  readonly V: number;
+}): op.Code {
+  const { FROM, END, TO, REST, V } = local;
+  const twelveLeft = op.isZero(op.less(get(REST), number(12)));
+  const lanes = op.vector(Array.from({ length: 16 }, (_, i) => i));
+  const quads = FROM;
+  return [
+    set(REST, subtract(get(END), get(FROM))),
+    when(
+      twelveLeft,
+      op.loop(
+        set(V, readVector(get(FROM))),
+        textOf(V),
+        writeVector(get(TO), get(V)),
+        increase(FROM, 12),
+        increase(TO, 16),
+        set(REST, subtract(get(REST), number(12))),
+        op.branchIf(0, twelveLeft),
+      ),
+    ),
+    // The rest, 0 to 11 bytes, as if zeros came behind; then what stands only for zeros is a pad.
+    set(V, op.bitsAnd(readVector(get(FROM)), op.bytesLessSigned(lanes, op.fillBytes(get(REST))))),
+    textOf(V),
+    writeVector(get(TO), get(V)),
+    // (rest + 2) / 3, for so small a number
+    set(quads, op.shiftRight(op.multiply(add(get(REST), number(2)), number(11)), number(5))),
+    increase(TO, op.shiftLeft(get(quads), number(2))),
+    op.writeHalf(subtract(add(get(TO), get(REST)), op.multiply(get(quads), number(3))), number(TWO_PADS)),
+  ].flat();
+}
+
+/** base64(from, end, to) */
+const BASE64: WasmFunction = {
+  parameters: 3,
+  returns: true,
+  locals: [I32, V128],
+  code: [...base64Of({ FROM: 0, END: 1, TO: 2, REST: 3, V: 4 }), ...get(2)],
+};

@@ -7,7 +7,8 @@ import { joinRuns } from "../../../protocol/record-batch.ts";
 import type { LogPart, Offset, ShardDescription } from "../../streams/streams.ts";
 import { cborHead } from "./cbor.ts";
 import type { Codec } from "./codec.ts";
-import { ESCAPE_BYTES, escapedBytes, MAX_FRAME_BYTES, RecordWriter, type Stretch } from "./record-writer.ts";
+import { ESCAPE_BYTES, type RecordWindow, recordWindow } from "./record-window.ts";
+import { escapedBytes, MAX_FRAME_BYTES, RecordWriter, type Stretch } from "./record-writer.ts";
 
 export interface PageLimits {
   readonly records: number;
@@ -15,9 +16,13 @@ export interface PageLimits {
   readonly dataBytes: number;
 }
 
+/** A batch of fewer records is walked over sooner than it is copied. */
+const MIN_MEASURED = 4;
+
 export class RecordPage {
   readonly #shard: Pick<ShardDescription, "createdMs" | "index">;
   readonly #limits: PageLimits;
+  readonly #window: RecordWindow;
   readonly #stretches: Stretch[] = [];
   #count = 0;
   #dataBytes = 0;
@@ -25,8 +30,14 @@ export class RecordPage {
   #next: Offset;
 
   /** @param from where the page begins; what stands before it is passed over */
-  constructor(shard: Pick<ShardDescription, "createdMs" | "index">, from: Offset, limits: PageLimits) {
+  constructor(
+    shard: Pick<ShardDescription, "createdMs" | "index">,
+    from: Offset,
+    limits: PageLimits,
+    window = recordWindow,
+  ) {
     this.#shard = shard;
+    this.#window = window;
     this.#next = from;
     this.#limits = limits;
   }
@@ -58,12 +69,27 @@ export class RecordPage {
     const from = Math.max(first, this.#next);
     if (first + part.count <= from) return true;
     const batch = part.batch ?? joinRuns(part.runs);
-    const to = this.#measure(new BatchWalk(batch), first, from);
+    const to =
+      from === first && this.#takesWhole(batch, part.count)
+        ? first + part.count
+        : this.#measure(new BatchWalk(batch), first, from);
     if (to > from) {
       this.#stretches.push({ batch, arrivalMs, first, from, to });
       this.#next = to;
     }
     return to === first + part.count;
+  }
+
+  /** Counts all records, if all fit and nothing is unusual. */
+  #takesWhole(batch: Uint8Array, count: number): boolean {
+    if (count < MIN_MEASURED || this.#count + count > this.#limits.records) return false;
+    const whole = this.#window.measure(batch);
+    if (whole?.records !== count) return false;
+    if (this.#dataBytes + whole.dataBytes > this.#limits.dataBytes) return false;
+    this.#count += count;
+    this.#dataBytes += whole.dataBytes;
+    this.#keyBytes += whole.keyBytes;
+    return true;
   }
 
   /** Counts what fits of the records from `from` on. @returns where that ends */
@@ -125,7 +151,7 @@ export class RecordPage {
     const at = room.before + begin.length;
     const out = memory(at + records + finish.length + room.after);
     begin.copy(out, room.before);
-    const writer = new RecordWriter(codec.name, this.#shard, out, at);
+    const writer = new RecordWriter(codec.name, this.#shard, out, at, this.#window);
     for (const stretch of this.#stretches) writer.write(stretch);
     let end = writer.end();
     if (codec.name === "json" && this.#count > 0) end--;

@@ -5,14 +5,30 @@
  *
  *   head: up to the data | data | middle: key and names | sequence number | end
  *
- * Both sides pass through windows of one arena; data too long for them go their own way.
- * `codec.encode` of plain objects is the plain way; the bytes are the same.
+ * Both sides pass through windows of one arena; data too long for them go their own way. As long as
+ * nothing is unusual, a batch is written at once (record-simd.ts); the rest of it, record by record.
+ * `codec.encode` of plain objects is the plain way of both; the bytes are the same.
  */
 import { BatchWalk } from "../../../protocol/batch-walk.ts";
+import { BATCH_HEAD_BYTES } from "../../../protocol/record-batch.ts";
 import { type Offset, SEQUENCE_NUMBER_DIGITS, SequenceDigits } from "../../streams/streams.ts";
-import { makeByteArena, SLACK_BYTES } from "./byte-arena.ts";
-import { cborHead, encodeCbor, Timestamp } from "./cbor.ts";
+import { encodeCbor, Timestamp } from "./cbor.ts";
 import type { Codec } from "./codec.ts";
+import { AGAIN, MAX_HEAD_BYTES, stateWord } from "./record-simd.ts";
+import {
+  CBOR_FORM,
+  DIGITS_AT,
+  IN_AT,
+  IN_BYTES,
+  JSON_FORM,
+  MAX_SHORT_BYTES,
+  OUT_AT,
+  OUT_LIMIT,
+  type RecordForm,
+  type RecordWindow,
+  recordWindow,
+  tableEndOf,
+} from "./record-window.ts";
 
 /** Consecutive records of one batch. */
 export interface Stretch {
@@ -27,27 +43,6 @@ export interface Stretch {
 
 /** At most so much is written for a record beside its data and key, in either form. */
 export const MAX_FRAME_BYTES = 192;
-/** What a character that JSON escapes takes more than its byte. */
-export const ESCAPE_BYTES = 5;
-/** Data longer than this are left to Buffer, which is the faster the longer they are. */
-const MAX_SHORT_BYTES = 16_384;
-
-/** Where the pieces stand in the arena; what never changes of them is put there once. */
-const HEAD_AT = 0;
-const JSON_NAME_AT = 128;
-const CBOR_NAME_AT = 192;
-/** Each has room for a key of 1,024 bytes that are all escaped. */
-const JSON_MIDDLE_AT = 256;
-const CBOR_MIDDLE_AT = 8_192;
-const IN_AT = 16_384;
-const IN_BYTES = 256 * 1_024;
-const OUT_AT = IN_AT + IN_BYTES + SLACK_BYTES;
-const OUT_BYTES = 256 * 1_024;
-/** The most that a record with short data takes. */
-const ROOM_BYTES = 2 * MAX_SHORT_BYTES + 8_192;
-
-// Filled and emptied without a break in between, so one is enough for all.
-const { memory, view, move, base64 } = makeByteArena(OUT_AT + OUT_BYTES + SLACK_BYTES);
 
 const isEscaped = Uint8Array.from({ length: 256 }, (_, byte) =>
   byte < 0x20 || byte === 0x22 || byte === 0x5c ? 1 : 0,
@@ -62,13 +57,15 @@ export function escapedBytes(bytes: Uint8Array, at: number, end: number): number
 
 export class RecordWriter {
   readonly #isJson: boolean;
-  readonly #names: Names;
+  readonly #form: RecordForm;
   readonly #digits: SequenceDigits;
+  readonly #window: RecordWindow;
   readonly #target: Buffer;
   /** Where the next byte goes: in the target, and in the window that is emptied into it. */
   #targetAt: number;
   #at = OUT_AT;
   #headBytes = 0;
+  #headMs = Number.NaN;
   #middleBytes = 0;
 
   /** @param at the target has room from here on, by `MAX_FRAME_BYTES` and `ESCAPE_BYTES` */
@@ -77,21 +74,61 @@ export class RecordWriter {
     shard: { readonly createdMs: number; readonly index: number },
     target: Buffer,
     at: number,
+    window = recordWindow,
   ) {
     this.#isJson = codec === "json";
-    this.#names = this.#isJson ? JSON_NAMES : CBOR_NAMES;
+    this.#form = this.#isJson ? JSON_FORM : CBOR_FORM;
     this.#digits = new SequenceDigits(shard.createdMs, shard.index);
     this.#target = target;
     this.#targetAt = at;
+    this.#window = window;
   }
 
-  write({ batch, arrivalMs, first, from, to }: Stretch): void {
+  write(stretch: Stretch): void {
+    this.#putHead(stretch.arrivalMs);
+    const done = this.#writeAtOnce(stretch);
+    if (done < stretch.to) this.#writeEach(stretch, done);
+  }
+
+  /** @returns up to where it came: what is left is not for it */
+  #writeAtOnce({ batch, arrivalMs, first, from, to }: Stretch): Offset {
+    const { state, arena } = this.#window;
+    const { memory, view, more } = arena;
+    const tableEnd = tableEndOf(batch);
+    if (more === undefined || tableEnd < 0) return from;
+    if (batch.length > IN_BYTES || this.#headBytes > MAX_HEAD_BYTES) return from;
+    // Large records gain nothing by it, and few of a large batch are not worth the copy of all.
+    if (batch.length > MAX_COPIED_BYTES * (to - from)) return from;
+    memory.set(batch, IN_AT);
+    state[stateWord.runs] = view.getInt32(IN_AT);
+    state[stateWord.table] = IN_AT + BATCH_HEAD_BYTES;
+    state[stateWord.tableEnd] = IN_AT + tableEnd;
+    state[stateWord.body] = IN_AT + tableEnd;
+    state[stateWord.runEnd] = IN_AT + tableEnd;
+    state[stateWord.bodyEnd] = IN_AT + batch.length;
+    state[stateWord.left] = 0;
+    state[stateWord.skip] = from - first;
+    state[stateWord.take] = to - from;
+    state[stateWord.outLimit] = OUT_LIMIT;
+    state[stateWord.headBytes] = this.#headBytes;
+    for (;;) {
+      if (this.#at > OUT_LIMIT) this.#empty();
+      this.#digits.writeTo(view, DIGITS_AT, to - state[stateWord.take]!, arrivalMs);
+      state[stateWord.out] = this.#at;
+      const end = this.#isJson ? more.json() : more.cbor();
+      this.#at = state[stateWord.out]!;
+      if (end !== AGAIN || state[stateWord.take] === 0) return to - state[stateWord.take]!;
+    }
+  }
+
+  /** @param done what is before it has been written; it is walked over all the same, as that finds what is unsound */
+  #writeEach({ batch, arrivalMs, first, from, to }: Stretch, done: Offset): void {
+    const { memory, view, move, base64 } = this.#window.arena;
     const walk = new BatchWalk(batch);
     const { bytes } = walk;
     const isJson = this.#isJson;
-    this.#putHead(arrivalMs);
     const headBytes = this.#headBytes;
-    const { middleAt } = this.#names;
+    const { headAt, beforeKeyAt } = this.#form;
     let offset = first;
     let windowFrom = 0;
     let windowTo = 0;
@@ -100,36 +137,36 @@ export class RecordWriter {
         offset += walk.count;
         continue;
       }
-      this.#putMiddle(bytes, walk.keyAt, walk.keyEnd);
+      if (offset + walk.count > done) this.#putMiddle(bytes, walk.keyAt, walk.keyEnd);
       const middleBytes = this.#middleBytes;
       for (; offset < to && walk.nextRecord(); offset++) {
-        if (offset < from) continue;
+        if (offset < done) continue;
         const { payloadAt, payloadEnd } = walk;
-        if (this.#at + ROOM_BYTES > OUT_AT + OUT_BYTES) this.#empty();
+        if (this.#at > OUT_LIMIT) this.#empty();
         let at = this.#at;
-        move(HEAD_AT, HEAD_AT + headBytes, at);
+        move(headAt, headAt + headBytes, at);
         at += headBytes;
         if (payloadEnd - payloadAt > MAX_SHORT_BYTES) at = this.#passBy(bytes, payloadAt, payloadEnd, at);
         else {
           if (payloadAt < windowFrom || payloadEnd > windowTo) {
             windowFrom = payloadAt;
-            windowTo = Math.min(bytes.length, payloadAt + IN_BYTES);
+            windowTo = Math.min(bytes.length, payloadAt + EACH_BYTES);
             memory.set(bytes.subarray(windowFrom, windowTo), IN_AT);
           }
           const inAt = IN_AT + payloadAt - windowFrom;
           const inEnd = inAt + payloadEnd - payloadAt;
           if (isJson) at = base64(inAt, inEnd, at);
           else {
-            at = putBytesHead(at, payloadEnd - payloadAt);
+            at = putCborHead(view, at, 0x40, payloadEnd - payloadAt);
             move(inAt, inEnd, at);
             at += inEnd - inAt;
           }
         }
-        move(middleAt, middleAt + middleBytes, at);
+        move(beforeKeyAt, beforeKeyAt + middleBytes, at);
         at += middleBytes;
         this.#digits.writeTo(view, at, offset, arrivalMs);
         at += SEQUENCE_NUMBER_DIGITS;
-        if (isJson) at = putJsonEnd(at);
+        if (isJson) at += memory.write('"},', at, "latin1");
         this.#at = at;
       }
     }
@@ -142,14 +179,14 @@ export class RecordWriter {
   }
 
   #empty(): void {
-    this.#target.set(memory.subarray(OUT_AT, this.#at), this.#targetAt);
+    this.#target.set(this.#window.arena.memory.subarray(OUT_AT, this.#at), this.#targetAt);
     this.#targetAt += this.#at - OUT_AT;
     this.#at = OUT_AT;
   }
 
   /** Data that are too long for the windows, straight into the target. @returns the new place in the window */
   #passBy(bytes: Buffer, from: number, end: number, at: number): number {
-    this.#at = this.#isJson ? at : putBytesHead(at, end - from);
+    this.#at = this.#isJson ? at : putCborHead(this.#window.arena.view, at, 0x40, end - from);
     this.#empty();
     if (this.#isJson) {
       this.#targetAt += this.#target.write(bytes.toString("base64", from, end), this.#targetAt, "latin1");
@@ -160,106 +197,58 @@ export class RecordWriter {
     return this.#at;
   }
 
-  /** From a record's beginning to its data; names come in the order of the alphabet. */
+  /** From a record's beginning to its data. */
   #putHead(arrivalMs: number): void {
-    if (this.#isJson) {
-      const head = `{"ApproximateArrivalTimestamp":${arrivalMs / 1000},"Data":"`;
-      this.#headBytes = memory.write(head, HEAD_AT, "latin1");
-      return;
-    }
-    const head = [
-      cborHead(5, 4),
-      encodeCbor("ApproximateArrivalTimestamp"),
-      encodeCbor(new Timestamp(arrivalMs)),
-      encodeCbor("Data"),
-    ];
-    this.#headBytes = Buffer.concat(head).copy(memory, HEAD_AT);
+    if (arrivalMs === this.#headMs) return;
+    const { memory } = this.#window.arena;
+    const { headAt, timeAt, texts } = this.#form;
+    const timeBytes = this.#isJson
+      ? memory.write(String(arrivalMs / 1000), timeAt, "latin1")
+      : encodeCbor(new Timestamp(arrivalMs)).copy(memory, timeAt);
+    memory.set(texts.behindTime, timeAt + timeBytes);
+    this.#headBytes = timeAt + timeBytes + texts.behindTime.length - headAt;
+    this.#headMs = arrivalMs;
   }
 
   /** From a record's data to its sequence number. */
-  #putMiddle(bytes: Buffer, keyAt: number, keyEnd: number): void {
-    const { beforeKey, keyPlace, nameAt, nameBytes } = this.#names;
-    let at = keyPlace;
-    let copyFrom = keyAt;
-    if (!this.#isJson) at = putTextHead(at, keyEnd - keyAt);
-    else if (escapedBytes(bytes, keyAt, keyEnd) > 0) {
-      at += memory.write(JSON.stringify(bytes.toString("utf8", keyAt, keyEnd)).slice(1, -1), at);
+  #putMiddle(bytes: Buffer, keyFrom: number, keyEnd: number): void {
+    const { memory, view, move } = this.#window.arena;
+    const { beforeKeyAt, keyAt, nameAt, nameBytes } = this.#form;
+    let at = keyAt;
+    let copyFrom = keyFrom;
+    if (!this.#isJson) at = putCborHead(view, at, 0x60, keyEnd - keyFrom);
+    else if (escapedBytes(bytes, keyFrom, keyEnd) > 0) {
+      at += memory.write(JSON.stringify(bytes.toString("utf8", keyFrom, keyEnd)).slice(1, -1), at);
       copyFrom = keyEnd;
     }
     for (let i = copyFrom; i < keyEnd; i++) memory[at++] = bytes[i]!;
     move(nameAt, nameAt + nameBytes, at);
-    this.#middleBytes = at + nameBytes - keyPlace + beforeKey;
+    this.#middleBytes = at + nameBytes - beforeKeyAt;
   }
 }
 
-/** The names around the key: what stands before it leads up to the key's place, what stands behind it is kept at `nameAt`. */
-interface Names {
-  readonly middleAt: number;
-  readonly beforeKey: number;
-  readonly keyPlace: number;
-  readonly nameAt: number;
-  readonly nameBytes: number;
-}
-
-function placeNames(middleAt: number, before: Buffer, nameAt: number, name: Buffer): Names {
-  memory.set(before, middleAt);
-  memory.set(name, nameAt);
-  return {
-    middleAt,
-    beforeKey: before.length,
-    keyPlace: middleAt + before.length,
-    nameAt,
-    nameBytes: name.length,
-  };
-}
-
-const JSON_NAMES = placeNames(
-  JSON_MIDDLE_AT,
-  Buffer.from('","PartitionKey":"'),
-  JSON_NAME_AT,
-  Buffer.from('","SequenceNumber":"'),
-);
-
-const CBOR_NAMES = placeNames(
-  CBOR_MIDDLE_AT,
-  encodeCbor("PartitionKey"),
-  CBOR_NAME_AT,
-  Buffer.concat([encodeCbor("SequenceNumber"), cborHead(3, SEQUENCE_NUMBER_DIGITS)]),
-);
-
-/** `"},` */
-function putJsonEnd(at: number): number {
-  memory[at] = 0x22;
-  memory[at + 1] = 0x7d;
-  memory[at + 2] = 0x2c;
-  return at + 3;
-}
-
-function putBytesHead(at: number, length: number): number {
-  return putCborHead(at, 0x40, length);
-}
-
-function putTextHead(at: number, length: number): number {
-  return putCborHead(at, 0x60, length);
-}
+/** So much of a batch is copied at most for each record that is written of it. */
+const MAX_COPIED_BYTES = 4_096;
+/** Of larger batches so much is copied at once, from a record's data on. */
+const EACH_BYTES = 262_144;
 
 /** As `cborHead`, in place. */
-function putCborHead(at: number, major: number, length: number): number {
+function putCborHead(view: DataView, at: number, major: number, length: number): number {
   if (length < 24) {
-    memory[at] = major | length;
+    view.setUint8(at, major | length);
     return at + 1;
   }
   if (length < 0x100) {
-    memory[at] = major | 24;
-    memory[at + 1] = length;
+    view.setUint8(at, major | 24);
+    view.setUint8(at + 1, length);
     return at + 2;
   }
   if (length < 0x1_0000) {
-    memory[at] = major | 25;
+    view.setUint8(at, major | 25);
     view.setUint16(at + 1, length);
     return at + 3;
   }
-  memory[at] = major | 26;
+  view.setUint8(at, major | 26);
   view.setUint32(at + 1, length);
   return at + 5;
 }

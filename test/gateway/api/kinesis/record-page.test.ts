@@ -4,10 +4,25 @@ import test from "node:test";
 import fc from "fast-check";
 import { type Codec, cborCodec, jsonCodec, Timestamp } from "../../../../gateway/api/kinesis/codec.ts";
 import { RecordPage } from "../../../../gateway/api/kinesis/record-page.ts";
+import {
+  IN_AT,
+  IN_BYTES,
+  MAX_SHORT_BYTES,
+  RecordWindow,
+  recordWindow,
+} from "../../../../gateway/api/kinesis/record-window.ts";
+import { RecordWriter } from "../../../../gateway/api/kinesis/record-writer.ts";
 import { formatSequenceNumber, type LogPart } from "../../../../gateway/streams/streams.ts";
-import { type BatchRecord, decodeBatch, encodeInOrder } from "../../../../protocol/record-batch.ts";
+import { BatchWalk } from "../../../../protocol/batch-walk.ts";
+import {
+  type BatchRecord,
+  decodeBatch,
+  encodeInOrder,
+  MalformedBatchError,
+} from "../../../../protocol/record-batch.ts";
 
 const shard = { createdMs: 1_763_000_000_123, index: 17 };
+const windows = [recordWindow, new RecordWindow("plain")];
 const members = { NextShardIterator: 'a"+/', MillisBehindLatest: 12 };
 
 interface Written {
@@ -90,18 +105,20 @@ function agrees(
 ): void {
   const expected = plain(written, start, from, limits);
   for (const codec of [jsonCodec, cborCodec]) {
-    const page = new RecordPage(shard, from, limits);
-    const isFull = partsOf(written, start).some((part) => !page.add(part));
-    assert.equal(isFull, expected.isFull);
-    assert.equal(page.count, expected.Records.length);
-    assert.equal(page.dataBytes, expected.dataBytes);
-    assert.equal(page.next, expected.next);
-    const answer = page.encode(codec, members);
     const plainly = bytesOf(codec, { ...members, Records: expected.Records });
-    assert.ok(answer.equals(plainly), `${answer.toString()}\n${plainly.toString()}`);
-    const withRoom = page.encode(codec, members, Buffer.allocUnsafe, { before: 7, after: 3 });
-    assert.equal(withRoom.length, 7 + plainly.length + 3);
-    assert.ok(withRoom.subarray(7, -3).equals(plainly));
+    for (const window of windows) {
+      const page = new RecordPage(shard, from, limits, window);
+      const isFull = partsOf(written, start).some((part) => !page.add(part));
+      assert.equal(isFull, expected.isFull);
+      assert.equal(page.count, expected.Records.length);
+      assert.equal(page.dataBytes, expected.dataBytes);
+      assert.equal(page.next, expected.next);
+      const answer = page.encode(codec, members);
+      assert.ok(answer.equals(plainly), `${answer.toString()}\n${plainly.toString()}`);
+      const withRoom = page.encode(codec, members, Buffer.allocUnsafe, { before: 7, after: 3 });
+      assert.equal(withRoom.length, 7 + plainly.length + 3);
+      assert.ok(withRoom.subarray(7, -3).equals(plainly));
+    }
   }
 }
 
@@ -191,3 +208,193 @@ test("a page of 10,000 holds them all", () => {
   }));
   agrees([{ arrivalMs: 1_763_000_001_234, records: list, asRuns: false }], 0, 0, NO_LIMITS);
 });
+
+test("this machine takes the functions of record-simd.ts, so that both ways are tried here", () => {
+  assert.ok(windows[0]!.arena.more !== undefined);
+  assert.equal(windows[1]!.arena.more, undefined);
+});
+
+test("numbers are right where a carry runs into their upper digits, and across many carries", () => {
+  const small = Array.from({ length: 30 }, (_, i) => ({ key: "k", timeUs: i, payload: Buffer.from("abc") }));
+  const { createdMs: shardCreatedMs, index: shardIndex } = shard;
+  const arrivalMs = 1_763_000_001_234;
+  const zero = BigInt(formatSequenceNumber({ shardCreatedMs, shardIndex, offset: 0, arrivalMs }));
+  for (const digits of [25n, 28n, 31n, 32n]) {
+    // The next but ten carries out of so many digits.
+    const before = Number((10n ** digits - (zero % 10n ** digits)) / 2n ** 80n);
+    agrees([{ arrivalMs, records: small, asRuns: false }], Math.max(0, before - 10), 0, NO_LIMITS);
+  }
+  const many = Array.from({ length: 3_000 }, (_, i) => ({ key: "k", timeUs: i, payload: Buffer.from("") }));
+  for (const start of [0, 79_999_000, 2 ** 40, 2 ** 53 - 4_000]) {
+    agrees([{ arrivalMs, records: many, asRuns: false }], start, 0, NO_LIMITS);
+  }
+});
+
+test("keys and data of all lengths around a step, with what JSON escapes at each place", () => {
+  const list: BatchRecord[] = [];
+  for (const length of [1, 2, 15, 16, 17, 31, 32, 33, 64, 65]) {
+    const payload = Buffer.alloc(length, 0xe7);
+    list.push({ key: "x".repeat(length), timeUs: 1, payload });
+    for (let at = 0; at < length; at++) {
+      const odd = ['"', "\\", "\u001f", "\u0000"][at % 4]!;
+      list.push({ key: "x".repeat(at) + odd + "x".repeat(length - at - 1), timeUs: 1, payload });
+    }
+  }
+  agrees([{ arrivalMs: 1, records: list, asRuns: false }], 5, 0, NO_LIMITS);
+  // Each by itself, as what comes behind one is written in the plain way.
+  for (const record of list) agrees([{ arrivalMs: 1, records: [record], asRuns: false }], 5, 0, NO_LIMITS);
+  const lengths = Array.from({ length: 300 }, (_, i) => ({
+    key: `key-${i}`,
+    timeUs: i,
+    payload: Buffer.from(Array.from({ length: i }, (_, j) => (i * 7 + j * 31) & 255)),
+  }));
+  agrees([{ arrivalMs: 1, records: lengths, asRuns: false }], 5, 0, NO_LIMITS);
+});
+
+test("batches as large as the window, and larger", () => {
+  const last = { key: "last", timeUs: 0, payload: Buffer.from("!") };
+  const many = Array.from({ length: 3_422 }, (_, i) => ({
+    key: `key-${i >> 1}`,
+    timeUs: i,
+    payload: Buffer.alloc(1_200 + (i % 5), i),
+  }));
+  const missing = IN_BYTES - encodeInOrder([...many, last]).length;
+  assert.ok(missing > 0 && missing < MAX_SHORT_BYTES);
+  for (const more of [-1, 0, 1]) {
+    const payload = Buffer.alloc(1 + missing + more, 9);
+    const list = [...many, { ...last, payload }];
+    assert.equal(encodeInOrder(list).length, IN_BYTES + more);
+    agrees([{ arrivalMs: 1, records: list, asRuns: false }], 0, more, NO_LIMITS);
+  }
+});
+
+test("a few records of a large batch, and data just short enough among short ones", () => {
+  const list = Array.from({ length: 1_000 }, (_, i) => ({
+    key: `key-${i % 3}`,
+    timeUs: i,
+    payload: Buffer.alloc(i % 100 === 50 ? MAX_SHORT_BYTES + (i > 500 ? 1 : 0) : 300, i),
+  }));
+  for (const from of [0, 3, 540, 995]) {
+    for (const records of [1, 40, 10_000]) {
+      agrees([{ arrivalMs: 1, records: list, asRuns: false }], 0, from, { ...NO_LIMITS, records });
+    }
+  }
+});
+
+/** Where the numbers of a batch stand, and how many bytes each has. */
+function numbersOf(batch: Buffer): (readonly [at: number, bytes: number])[] {
+  const numbers: [number, number][] = [
+    [0, 4],
+    [4, 4],
+  ];
+  const walk = new BatchWalk(batch);
+  while (walk.nextRun()) {
+    const head = walk.keyAt - 10;
+    numbers.push([head, 2], [head + 2, 4], [head + 6, 4]);
+    while (walk.nextRecord()) numbers.push([walk.payloadAt - 12, 4]);
+  }
+  return numbers;
+}
+
+const lies = fc.array(
+  fc.record({
+    which: fc.nat(),
+    by: fc.oneof(fc.constantFrom(-12, -11, -10, -3, -2, -1, 1, 2, 3, 10, 11, 12), fc.integer()),
+    instead: fc.option(
+      fc.constantFrom(0, 1_024, 1_025, 0xffff, 0x7fff_ffff, 0x8000_0000, 0xffff_fff0, 0xffff_ffff),
+    ),
+  }),
+  { minLength: 1, maxLength: 3 },
+);
+
+function lying(
+  batch: Buffer,
+  told: readonly { which: number; by: number; instead: number | null }[],
+): Buffer {
+  const numbers = numbersOf(batch);
+  const out = Buffer.from(batch);
+  for (const { which, by, instead } of told) {
+    const [at, bytes] = numbers[which % numbers.length]!;
+    const value = instead ?? out.readUIntBE(at, bytes) + by;
+    // As many of the lowest bits as there is room for.
+    out.writeUIntBE(bytes === 2 ? value & 0xffff : value >>> 0, at, bytes);
+  }
+  return out;
+}
+
+/** What comes of it: bytes, or an error. */
+function outcome(write: () => Buffer): string {
+  try {
+    return write().toString("latin1");
+  } catch (error) {
+    // A key that is not UTF-8, which no store takes, may become longer than it was measured.
+    assert.ok(error instanceof MalformedBatchError || error instanceof RangeError, String(error));
+    return error.message;
+  }
+}
+
+const damaged = fc.record({
+  list: records,
+  told: lies,
+  cut: fc.oneof({ weight: 3, arbitrary: fc.constant(0) }, fc.nat(20)),
+  from: fc.nat(8),
+});
+
+function damagedBatch({
+  list,
+  told,
+  cut,
+}: {
+  list: BatchRecord[];
+  told: Parameters<typeof lying>[1];
+  cut: number;
+}): Buffer {
+  const batch = lying(encodeInOrder(list), told);
+  return batch.subarray(0, Math.max(0, batch.length - cut));
+}
+
+for (const codec of [jsonCodec, cborCodec]) {
+  const inEachWay = (way: (window: RecordWindow) => Buffer): string => {
+    const plainly = outcome(() => way(windows[1]!));
+    for (const around of [0x00, 0x01, 0xff]) {
+      windows[0]!.arena.memory.fill(around, IN_AT, IN_AT + 16_384);
+      assert.equal(
+        outcome(() => way(windows[0]!)),
+        plainly,
+      );
+    }
+    return plainly;
+  };
+
+  test(`of bytes that are no batch both ways make the same, whatever stands around them: ${codec.name}`, () => {
+    let pages = 0;
+    fc.assert(
+      fc.property(damaged, (bad) => {
+        const part = { first: 0, count: bad.list.length, arrivalMs: 5, runs: [], batch: damagedBatch(bad) };
+        const result = inEachWay((window) => {
+          const page = new RecordPage(shard, bad.from, NO_LIMITS, window);
+          page.add(part);
+          return page.encode(codec, members);
+        });
+        if (result.includes("Records")) pages++;
+      }),
+      { numRuns: 2_000 },
+    );
+    assert.ok(pages > 50, String(pages));
+  });
+
+  test(`a writer that is given bytes that nobody has measured writes no others: ${codec.name}`, () => {
+    fc.assert(
+      fc.property(damaged, fc.nat(14), (bad, to) => {
+        const batch = damagedBatch(bad);
+        inEachWay((window) => {
+          const target = Buffer.alloc(100_000);
+          const writer = new RecordWriter(codec.name, shard, target, 0, window);
+          writer.write({ batch, arrivalMs: 5, first: 0, from: Math.min(bad.from, to), to });
+          return target.subarray(0, writer.end());
+        });
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+}
