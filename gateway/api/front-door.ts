@@ -19,7 +19,7 @@ import type { Duplex } from "node:stream";
 import type { Clock } from "../../runtime/clock.ts";
 import { listenOn } from "../../runtime/listen.ts";
 import type { IncomingRequest, OutgoingReply } from "./exchange.ts";
-import { endWhenIdle } from "./idle-session.ts";
+import { destroyWhenLeft, endWhenIdle } from "./idle-session.ts";
 import { type LaneService, RequestLane } from "./request-lane.ts";
 import { StreamLane } from "./stream-lane.ts";
 
@@ -46,6 +46,8 @@ const WINDOW_BYTES = 1_048_576;
  * bounded by `unread-answers.ts`, and otherwise by the number of streams.
  */
 const MAX_SESSION_MB = 2 ** 20;
+/** How long a client may take to end its side of an HTTP/2 connection once we have ended ours. */
+const LINGER_MS = 10_000;
 const DRAIN_MS = 2_000;
 const SESSION_DEADLINES = { keepAliveMs: KEEP_ALIVE_MS, requestMs: REQUEST_DEADLINE_MS, pingMs: 10_000 };
 
@@ -189,6 +191,7 @@ export class FrontDoor {
           socket.unshift(seen);
           // Unlike an HTTP/1.1 client, one that closes its side of an HTTP/2 connection wants no more.
           socket.allowHalfOpen = false;
+          destroyWhenLeft(socket, LINGER_MS);
           this.#http2.emit("connection", socket);
         } else if (this.#lane !== undefined) this.#lane.adopt(socket, seen, toNode);
         else toNode(seen);

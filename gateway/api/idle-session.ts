@@ -1,5 +1,6 @@
 /** Lets go of HTTP/2 connections on which nothing is going on, or whose client has gone. */
 import type { ServerHttp2Session, ServerHttp2Stream } from "node:http2";
+import type { Socket } from "node:net";
 
 export interface SessionDeadlines {
   /** How long a connection without a request may rest. */
@@ -49,5 +50,17 @@ function destroyUnlessAlive(session: ServerHttp2Session, pingMs: number): void {
   // The end of the session also ends the wait. A ping that cannot even be sent is no answer.
   session.ping((error) => {
     if (error === null || session.destroyed) clearTimeout(deadline);
+  });
+}
+
+/**
+ * A session that closes in peace only ends its side of the connection, and then waits for the client's
+ * end. That never comes from one that reads no more, such as an SDK whose program has left an event stream
+ * without closing it: the connection would stay for ever.
+ */
+export function destroyWhenLeft(socket: Socket, lingerMs: number): void {
+  socket.once("finish", () => {
+    const deadline = setTimeout(() => socket.destroy(), lingerMs);
+    socket.once("close", () => clearTimeout(deadline));
   });
 }

@@ -17,7 +17,7 @@ import {
   StreamNotFoundError,
 } from "../streams.ts";
 import { LocalConsumers } from "./local-consumers.ts";
-import { ENTRY_KIND, IDENTITY_BYTES, type Producer } from "./log-entry.ts";
+import { ENTRY_KIND, IDENTITY_BYTES, type Producer, type RoutedPart } from "./log-entry.ts";
 import type { LogMeters } from "./log-meters.ts";
 import type { Metadata } from "./metadata.ts";
 import { appendPublishes } from "./publish-entries.ts";
@@ -26,7 +26,7 @@ import { routeColumns } from "./route-columns.ts";
 import { routeEntries, routeFrame, routePublish, shortClientId } from "./routing.ts";
 import type { LocalShard } from "./shard-table.ts";
 import type { StreamDefinition } from "./stream-definition.ts";
-import type { RoutedPart, StreamLog } from "./stream-log.ts";
+import type { StreamLog } from "./stream-log.ts";
 
 /** An entry that forgets a client names no publish. */
 const NO_IDENTITY = "\0".repeat(IDENTITY_BYTES);

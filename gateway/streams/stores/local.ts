@@ -7,15 +7,11 @@
  *   logs/{id}/      one log per stream, in segments (segment.ts)
  *   spares/         files for coming segments (recycled-segments.ts); gone when it is closed
  */
-import { randomBytes } from "node:crypto";
-import { mkdir, rm } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import type { Epoch, Frame } from "../../../protocol/frame.ts";
 import { BadNameError, DEVICE_NAME, STREAM_NAME } from "../../../protocol/topics.ts";
-import type { Clock } from "../../../runtime/clock.ts";
 import { syncFolder } from "../../../runtime/durable.ts";
-import { describeError } from "../../../runtime/errors.ts";
-import type { Log } from "../../../runtime/log.ts";
 import type { Metrics } from "../../../runtime/metrics.ts";
 import {
   type AppendOutcome,
@@ -43,37 +39,17 @@ import {
   StreamsClosedError,
 } from "../streams.ts";
 import { checkFormat, raiseFormat } from "./data-format.ts";
-import { LocalStream } from "./local-stream.ts";
-import { type LogMeters, makeLogMeters } from "./log-meters.ts";
-import { Metadata, MetadataDamagedError, type StoredStream, type StreamRecord } from "./metadata.ts";
-import { RecentChunks } from "./recent-chunks.ts";
-import { RecycledSegments } from "./recycled-segments.ts";
-import { HOLD_MS, RetentionGuard } from "./retention-guard.ts";
-import { type Disk, realDisk } from "./segment-file.ts";
-import { firstShards } from "./shard-table.ts";
-import { checkSpec, StreamDefinition } from "./stream-definition.ts";
-import { DEFAULT_SEGMENT_BYTES, MAX_WAITING_BYTES, StreamLog, type StreamLogOptions } from "./stream-log.ts";
+import type { LocalStream } from "./local-stream.ts";
+import { forgetStream, type LogMeters, makeLogMeters } from "./log-meters.ts";
+import { Metadata } from "./metadata.ts";
+import { Retention } from "./retention.ts";
+import { checkSpec } from "./stream-definition.ts";
+import { StreamFolders, type StreamFoldersOptions } from "./stream-folders.ts";
 
-/** What readers of all streams read last and others may want next. */
-const RECENT_BYTES = 32 * 1_048_576;
-const RETENTION_EVERY_MS = 60_000;
-
-export interface LocalStreamsOptions {
+export interface LocalStreamsOptions extends StreamFoldersOptions {
   /** The folder of the streams alone; made when it is not there. */
   readonly dir: string;
-  readonly clock: Clock;
-  readonly log: Log;
   readonly metrics: Metrics;
-  /** A segment is closed when it has grown beyond this. */
-  readonly segmentBytes?: number;
-  /** What may wait for the disk, in one stream; beyond it appends are refused with LogBusyError. */
-  readonly maxWaitingBytes?: number;
-  readonly disk?: Disk;
-  /**
-   * What logs with traffic write over: segments that retention removed (`removed`, unless given),
-   * also files filled with zeros for it (`filled`), or nothing (`never`).
-   */
-  readonly recycleSegments?: "never" | "removed" | "filled";
 }
 
 /** The streams, and what only a store on a disk can be asked for. */
@@ -101,87 +77,32 @@ export async function openLocalStreams(options: LocalStreamsOptions): Promise<Lo
 class DiskStreams implements LocalStreams {
   readonly #options: LocalStreamsOptions;
   readonly #metadata: Metadata;
+  readonly #folders: StreamFolders;
+  readonly #retention: Retention;
   readonly #meters: LogMeters;
   readonly #streams = new Map<string, LocalStream>();
-  /** Names of streams that are being made. */
+  /** Names of streams that are being made or deleted. */
   readonly #reserved = new Set<string>();
-  readonly #guard: RetentionGuard;
-  #retentionTimer: NodeJS.Timeout | undefined;
-  #retention: Promise<void> = Promise.resolve();
-  readonly #spares: RecycledSegments | undefined;
-  readonly #recent = new RecentChunks(RECENT_BYTES);
   #closing: Promise<void> | undefined;
 
   constructor(options: LocalStreamsOptions, metadata: Metadata) {
     this.#options = options;
     this.#metadata = metadata;
-    this.#meters = makeLogMeters(options.metrics);
-    if (options.recycleSegments !== "never") {
-      const bytes = options.segmentBytes ?? DEFAULT_SEGMENT_BYTES;
-      this.#spares = new RecycledSegments(
-        join(options.dir, "spares"),
-        bytes,
-        options.recycleSegments === "filled",
-      );
-    }
-    this.#guard = new RetentionGuard(options.clock);
+    const { clock, log, metrics } = options;
+    const meters = makeLogMeters(metrics);
+    this.#meters = meters;
+    this.#folders = new StreamFolders(options, metadata, meters);
+    this.#retention = new Retention({ clock, log, meters, streams: () => this.#streams.values() });
   }
 
   async open(): Promise<void> {
     await raiseFormat(this.#options.dir);
-    await this.#spares?.start();
-    for (const streamId of this.#metadata.unfinished()) await this.#erase(streamId);
+    await this.#folders.start();
     await this.#metadata.dropLeases();
     for (const stored of await this.#metadata.activeStreams()) {
-      const { record } = stored;
-      const log = await StreamLog.open(this.#logOptions(record));
-      const stream = await this.#assemble(stored, log);
-      this.#streams.set(record.name, stream);
-      this.#refuseUnknownShards(stream);
-      this.#protectCheckpoints(stream, await stream.consumers.records());
+      this.#streams.set(stored.record.name, await this.#folders.open(stored));
     }
-    this.#retentionTimer = setInterval(() => {
-      this.enforceRetention().catch((error: unknown) => {
-        this.#options.log.error({ error: describeError(error) }, "retention failed");
-      });
-    }, RETENTION_EVERY_MS);
-    this.#retentionTimer.unref();
-  }
-
-  async #assemble(stored: StoredStream, log: StreamLog): Promise<LocalStream> {
-    const readers = await this.#metadata.readers(stored.record.streamId);
-    const definition = new StreamDefinition(stored, readers, log, this.#metadata);
-    return new LocalStream(definition, log, this.#metadata, this.#meters, this.#options.clock);
-  }
-
-  /** Metadata that went back to before a split or a merge would give the children's indexes out twice. */
-  #refuseUnknownShards({ definition: { record }, log }: LocalStream): void {
-    for (const segment of log.segments) {
-      for (const index of segment.shards.keys()) {
-        if (index < record.nextShard) continue;
-        throw new MetadataDamagedError(
-          this.#options.dir,
-          `the log of stream ${record.name} holds records of shard ${index}, which meta/ does not know`,
-        );
-      }
-    }
-  }
-
-  /** Where a log ends before a checkpoint, records are lost; new ones must not be taken for read. */
-  #protectCheckpoints(
-    stream: LocalStream,
-    consumers: ReadonlyArray<{ name: string; positions: Readonly<Record<string, number>> }>,
-  ): void {
-    for (const { name, positions } of consumers) {
-      for (const [shardId, position] of Object.entries(positions)) {
-        const shard = stream.definition.shards.find(shardId);
-        if (shard === undefined || position <= shard.latest) continue;
-        const { latest } = shard;
-        const fields = { stream: stream.name, shardId, consumer: name, position, latest };
-        this.#options.log.error(fields, "the log ends before a checkpoint; the offsets between are left out");
-        stream.log.skipTo(shard.index, position);
-      }
-    }
+    this.#retention.start();
   }
 
   async createStream(spec: StreamSpec): Promise<StreamDescription> {
@@ -192,67 +113,32 @@ class DiskStreams implements LocalStreams {
     if (this.#streams.has(name) || this.#reserved.has(name)) throw new StreamExistsError(name);
     this.#reserved.add(name);
     try {
-      return await this.#make(spec);
-    } finally {
-      this.#reserved.delete(name);
-    }
-  }
-
-  async #make({ name, shards: count, retentionHours, ...more }: StreamSpec): Promise<StreamDescription> {
-    const createdMs = this.#nowMs();
-    const { mode, limits, maxRecordBytes, tags } = more;
-    const shards = firstShards(count, createdMs);
-    const record: StreamRecord = {
-      name,
-      streamId: randomBytes(16).toString("hex"),
-      createdMs,
-      retentionHours,
-      ...(mode !== undefined && { mode }),
-      ...(limits !== undefined && { limits }),
-      ...(maxRecordBytes !== undefined && { maxRecordBytes }),
-      ...(tags !== undefined && { tags: { ...tags } }),
-      nextShard: count,
-      shardCount: count,
-    };
-    // A crash before the last of these leaves it "creating"; the next start removes the folder.
-    await this.#metadata.beginStream(record.streamId, name);
-    try {
-      await mkdir(this.#folderOf(record.streamId));
-      await syncFolder(join(this.#options.dir, "logs"));
-      const log = await StreamLog.create(this.#logOptions(record));
-      await this.#metadata.activateStream(record, shards);
-      const stream = await this.#assemble({ record, shards }, log);
+      const stream = await this.#folders.make(spec);
       this.#streams.set(name, stream);
       return stream.describe();
-    } catch (error) {
-      // What stands in the way of this too is left to the next start.
-      await this.#erase(record.streamId).catch(() => undefined);
-      throw error;
+    } finally {
+      this.#reserved.delete(name);
     }
   }
 
   async deleteStream(name: string): Promise<void> {
     const stream = this.#get(name);
+    const { streamId } = stream.definition.record;
     this.#streams.delete(name);
     this.#reserved.add(name);
     try {
       // Once this is on disk the stream is gone; the next start ends what a crash interrupts.
-      await this.#metadata.condemnStream(stream.definition.record.streamId).catch((error: unknown) => {
+      await this.#metadata.condemnStream(streamId).catch((error: unknown) => {
         this.#streams.set(name, stream);
         throw error;
       });
       await stream.close();
-      await this.#retention;
-      await this.#erase(stream.definition.record.streamId);
+      await this.#retention.settled();
+      forgetStream(this.#meters, name);
+      await this.#folders.erase(streamId);
     } finally {
       this.#reserved.delete(name);
     }
-  }
-
-  async #erase(streamId: string): Promise<void> {
-    await rm(this.#folderOf(streamId), { recursive: true, force: true });
-    await syncFolder(join(this.#options.dir, "logs"));
-    await this.#metadata.removeStream(streamId);
   }
 
   listStreams(): string[] {
@@ -374,26 +260,7 @@ class DiskStreams implements LocalStreams {
   }
 
   enforceRetention(): Promise<void> {
-    const run = this.#retention.catch(() => undefined).then(() => this.#removeOld());
-    this.#retention = run.catch(() => undefined);
-    return run;
-  }
-
-  async #removeOld(): Promise<void> {
-    const { hold, jumpedMs } = this.#guard.look();
-    if (jumpedMs !== undefined) {
-      this.#meters.retentionHolds.inc();
-      const fields = { aheadHours: jumpedMs / 3_600_000, heldHours: HOLD_MS / 3_600_000 };
-      this.#options.log.error(fields, "the wall clock jumped ahead; retention removes nothing for now");
-    }
-    if (hold) return;
-    for (const stream of [...this.#streams.values()]) {
-      const cutoffMs = this.#nowMs() - stream.definition.record.retentionHours * 3_600_000;
-      await stream.log.removeBefore(cutoffMs);
-      await stream.expireShards(cutoffMs).catch((error: unknown) => {
-        if (!(error instanceof StreamNotFoundError)) throw error;
-      });
-    }
+    return this.#retention.enforce();
   }
 
   close(): Promise<void> {
@@ -402,10 +269,9 @@ class DiskStreams implements LocalStreams {
   }
 
   async #close(): Promise<void> {
-    clearInterval(this.#retentionTimer);
-    await this.#retention;
+    await this.#retention.close();
     for (const stream of this.#streams.values()) await stream.close();
-    await this.#spares?.close();
+    await this.#folders.close();
     await this.#metadata.close();
   }
 
@@ -422,27 +288,5 @@ class DiskStreams implements LocalStreams {
 
   #nowMs(): number {
     return Math.floor(this.#options.clock.nowUs() / 1000);
-  }
-
-  #folderOf(streamId: string): string {
-    return join(this.#options.dir, "logs", streamId);
-  }
-
-  #logOptions({ name, streamId }: StreamRecord): StreamLogOptions {
-    const { clock, log, segmentBytes, maxWaitingBytes, disk } = this.#options;
-    return {
-      name,
-      streamId,
-      folder: this.#folderOf(streamId),
-      segmentBytes: segmentBytes ?? DEFAULT_SEGMENT_BYTES,
-      maxWaitingBytes: maxWaitingBytes ?? MAX_WAITING_BYTES,
-      disk: disk ?? realDisk,
-      spares: this.#spares,
-      recent: this.#recent,
-      meters: this.#meters,
-      nowMs: () => this.#nowMs(),
-      monotonicMs: () => clock.monotonicMs(),
-      report: (level, fields, message) => log[level](fields, message),
-    };
   }
 }

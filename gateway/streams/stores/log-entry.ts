@@ -45,6 +45,15 @@ export interface Part extends PartHead {
   readonly checksum?: number | undefined;
 }
 
+/** A part whose place is not known yet. */
+export interface RoutedPart {
+  readonly shard: number;
+  readonly count: number;
+  readonly batch: Uint8Array;
+  /** As of `Part`. */
+  readonly checksum?: number | undefined;
+}
+
 export interface EntryHead {
   readonly kind: EntryKind;
   readonly generation: number;

@@ -39,3 +39,10 @@ export function makeLogMeters(metrics: Metrics): LogMeters {
     ),
   };
 }
+
+/** Of a stream that is no more, so that streams which come and go without end do not fill /metrics. */
+export function forgetStream(meters: LogMeters, stream: string): void {
+  const { records, bytes, duplicates, damagedBytes, tornBytes, writeFailures } = meters;
+  for (const counter of [records, bytes, duplicates, damagedBytes, tornBytes, writeFailures])
+    counter.remove({ stream });
+}

@@ -8,7 +8,7 @@ import { MAX_KEY_BYTES, RECORD_HEAD_BYTES, RUN_OVERHEAD_BYTES } from "../../../p
 import { invariant } from "../../../runtime/errors.ts";
 import { MAX_HASH, type ShardMap } from "../shard-map.ts";
 import { BadEntryError, type PutColumns } from "../streams.ts";
-import type { RoutedPart } from "./stream-log.ts";
+import type { RoutedPart } from "./log-entry.ts";
 
 /** u32 runCount | u32 tableBytes */
 const BATCH_HEAD_BYTES = 8;

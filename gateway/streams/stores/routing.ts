@@ -11,7 +11,7 @@ import { crc32c } from "../../../runtime/crc32c.ts";
 import { joinCrc32c } from "../../../runtime/crc32c-join.ts";
 import { MAX_HASH, md5, type ShardMap } from "../shard-map.ts";
 import { BadEntryError, type PlainPublish, type PutEntry } from "../streams.ts";
-import type { RoutedPart } from "./stream-log.ts";
+import type { RoutedPart } from "./log-entry.ts";
 
 /** Longer client ids are remembered by their MD5; MQTT allows 65,535 bytes. */
 const MAX_CLIENT_ID_BYTES = 256;

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import http2 from "node:http2";
 import { type AddressInfo, connect } from "node:net";
 import test, { type TestContext } from "node:test";
-import { endWhenIdle } from "../../../gateway/api/idle-session.ts";
+import { destroyWhenLeft, endWhenIdle } from "../../../gateway/api/idle-session.ts";
 
 const DEADLINES = { keepAliveMs: 200, requestMs: 60_000, pingMs: 300 };
 
@@ -63,3 +63,29 @@ for (const leaves of [true, false]) {
     await ended;
   });
 }
+
+test("a client that never ends its side of a closed connection does not keep it", async (t) => {
+  const server = http2.createServer();
+  const gone = new Promise<void>((resolve) => {
+    server.on("connection", (socket) => {
+      destroyWhenLeft(socket, DEADLINES.pingMs);
+      socket.once("close", () => resolve());
+    });
+  });
+  server.on("session", (session) => endWhenIdle(session, DEADLINES));
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => server.close());
+  const { port } = server.address() as AddressInfo;
+  const socket = connect({ port, host: "127.0.0.1", allowHalfOpen: true });
+  t.after(() => socket.destroy());
+  socket.write(Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
+  socket.write(Buffer.of(0, 0, 0, 4, 0, 0, 0, 0, 0));
+  let ended = false;
+  socket.on("end", () => {
+    ended = true;
+  });
+  socket.on("error", () => undefined);
+  socket.resume();
+  await gone;
+  assert.ok(ended, "it was closed in peace first");
+});

@@ -1,5 +1,11 @@
 import assert from "node:assert/strict";
 import test from "node:test";
+import type { LocalStream } from "../../../gateway/streams/stores/local-stream.ts";
+import { makeLogMeters } from "../../../gateway/streams/stores/log-meters.ts";
+import { Retention } from "../../../gateway/streams/stores/retention.ts";
+import { systemClock } from "../../../runtime/clock.ts";
+import type { Log } from "../../../runtime/log.ts";
+import { Metrics } from "../../../runtime/metrics.ts";
 import { makeFrame, readAll } from "../../contract/streams.ts";
 import { makeLocalPlace } from "./local-place.ts";
 
@@ -105,4 +111,38 @@ test("a reader goes on while retention takes segments from under it", async () =
   } finally {
     await place.remove();
   }
+});
+
+test("runs of retention follow one another, and one that fails tells who asked and nobody else", async () => {
+  const calls: string[] = [];
+  let failing = true;
+  const stream = {
+    definition: { record: { retentionHours: 1 } },
+    log: {
+      async removeBefore(): Promise<number> {
+        calls.push("began");
+        await new Promise((resolve) => setImmediate(resolve));
+        calls.push("ended");
+        if (failing) throw new Error("the disk is gone");
+        return 0;
+      },
+    },
+    expireShards: () => Promise.resolve(),
+  } as unknown as LocalStream;
+  const retention = new Retention({
+    clock: systemClock,
+    log: {} as Log,
+    meters: makeLogMeters(new Metrics()),
+    streams: () => [stream],
+  });
+  const first = retention.enforce();
+  const second = retention.enforce();
+  await assert.rejects(first, /the disk is gone/);
+  failing = false;
+  await second;
+  assert.deepEqual(calls, ["began", "ended", "began", "ended"]);
+  failing = true;
+  await assert.rejects(retention.enforce(), /the disk is gone/);
+  await retention.settled();
+  await retention.close();
 });

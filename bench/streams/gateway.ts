@@ -1,8 +1,8 @@
 /** The gateway that `bench streams` measures: the real program, with streams for each row and nothing behind them. */
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { freePorts, Program } from "../test/support/program.ts";
-import type { Endpoint } from "./load/kinesis-requests.ts";
+import { freePorts, Program } from "../../test/support/program.ts";
+import type { Endpoint } from "../load/kinesis-requests.ts";
 
 const KEY = { id: "AKIABENCHBENCHBENCH0", secret: "bench-secret-bench-secret-bench-secret-0" };
 

@@ -1,9 +1,9 @@
 /** How long a gateway takes to start over a full log, against one without anything stored. */
 import { mkdir, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import type { Bars } from "./bars.ts";
-import { runLoad } from "./load/load.ts";
-import { StreamsGateway } from "./streams-gateway.ts";
+import type { Bars } from "../bars.ts";
+import { runLoad } from "../load/load.ts";
+import { StreamsGateway } from "./gateway.ts";
 
 /** Real bytes, as a sparse file would be read faster than a disk can. */
 const DEFAULT_BYTES = 2e9;
