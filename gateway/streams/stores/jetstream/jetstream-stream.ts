@@ -22,9 +22,10 @@ import { type HashedRun, offsetOf, RECORDS_PER_MESSAGE, runsOf } from "./entry.t
 import { Lane, type LaneHost, type Work, type WorkPlace } from "./lane.ts";
 import { latestOf, trimHorizonOf } from "./leased-consumer.ts";
 import type { Link } from "./link.ts";
-import { clientToken, epochToken, shortIdentity } from "./producer-states.ts";
+import { clientToken, epochToken, gatewayToken, shortIdentity } from "./producer-states.ts";
 import { type MapContent, rangeOf, type ShardRecord } from "./shard-history.ts";
 import { ShardReader } from "./shard-reader.ts";
+import { ID_HEADER } from "./stored-message.ts";
 import { StreamTail } from "./stream-tail.ts";
 
 const RENEWED_AT_ONCE = 32;
@@ -51,6 +52,8 @@ export class JetStreamStream {
   readonly #options: JetStreamStreamOptions;
   readonly #host: LaneHost;
   readonly #lanes = new Map<string, Lane>();
+  /** Token of what has no producer. */
+  readonly #own: string;
   #arrivalMs = 0;
   #renewing = false;
   #renewAtMs = 0;
@@ -58,6 +61,7 @@ export class JetStreamStream {
   constructor(options: JetStreamStreamOptions) {
     const { link, clock, name, stream, subject } = options;
     this.#options = options;
+    this.#own = gatewayToken(link.id);
     this.tail = new StreamTail(options);
     this.reader = new ShardReader(this.tail, clock);
     this.#host = {
@@ -152,7 +156,7 @@ export class JetStreamStream {
         return { key, timeUs, payload, hash };
       }),
     );
-    return this.#push("r", { runs, records: entries.length }).then(({ place }) => {
+    return this.#push(this.#own, { runs, records: entries.length }).then(({ place }) => {
       const placed: Placed[] = new Array(entries.length);
       const shardIds = this.#shardIdsOf(runs, place!);
       for (const [at, i] of order.entries()) {
@@ -189,7 +193,7 @@ export class JetStreamStream {
     checkKey(key);
     if (!Number.isSafeInteger(timeUs) || timeUs < 0) throw new BadEntryError(`a time of ${timeUs} µs`);
     const runs = runsOf([{ key, timeUs, payload }]);
-    if (publish.packetId === 0) return (await this.#push("r", { runs, records: 1 })).outcome;
+    if (publish.packetId === 0) return (await this.#push(this.#own, { runs, records: 1 })).outcome;
     const identity = { text: shortIdentity(publishIdentity(publish)), mayRepeat: publish.mayRepeat };
     const token = clientToken(shortClientId(publish.clientId));
     return (await this.#push(token, { runs, records: 1, identity })).outcome;
@@ -265,7 +269,7 @@ export class JetStreamStream {
       let sequence = outcome.stored ? outcome.sequence : undefined;
       if (!outcome.stored) {
         const last = await link.leaderGet(stream, { last_by_subj: `${subject}.map` });
-        if (outcome.uncertain && last?.header("Nats-Msg-Id") === id) sequence = last.sequence;
+        if (outcome.uncertain && last?.header(ID_HEADER) === id) sequence = last.sequence;
         // Retention took the last map; what it said is kept in the list of streams.
         if (last === undefined && this.tail.firstSequence > expected) this.tail.history.mapSeen(0);
       }

@@ -1,22 +1,23 @@
 /**
  * A queue of appends to one subject, with one publish in flight: all that waits goes out as one
- * message, so the order of calls is the order of storing, whatever has to be sent again. The lane
- * of an epoch or a client expects the subject's last message to be the one that it knows; where
- * another gateway came between, it looks at what that stored and judges anew.
+ * message, so the order of calls is the order of storing, whatever has to be sent again. A lane
+ * expects the subject's last message to be the one that it knows. Where another gateway came between, as
+ * may be with an epoch or a client, it looks at what that stored and judges anew; where a repetition of
+ * its own did, it sends its message again behind that.
  */
 import { pause } from "../../../../runtime/backoff.ts";
 import type { Clock } from "../../../../runtime/clock.ts";
-import { invariant } from "../../../../runtime/errors.ts";
 import { type AppendOutcome, LogBusyError } from "../../streams.ts";
 import { encodeEntry, type HashedRun, RECORDS_PER_MESSAGE } from "./entry.ts";
 import type { Link } from "./link.ts";
 import {
+  gatewayToken,
   type ProducerState,
   REMEMBERED_PUBLISHES,
   type Remembered,
   stateHeaders,
 } from "./producer-states.ts";
-import { EXPECTED_HEADER } from "./stored-message.ts";
+import { EXPECTED_HEADER, ID_HEADER } from "./stored-message.ts";
 import type { StreamTail } from "./stream-tail.ts";
 
 const GROUP_BYTES = 2 * 1_048_576;
@@ -65,8 +66,9 @@ export interface LaneHost {
 
 export class Lane {
   readonly #host: LaneHost;
-  /** `r` for records without a producer. */
   readonly #token: string;
+  /** Works have identities that may come by other gateways, too. */
+  readonly #ofProducer: boolean;
   readonly #queue: Work[] = [];
   #running: Promise<void> | undefined;
   /** Sequence of the last message that this lane stored. */
@@ -75,6 +77,7 @@ export class Lane {
   constructor(host: LaneHost, token: string) {
     this.#host = host;
     this.#token = token;
+    this.#ofProducer = token !== gatewayToken(host.link.id);
   }
 
   get idle(): boolean {
@@ -105,12 +108,12 @@ export class Lane {
     while (this.#queue.length > 0) {
       const group = this.#nextGroup();
       try {
-        if (this.#token === "r") await this.#storeRecords(group);
-        else await this.#storeProducer(group);
+        if (this.#ofProducer) await this.#storeProducer(group);
+        else await this.#storeRecords(group);
       } catch (error) {
         // Behind a frame that is refused no later one may be stored: the refused one would be taken
         // for known when it comes again.
-        if (this.#token !== "r") group.push(...this.#queue.splice(0));
+        if (this.#ofProducer) group.push(...this.#queue.splice(0));
         for (const work of group) work.failed(error);
       } finally {
         for (const work of group) this.#host.waitingBytes -= work.bytes;
@@ -135,9 +138,11 @@ export class Lane {
   }
 
   async #storeRecords(group: readonly Work[]): Promise<void> {
-    const place = await this.#publish(group, {}, undefined);
-    invariant(place !== undefined, "a publish that expects nothing meets no conflict");
-    settle(group, group, place);
+    const { tail } = this.#host;
+    for (;;) {
+      const place = await this.#publish(group, {}, tail.producers.get(this.#token).sequence);
+      if (place !== undefined && !tail.isVoid(place.sequence)) return settle(group, group, place);
+    }
   }
 
   async #storeProducer(group: readonly Work[]): Promise<void> {
@@ -164,7 +169,7 @@ export class Lane {
   async #publish(
     group: readonly Work[],
     fields: Record<string, string>,
-    expected: number | undefined,
+    expected: number,
   ): Promise<WorkPlace | undefined> {
     const { link, tail, stream } = this.#host;
     const subject = `${this.#host.subject}.${this.#token}`;
@@ -179,13 +184,18 @@ export class Lane {
     if (outcome.stored) sequence = outcome.sequence;
     else {
       const last = await link.leaderGet(stream, { last_by_subj: subject });
-      if (last === undefined) await this.#forgetTrimmed(expected ?? 0);
+      if (last === undefined) await this.#forgetTrimmed(expected);
       else await tail.reach(last.sequence);
-      if (last?.header("Nats-Msg-Id") !== id) return undefined;
-      sequence = last.sequence;
+      // It was stored by a try that got no answer, and may have a repetition of an earlier one behind it.
+      const { counted } = tail.producers.get(this.#token);
+      if (last?.header(ID_HEADER) === id) sequence = last.sequence;
+      else if (counted.id === id) sequence = counted.sequence;
+      else return undefined;
     }
-    const header = (name: string): string =>
-      name === EXPECTED_HEADER ? String(expected ?? "") : (fields[name] ?? "");
+    const header = (name: string): string => {
+      if (name === EXPECTED_HEADER) return String(expected);
+      return name === ID_HEADER ? id : (fields[name] ?? "");
+    };
     tail.offer({ sequence, subject, payload, header });
     this.#host.stored(sequence);
     // All before it is known then, maps too: what is answered is what every reader will see.

@@ -25,6 +25,7 @@ import {
   EXPECTED_HEADER,
   fromLeader,
   fromReplica,
+  ID_HEADER,
   type LeaderAnswer,
   type StoredMessage,
 } from "./stored-message.ts";
@@ -130,7 +131,7 @@ export class Link {
 
   /**
    * Resolves when a quorum has it.
-   * @param expected sequence of the last message on the subject, 0 for none; undefined does not ask
+   * @param expected sequence of the last message on the subject, 0 for none
    * @throws LogFullError, StreamNotFoundError, LogWriteError; of the last two tries nobody knows whether they were stored
    */
   async publish(
@@ -138,13 +139,13 @@ export class Link {
     subject: string,
     payload: Uint8Array,
     fields: Readonly<Record<string, string>>,
-    expected: number | undefined,
+    expected: number,
     messageId = this.nextMessageId(),
   ): Promise<PublishOutcome> {
     const head = headers();
     for (const [name, value] of Object.entries(fields)) head.set(name, value);
-    head.set("Nats-Msg-Id", messageId);
-    if (expected !== undefined) head.set(EXPECTED_HEADER, String(expected));
+    head.set(ID_HEADER, messageId);
+    head.set(EXPECTED_HEADER, String(expected));
     let uncertain = false;
     const answer = await this.#insist(
       stream,

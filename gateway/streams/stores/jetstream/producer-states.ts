@@ -5,7 +5,7 @@
  */
 import { md5 } from "../../shard-map.ts";
 import { arrivalOf } from "./entry.ts";
-import type { StoredMessage } from "./stored-message.ts";
+import { ID_HEADER, type StoredMessage } from "./stored-message.ts";
 
 export const FRAME_HEADER = "Hw-Frame";
 export const RECENT_HEADER = "Hw-Recent";
@@ -17,6 +17,8 @@ const IDENTITY_BYTES = 10;
 export interface ProducerState {
   /** Sequence of the last message on its subject; 0 for none. */
   readonly sequence: number;
+  /** The last one of them that counts. */
+  readonly counted: { readonly sequence: number; readonly id: string };
   /** When that was stored, by its writer's clock. */
   readonly arrivalMs: number;
   /** Of the frames of an epoch; 0n when forgotten. */
@@ -25,7 +27,13 @@ export interface ProducerState {
   readonly recent: readonly string[];
 }
 
-export const UNKNOWN: ProducerState = { sequence: 0, arrivalMs: 0, lastFrame: 0n, recent: [] };
+export const UNKNOWN: ProducerState = {
+  sequence: 0,
+  counted: { sequence: 0, id: "" },
+  arrivalMs: 0,
+  lastFrame: 0n,
+  recent: [],
+};
 
 /** Behind the stream's own subject. */
 export function epochToken(device: string, epoch: bigint): string {
@@ -34,6 +42,15 @@ export function epochToken(device: string, epoch: bigint): string {
 
 export function clientToken(clientId: string): string {
   return `p.${md5(clientId)}`;
+}
+
+/**
+ * Of records without a producer, which each gateway writes under a subject of its own. A node that hung and
+ * wakes may send on what it had from the gateway once more, and nats-server 2.9 stores it; behind the
+ * gateway's own later messages it is not where it expects to be, and does not count.
+ */
+export function gatewayToken(gatewayId: string): string {
+  return `g.${gatewayId}`;
 }
 
 /** @param identity as `publishIdentity` gives it */
@@ -57,7 +74,9 @@ export function stateOf(message: Pick<StoredMessage, "sequence" | "header" | "pa
     recent.push(bytes.slice(at, at + IDENTITY_BYTES));
   }
   const lastFrame = /^\d{1,20}$/.test(frame) ? BigInt(frame) : 0n;
-  return { sequence: message.sequence, arrivalMs: arrivalOf(message.payload), lastFrame, recent };
+  const { sequence } = message;
+  const counted = { sequence, id: message.header(ID_HEADER) };
+  return { sequence, counted, arrivalMs: arrivalOf(message.payload), lastFrame, recent };
 }
 
 export class ProducerStates {

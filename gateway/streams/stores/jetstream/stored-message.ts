@@ -2,6 +2,7 @@
 import type { Msg } from "@nats-io/transport-node";
 
 export const EXPECTED_HEADER = "Nats-Expected-Last-Subject-Sequence";
+export const ID_HEADER = "Nats-Msg-Id";
 
 export interface StoredMessage {
   readonly sequence: number;

@@ -25,6 +25,8 @@ const POLL_MS = 1_000;
 const GETS = 32;
 const RETRY_MS = 200;
 const MAX_LAGGING_GETS = 8;
+/** Under which earlier versions wrote records without a producer, all gateways together. */
+const FORMER_TOKEN = "r";
 /** A leader that has just been chosen may lag behind its own log, but not for so long. */
 const LOST_AFTER_MS = 30_000;
 
@@ -80,7 +82,9 @@ export class StreamTail {
     this.ends.begin(this.tip);
     this.#void.judgedFrom = this.tip + 1;
     this.#target = Math.max(this.#target, this.tip);
-    const wanted = subjects.map((one) => one.slice(subject.length + 1)).filter((token) => token !== "r");
+    const wanted = subjects
+      .map((one) => one.slice(subject.length + 1))
+      .filter((token) => token !== FORMER_TOKEN);
     for (let from = 0; from < wanted.length; from += GETS) {
       await Promise.all(wanted.slice(from, from + GETS).map((token) => this.#restore(token)));
     }
@@ -265,13 +269,13 @@ export class StreamTail {
   }
 
   /**
-   * Whether it stands right behind what it expected; of a producer's messages only such a one counts.
+   * Whether it stands right behind what it expected; only such a one counts.
    * Undefined where the cluster must be asked.
    */
   #counts(message: StoredMessage): boolean | undefined {
     const token = this.#tokenOf(message);
-    // Maps say themselves which one they follow.
-    if (token === "" || token === "r" || token === "map") return true;
+    // Maps say themselves which one they follow; earlier versions' records without a producer expect nothing.
+    if (token === "" || token === FORMER_TOKEN || token === "map") return true;
     const { sequence } = this.producers.get(token);
     const expected = expectedOf(message);
     // Known since the start already, with others behind it.
@@ -291,7 +295,7 @@ export class StreamTail {
       return;
     }
     try {
-      if (token !== "r") this.#remember(token, message);
+      if (token !== FORMER_TOKEN) this.#remember(token, message);
       const entry = token === "map" ? undefined : openMessage(this.history, message);
       if (entry === undefined) return;
       this.#cache.keep(entry);
@@ -324,7 +328,7 @@ export class StreamTail {
     const { link, stream } = this.#options;
     // Of what is older than this gateway's own knowledge the cluster must be asked.
     const known = sequence >= this.#void.judgedFrom && sequence <= this.tip;
-    const judged = known || message.subject.endsWith(".r");
+    const judged = known || message.subject.endsWith(`.${FORMER_TOKEN}`);
     if (!judged && !(await link.counts(stream, message))) return undefined;
     try {
       const entry = openMessage(this.history, message);

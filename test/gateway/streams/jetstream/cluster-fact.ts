@@ -29,7 +29,7 @@ export interface Ground {
 }
 
 export function clusterFact(what: string, body: (ground: Ground) => Promise<void>): void {
-  test(what, { skip: missing ?? false, timeout: 90_000 }, async () => {
+  test(what, { skip: missing ?? false, timeout: 180_000 }, async () => {
     const prefix = `t${randomBytes(6).toString("hex")}`;
     const opened: Streams[] = [];
     const { servers } = await cluster();

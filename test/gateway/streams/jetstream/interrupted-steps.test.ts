@@ -57,7 +57,7 @@ clusterFact("a killed gateway leaves no half of a stream, whichever step was its
   const [empty, full] = ["0", "1"].map((digit) => `${prefix}-${digit.repeat(32)}`) as [string, string];
   await link.makeStream({ name: empty, subjects: [`${prefix}.d.0.>`], num_replicas: 1 });
   await link.makeStream({ name: full, subjects: [`${prefix}.d.1.>`], num_replicas: 1 });
-  await link.publish(full, `${prefix}.d.1.r`, Buffer.from("record"), {}, undefined);
+  await link.publish(full, `${prefix}.d.1.r`, Buffer.from("record"), {}, 0);
   const streams = await open();
   // Nothing of it was done before the first step; the rest is brought to its end.
   const wanted = ["kept", "new-1", "new-2", "new-3", "new-4", "old-0"];
