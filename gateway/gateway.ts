@@ -33,11 +33,11 @@ export interface GatewayParts {
   readonly configDir: string;
   readonly clock: Clock;
   readonly log: Log;
+  /** Its own when left out. */
+  readonly metrics?: Metrics;
 }
 
-interface StoreParts extends GatewayParts {
-  readonly metrics: Metrics;
-}
+type StoreParts = Required<GatewayParts>;
 
 export interface Gateway {
   readonly addresses: {
@@ -60,7 +60,7 @@ export interface Gateway {
 export async function startGateway(config: GatewayConfig, parts: GatewayParts): Promise<Gateway> {
   const { clock, log } = parts;
   const dataDir = resolve(parts.configDir, config.dataDir);
-  const metrics = new Metrics();
+  const metrics = parts.metrics ?? new Metrics();
   /** Closed from the last to the first: doors, then stages, then what they stand on. */
   const open: Array<{ close(): Promise<void> }> = [];
   const keep = <T extends { close(): Promise<void> }>(part: T): T => {

@@ -10,6 +10,7 @@ import { withCredentials } from "../runtime/credentials.ts";
 import { describeError } from "../runtime/errors.ts";
 import { journalSink } from "../runtime/journal.ts";
 import { createLog } from "../runtime/log.ts";
+import { Metrics } from "../runtime/metrics.ts";
 import { ServiceManager } from "../runtime/service-manager.ts";
 import { closeOnExit } from "../runtime/shutdown.ts";
 import { VERSION } from "../runtime/version.ts";
@@ -92,7 +93,14 @@ async function main(): Promise<void> {
   const service = new ServiceManager({ environment: process.env, log });
   service.starting();
   try {
-    const gateway = await startGateway(config, { configDir: dirname(file), clock: systemClock, log });
+    const metrics = new Metrics();
+    metrics.watchProcess();
+    const gateway = await startGateway(config, {
+      configDir: dirname(file),
+      clock: systemClock,
+      log,
+      metrics,
+    });
     closeOnExit(() => {
       service.stopping();
       return gateway.close();

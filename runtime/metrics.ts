@@ -1,5 +1,5 @@
 /** Prometheus metrics. Each program owns one registry and passes it in; names start with `headwater_`. */
-import { Counter, Gauge, Histogram, type Metric, Registry } from "prom-client";
+import { Counter, collectDefaultMetrics, Gauge, Histogram, type Metric, Registry } from "prom-client";
 import { HistogramTally, Tally } from "./tally.ts";
 
 export class Metrics {
@@ -61,6 +61,14 @@ export class Metrics {
       made.set(label, tally);
       return tally;
     };
+  }
+
+  /**
+   * The process itself under the names that dashboards know: `process_*` (memory, processor, descriptors) and
+   * `nodejs_*` (heap, collections, how late the event loop is). Once for a process, as it goes on until its end.
+   */
+  watchProcess(): void {
+    collectDefaultMetrics({ register: this.#registry });
   }
 
   get contentType(): string {

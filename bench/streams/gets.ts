@@ -1,4 +1,7 @@
-/** GetRecords from the beginning of a stream, beside kinesalite and redis. */
+/**
+ * GetRecords from the beginning of a stream, beside kinesalite and redis. The same pages are read again
+ * and again, so that all of them have them in memory.
+ */
 import { runLoad } from "../load/load.ts";
 import { fillRedis, startKinesalite, startRedis } from "../peers/peers.ts";
 import { BATCH, beside, noteLoad, own, RECORD_BYTES, ratio, type StreamsBench, WARM_MS } from "./part.ts";
@@ -35,7 +38,9 @@ export async function gets(bench: StreamsBench): Promise<void> {
     filled += some.requests * BATCH;
   }
   const get = await own(bench, "GetRecords", load, PAGE);
-  noteLoad(bench, "getRecords", "Headwater", get);
+  noteLoad(bench, "getRecords", "Headwater, JSON", get);
+  const cbor = await own(bench, "GetRecords as CBOR", { ...load, codec: "cbor" }, PAGE);
+  noteLoad(bench, "getRecordsCbor", "Headwater, CBOR", cbor);
   const kinesalite = await beside(
     bench,
     "kinesalite",

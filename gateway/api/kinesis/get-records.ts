@@ -60,7 +60,8 @@ export const getRecords: RawOperation = {
       );
     }
     return places.run(1, async () => {
-      const { page, members } = await gatherPage(context, place, shard, input.Limit ?? MAX_RECORDS);
+      const { page, behindMs, members } = await gatherPage(context, place, shard, input.Limit ?? MAX_RECORDS);
+      context.reads.page(settings.name, page.count, page.dataBytes, behindMs);
       if (isLimited) context.rates.countRead(settings.streamId, shard.index, page.dataBytes);
       return page.encode(codec, members, (bytes) => answerMemory.take(bytes));
     });
@@ -73,13 +74,13 @@ async function gatherPage(
   place: IteratorPlace,
   shard: ShardDescription,
   limit: number,
-): Promise<{ readonly page: RecordPage; readonly members: object }> {
+): Promise<Pick<Gathered, "page" | "behindMs"> & { readonly members: object }> {
   try {
     const { page, behindMs, ended } = await gather(context, place, shard, limit);
     const rest = ended
       ? { ChildShards: childShardsOf(context.streams.describe(place.stream), shard) }
       : { NextShardIterator: sealIterator(context, { ...place, offset: page.next }) };
-    return { page, members: { ...rest, MillisBehindLatest: behindMs } };
+    return { page, behindMs, members: { ...rest, MillisBehindLatest: behindMs } };
   } catch (error) {
     if (error instanceof StreamNotFoundError || error instanceof ShardNotFoundError) {
       throw context.account.shardNotFound(place.stream, shard.shardId);

@@ -24,6 +24,7 @@ import { type Codec, codecOf } from "./codec.ts";
 import type { KinesisContext } from "./operation.ts";
 import { isKnown, isStreaming, operationOf } from "./operations.ts";
 import { ShardRates } from "./rate-limits.ts";
+import { ReadMeters } from "./read-meters.ts";
 import { refusalOf } from "./refusals.ts";
 import { TokenSealer } from "./sealed-token.ts";
 import { Subscriptions } from "./subscriptions.ts";
@@ -84,6 +85,7 @@ export class KinesisApi implements LaneService {
   constructor(options: KinesisOptions) {
     const { streams, region, accountId, clock, accessKeys } = options;
     const secrets = accessKeys.map((key) => key.secret);
+    const reads = new ReadMeters(options.metrics, clock, () => streams.listStreams());
     this.#context = {
       streams,
       clock,
@@ -91,7 +93,8 @@ export class KinesisApi implements LaneService {
       iterators: new TokenSealer(secrets, "shard iterator"),
       nextTokens: new TokenSealer(secrets, "next token"),
       turns: new Turns(),
-      subscriptions: new Subscriptions({ streams, clock, metrics: options.metrics }),
+      subscriptions: new Subscriptions({ streams, clock, metrics: options.metrics, reads }),
+      reads,
       rates: new ShardRates(clock),
     };
     this.#verifier = new SignatureVerifier({ keys: accessKeys, region, service: "kinesis", clock });

@@ -5,6 +5,7 @@ import type { Exchange } from "../exchange.ts";
 import type { Account } from "./account.ts";
 import type { Codec } from "./codec.ts";
 import type { ShardRates } from "./rate-limits.ts";
+import type { ReadMeters } from "./read-meters.ts";
 import type { TokenSealer } from "./sealed-token.ts";
 import type { Subscriptions } from "./subscriptions.ts";
 import type { Turns } from "./turns.ts";
@@ -20,6 +21,7 @@ export interface KinesisContext {
   /** Asked for streams with `limits: aws` only. */
   readonly rates: ShardRates;
   readonly subscriptions: Subscriptions;
+  readonly reads: ReadMeters;
 }
 
 /**

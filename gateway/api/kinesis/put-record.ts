@@ -97,6 +97,7 @@ export function plainPut(body: object): PutRecordRequest {
 function checkRate(context: KinesisContext, stream: StreamSettings, columns: PutColumns): void {
   const { refused, refusedBy } = admitPuts(context.rates, context.account.describe(stream.name), columns);
   if (refused === 0) return;
+  context.reads.throttled(stream.name, 1);
   const why = refusalOf(context, stream, refusedBy[0]!);
   throw new AwsError("ProvisionedThroughputExceededException", why);
 }

@@ -39,6 +39,7 @@ export const putRecords: RawOperation = {
       const verdict = admitPuts(context.rates, context.account.describe(stream.name), columns);
       admitted = verdict.columns;
       if (verdict.refused > 0) {
+        context.reads.throttled(stream.name, verdict.refused);
         const message = (shard: number): string => refusalOf(context, stream, shard);
         refused = { by: verdict.refusedBy, count: verdict.refused, message };
       }

@@ -38,6 +38,8 @@ export interface CutEvent {
   /** What comes behind it. */
   readonly next: Offset;
   readonly records: number;
+  /** MillisBehindLatest. */
+  readonly behindMs: number;
 }
 
 export class SubscriptionEvents {
@@ -95,12 +97,13 @@ export class SubscriptionEvents {
     if (leftOver === undefined) page.skipTo(read.next);
     const { next, count } = page;
     const ended = read.ended && next >= read.next;
+    const behindMs =
+      leftOver === undefined
+        ? Math.round(read.behindMs)
+        : Math.max(1, Math.round(nowMs - leftOver.arrivalMs));
     const tail: EventTail = {
       ...(!ended && { ContinuationSequenceNumber: continuation(shard, next, nowMs) }),
-      MillisBehindLatest:
-        leftOver === undefined
-          ? Math.round(read.behindMs)
-          : Math.max(1, Math.round(nowMs - leftOver.arrivalMs)),
+      MillisBehindLatest: behindMs,
       ...(ended && { ChildShards: children() }),
     };
     const headers = this.#eventHeaders;
@@ -108,7 +111,7 @@ export class SubscriptionEvents {
       headers,
       page.encode(this.#codec, tail, Buffer.allocUnsafe, eventRoom(headers)),
     );
-    const event = { message, next, records: count };
+    const event = { message, next, records: count, behindMs };
     this.#cut.set(read, { from, event });
     return event;
   }

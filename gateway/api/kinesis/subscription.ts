@@ -37,7 +37,7 @@ export interface SubscriptionParts {
   readonly monotonicMs: () => number;
   /** A read that others who stand at the same place may share. */
   readonly read: (stream: string, shardId: string, from: Offset, maxBytes: number) => Promise<ReadResult>;
-  readonly onPush: (records: number) => void;
+  readonly onPush: (records: number, behindMs: number) => void;
 }
 
 /** How long a client may take for what is left when its subscription has ended. */
@@ -124,7 +124,7 @@ export class Subscription {
       const drained = this.#write(event.message);
       this.#next = event.next;
       this.#lastEventMs = monotonicMs();
-      onPush(event.records);
+      onPush(event.records, event.behindMs);
       if (read.ended && event.next >= read.next) this.end("peace");
       if (drained !== undefined) return drained;
       if (event.next >= read.next) return undefined;

@@ -9,6 +9,7 @@ import type { Offset, ReadResult, RegisteredReader, Streams } from "../../stream
 import { AwsError, notFound } from "../aws-error.ts";
 import type { Codec } from "./codec.ts";
 import { cborCodec, jsonCodec } from "./codec.ts";
+import type { ReadMeters } from "./read-meters.ts";
 import { Subscription, type SubscriptionParts, type SubscriptionPlace } from "./subscription.ts";
 import { SubscriptionEvents } from "./subscription-events.ts";
 
@@ -43,11 +44,13 @@ export class Subscriptions {
     cbor: new SubscriptionEvents(cborCodec),
   };
   readonly #pushed: (stream: string) => Tally;
+  readonly #reads: ReadMeters;
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
 
-  constructor(options: { streams: Streams; clock: Clock; metrics: Metrics }) {
+  constructor(options: { streams: Streams; clock: Clock; metrics: Metrics; reads: ReadMeters }) {
     this.#streams = options.streams;
+    this.#reads = options.reads;
     this.#clock = options.clock;
     const active = this.#active;
     options.metrics.gauge(
@@ -90,7 +93,10 @@ export class Subscriptions {
       nowMs: () => Math.floor(this.#clock.nowUs() / 1000),
       monotonicMs: () => this.#clock.monotonicMs(),
       read: (...where) => this.#read(...where),
-      onPush: (records) => pushed.add(records),
+      onPush: (records, behindMs) => {
+        pushed.add(records);
+        this.#reads.behind(place.stream, "SubscribeToShard", behindMs);
+      },
     });
     const mine: Active = { subscription, reader, endsMs: nowMs + SUBSCRIPTION_MS };
     this.#active.set(key, mine);

@@ -10,6 +10,7 @@ import { type Codec, cborCodec, jsonCodec } from "../../../../gateway/api/kinesi
 import { getRecords } from "../../../../gateway/api/kinesis/get-records.ts";
 import type { KinesisContext } from "../../../../gateway/api/kinesis/operation.ts";
 import { ShardRates } from "../../../../gateway/api/kinesis/rate-limits.ts";
+import { ReadMeters } from "../../../../gateway/api/kinesis/read-meters.ts";
 import { TokenSealer } from "../../../../gateway/api/kinesis/sealed-token.ts";
 import { getShardIterator, sealIterator } from "../../../../gateway/api/kinesis/shard-iterator.ts";
 import { type LocalStreams, openLocalStreams } from "../../../../gateway/streams/stores/local.ts";
@@ -45,6 +46,7 @@ async function open(t: TestContext, shards = 1) {
     account: new Account(streams, "us-east-1", "000000000000"),
     iterators: new TokenSealer(["secret"], "shard iterator"),
     rates: new ShardRates(clock),
+    reads: new ReadMeters(new Metrics(), clock, () => streams.listStreams()),
   } as unknown as KinesisContext;
   return { streams, clock, context };
 }
