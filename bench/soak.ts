@@ -31,7 +31,7 @@ export async function benchSoak(
   args: readonly string[] = [],
 ): Promise<Record<string, number>> {
   const minutes = Number(args.find((arg) => arg.startsWith("--minutes="))?.slice(10) ?? DEFAULT_MINUTES);
-  if (!(minutes >= 1)) throw new Error("--minutes=N takes a number from 1 on");
+  if (!(minutes >= 2)) throw new Error("--minutes=N takes a number from 2 on");
   const dir = await mkdtemp(join(tmpdir(), "headwater-soak-"));
   const soak = new Soak(say, dir);
   try {
@@ -148,10 +148,10 @@ class Soak {
   #judge(bars: Bars, ends: ReadonlyArray<number | string>): void {
     for (const failure of [...this.#ledger.findings, ...this.#failures]) this.#say(`  found: ${failure}`);
     let unexpected = 0;
-    for (const [says, times] of this.#place.logged) {
+    for (const [says, { times, first }] of this.#place.logged) {
       const provoked = PROVOKED.includes(says);
       if (!provoked) unexpected += times;
-      this.#say(`  logged ${times} ×${provoked ? ", as provoked" : ""}: ${says}`);
+      this.#say(`  logged ${times} ×${provoked ? `, as provoked: ${says}` : `; the first: ${first}`}`);
     }
     const quarter = Math.floor(this.#sights.length / 4);
     const growth = (of: (sight: Sight) => number): number => {

@@ -1,6 +1,5 @@
 #!/usr/bin/env node
 /** The gateway's program: reads argv and the environment, starts, says when it is ready, ends cleanly. */
-import "./roomy-heap.ts";
 import { dirname, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { gatewayConfig } from "../config/gateway-config.ts";

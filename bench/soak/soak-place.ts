@@ -16,6 +16,12 @@ const MAX_MESSAGES = 100;
 export const STREAMS = { steady: 4, moving: 2, plain: 2, frames: 1, sensors: 2, windows: 1 } as const;
 export type StreamName = keyof typeof STREAMS;
 
+export interface Logged {
+  times: number;
+  /** The whole line, as it came for the first time. */
+  readonly first: string;
+}
+
 export interface Sight {
   readonly residentBytes: number;
   /** Without the pages of files, such as those of the program itself. */
@@ -30,7 +36,7 @@ export class SoakPlace {
   mqttPort = 0;
   brokerPort = 0;
   /** Lines of the gateway's log from `warn` on, by what they say. */
-  readonly logged = new Map<string, number>();
+  readonly logged = new Map<string, Logged>();
   readonly #dir: string;
   #http = 0;
   #gateway: Program | undefined;
@@ -108,8 +114,10 @@ sources: [{ name: local, type: mqtt, port: ${broker} }]
     for (const line of log.toString("utf8", this.#logRead, end).split("\n")) {
       if (line === "") continue;
       const says = WARN.test(line) ? (JSON.parse(line) as { msg: string }).msg : line.slice(0, 200);
-      const counted = this.logged.get(says);
-      if (counted !== undefined || this.logged.size < MAX_MESSAGES) this.logged.set(says, (counted ?? 0) + 1);
+      const known = this.logged.get(says);
+      if (known !== undefined) known.times++;
+      else if (this.logged.size < MAX_MESSAGES)
+        this.logged.set(says, { times: 1, first: line.slice(0, 500) });
     }
     this.#logRead = end;
   }

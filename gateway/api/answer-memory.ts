@@ -3,12 +3,17 @@
  * GetRecords has V8 collect its whole heap, for the sake of a few large buffers: that took more of a core
  * than to write the pages.
  *
+ * What nobody needs is not kept for long, as it costs the others: with 64 MB of memory outside of its heap V8
+ * collects all of it every second, and whatever comes meanwhile waits up to 20 ms.
+ *
  * Who writes an answer need not say so: what is never given back is collected like any other buffer.
  */
 import { isLarge } from "./unread-answers.ts";
 
 /** Of what is kept for the next answers, all together. */
 const MAX_IDLE_BYTES = 32 * 1_048_576;
+/** What lay idle for so long is let go. */
+const REST_MS = 1_000;
 
 export class AnswerMemory {
   readonly #maxIdleBytes: number;
@@ -16,6 +21,9 @@ export class AnswerMemory {
   readonly #idle = new Map<number, ArrayBuffer[]>();
   readonly #lent = new WeakSet<ArrayBufferLike>();
   #idleBytes = 0;
+  /** Since the last look. */
+  #leastIdleBytes = 0;
+  #timer: NodeJS.Timeout | undefined;
 
   constructor(maxIdleBytes = MAX_IDLE_BYTES) {
     this.#maxIdleBytes = maxIdleBytes;
@@ -33,6 +41,7 @@ export class AnswerMemory {
     const memory = idle?.pop() ?? new ArrayBuffer(size);
     if (idle !== undefined) {
       this.#idleBytes -= size;
+      this.#leastIdleBytes = Math.min(this.#leastIdleBytes, this.#idleBytes);
       if (idle.length === 0) this.#idle.delete(size);
     }
     this.#lent.add(memory);
@@ -56,6 +65,17 @@ export class AnswerMemory {
     this.#idleBytes += size;
     // What a burst of other answers left behind makes room; it would keep these out for ever.
     while (this.#idleBytes > this.#maxIdleBytes) this.#dropOldest();
+    this.#timer ??= setInterval(() => this.rest(), REST_MS).unref();
+  }
+
+  /** Lets go of as much as nobody needed since the last call; it calls itself as long as something is idle. */
+  rest(): void {
+    const keptBytes = this.#idleBytes - this.#leastIdleBytes;
+    while (this.#idleBytes > keptBytes) this.#dropOldest();
+    this.#leastIdleBytes = this.#idleBytes;
+    if (this.#idleBytes > 0) return;
+    clearInterval(this.#timer);
+    this.#timer = undefined;
   }
 
   #dropOldest(): void {

@@ -54,6 +54,21 @@ test("what is kept is bounded, and makes room for answers of another size", () =
   assert.equal(memory.idleBytes, 512 * KIB, "too large to be kept at all");
 });
 
+test("what nobody needed from one look to the next is let go, and nothing else", () => {
+  const memory = new AnswerMemory();
+  const [a, b, c] = [1, 2, 3].map(() => memory.take(128 * KIB));
+  for (const answer of [a!, b!, c!]) memory.give(answer);
+  memory.rest();
+  assert.equal(memory.idleBytes, 384 * KIB, "it came since the last look");
+  memory.give(memory.take(128 * KIB));
+  memory.rest();
+  assert.equal(memory.idleBytes, 128 * KIB, "one was needed, two were not");
+  memory.rest();
+  assert.equal(memory.idleBytes, 0);
+  memory.rest();
+  assert.equal(memory.idleBytes, 0);
+});
+
 /** Takes of any length, and gives of any of those, of a part of it, or of what was given before. */
 const step = fc.oneof(
   fc.record({ take: fc.integer({ min: 1, max: 700 * KIB }) }),
