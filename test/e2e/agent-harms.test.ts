@@ -6,6 +6,10 @@ import { join } from "node:path";
 import test from "node:test";
 import { runAgentOrdeal } from "../support/agent-ordeal.ts";
 
+// When all has ended and nothing is left to do, Node 20 may turn for ever while it frees what was used
+// (Environment::CleanupHandles, seen in 2 of 8 runs). At this point only the system need free it.
+process.on("exit", (code) => process.exit(code));
+
 test("killed, without power, without room and with a bad network, an agent loses, doubles and changes nothing", {
   timeout: 290_000,
 }, async (context) => {

@@ -46,7 +46,7 @@ export async function runClusterOrdeal(options: ClusterOrdealOptions): Promise<S
   return verdict;
 }
 
-type Fault = "gateway" | "node" | "node and gateway" | "hung node";
+type Fault = "gateway" | "node" | "node and gateway";
 
 /** A gateway with a delivery of its own, as each delivery belongs to one gateway. */
 class Front {
@@ -104,12 +104,7 @@ class ClusterOrdeal {
   readonly #cluster: NatsCluster;
   readonly #random: () => number;
   readonly #findings: string[] = [];
-  readonly #faults: Record<Fault, number> = {
-    gateway: 0,
-    node: 0,
-    "node and gateway": 0,
-    "hung node": 0,
-  };
+  readonly #faults: Record<Fault, number> = { gateway: 0, node: 0, "node and gateway": 0 };
   readonly #counts = { lost: 0, doubled: 0, corrupted: 0 };
   #fronts: Front[] = [];
   #devices: Device[] = [];
@@ -189,31 +184,28 @@ class ClusterOrdeal {
 
   async #harm(): Promise<void> {
     const { seconds, say } = this.#options;
-    const kinds: Fault[] = ["gateway", "node", "node and gateway", "hung node"];
+    const kinds: Fault[] = ["gateway", "node", "node and gateway"];
     const began = performance.now();
     for (let round = 0; round < kinds.length || performance.now() - began < seconds * 1_000; round++) {
       await wait(500 + this.#random() * 1_500);
       const fault = kinds[round < kinds.length ? round : Math.floor(this.#random() * kinds.length)]!;
-      const hangs = fault === "hung node";
-      const front = hangs || fault === "node" ? undefined : this.#fronts[Math.floor(this.#random() * 2)]!;
+      const front = fault === "node" ? undefined : this.#fronts[Math.floor(this.#random() * 2)]!;
       const node = fault === "gateway" ? undefined : Math.floor(this.#random() * 3);
       const victims = [
         node === undefined ? [] : `node ${node + 1}`,
         front === undefined ? [] : `gateway ${front.name}`,
       ];
       say(
-        `${((performance.now() - began) / 1_000).toFixed(1)} s: ${hangs ? "SIGSTOP" : "SIGKILL"} of ${victims.flat().join(" and ")}`,
+        `${((performance.now() - began) / 1_000).toFixed(1)} s: SIGKILL of ${victims.flat().join(" and ")}`,
       );
       this.#faults[fault]++;
-      if (hangs) this.#cluster.hang(node!);
-      else await Promise.all([node === undefined ? undefined : this.#cluster.kill(node), front?.kill()]);
+      await Promise.all([node === undefined ? undefined : this.#cluster.kill(node), front?.kill()]);
       await wait(this.#random() * 2_000);
       // The gateway comes back while a node is missing; then the node.
       await front?.start();
       await this.#progress();
       if (node === undefined) continue;
-      if (hangs) this.#cluster.wake(node);
-      else await this.#cluster.restart(node);
+      await this.#cluster.restart(node);
       // Another one may be lost only when this one has what the others have.
       await this.#cluster.current();
     }

@@ -200,6 +200,11 @@ export class Lane {
     this.#host.stored(sequence);
     // All before it is known then, maps too: what is answered is what every reader will see.
     await tail.reach(sequence);
+    if (tail.isVoid(sequence)) {
+      // Perhaps a try that got no answer was stored before, and counts; this one is its repetition then.
+      const { counted } = tail.producers.get(this.#token);
+      if (counted.id === id) sequence = counted.sequence;
+    }
     return { sequence, index: 0, arrivalMs };
   }
 
