@@ -14,7 +14,8 @@ import { Metrics } from "../../../runtime/metrics.ts";
 
 export async function temporaryFolder(t: TestContext): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), "headwater-test-"));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  // Hooks run in the order in which they were registered: what is tested may still write while it is removed.
+  t.after(() => rm(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 20 }));
   return folder;
 }
 
