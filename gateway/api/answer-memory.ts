@@ -1,19 +1,15 @@
 /**
- * Memory for large answers, which is used again once an answer has gone. New memory for each page of
- * GetRecords has V8 collect its whole heap, for the sake of a few large buffers: that took more of a core
- * than to write the pages.
- *
- * What nobody needs is not kept for long, as it costs the others: with 64 MB of memory outside of its heap V8
- * collects all of it every second, and whatever comes meanwhile waits up to 20 ms.
+ * Memory for answers and events, which is used again once they have gone. V8 counts new memory outside of
+ * its heap as if it stood in it, and collects the whole heap when that has grown: for a few pages of
+ * GetRecords that took more of a core than to write the pages, and for the events of 10,000 records/s
+ * it came every second, and whatever came meanwhile waited up to 20 ms.
  *
  * Who writes an answer need not say so: what is never given back is collected like any other buffer.
  */
-import { isLarge } from "./unread-answers.ts";
 
 /** Of what is kept for the next answers, all together. */
 const MAX_IDLE_BYTES = 32 * 1_048_576;
-/** What lay idle for so long is let go. */
-const REST_MS = 1_000;
+const LEAST_BYTES = 8_192;
 
 export class AnswerMemory {
   readonly #maxIdleBytes: number;
@@ -21,9 +17,6 @@ export class AnswerMemory {
   readonly #idle = new Map<number, ArrayBuffer[]>();
   readonly #lent = new WeakSet<ArrayBufferLike>();
   #idleBytes = 0;
-  /** Since the last look. */
-  #leastIdleBytes = 0;
-  #timer: NodeJS.Timeout | undefined;
 
   constructor(maxIdleBytes = MAX_IDLE_BYTES) {
     this.#maxIdleBytes = maxIdleBytes;
@@ -35,13 +28,11 @@ export class AnswerMemory {
 
   /** @returns so many bytes, with whatever stands in them */
   take(bytes: number): Buffer {
-    if (!isLarge(bytes)) return Buffer.allocUnsafe(bytes);
     const size = sizeFor(bytes);
     const idle = this.#idle.get(size);
     const memory = idle?.pop() ?? new ArrayBuffer(size);
     if (idle !== undefined) {
       this.#idleBytes -= size;
-      this.#leastIdleBytes = Math.min(this.#leastIdleBytes, this.#idleBytes);
       if (idle.length === 0) this.#idle.delete(size);
     }
     this.#lent.add(memory);
@@ -65,17 +56,6 @@ export class AnswerMemory {
     this.#idleBytes += size;
     // What a burst of other answers left behind makes room; it would keep these out for ever.
     while (this.#idleBytes > this.#maxIdleBytes) this.#dropOldest();
-    this.#timer ??= setInterval(() => this.rest(), REST_MS).unref();
-  }
-
-  /** Lets go of as much as nobody needed since the last call; it calls itself as long as something is idle. */
-  rest(): void {
-    const keptBytes = this.#idleBytes - this.#leastIdleBytes;
-    while (this.#idleBytes > keptBytes) this.#dropOldest();
-    this.#leastIdleBytes = this.#idleBytes;
-    if (this.#idleBytes > 0) return;
-    clearInterval(this.#timer);
-    this.#timer = undefined;
   }
 
   #dropOldest(): void {
@@ -88,8 +68,8 @@ export class AnswerMemory {
 
 /** The next power of two. */
 function sizeFor(bytes: number): number {
-  return 2 ** Math.ceil(Math.log2(bytes));
+  return 2 ** Math.ceil(Math.log2(Math.max(bytes, LEAST_BYTES)));
 }
 
-/** Of the whole process: lanes give back to it what the operations took. */
+/** Of the whole process: lanes and subscriptions give back to it what pages and events took. */
 export const answerMemory = new AnswerMemory();

@@ -259,9 +259,15 @@ class Line {
     const socket = this.#socket;
     const length = typeof body === "string" ? Buffer.byteLength(body) : body.length;
     const isCounted = isLarge(length) && !socket.destroyed;
-    if (isCounted && !this.#lane.service.unread.take(length)) return false;
+    if (isCounted && !this.#lane.service.unread.take(length)) {
+      giveBack(body);
+      return false;
+    }
     this.#release();
-    if (socket.destroyed) return true;
+    if (socket.destroyed) {
+      giveBack(body);
+      return true;
+    }
     const head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nx-amzn-requestid: ${requestId}\r\ncontent-type: ${contentType}\r\ncontent-length: ${length}${this.#lane.headEnd()}`;
     this.#write(head, body, length, isCounted);
     this.#state = "idle";
@@ -288,7 +294,7 @@ class Line {
       ? (error?: Error | null): void => {
           unread.give(length);
           // Of what was cut off, something may still be under way.
-          if (error == null && typeof body !== "string") answerMemory.give(body);
+          if (error == null) giveBack(body);
         }
       : undefined;
     if (typeof body === "string") {
@@ -326,6 +332,10 @@ class Line {
     socket.setTimeout(0);
     this.#giveUp(Buffer.from(rest));
   }
+}
+
+function giveBack(body: string | Buffer): void {
+  if (typeof body !== "string") answerMemory.give(body);
 }
 
 const ignore = (): void => {};

@@ -192,14 +192,20 @@ class StreamCall {
     const length = typeof body === "string" ? Buffer.byteLength(body) : body.length;
     const isThere = !stream.destroyed && !stream.closed;
     if (isThere && isLarge(length)) {
-      if (!this.#lane.service.unread.take(length)) return false;
+      if (!this.#lane.service.unread.take(length)) {
+        if (typeof body !== "string") answerMemory.give(body);
+        return false;
+      }
       this.#unreadBytes = length;
       // It may take long, but not rest; small ones have gone, or their deadline is that of the call.
       stream.setTimeout(this.#lane.requestMs, () => stream.close());
     }
     this.#release();
     this.#enter("answered");
-    if (!isThere) return true;
+    if (!isThere) {
+      if (typeof body !== "string") answerMemory.give(body);
+      return true;
+    }
     const head = {
       ":status": status,
       "x-amzn-requestid": requestId,

@@ -9,6 +9,7 @@ import {
 } from "../../streams/streams.ts";
 import { answerMemory } from "../answer-memory.ts";
 import { AwsError } from "../aws-error.ts";
+import { isLarge } from "../unread-answers.ts";
 import { shardIdOf, streamArnField } from "./account.ts";
 import { dryRunField, endDryRun } from "./dry-run.ts";
 import { type KinesisContext, nowMs, type RawOperation } from "./operation.ts";
@@ -63,10 +64,15 @@ export const getRecords: RawOperation = {
       const { page, behindMs, members } = await gatherPage(context, place, shard, input.Limit ?? MAX_RECORDS);
       context.reads.page(settings.name, page.count, page.dataBytes, behindMs);
       if (isLimited) context.rates.countRead(settings.streamId, shard.index, page.dataBytes);
-      return page.encode(codec, members, (bytes) => answerMemory.take(bytes));
+      return page.encode(codec, members, memoryFor);
     });
   },
 };
+
+/** Lanes give back what was large, and only that. */
+function memoryFor(bytes: number): Buffer {
+  return isLarge(bytes) ? answerMemory.take(bytes) : Buffer.allocUnsafe(bytes);
+}
 
 /** A page, and what stands beside its records. */
 async function gatherPage(

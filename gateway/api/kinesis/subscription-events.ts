@@ -10,6 +10,7 @@ import {
   type ReadResult,
   type ShardDescription,
 } from "../../streams/streams.ts";
+import { answerMemory } from "../answer-memory.ts";
 import type { AwsError } from "../aws-error.ts";
 import { encodeEvent, encodeEventHeaders, eventRoom, sealEvent } from "../event-stream.ts";
 import type { Codec } from "./codec.ts";
@@ -40,14 +41,19 @@ export interface CutEvent {
   readonly records: number;
   /** MillisBehindLatest. */
   readonly behindMs: number;
+  /**
+   * To be called by whoever was given the event, once its bytes have left; then nobody may look at them any
+   * more. Where it is not called, as when a connection broke, their memory is not used again.
+   */
+  readonly left: () => void;
 }
 
 export class SubscriptionEvents {
   readonly initial: Buffer;
   readonly #codec: Codec;
   readonly #eventHeaders: Buffer;
-  /** What several subscriptions of a shard are given alike is encoded once. */
-  readonly #cut = new WeakMap<ReadResult, { readonly from: Offset; readonly event: CutEvent }>();
+  /** What several subscriptions of a shard are given alike is encoded once, for as long as one of them holds it. */
+  readonly #cut = new WeakMap<ReadResult, SharedEvent>();
 
   constructor(codec: Codec) {
     this.#codec = codec;
@@ -91,7 +97,7 @@ export class SubscriptionEvents {
     children: () => readonly ChildShard[],
   ): CutEvent {
     const known = this.#cut.get(read);
-    if (known?.from === from) return known.event;
+    if (known?.from === from) return known.shared();
     const page = new RecordPage(shard, from, EVENT_LIMITS);
     const leftOver = read.parts.find((part) => !page.add(part));
     if (leftOver === undefined) page.skipTo(read.next);
@@ -109,12 +115,45 @@ export class SubscriptionEvents {
     const headers = this.#eventHeaders;
     const message = sealEvent(
       headers,
-      page.encode(this.#codec, tail, Buffer.allocUnsafe, eventRoom(headers)),
+      page.encode(this.#codec, tail, (bytes) => answerMemory.take(bytes), eventRoom(headers)),
     );
-    const event = { message, next, records: count, behindMs };
-    this.#cut.set(read, { from, event });
-    return event;
+    const event = new SharedEvent({ message, from, next, records: count, behindMs }, () => {
+      if (this.#cut.get(read) === event) this.#cut.delete(read);
+      answerMemory.give(message);
+    });
+    this.#cut.set(read, event);
+    return event.shared();
   }
+}
+
+class SharedEvent implements CutEvent {
+  readonly message: Buffer;
+  readonly from: Offset;
+  readonly next: Offset;
+  readonly records: number;
+  readonly behindMs: number;
+  readonly #unheld: () => void;
+  #holders = 0;
+
+  /** @param unheld called when the last of those that it was shared with has let go of it */
+  constructor(event: Omit<CutEvent, "left"> & { readonly from: Offset }, unheld: () => void) {
+    this.message = event.message;
+    this.from = event.from;
+    this.next = event.next;
+    this.records = event.records;
+    this.behindMs = event.behindMs;
+    this.#unheld = unheld;
+  }
+
+  shared(): this {
+    this.#holders++;
+    return this;
+  }
+
+  readonly left = (): void => {
+    this.#holders--;
+    if (this.#holders === 0) this.#unheld();
+  };
 }
 
 /**

@@ -4,6 +4,7 @@
  *
  * Holds at most one event for a slow client: the log is read on only when the socket has taken all.
  */
+import type { Writable } from "node:stream";
 import {
   type Offset,
   type ReadResult,
@@ -121,7 +122,7 @@ export class Subscription {
       // The first event comes at once, whatever it holds.
       if (read.next <= this.#next && !read.ended && this.#lastEventMs !== undefined) return undefined;
       const event = events.cut(this.place.shard, read, this.#next, nowMs(), () => this.#children());
-      const drained = this.#write(event.message);
+      const drained = this.#write(event.message, event.left);
       this.#next = event.next;
       this.#lastEventMs = monotonicMs();
       onPush(event.records, event.behindMs);
@@ -147,10 +148,15 @@ export class Subscription {
       }));
   }
 
-  /** Undefined when the socket takes more at once; otherwise resolves when it does, or the subscription ends. */
-  #write(message: Buffer): Promise<void> | undefined {
+  /**
+   * Undefined when the socket takes more at once; otherwise resolves when it does, or the subscription ends.
+   * @param left called when the kernel has the message; never when it was cut, as a part may be under way
+   */
+  #write(message: Buffer, left?: () => void): Promise<void> | undefined {
     const { reply } = this.#parts;
-    if (reply.destroyed || (reply as { write(bytes: Buffer): boolean }).write(message)) return undefined;
+    if (reply.destroyed) return undefined;
+    const onWritten = left && ((error?: Error | null): void => void (error == null && left()));
+    if ((reply as Writable).write(message, onWritten)) return undefined;
     return new Promise((resolve) => {
       const { signal } = this.#stop;
       const done = (): void => {

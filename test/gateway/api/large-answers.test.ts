@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import test, { mock, type TestContext } from "node:test";
+import test, { type TestContext } from "node:test";
 import { answerMemory } from "../../../gateway/api/answer-memory.ts";
 import { eventually } from "../../support/program.ts";
 import { JoiningRig } from "../identity/joining-rig.ts";
@@ -53,9 +53,6 @@ async function open(t: TestContext): Promise<Opened> {
 async function readWhole(client: Client, page: LargePage): Promise<void> {
   assertIsPage(await (await client.begin(page)).finish(), page);
 }
-
-// What lies idle stays: how much it is shall tell what was used again, however slow the machine is.
-mock.method(answerMemory, "rest", () => {});
 
 /** It is idle when the gateway hears that an answer has gone, which may be a little after its client has it. */
 async function someIdle(): Promise<number> {
