@@ -10,6 +10,16 @@ export const BATCH = 500;
 /** Until both a gateway and a peer that run in V8 have compiled what they do. */
 export const WARM_MS = 3_000;
 
+/** What most bars stand on. */
+export const PUT_RECORDS = {
+  kind: "put-records",
+  stream: "bench",
+  records: BATCH,
+  recordBytes: RECORD_BYTES,
+  connections: 8,
+  window: 1,
+} as const;
+
 export type Say = (line: string) => void;
 
 export interface StreamsBench {

@@ -3,21 +3,23 @@ import { join } from "node:path";
 import { appendFloor, overwriteFloor } from "../floor.ts";
 import { type LoadResult, runLoad } from "../load/load.ts";
 import { startJetStream, startKinesalite, startRedis } from "../peers/peers.ts";
-import { BATCH, beside, noteLoad, own, RECORD_BYTES, ratio, type StreamsBench, WARM_MS } from "./part.ts";
+import {
+  BATCH,
+  beside,
+  noteLoad,
+  own,
+  PUT_RECORDS,
+  RECORD_BYTES,
+  ratio,
+  type StreamsBench,
+  WARM_MS,
+} from "./part.ts";
 
 /** As much as one PutRecords leaves in the log. */
 const FLOOR_BATCH_BYTES = BATCH * (RECORD_BYTES + 16);
 const FLOOR_BYTES = 256 * 1_048_576;
 
-const MANY = {
-  kind: "put-records",
-  stream: "bench",
-  records: BATCH,
-  recordBytes: RECORD_BYTES,
-  connections: 8,
-  window: 1,
-  warmMs: WARM_MS,
-} as const;
+const MANY = { ...PUT_RECORDS, warmMs: WARM_MS } as const;
 
 const SINGLE = {
   kind: "put-record",

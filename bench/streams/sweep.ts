@@ -1,19 +1,11 @@
 /** Cost must grow as the work grows: shards by themselves cost nothing, and large records only their bytes. */
 import { SHARD_SWEEP } from "./gateway.ts";
-import { BATCH, own, RECORD_BYTES, type StreamsBench } from "./part.ts";
+import { BATCH, own, PUT_RECORDS, type StreamsBench } from "./part.ts";
 
 export async function sweep(bench: StreamsBench): Promise<void> {
   const { say, bars, gateway } = bench;
   say("the same PutRecords at other numbers of shards and sizes of records");
-  const load = {
-    kind: "put-records",
-    stream: "bench",
-    records: BATCH,
-    recordBytes: RECORD_BYTES,
-    connections: 8,
-    window: 1,
-    measureMs: 2_000,
-  } as const;
+  const load = { ...PUT_RECORDS, measureMs: 2_000 } as const;
   for (const shards of SHARD_SWEEP) {
     const put = await own(bench, `${shards} shards`, { ...load, stream: `shards-${shards}` }, BATCH);
     if (put) bars.note(`putRecordsShards${shards}`, put.perSecond, `${shards} shards, records/s`);
