@@ -1,6 +1,6 @@
 /**
- * What is read of each stream, for those who know it from CloudWatch: how much by GetRecords, how far
- * behind the newest record readers are, and what the rates of `limits: aws` held back.
+ * What is read of each stream, for those who know it from CloudWatch: how much by GetRecords and by pushes,
+ * how far behind the newest record readers are, and what the rates of `limits: aws` held back.
  */
 import type { Gauge } from "prom-client";
 import type { Clock } from "../../../runtime/clock.ts";
@@ -23,6 +23,7 @@ export class ReadMeters {
   readonly #clock: Clock;
   readonly #records;
   readonly #bytes;
+  readonly #pushed;
   readonly #throttled;
   readonly #behind = new Map<string, Highest>();
   /** Of which something was counted. */
@@ -56,6 +57,11 @@ export class ReadMeters {
       "Bytes of data that GetRecords gave, by stream",
       ["stream"],
     );
+    this.#pushed = metrics.counter(
+      "headwater_kinesis_pushed_records_total",
+      "Records sent to subscribers of enhanced fan-out",
+      ["stream"],
+    );
     this.#throttled = metrics.counter(
       "headwater_kinesis_throttled_records_total",
       "Records that the rates of `limits: aws` refused, by stream",
@@ -67,11 +73,17 @@ export class ReadMeters {
     this.#streams.add(stream);
     this.#records.inc({ stream }, records);
     this.#bytes.inc({ stream }, dataBytes);
-    this.behind(stream, "GetRecords", behindMs);
+    this.#noteBehind(stream, "GetRecords", behindMs);
+  }
+
+  /** An event of SubscribeToShard. */
+  pushed(stream: string, records: number, behindMs: number): void {
+    this.#pushed.inc({ stream }, records);
+    this.#noteBehind(stream, "SubscribeToShard", behindMs);
   }
 
   /** @param behindMs as an answer says it: MillisBehindLatest */
-  behind(stream: string, by: ReadBy, behindMs: number): void {
+  #noteBehind(stream: string, by: ReadBy, behindMs: number): void {
     const key = `${by} ${stream}`;
     let highest = this.#behind.get(key);
     if (highest === undefined) {
@@ -117,7 +129,8 @@ export class ReadMeters {
 
   #forget(stream: string): void {
     this.#streams.delete(stream);
-    for (const counter of [this.#records, this.#bytes, this.#throttled]) counter.remove({ stream });
+    const counters = [this.#records, this.#bytes, this.#pushed, this.#throttled];
+    for (const counter of counters) counter.remove({ stream });
     for (const [key, highest] of this.#behind) if (highest.stream === stream) this.#behind.delete(key);
   }
 }

@@ -4,7 +4,6 @@
  */
 import type { Clock } from "../../../runtime/clock.ts";
 import type { Metrics } from "../../../runtime/metrics.ts";
-import type { Tally } from "../../../runtime/tally.ts";
 import type { Offset, ReadResult, RegisteredReader, Streams } from "../../streams/streams.ts";
 import { AwsError, notFound } from "../aws-error.ts";
 import type { Codec } from "./codec.ts";
@@ -43,7 +42,6 @@ export class Subscriptions {
     json: new SubscriptionEvents(jsonCodec),
     cbor: new SubscriptionEvents(cborCodec),
   };
-  readonly #pushed: (stream: string) => Tally;
   readonly #reads: ReadMeters;
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
@@ -61,17 +59,6 @@ export class Subscriptions {
         this.set(active.size);
       },
     );
-    const pushed = options.metrics.counter(
-      "headwater_kinesis_pushed_records_total",
-      "Records sent to subscribers of enhanced fan-out",
-      ["stream"],
-    );
-    const tallies = new Map<string, Tally>();
-    this.#pushed = (stream) => {
-      const tally = tallies.get(stream) ?? options.metrics.tally(pushed, { stream });
-      tallies.set(stream, tally);
-      return tally;
-    };
   }
 
   /**
@@ -84,7 +71,6 @@ export class Subscriptions {
     const key = JSON.stringify([place.streamId, place.shard.index, reader.name, reader.createdMs]);
     const nowMs = this.#clock.monotonicMs();
     this.#admit(key, nowMs, place, reader);
-    const pushed = this.#pushed(place.stream);
     const subscription = new Subscription(place, {
       streams: this.#streams,
       events: this.#events[codec.name],
@@ -93,10 +79,7 @@ export class Subscriptions {
       nowMs: () => Math.floor(this.#clock.nowUs() / 1000),
       monotonicMs: () => this.#clock.monotonicMs(),
       read: (...where) => this.#read(...where),
-      onPush: (records, behindMs) => {
-        pushed.add(records);
-        this.#reads.behind(place.stream, "SubscribeToShard", behindMs);
-      },
+      onPush: (records, behindMs) => this.#reads.pushed(place.stream, records, behindMs),
     });
     const mine: Active = { subscription, reader, endsMs: nowMs + SUBSCRIPTION_MS };
     this.#active.set(key, mine);

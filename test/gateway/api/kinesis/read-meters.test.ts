@@ -18,17 +18,21 @@ test("the highest of this minute and the last is told, and nothing of a stream t
   const reads = new ReadMeters(metrics, clock, () => there);
   reads.page("a", 10, 2_000, 1_500);
   reads.page("a", 5, 1_000, 250);
-  reads.behind("b", "SubscribeToShard", 40);
+  reads.pushed("a", 8, 30);
+  reads.pushed("b", 7, 40);
   reads.throttled("b", 3);
   assert.deepEqual(await samples(metrics), [
     'read_behind_seconds{stream="a",by="GetRecords"} 1.5',
+    'read_behind_seconds{stream="a",by="SubscribeToShard"} 0.03',
     'read_behind_seconds{stream="b",by="SubscribeToShard"} 0.04',
     'read_records_total{stream="a"} 15',
     'read_bytes_total{stream="a"} 3000',
+    'pushed_records_total{stream="a"} 8',
+    'pushed_records_total{stream="b"} 7',
     'throttled_records_total{stream="b"} 3',
   ]);
   nowMs += MINUTE_MS;
-  reads.behind("a", "GetRecords", 700);
+  reads.page("a", 0, 0, 700);
   assert.ok((await samples(metrics)).includes('read_behind_seconds{stream="a",by="GetRecords"} 1.5'));
   nowMs += MINUTE_MS;
   assert.deepEqual(
@@ -36,5 +40,8 @@ test("the highest of this minute and the last is told, and nothing of a stream t
     ['read_behind_seconds{stream="a",by="GetRecords"} 0.7'],
   );
   there = ["b"];
-  assert.deepEqual(await samples(metrics), ['throttled_records_total{stream="b"} 3']);
+  assert.deepEqual(await samples(metrics), [
+    'pushed_records_total{stream="b"} 7',
+    'throttled_records_total{stream="b"} 3',
+  ]);
 });
