@@ -7,10 +7,9 @@
  * is read from the disk again is checked again.
  */
 import type { Segment } from "./segment.ts";
+import { WrittenTail } from "./written-tail.ts";
 
 const MAX_CHUNKS = 256;
-/** What is written is gathered in chunks of this size, or of its own where it is larger. */
-const WRITTEN_CHUNK_BYTES = 256 * 1024;
 
 /** Bytes of a segment that never change; entries between `at` and `verifiedTo` were found sound in them. */
 export interface Chunk {
@@ -20,51 +19,20 @@ export interface Chunk {
   verifiedTo: number;
 }
 
-/** A chunk that grows as its log does: what it holds never changes, but there comes to be more of it. */
-class WrittenChunk implements Chunk {
-  readonly segment: Segment;
-  readonly at: number;
-  readonly #memory: Buffer;
-  bytes: Buffer;
-  verifiedTo: number;
-
-  constructor(segment: Segment, at: number, memoryBytes: number) {
-    this.segment = segment;
-    this.at = at;
-    this.verifiedTo = at;
-    // Never from the pool and never used again: readers keep views of it.
-    this.#memory = Buffer.allocUnsafeSlow(memoryBytes);
-    this.bytes = this.#memory.subarray(0, 0);
-  }
-
-  /** False when it has no room, or the bytes don't follow its own. */
-  add(at: number, bytes: Buffer): boolean {
-    const have = this.bytes.length;
-    if (this.at + have !== at || have + bytes.length > this.#memory.length) return false;
-    bytes.copy(this.#memory, have);
-    this.bytes = this.#memory.subarray(0, have + bytes.length);
-    // Their checksums were made from these very bytes.
-    this.verifiedTo = at + bytes.length;
-    return true;
-  }
-
-  get memoryBytes(): number {
-    return this.#memory.length;
-  }
-}
-
 export class RecentChunks {
   readonly #maxBytes: number;
+  /** What was read, oldest first. */
   readonly #chunks: Chunk[] = [];
-  /** Of each log's active segment, the chunk that what is written next goes to. */
-  readonly #growing = new Map<Segment, WrittenChunk>();
   #bytes = 0;
+  readonly #written: WrittenTail;
 
+  /** @param maxBytes of what was read, and of what was written as much again */
   constructor(maxBytes: number) {
     this.#maxBytes = maxBytes;
+    this.#written = new WrittenTail(maxBytes);
   }
 
-  /** A chunk that holds at least `bytes` from `from` on; the longest way on from there. */
+  /** A chunk that holds at least `bytes` from `from` on; the longest way on from there that was read. */
   find(segment: Segment, from: number, bytes: number): Chunk | undefined {
     let best: Chunk | undefined;
     for (const chunk of this.#chunks) {
@@ -72,26 +40,20 @@ export class RecentChunks {
         continue;
       if (best === undefined || chunk.at + chunk.bytes.length > best.at + best.bytes.length) best = chunk;
     }
-    return best;
+    return best ?? this.#written.copy(segment, from, bytes);
   }
 
-  /** What was read from the disk. */
+  /** What was read from the disk. Never used again: readers keep views of it. */
   add(chunk: Chunk): void {
     if (chunk.bytes.length > this.#maxBytes) return;
     this.#chunks.push(chunk);
     this.#bytes += chunk.bytes.length;
-    this.#shrink();
+    while (this.#bytes > this.#maxBytes || this.#chunks.length > MAX_CHUNKS) this.#drop(0);
   }
 
   /** What was just written to a segment at `at`, whole entries; copied. */
   written(segment: Segment, at: number, bytes: Buffer): void {
-    if (bytes.length > this.#maxBytes || this.#growing.get(segment)?.add(at, bytes)) return;
-    const chunk = new WrittenChunk(segment, at, Math.max(WRITTEN_CHUNK_BYTES, bytes.length));
-    chunk.add(at, bytes);
-    this.#growing.set(segment, chunk);
-    this.#chunks.push(chunk);
-    this.#bytes += chunk.memoryBytes;
-    this.#shrink();
+    this.#written.add(segment, at, bytes);
   }
 
   /** Nobody reads them again. */
@@ -100,17 +62,10 @@ export class RecentChunks {
       const { segment } = this.#chunks[i]!;
       if (segment !== undefined && segments.includes(segment)) this.#drop(i);
     }
-  }
-
-  #shrink(): void {
-    while (this.#bytes > this.#maxBytes || this.#chunks.length > MAX_CHUNKS) this.#drop(0);
+    this.#written.forget(segments);
   }
 
   #drop(place: number): void {
-    const chunk = this.#chunks.splice(place, 1)[0]!;
-    this.#bytes -= chunk instanceof WrittenChunk ? chunk.memoryBytes : chunk.bytes.length;
-    if (chunk instanceof WrittenChunk && this.#growing.get(chunk.segment) === chunk) {
-      this.#growing.delete(chunk.segment);
-    }
+    this.#bytes -= this.#chunks.splice(place, 1)[0]!.bytes.length;
   }
 }

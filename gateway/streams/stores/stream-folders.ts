@@ -25,8 +25,8 @@ import { firstShards } from "./shard-table.ts";
 import { StreamDefinition } from "./stream-definition.ts";
 import { DEFAULT_SEGMENT_BYTES, MAX_WAITING_BYTES, StreamLog, type StreamLogOptions } from "./stream-log.ts";
 
-/** What readers of all streams read last and others may want next. */
-const RECENT_BYTES = 32 * 1_048_576;
+/** What readers of all streams read last and others may want next; as much again of what was written last. */
+const RECENT_BYTES = 24 * 1_048_576;
 
 export interface StreamFoldersOptions {
   /** The store's folder; `logs/` is in it. */
