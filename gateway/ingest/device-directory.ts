@@ -65,11 +65,13 @@ export class DeviceDirectory {
       counts.duplicateFrames++;
       return;
     }
-    if (counts.epoch === epoch && sequence > counts.lastSequence + 1n) {
+    if (counts.epoch !== epoch) counts.lastSequence = sequence;
+    else if (sequence > counts.lastSequence) {
       counts.missedFrames += Number(sequence - counts.lastSequence - 1n);
-    }
+      counts.lastSequence = sequence;
+      // One stream stored it later than another the one behind it.
+    } else if (counts.missedFrames > 0) counts.missedFrames--;
     counts.epoch = epoch;
-    counts.lastSequence = sequence;
     counts.frames++;
     counts.records += records;
   }

@@ -73,8 +73,22 @@ export class GroupWriter {
   /** @throws LogFullError, LogWriteError while it has failed; then the repair is tried again, unless it just was */
   refuseWhenFailed(): void {
     if (this.#failure === undefined) return;
-    this.#startRepair();
+    this.repair();
     throw this.#failure;
+  }
+
+  /** Where it has failed, tries to make the log sound, unless that is under way or was just tried. */
+  repair(): void {
+    const waits = this.#repairing !== undefined || this.#options.monotonicMs() < this.#repairAfterMs;
+    if (this.#failure === undefined || waits) return;
+    this.#repairing = this.#makeSound()
+      .catch((error: unknown) => {
+        this.#repairAfterMs = this.#options.monotonicMs() + REPAIR_PAUSE_MS;
+        this.#parts.report.repairFailed(error);
+      })
+      .finally(() => {
+        this.#repairing = undefined;
+      });
   }
 
   /** Something waits: it is written behind what is being written. */
@@ -131,23 +145,11 @@ export class GroupWriter {
     const refused = waiting.dropAll();
     end.producers.dropWaiting();
     for (const group of refused) for (const waiter of group.waiters) waiter.failed(failure);
-    this.#startRepair();
-  }
-
-  #startRepair(): void {
-    if (this.#repairing !== undefined || this.#options.monotonicMs() < this.#repairAfterMs) return;
-    this.#repairing = this.#repair()
-      .catch((error: unknown) => {
-        this.#repairAfterMs = this.#options.monotonicMs() + REPAIR_PAUSE_MS;
-        this.#parts.report.repairFailed(error);
-      })
-      .finally(() => {
-        this.#repairing = undefined;
-      });
+    this.repair();
   }
 
   /** A crash between the two steps leaves a log that ends where it did; so does a new segment without its state entry. */
-  async #repair(): Promise<void> {
+  async #makeSound(): Promise<void> {
     const { waiting, chain, report } = this.#parts;
     await chain.cutBack();
     await this.#startSegment(newGeneration());

@@ -9,8 +9,17 @@ import { HeadwaterError } from "../../../runtime/errors.ts";
 import { ENTRY_KIND, type Entry, generationAt, MAGIC_BYTES } from "./log-entry.ts";
 import { LogFile } from "./log-file.ts";
 import { type ProducerSnapshot, Producers } from "./producers.ts";
-import { baseOf, readSegmentHead, restOf, SEGMENT_HEAD_BYTES, Segment, segmentName } from "./segment.ts";
-import type { Extent } from "./segment-index.ts";
+import {
+  baseOf,
+  readSegmentHead,
+  readSidecarOf,
+  restOf,
+  SEGMENT_HEAD_BYTES,
+  Segment,
+  type SegmentHead,
+  segmentName,
+} from "./segment.ts";
+import type { Extent, Summary } from "./segment-index.ts";
 import { EntryWalk, scanSegment } from "./segment-scan.ts";
 
 const OPENED_AT_ONCE = 8;
@@ -37,6 +46,8 @@ export interface RecoveredLog {
   readonly producers: Producers;
   readonly nextOffsets: Map<number, number>;
   readonly records: number;
+  /** So many records are known to be lost; a shard without any in `nextOffsets` may have lost as many. */
+  readonly lostRecords: number;
   readonly nextNumber: number;
   readonly arrivalMs: number;
   readonly findings: Finding[];
@@ -57,6 +68,7 @@ class Replay {
   readonly producers = new Producers();
   readonly nextOffsets = new Map<number, number>();
   records = 0;
+  lostRecords = 0;
   nextNumber = 0;
   arrivalMs = 0;
 
@@ -76,12 +88,29 @@ class Replay {
     // Records that damage took: each shard steps over as many places as it may have lost, so that
     // no offset is ever used twice. A later part of the shard knows better and corrects it.
     const lost = entry.recordsBefore - this.records;
-    if (lost > 0) for (const [shard, next] of this.nextOffsets) this.nextOffsets.set(shard, next + lost);
+    if (lost > 0) {
+      this.lostRecords += lost;
+      for (const [shard, next] of this.nextOffsets) this.nextOffsets.set(shard, next + lost);
+    }
     this.records = entry.recordsBefore;
     for (const part of entry.parts()) {
       this.nextOffsets.set(part.shard, part.first + part.count);
       this.records += part.count;
     }
+  }
+
+  /**
+   * What the last segment's sidecar says of it: as much was there when it was closed, also where
+   * nothing behind the damage tells of it.
+   * @param recordsBefore the stream's, before the segment
+   */
+  atLeast({ shards, records, nextNumber, newestMs }: Summary, recordsBefore: number): void {
+    for (const [shard, { next }] of shards) {
+      this.nextOffsets.set(shard, Math.max(next, this.nextOffsets.get(shard) ?? 0));
+    }
+    this.records = Math.max(this.records, recordsBefore + records);
+    this.nextNumber = Math.max(this.nextNumber, nextNumber);
+    this.arrivalMs = Math.max(this.arrivalMs, newestMs);
   }
 
   #applyState(entry: Entry): void {
@@ -96,13 +125,18 @@ class Replay {
 /**
  * Cuts a torn tail, makes missing sidecars, and syncs: a killed process may have left entries in
  * the page cache that are sound but not yet on disk, and readers must see only what stays.
+ * @param onHousekeepingError hears of a sidecar that cannot be written; the next start tries again
  */
-export async function recoverLog(folder: string, streamId: string): Promise<RecoveredLog> {
+export async function recoverLog(
+  folder: string,
+  streamId: string,
+  onHousekeepingError: (error: unknown) => void = () => {},
+): Promise<RecoveredLog> {
   const findings: Finding[] = [];
   const segments = await listSegments(folder, streamId, findings);
   const last = segments.at(-1);
   if (last === undefined) throw new LogMissingError(folder);
-  const damaged = await eachOf(segments.slice(0, -1), openSealed);
+  const damaged = await eachOf(segments.slice(0, -1), (segment) => openSealed(segment, onHousekeepingError));
   for (const [i, segment] of segments.slice(0, -1).entries()) {
     findings.push(...damaged[i]!);
     // A file that was cut or is gone leaves no bytes to call damaged; the numbers tell.
@@ -127,9 +161,12 @@ export async function recoverLog(folder: string, streamId: string): Promise<Reco
     const size = await file.size();
     // A sidecar that fits tells that the log was closed in peace: all that stands there was
     // acknowledged, so bytes that are no entries are damage, in the last group as well.
-    const mode = (await last.sidecarFits(size)) ? "sealed" : "torn";
+    const closed = await last.sidecar();
+    const mode = closed?.end === size ? "sealed" : "torn";
     let expected = last.base;
+    let recordsBefore: number | undefined;
     const visit = (entry: Entry, position: number): void => {
+      recordsBefore ??= entry.recordsBefore;
       replay.apply(entry);
       noteEntry(last, entry, position);
       expected = entry.number + 1;
@@ -138,9 +175,13 @@ export async function recoverLog(folder: string, streamId: string): Promise<Reco
     const { generation } = last;
     const scan = await scanSegment(file.handle, SEGMENT_HEAD_BYTES, size, generation, mode, visit, rest);
     replay.nextNumber = Math.max(replay.nextNumber, expected);
+    if (closed !== undefined) replay.atLeast(closed, recordsBefore ?? replay.records);
     last.end = scan.end;
     last.damage.push(...scan.damage);
     for (const extent of scan.damage) findings.push({ what: "damage", file: last.path, extent });
+    if (closed !== undefined && closed.end > size) {
+      findings.push({ what: "missing", file: last.path, extent: { from: size, to: closed.end } });
+    }
     if (scan.tornBytes > 0) {
       const extent = { from: scan.end, to: scan.end + scan.tornBytes };
       findings.push({ what: "torn-tail", file: last.path, extent });
@@ -153,8 +194,8 @@ export async function recoverLog(folder: string, streamId: string): Promise<Reco
     await file.close();
     throw error;
   }
-  const { producers, nextOffsets, records, nextNumber, arrivalMs } = replay;
-  return { segments, file, producers, nextOffsets, records, nextNumber, arrivalMs, findings };
+  const { producers, nextOffsets, records, lostRecords, nextNumber, arrivalMs } = replay;
+  return { segments, file, producers, nextOffsets, records, lostRecords, nextNumber, arrivalMs, findings };
 }
 
 /** Sound segments in order; what a crash left of one that never began is removed. */
@@ -164,31 +205,33 @@ async function listSegments(folder: string, streamId: string, findings: Finding[
     .filter((base) => base !== undefined)
     .sort((a, b) => a - b);
   const segments: Segment[] = [];
-  const heads = await eachOf(bases, (base) => readSegmentHead(join(folder, segmentName(base))));
+  const beginnings = await eachOf(bases, (base) =>
+    beginningOf(join(folder, segmentName(base)), base, streamId),
+  );
   for (const [i, base] of bases.entries()) {
     const path = join(folder, segmentName(base));
-    const head = heads[i];
-    const begins = head?.base === base && head.streamId === streamId;
-    const generation = begins ? head.generation : await anyGeneration(path);
-    const isLast = i === bases.length - 1;
-    // The head and the state entry are one write: without the second nothing was ever put behind.
-    if (isLast && i > 0 && (generation === undefined || !(await hasEntries(path, generation)))) {
+    const { head, generation } = beginnings[i]!;
+    if (i > 0 && i === bases.length - 1 && !(await hasBegun(path, base, generation))) {
       await unlink(path);
       await syncFolder(folder);
       break;
     }
-    if (!begins) {
+    if (head === undefined) {
       findings.push({ what: "damage", file: path, extent: { from: 0, to: SEGMENT_HEAD_BYTES } });
     }
     const segment = new Segment(folder, base, generation ?? 0);
-    segment.recycledBytes = begins ? head.recycledBytes : 0;
+    segment.recycledBytes = head?.recycledBytes ?? 0;
+    segment.createdMs = head?.createdMs ?? 0;
     segments.push(segment);
   }
   return segments;
 }
 
 /** Returns what is damaged in it. */
-async function openSealed(segment: Segment): Promise<Finding[]> {
+async function openSealed(
+  segment: Segment,
+  onHousekeepingError: (error: unknown) => void,
+): Promise<Finding[]> {
   const { size } = await stat(segment.path);
   if (!(await segment.readSidecar(size))) {
     await withFile(segment.path, "r+", async (file) => {
@@ -208,8 +251,8 @@ async function openSealed(segment: Segment): Promise<Finding[]> {
         await file.datasync();
       }
     });
-    await segment.writeSidecar();
-    segment.dropPoints();
+    // A full disk must not keep the log from being read, nor from giving back what is too old.
+    await segment.writeSidecar().then(() => segment.dropPoints(), onHousekeepingError);
   }
   return segment.damage.map((extent) => ({ what: "damage", file: segment.path, extent }));
 }
@@ -243,8 +286,29 @@ async function beginsWithState(segment: Segment): Promise<boolean> {
   });
 }
 
-/** True when any sound entry stands in the file. */
-async function hasEntries(path: string, generation: number): Promise<boolean> {
+/** How a segment's file begins. */
+export interface Beginning {
+  /** undefined where it is damaged, or another segment's. */
+  readonly head: SegmentHead | undefined;
+  /** That of its entries; undefined where nothing tells. */
+  readonly generation: number | undefined;
+}
+
+export async function beginningOf(path: string, base: number, streamId: string): Promise<Beginning> {
+  const head = await readSegmentHead(path);
+  if (head?.base === base && head.streamId === streamId) return { head, generation: head.generation };
+  const sidecar = await readSidecarOf(path, base);
+  return { head: undefined, generation: sidecar?.generation ?? (await anyGeneration(path)) };
+}
+
+/**
+ * False for a last segment of which a crash kept the beginning from the disk: head and state entry are
+ * one write, and without the second nothing was ever put behind. One that was closed once had begun,
+ * whatever is left of it.
+ */
+export async function hasBegun(path: string, base: number, generation: number | undefined): Promise<boolean> {
+  if (generation === undefined) return false;
+  if ((await readSidecarOf(path, base))?.generation === generation) return true;
   return withFile(path, "r", async (file, bytes) => {
     const walk = new EntryWalk(file, SEGMENT_HEAD_BYTES - 1, bytes, generation);
     const { to } = await walk.skipDamage();

@@ -1,5 +1,6 @@
 /**
- * What the streams are, who reads them and how far: in one LevelDB, written in synced batches.
+ * What the streams are, who reads them and how far: in one LevelDB, written in synced batches
+ * (runtime/synced-level.ts says what becomes of it on a full disk).
  *
  * LevelDB may lose what it holds without an error, and opens a folder without its CURRENT file as
  * an empty database. So every value carries a checksum over its key and itself, and a file beside
@@ -13,9 +14,15 @@
  */
 import { access } from "node:fs/promises";
 import { join } from "node:path";
-import { Level } from "level";
 import { syncFolder } from "../../../runtime/durable.ts";
 import { HeadwaterError } from "../../../runtime/errors.ts";
+import {
+  DatabaseWriteError,
+  type Entries,
+  type KeyRange,
+  SyncedLevel,
+  type SyncedOperation,
+} from "../../../runtime/synced-level.ts";
 import type { RateLimits, StreamMode } from "../streams.ts";
 import {
   checksum,
@@ -84,21 +91,25 @@ export interface LeaseRecord {
 
 const NO_SHARDS = { put: [], removed: [] };
 
+type Phase = { readonly name: string; readonly phase: StreamPhase };
+type Operation = SyncedOperation<string>;
+
 export class Metadata {
   readonly #folder: string;
-  readonly #db: Level<string, string>;
-  readonly #phases: Map<string, { name: string; phase: StreamPhase }>;
+  readonly #db: SyncedLevel<string>;
+  /** As `streams.json` says. */
+  #phases: ReadonlyMap<string, Phase>;
   /** One write of the sidecar at a time; they would share its temporary file. */
   #sidecar: Promise<void> = Promise.resolve();
 
-  private constructor(
-    folder: string,
-    db: Level<string, string>,
-    phases: Map<string, { name: string; phase: StreamPhase }>,
-  ) {
+  private constructor(folder: string, phases: ReadonlyMap<string, Phase>, createIfMissing: boolean) {
     this.#folder = folder;
-    this.#db = db;
     this.#phases = phases;
+    this.#db = new SyncedLevel<string>(join(folder, "meta"), {
+      valueEncoding: "utf8",
+      createIfMissing,
+      check: (entries) => this.#compareWithSidecar(entries),
+    });
   }
 
   /** @throws MetadataDamagedError before LevelDB touches a folder that cannot be whole */
@@ -111,16 +122,16 @@ export class Metadata {
     if (sidecar === undefined && present) throw new MetadataDamagedError(folder, "streams.json is missing");
     // The sidecar first: a crash before the database stands leaves a folder that is plainly new.
     if (sidecar === undefined) await writeSidecar(folder, new Map());
-    const db = new Level<string, string>(database, { createIfMissing: !active });
+    const metadata = new Metadata(folder, sidecar ?? new Map(), !active);
+    const db = metadata.#db;
     try {
       await db.open();
     } catch (error) {
       throw openError(folder, error);
     }
-    const metadata = new Metadata(folder, db, sidecar ?? new Map());
     try {
       await syncFolder(folder);
-      await metadata.#compareWithSidecar();
+      await metadata.#compareWithSidecar((range) => db.entries(range));
     } catch (error) {
       await db.close();
       throw error;
@@ -128,9 +139,9 @@ export class Metadata {
     return metadata;
   }
 
-  async #compareWithSidecar(): Promise<void> {
+  async #compareWithSidecar(entries: Entries<string>): Promise<void> {
     const stored = new Set<string>();
-    for (const record of await this.#values<StreamRecord>("stream/")) stored.add(record.streamId);
+    for (const record of await this.#values<StreamRecord>("stream/", entries)) stored.add(record.streamId);
     for (const [streamId, { name, phase }] of this.#phases) {
       if (phase === "active" && !stored.has(streamId)) {
         throw new MetadataDamagedError(this.#folder, `stream ${name} is missing from meta/`);
@@ -193,14 +204,11 @@ export class Metadata {
     shards: { readonly put: readonly ShardRecord[]; readonly removed: readonly number[] } = NO_SHARDS,
   ): Promise<void> {
     const { streamId } = record;
-    const batch = this.#db.batch();
-    for (const shard of shards.put) {
-      const key = shardKey(streamId, shard.index);
-      batch.put(key, sealed(key, shard));
-    }
-    for (const index of shards.removed) batch.del(shardKey(streamId, index));
-    batch.put(`stream/${streamId}`, sealed(`stream/${streamId}`, record));
-    await batch.write({ sync: true });
+    await this.#db.write([
+      ...shards.put.map((shard) => put(shardKey(streamId, shard.index), shard)),
+      ...shards.removed.map((index) => del(shardKey(streamId, index))),
+      put(`stream/${streamId}`, record),
+    ]);
   }
 
   /** From here on the stream is gone, however far its removal comes before a crash. */
@@ -211,12 +219,11 @@ export class Metadata {
 
   /** Last of all: forgets it wholly. */
   async removeStream(streamId: string): Promise<void> {
-    const batch = this.#db.batch();
-    batch.del(`stream/${streamId}`);
-    for (const prefix of ["shard", "reader", "consumer", "lease"].map((kind) => `${kind}/${streamId}/`)) {
-      for await (const key of this.#db.keys({ gte: prefix, lt: `${prefix}\uffff` })) batch.del(key);
+    const operations = [del(`stream/${streamId}`)];
+    for (const kind of ["shard", "reader", "consumer", "lease"]) {
+      operations.push(...(await this.#db.keys(below(`${kind}/${streamId}/`))).map(del));
     }
-    await batch.write({ sync: true });
+    await this.#db.write(operations);
     await this.#setPhase(streamId, undefined);
   }
 
@@ -225,7 +232,7 @@ export class Metadata {
   }
 
   async putConsumer(streamId: string, record: ConsumerRecord): Promise<void> {
-    await this.#put(`consumer/${streamId}/${encodeURIComponent(record.name)}`, record);
+    await this.#db.write([put(`consumer/${streamId}/${encodeURIComponent(record.name)}`, record)]);
   }
 
   readers(streamId: string): Promise<ReaderRecord[]> {
@@ -233,27 +240,24 @@ export class Metadata {
   }
 
   async putReader(streamId: string, record: ReaderRecord): Promise<void> {
-    await this.#put(`reader/${streamId}/${encodeURIComponent(record.name)}`, record);
+    await this.#db.write([put(`reader/${streamId}/${encodeURIComponent(record.name)}`, record)]);
   }
 
   async removeReader(streamId: string, name: string): Promise<void> {
-    await this.#delete(`reader/${streamId}/${encodeURIComponent(name)}`);
+    await this.#db.write([del(`reader/${streamId}/${encodeURIComponent(name)}`)]);
   }
 
   async putLease(streamId: string, record: LeaseRecord): Promise<void> {
-    await this.#put(`lease/${streamId}/${encodeURIComponent(record.name)}`, record);
+    await this.#db.write([put(`lease/${streamId}/${encodeURIComponent(record.name)}`, record)]);
   }
 
   async removeLease(streamId: string, name: string): Promise<void> {
-    await this.#delete(`lease/${streamId}/${encodeURIComponent(name)}`);
+    await this.#db.write([del(`lease/${streamId}/${encodeURIComponent(name)}`)]);
   }
 
   /** LevelDB admits one process, so whoever held these has ended. */
   async dropLeases(): Promise<void> {
-    const batch = this.#db.batch();
-    for await (const key of this.#db.keys({ gte: "lease/", lt: "lease/\uffff" })) batch.del(key);
-    if (batch.length > 0) await batch.write({ sync: true });
-    else await batch.close();
+    await this.#db.write((await this.#db.keys(below("lease/"))).map(del));
   }
 
   async close(): Promise<void> {
@@ -261,46 +265,46 @@ export class Metadata {
     await this.#db.close();
   }
 
-  async #put(key: string, value: unknown): Promise<void> {
-    await this.#db.batch([{ type: "put", key, value: sealed(key, value) }], { sync: true });
-  }
-
-  async #delete(key: string): Promise<void> {
-    await this.#db.batch([{ type: "del", key }], { sync: true });
-  }
-
-  async #values<T>(prefix: string): Promise<T[]> {
-    const values: T[] = [];
+  async #values<T>(
+    prefix: string,
+    entries: Entries<string> = (range) => this.#db.entries(range),
+  ): Promise<T[]> {
+    let found: Awaited<ReturnType<Entries<string>>>;
     try {
-      for await (const [key, value] of this.#db.iterator({ gte: prefix, lt: `${prefix}\uffff` })) {
-        const text = value.slice(8);
-        if (value.slice(0, 8) !== checksum(key, text)) {
-          throw new MetadataDamagedError(this.#folder, `the checksum of ${key} does not match`);
-        }
-        values.push(JSON.parse(text) as T);
-      }
+      found = await entries(below(prefix));
     } catch (error) {
       if (error instanceof HeadwaterError) throw error;
       throw new MetadataDamagedError(this.#folder, "meta/ cannot be read", error);
     }
-    return values;
+    return found.map(([key, value]) => {
+      const text = value.slice(8);
+      if (value.slice(0, 8) !== checksum(key, text)) {
+        throw new MetadataDamagedError(this.#folder, `the checksum of ${key} does not match`);
+      }
+      return JSON.parse(text) as T;
+    });
   }
 
-  async #setPhase(streamId: string, phase: { name: string; phase: StreamPhase } | undefined): Promise<void> {
-    if (phase === undefined) this.#phases.delete(streamId);
-    else this.#phases.set(streamId, phase);
-    await this.#writeSidecar();
-  }
-
-  #writeSidecar(): Promise<void> {
-    const write = this.#sidecar.catch(() => undefined).then(() => writeSidecar(this.#folder, this.#phases));
+  /** Holds once it is on disk: one that was refused must not come with the next. */
+  #setPhase(streamId: string, phase: Phase | undefined): Promise<void> {
+    const write = this.#sidecar
+      .catch(() => undefined)
+      .then(async () => {
+        const phases = new Map(this.#phases);
+        if (phase === undefined) phases.delete(streamId);
+        else phases.set(streamId, phase);
+        await writeSidecar(this.#folder, phases);
+        this.#phases = phases;
+      });
     this.#sidecar = write;
     return write;
   }
 }
 
 function openError(folder: string, error: unknown): HeadwaterError {
-  const cause = (error as { cause?: { code?: string } }).cause;
+  const cause = (error as { cause?: { code?: string; message?: string } }).cause;
+  // LevelDB hands on the C library's words alone. Nothing is lost: whoever makes room can start again.
+  if (/No space left|quota exceeded/.test(cause?.message ?? "")) return new DatabaseWriteError(folder, error);
   if (cause?.code === "LEVEL_LOCKED") {
     return new HeadwaterError("STREAMS_LOCKED", {
       message: `${folder} is in use by another process`,
@@ -323,8 +327,17 @@ function shardKey(streamId: string, index: number): string {
   return `shard/${streamId}/${String(index).padStart(12, "0")}`;
 }
 
-/** The value as it is kept, behind its checksum. */
-function sealed(key: string, value: unknown): string {
+/** The keys that begin so. */
+function below(prefix: string): KeyRange {
+  return { gte: prefix, lt: `${prefix}\uffff` };
+}
+
+/** The value is kept behind its checksum. */
+function put(key: string, value: unknown): Operation {
   const text = JSON.stringify(value);
-  return `${checksum(key, text)}${text}`;
+  return { type: "put", key, value: `${checksum(key, text)}${text}` };
+}
+
+function del(key: string): Operation {
+  return { type: "del", key };
 }

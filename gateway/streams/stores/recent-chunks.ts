@@ -7,17 +7,9 @@
  * is read from the disk again is checked again.
  */
 import type { Segment } from "./segment.ts";
-import { WrittenTail } from "./written-tail.ts";
+import { type Chunk, WrittenTail } from "./written-tail.ts";
 
 const MAX_CHUNKS = 256;
-
-/** Bytes of a segment that never change; entries between `at` and `verifiedTo` were found sound in them. */
-export interface Chunk {
-  readonly segment: Segment | undefined;
-  readonly bytes: Buffer;
-  readonly at: number;
-  verifiedTo: number;
-}
 
 export class RecentChunks {
   readonly #maxBytes: number;

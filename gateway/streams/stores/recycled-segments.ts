@@ -95,7 +95,9 @@ export class RecycledSegments {
     const spare = this.#nextPath();
     await rename(path, spare);
     await syncFolder(dirname(path));
-    this.#spares.push(spare);
+    // Meanwhile the disk may have become short.
+    if (this.#closed || this.#idle === undefined) await unlink(spare).catch(() => undefined);
+    else this.#spares.push(spare);
     return true;
   }
 

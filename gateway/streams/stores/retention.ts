@@ -6,7 +6,7 @@
 import type { Clock } from "../../../runtime/clock.ts";
 import { describeError } from "../../../runtime/errors.ts";
 import type { Log } from "../../../runtime/log.ts";
-import { StreamNotFoundError } from "../streams.ts";
+import { StreamNotFoundError, StreamsClosedError } from "../streams.ts";
 import type { LocalStream } from "./local-stream.ts";
 import type { LogMeters } from "./log-meters.ts";
 import { HOLD_MS, RetentionGuard } from "./retention-guard.ts";
@@ -61,7 +61,7 @@ export class Retention {
   }
 
   async #removeOld(): Promise<void> {
-    const { clock, log, meters, streams } = this.#options;
+    const { log, meters, streams } = this.#options;
     const { hold, jumpedMs } = this.#guard.look();
     if (jumpedMs !== undefined) {
       meters.retentionHolds.inc();
@@ -69,13 +69,23 @@ export class Retention {
       log.error(fields, "the wall clock jumped ahead; retention removes nothing for now");
     }
     if (hold) return;
+    // One stream's trouble is not the others'.
+    const failures: unknown[] = [];
     for (const stream of [...streams()]) {
-      const nowMs = Math.floor(clock.nowUs() / 1000);
-      const cutoffMs = nowMs - stream.definition.record.retentionHours * 3_600_000;
+      await this.#removeOldOf(stream).catch((error: unknown) => failures.push(error));
+    }
+    if (failures.length > 0) throw failures[0];
+  }
+
+  async #removeOldOf(stream: LocalStream): Promise<void> {
+    const nowMs = Math.floor(this.#options.clock.nowUs() / 1000);
+    const cutoffMs = nowMs - stream.definition.record.retentionHours * 3_600_000;
+    try {
       await stream.log.removeBefore(cutoffMs);
-      await stream.expireShards(cutoffMs).catch((error: unknown) => {
-        if (!(error instanceof StreamNotFoundError)) throw error;
-      });
+      await stream.expireShards(cutoffMs);
+    } catch (error) {
+      // Deleted meanwhile, or closed.
+      if (!(error instanceof StreamNotFoundError) && !(error instanceof StreamsClosedError)) throw error;
     }
   }
 }

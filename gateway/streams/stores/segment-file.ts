@@ -52,6 +52,7 @@ export async function createSegmentFile(
     if (spare !== undefined) await rename(spare, segment.path);
     await syncFolder(dirname(segment.path));
     segment.recycledBytes = recycledBytes;
+    segment.createdMs = createdMs;
   } catch (error) {
     await file.close();
     for (const path of [segment.path, spare]) {

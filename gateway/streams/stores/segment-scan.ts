@@ -11,9 +11,10 @@ import {
   MAX_ENTRY_BYTES,
 } from "./log-entry.ts";
 import { MAX_PADDING_BYTES } from "./log-file.ts";
-import type { Chunk, RecentChunks } from "./recent-chunks.ts";
+import type { RecentChunks } from "./recent-chunks.ts";
 import type { Segment } from "./segment.ts";
 import type { Extent } from "./segment-index.ts";
+import type { Chunk } from "./written-tail.ts";
 
 const CHUNK_BYTES = 1_048_576;
 

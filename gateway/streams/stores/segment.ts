@@ -52,6 +52,8 @@ export class Segment {
   readonly generation: number;
   /** How long its file was before it began; 0 for a fresh one. */
   recycledBytes = 0;
+  /** By the wall clock, as its head says; 0 where that is damaged. */
+  createdMs = 0;
   /** Where what is known to be on disk ends. */
   end = SEGMENT_HEAD_BYTES;
   newestMs = 0;
@@ -83,6 +85,11 @@ export class Segment {
     }
   }
 
+  /** No record of its shards comes before these any more: some may be lost, of which its entries don't tell. */
+  reach(next: (shard: number) => number): void {
+    for (const [shard, summary] of this.shards) summary.next = Math.max(summary.next, next(shard));
+  }
+
   /** Whether `positionOf` and `offsetBefore` know more than the segment's beginning. */
   get hasPoints(): boolean {
     return this.#points !== undefined;
@@ -112,7 +119,7 @@ export class Segment {
   }
 
   get sidecarPath(): string {
-    return this.path.replace(/\.log$/, ".idx");
+    return sidecarPathOf(this.path);
   }
 
   /** A crash leaves the old sidecar or none; both are noticed by `end` and made again. */
@@ -134,14 +141,15 @@ export class Segment {
     return true;
   }
 
-  async sidecarFits(fileBytes: number): Promise<boolean> {
-    return (await this.#loadSidecar(fileBytes)) !== undefined;
+  async #loadSidecar(fileBytes: number): Promise<Summary | undefined> {
+    const saved = await this.sidecar();
+    return saved?.end === fileBytes ? saved : undefined;
   }
 
-  async #loadSidecar(fileBytes: number): Promise<Summary | undefined> {
-    const saved = await readSummary(this.sidecarPath).catch(() => undefined);
-    const fits = saved?.base === this.base && saved.generation === this.generation && saved.end === fileBytes;
-    return fits ? saved : undefined;
+  /** What was written of this very segment when it was closed last; more may stand in it since. */
+  async sidecar(): Promise<Summary | undefined> {
+    const saved = await readSidecarOf(this.path, this.base);
+    return saved?.generation === this.generation ? saved : undefined;
   }
 
   /**
@@ -190,6 +198,16 @@ export function decodeSegmentHead(bytes: Buffer): SegmentHead | undefined {
     streamId: bytes.toString("hex", 40, 56),
     recycledBytes: bytes.readUInt32BE(12),
   };
+}
+
+function sidecarPathOf(path: string): string {
+  return path.replace(/\.log$/, ".idx");
+}
+
+/** The summary beside a segment's file; undefined when there is none, or it is damaged or another's. */
+export async function readSidecarOf(path: string, base: number): Promise<Summary | undefined> {
+  const saved = await readSummary(sidecarPathOf(path)).catch(() => undefined);
+  return saved?.base === base ? saved : undefined;
 }
 
 /** What may stand behind the last entry of a file that is so long, and was not cut when it was closed. */

@@ -74,6 +74,8 @@ export class StreamFolders {
     const log = await StreamLog.open(this.#logOptions(record));
     try {
       this.#refuseUnknownShards(record, log);
+      // A shard of which nothing is left: whoever holds a place in it must not find another record there.
+      for (const { index } of stored.shards) if (log.next(index) === 0) log.skipTo(index, log.lostRecords);
       const stream = await this.#assemble(stored, log);
       await this.#protectCheckpoints(stream);
       return stream;
@@ -102,13 +104,15 @@ export class StreamFolders {
     };
     // A crash before the last of these leaves it "creating"; the next start removes the folder.
     await this.#metadata.beginStream(record.streamId, name);
+    let log: StreamLog | undefined;
     try {
       await mkdir(this.#folderOf(record.streamId));
       await syncFolder(join(this.#options.dir, "logs"));
-      const log = await StreamLog.create(this.#logOptions(record));
+      log = await StreamLog.create(this.#logOptions(record));
       await this.#metadata.activateStream(record, shards);
       return await this.#assemble({ record, shards }, log);
     } catch (error) {
+      await log?.close();
       // What stands in the way of this too is left to the next start.
       await this.erase(record.streamId).catch(() => undefined);
       throw error;

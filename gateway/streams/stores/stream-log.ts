@@ -29,6 +29,7 @@ import type { Producers } from "./producers.ts";
 import type { RecentChunks } from "./recent-chunks.ts";
 import type { RecycledSegments } from "./recycled-segments.ts";
 import type { Segment } from "./segment.ts";
+import { arrivedByMs } from "./segment-age.ts";
 import { type ChainOptions, SegmentChain } from "./segment-chain.ts";
 import type { Disk } from "./segment-file.ts";
 import { WaitingGroups } from "./waiting-groups.ts";
@@ -58,6 +59,8 @@ export interface StreamLogOptions {
 export class StreamLog {
   readonly producers: Producers;
   readonly reader: LogReader;
+  /** Found missing at the opening; those of a shard of which nothing is left may be among them. */
+  readonly lostRecords: number;
   readonly #options: StreamLogOptions;
   readonly #chain: SegmentChain;
   readonly #end: LogEnd;
@@ -72,7 +75,9 @@ export class StreamLog {
     end: LogEnd,
     arrivalMs: number,
     report: LogReport,
+    lostRecords = 0,
   ) {
+    this.lostRecords = lostRecords;
     this.#options = options;
     this.#chain = chain;
     this.#end = end;
@@ -107,9 +112,10 @@ export class StreamLog {
   /** @throws LogMissingError */
   static async open(options: StreamLogOptions): Promise<StreamLog> {
     const report = new LogReport(options);
-    const found = await recoverLog(options.folder, options.streamId);
-    const chain = new SegmentChain(chainOptions(options, report), found.segments, found.file);
-    const log = new StreamLog(options, chain, new LogEnd(found), found.arrivalMs, report);
+    const chainOf = chainOptions(options, report);
+    const found = await recoverLog(options.folder, options.streamId, chainOf.onHousekeepingError);
+    const chain = new SegmentChain(chainOf, found.segments, found.file);
+    const log = new StreamLog(options, chain, new LogEnd(found), found.arrivalMs, report, found.lostRecords);
     for (const finding of found.findings) report.finding(finding);
     return log;
   }
@@ -184,18 +190,40 @@ export class StreamLog {
     return this.next(shard) === this.#waiting.next(shard);
   }
 
-  /** Removes whole segments whose newest record arrived before `cutoffMs`. Returns how many. */
+  /**
+   * Removes whole segments whose newest record arrived before `cutoffMs`. Returns how many. Closed ones
+   * go also while the log cannot be written: it may be their room that it lacks.
+   */
   async removeBefore(cutoffMs: number): Promise<number> {
-    if (this.#closed || this.#writer.hasFailed) return 0;
-    const { active } = this.#chain;
-    if (active.records > 0 && active.newestMs < cutoffMs) await this.#roll();
+    let removed = await this.#removeClosed(cutoffMs);
+    if (this.#writer.hasFailed) {
+      // Nobody may append for long.
+      if (!this.#closed) this.#writer.repair();
+    } else if (!this.#closed && this.#isActiveOld(cutoffMs)) {
+      await this.#roll();
+      removed += await this.#removeClosed(cutoffMs);
+    }
+    return removed;
+  }
+
+  async #removeClosed(cutoffMs: number): Promise<number> {
     let removed = 0;
     const { segments } = this.#chain;
-    while (segments.length > 1 && segments[0]!.newestMs < cutoffMs) {
+    while (!this.#closed && segments.length > 1) {
+      const arrivedMs = arrivedByMs(segments, 0, this.#options.nowMs());
+      if (arrivedMs === undefined || arrivedMs >= cutoffMs) break;
       await this.#chain.removeOldest();
       removed++;
     }
     return removed;
+  }
+
+  /** Also where nothing tells how old its records are: the segment behind it will. */
+  #isActiveOld(cutoffMs: number): boolean {
+    const { segments, active } = this.#chain;
+    if (active.records === 0) return false;
+    const arrivedMs = arrivedByMs(segments, segments.length - 1, this.#options.nowMs());
+    return (arrivedMs ?? active.createdMs) < cutoffMs;
   }
 
   /** Waits for what was appended, then closes. Safe to call twice. */
@@ -204,6 +232,7 @@ export class StreamLog {
     this.#closed = true;
     await this.#writer.settled();
     this.#listeners.checkAll();
+    this.#chain.active.reach((shard) => this.#end.next(shard));
     await this.#chain.close(this.#end.number, !this.#writer.hasFailed);
     this.#options.recent?.forget(this.#chain.segments);
   }

@@ -6,15 +6,16 @@
  * Records are looked at down to their lengths. What a crash may leave is told apart from damage: a
  * torn tail was never acknowledged, and the next start cuts it off.
  */
-import { cp, mkdtemp, open, readdir, readFile, rm, stat } from "node:fs/promises";
+import { cp, type FileHandle, mkdtemp, open, readdir, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { decodeBatch } from "../../../protocol/record-batch.ts";
 import { describeError, HeadwaterError } from "../../../runtime/errors.ts";
 import { checkFormat } from "./data-format.ts";
 import { ENTRY_KIND, type Entry } from "./log-entry.ts";
+import { beginningOf, hasBegun } from "./log-recovery.ts";
 import { Metadata, type StoredStream, type StreamRecord } from "./metadata.ts";
-import { baseOf, readSegmentHead, restOf, SEGMENT_HEAD_BYTES, Segment, segmentName } from "./segment.ts";
+import { baseOf, restOf, SEGMENT_HEAD_BYTES, Segment, segmentName } from "./segment.ts";
 import { scanSegment } from "./segment-scan.ts";
 
 /** `torn` is what a crash leaves and the next start mends; `damage` is loss. */
@@ -84,6 +85,13 @@ async function isLocked(path: string): Promise<boolean> {
     );
   }
   return locks.split("\n").some((line) => / POSIX .* WRITE /.test(line) && line.includes(`:${file.ino} `));
+}
+
+interface SegmentPlace {
+  readonly path: string;
+  readonly base: number;
+  readonly isFirst: boolean;
+  readonly isLast: boolean;
 }
 
 class FolderCheck {
@@ -158,7 +166,9 @@ class FolderCheck {
     const walk = new StreamWalk();
     if (bases.length === 0) this.#find("damage", name, folder, "the log has no segment");
     for (const [i, base] of bases.entries()) {
-      await this.#checkSegment(name, streamId, new Segment(folder, base, 0), walk, i === bases.length - 1);
+      const path = join(folder, segmentName(base));
+      const place = { path, base, isFirst: i === 0, isLast: i === bases.length - 1 };
+      await this.#checkSegment(name, streamId, place, walk);
     }
     return walk.next;
   }
@@ -166,59 +176,71 @@ class FolderCheck {
   async #checkSegment(
     stream: string,
     streamId: string,
-    { path, base }: Segment,
+    place: SegmentPlace,
     walk: StreamWalk,
-    isLast: boolean,
   ): Promise<void> {
+    const { path, base, isFirst, isLast } = place;
     this.#segments++;
-    const head = await readSegmentHead(path);
-    if (head === undefined || head.base !== base || head.streamId !== streamId) {
-      // A crash while a segment is being made leaves one without a head, and nothing behind it.
-      const kind = isLast && base > 0 ? "torn" : "damage";
-      this.#find(kind, stream, path, "its head is not sound", { from: 0, to: SEGMENT_HEAD_BYTES });
-      if (head === undefined) return;
+    const { head, generation } = await beginningOf(path, base, streamId);
+    if (isLast && !isFirst && !(await hasBegun(path, base, generation))) {
+      const { size } = await stat(path);
+      this.#find("torn", stream, path, "a segment that had not begun", { from: 0, to: size });
+      return;
+    }
+    if (head === undefined) {
+      this.#find("damage", stream, path, "its head is not sound", { from: 0, to: SEGMENT_HEAD_BYTES });
     }
     if (walk.nextNumber !== undefined && walk.nextNumber !== base) {
       const detail = `entries ${walk.nextNumber} to ${base - 1} are missing before ${segmentName(base)}`;
       this.#find("damage", stream, path, detail);
     }
+    // What opening takes for the generation where no entry tells one.
+    const segment = new Segment(dirname(path), base, generation ?? 0);
+    segment.recycledBytes = head?.recycledBytes ?? 0;
     const file = await open(path, "r");
     try {
-      const { size } = await file.stat();
-      const segment = new Segment(join(this.#dir, "logs", streamId), base, head.generation);
-      const isCut = await segment.sidecarFits(size);
-      const closed = !isLast || isCut;
-      const tail = closed ? "sealed" : "torn";
-      // The file of an open log, or of one that a crash ended, may be longer than what it holds.
-      const rest = isCut ? "nothing" : restOf(head.recycledBytes, size);
-      const scan = await scanSegment(
-        file,
-        SEGMENT_HEAD_BYTES,
-        size,
-        head.generation,
-        tail,
-        (entry, position) => {
-          this.#entries++;
-          this.#records += walk.take(entry, (detail) => {
-            this.#find("damage", stream, path, detail, { from: position, to: position + entry.bytes.length });
-          });
-        },
-        rest,
-      );
-      for (const extent of scan.damage) {
-        this.#find("damage", stream, path, "bytes that are no entries", extent);
-      }
-      if (scan.tornBytes > 0 && !closed) {
-        this.#find("torn", stream, path, "the rest of a write that never ended", {
-          from: scan.end,
-          to: scan.end + scan.tornBytes,
-        });
-      }
-      this.#bytes += scan.end;
-      this.#progress(stream, this.#bytes);
+      await this.#checkEntries(stream, file, segment, isLast, walk);
     } finally {
       await file.close();
     }
+  }
+
+  async #checkEntries(
+    stream: string,
+    file: FileHandle,
+    segment: Segment,
+    isLast: boolean,
+    walk: StreamWalk,
+  ): Promise<void> {
+    const { path, generation, recycledBytes } = segment;
+    const { size } = await file.stat();
+    const closed = await segment.sidecar();
+    const isCut = closed?.end === size;
+    // The file of an open log, or of one that a crash ended, may be longer than what it holds.
+    const tail = !isLast || isCut ? "sealed" : "torn";
+    const rest = isCut ? "nothing" : restOf(recycledBytes, size);
+    const visit = (entry: Entry, position: number): void => {
+      this.#entries++;
+      this.#records += walk.take(entry, (detail) => {
+        this.#find("damage", stream, path, detail, { from: position, to: position + entry.bytes.length });
+      });
+    };
+    const scan = await scanSegment(file, SEGMENT_HEAD_BYTES, size, generation, tail, visit, rest);
+    for (const extent of scan.damage) {
+      this.#find("damage", stream, path, "bytes that are no entries", extent);
+    }
+    if (isLast && closed !== undefined && closed.end > size) {
+      const detail = "entries that stood here when it was closed are missing";
+      this.#find("damage", stream, path, detail, { from: size, to: closed.end });
+    }
+    if (scan.tornBytes > 0 && tail === "torn") {
+      this.#find("torn", stream, path, "the rest of a write that never ended", {
+        from: scan.end,
+        to: scan.end + scan.tornBytes,
+      });
+    }
+    this.#bytes += scan.end;
+    this.#progress(stream, this.#bytes);
   }
 
   async #checkConsumers(

@@ -8,13 +8,20 @@
  * New memory for each chunk, which readers then had views of, was what V8 collected its whole heap for in a
  * gateway with subscribers: memory that lives for seconds is only found to be free in that way.
  */
-import type { Chunk } from "./recent-chunks.ts";
 import type { Segment } from "./segment.ts";
 
 /** What is written is gathered in chunks of this size, or of its own where it is larger. */
 const CHUNK_BYTES = 128 * 1024;
 /** A reader that wants to know more asks again. */
 const COPY_BYTES = 64 * 1024;
+
+/** Bytes of a segment that never change; entries between `at` and `verifiedTo` were found sound in them. */
+export interface Chunk {
+  readonly segment: Segment | undefined;
+  readonly bytes: Buffer;
+  readonly at: number;
+  verifiedTo: number;
+}
 
 interface WrittenChunk {
   readonly segment: Segment;

@@ -1,6 +1,6 @@
 /** What a power cut, a bad sector or a full disk leaves, and what the log makes of it. */
 import assert from "node:assert/strict";
-import { open, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { mkdir, open, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import test from "node:test";
 import type { LogFile } from "../../../gateway/streams/stores/log-file.ts";
@@ -60,6 +60,7 @@ test("a torn tail is cut at any byte, told, and appended to", async () => {
     const last = whole.lastIndexOf("HWLE");
     for (const at of [last + 1, last + 30, last + 70, whole.length - 1]) {
       await writeFile(path!, whole.subarray(0, at));
+      await rm(path!.replace(".log", ".idx"));
       place.logged.length = 0;
       const streams = await place.open();
       assert.deepEqual(place.logged, ["cut the rest of a write that never ended"]);
@@ -124,6 +125,60 @@ test("a byte of the last group that flips while the log is closed is damage, not
     const streams = await place.open();
     assert.deepEqual(place.logged, ["the log is damaged; what can be read is kept"]);
     assert.deepEqual(await textsOf(streams), texts(1, 2, 3, 4, 5, 6, 7, 8, 9));
+    await streams.close();
+  });
+});
+
+test("the offsets of records that were lost at the log's end are not given out again, also behind a crash", async () => {
+  await withPlace(async (place) => {
+    await fill(place);
+    const [path] = await place.segments();
+    await flip(path!, await placeOf(path!, "text-10"));
+    let streams = await place.open();
+    const put = async (): Promise<number> =>
+      (await streams.append("s", [{ partitionKey: "k", data: Buffer.from("new") }]))[0]!.offset;
+    assert.equal(await put(), 10);
+    await streams.close();
+    // As a crash would leave it: without what tells that it was closed in peace.
+    await rm(path!.replace(".log", ".idx"));
+    streams = await place.open();
+    assert.equal(await put(), 11);
+    assert.equal((await textsOf(streams)).length, 11);
+    await streams.close();
+  });
+});
+
+test("a log that is shorter than when it was closed is told, and gives no offset out again", async () => {
+  await withPlace(async (place) => {
+    await fill(place);
+    const [path] = await place.segments();
+    await truncate(path!, (await readFile(path!)).lastIndexOf("HWLE"));
+    const streams = await place.open();
+    assert.deepEqual(place.logged, ["entries behind this file are missing from the log"]);
+    const [placed] = await streams.append("s", [{ partitionKey: "k", data: Buffer.from("new") }]);
+    assert.equal(placed!.offset, 10);
+    await streams.close();
+  });
+});
+
+test("a shard whose only record is lost does not give its offset out again", async () => {
+  await withPlace(async (place) => {
+    const low = { partitionKey: "k", explicitHash: 0n };
+    const high = { partitionKey: "k", explicitHash: 1n << 127n };
+    let streams = await place.open();
+    await streams.createStream({ name: "s", shards: 2, retentionHours: 24 });
+    await streams.append("s", [{ ...low, data: Buffer.from("first") }]);
+    await streams.append("s", [{ ...high, data: Buffer.from("lost") }]);
+    await streams.append("s", [{ ...low, data: Buffer.from("second") }]);
+    await streams.close();
+    const [path] = await place.segments();
+    await flip(path!, await placeOf(path!, "lost"));
+    streams = await place.open();
+    const [above] = await streams.append("s", [{ ...high, data: Buffer.from("new") }]);
+    assert.equal(above!.offset, 1);
+    const [below] = await streams.append("s", [{ ...low, data: Buffer.from("third") }]);
+    assert.equal(below!.offset, 2);
+    assert.equal((await readAll(streams, "s", "shardId-000000000001", 0)).length, 1);
     await streams.close();
   });
 });
@@ -207,6 +262,26 @@ test("sidecars are made again when they are missing, damaged or stale", async ()
   });
 });
 
+test("a sidecar that cannot be written keeps no log from being opened and read", async () => {
+  await withPlace(async (place) => {
+    await fill(place, 400);
+    const [first] = await place.segments();
+    const sidecar = first!.replace(".log", ".idx");
+    await rm(sidecar);
+    // What stands in the way of writing it.
+    await mkdir(`${sidecar}.tmp`);
+    let streams = await place.open();
+    assert.deepEqual(place.logged, ["housekeeping failed"]);
+    assert.deepEqual(await textsOf(streams), texts(1, 2, 3, 4, 5, 6, 7, 8, 9, 10));
+    await streams.close();
+    await rm(`${sidecar}.tmp`, { recursive: true });
+    streams = await place.open();
+    assert.ok((await stat(sidecar)).size > 0);
+    assert.deepEqual(await textsOf(streams), texts(1, 2, 3, 4, 5, 6, 7, 8, 9, 10));
+    await streams.close();
+  });
+});
+
 test("a segment that a crash left without its state is removed", async () => {
   await withPlace(async (place) => {
     await fill(place, 700);
@@ -217,6 +292,27 @@ test("a segment that a crash left without its state is removed", async () => {
       const streams = await place.open();
       assert.deepEqual(await textsOf(streams), texts(1, 2, 3, 4, 5, 6, 7, 8, 9, 10));
       await assert.rejects(stat(next));
+      await streams.close();
+    }
+  });
+});
+
+test("a last segment of which nothing is left is told, where it was closed, and its offsets are not given out again", async () => {
+  await withPlace(async (place) => {
+    await fill(place, 1_100);
+    const last = (await place.segments()).at(-1)!;
+    const { size } = await stat(last);
+    assert.ok((await readFile(last)).includes("text-10"));
+    for (const from of [0, 64]) {
+      const file = await open(last, "r+");
+      await file.write(Buffer.alloc(size - from, 1), 0, size - from, from);
+      await file.close();
+      place.logged.length = 0;
+      const streams = await place.open();
+      assert.ok(place.logged.includes("the log is damaged; what can be read is kept"), place.logged.join());
+      const [placed] = await streams.append("s", [{ partitionKey: "k", data: Buffer.from(`new-${from}`) }]);
+      assert.ok(placed!.offset >= 10, `${placed!.offset}`);
+      assert.equal((await textsOf(streams)).at(-1), `new-${from}`);
       await streams.close();
     }
   });
@@ -251,6 +347,7 @@ test("nothing new hides behind a checkpoint when the log's end is lost", async (
     await streams.close();
     const [path] = await place.segments();
     await truncate(path!, await placeOf(path!, "text-8"));
+    await rm(path!.replace(".log", ".idx"));
     streams = await place.open();
     assert.ok(place.logged.includes("the log ends before a checkpoint; the offsets between are left out"));
     const [placed] = await streams.append("s", [{ partitionKey: "k", data: Buffer.from("new") }]);

@@ -1,6 +1,6 @@
 /** What a crash in the middle of making or deleting a stream leaves, and what LevelDB may have lost. */
 import assert from "node:assert/strict";
-import { mkdir, readdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import test from "node:test";
 import { Level } from "level";
@@ -55,6 +55,29 @@ test("a deletion that a crash cut off is finished", async () => {
   } finally {
     await place.remove();
   }
+});
+
+test("a deletion that the disk refused does not happen later", async (t) => {
+  const place = await makeLocalPlace();
+  t.after(() => place.remove());
+  let streams = await place.open();
+  await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+  await streams.append("s", [{ partitionKey: "k", data: Buffer.from("kept") }]);
+  // What stands in the way of writing streams.json.
+  const obstacle = join(place.dir, "streams.json.tmp");
+  await mkdir(obstacle);
+  await assert.rejects(streams.deleteStream("s"), { code: "EISDIR" });
+  await assert.rejects(streams.createStream({ name: "u", shards: 1, retentionHours: 24 }), {
+    code: "EISDIR",
+  });
+  await rm(obstacle, { recursive: true });
+  await streams.createStream({ name: "t", shards: 1, retentionHours: 24 });
+  await streams.close();
+  streams = await place.open();
+  assert.deepEqual(streams.listStreams(), ["s", "t"]);
+  assert.equal(streams.describe("s").shardList[0]!.latest, 1);
+  await streams.close();
+  await withMetadata(place.dir, async (metadata) => assert.deepEqual(metadata.unfinished(), []));
 });
 
 test("a database that lost a stream, gained one or changed a value is refused", async () => {

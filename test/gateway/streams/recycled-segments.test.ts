@@ -223,6 +223,23 @@ test("retention and deletion free the disk, but for the spares", async () => {
   });
 });
 
+test("a segment that is given while the disk becomes short leaves no spare behind", async () => {
+  await withFolder(async (folder) => {
+    const pool = new RecycledSegments(join(folder, "spares"), 8_192, false);
+    await pool.start();
+    await mkdir(join(folder, "log"));
+    const path = join(folder, "log", "0");
+    await writeFile(path, Buffer.alloc(8_192));
+    pool.want();
+    const given = pool.give(path);
+    await pool.release();
+    await given;
+    assert.equal(pool.ready, 0);
+    assert.deepEqual(await readdir(join(folder, "spares")), []);
+    await pool.close();
+  });
+});
+
 test("the pool takes few files, of the right size, and lets go of all", async () => {
   await withFolder(async (folder) => {
     const pool = new RecycledSegments(join(folder, "spares"), 8_192, true);

@@ -1,13 +1,18 @@
 import assert from "node:assert/strict";
+import { readdir } from "node:fs/promises";
 import test from "node:test";
 import type { LocalStream } from "../../../gateway/streams/stores/local-stream.ts";
 import { makeLogMeters } from "../../../gateway/streams/stores/log-meters.ts";
 import { Retention } from "../../../gateway/streams/stores/retention.ts";
+import { arrivedByMs } from "../../../gateway/streams/stores/segment-age.ts";
+import { StreamLog } from "../../../gateway/streams/stores/stream-log.ts";
+import { StreamsClosedError } from "../../../gateway/streams/streams.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import type { Log } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { makeFrame, readAll } from "../../contract/streams.ts";
 import { makeLocalPlace } from "./local-place.ts";
+import { append, makeLogPlace, watchedDisk } from "./log-place.ts";
 
 const SHARD_0 = "shardId-000000000000";
 const HOUR_MS = 3_600_000;
@@ -111,6 +116,107 @@ test("a reader goes on while retention takes segments from under it", async () =
   } finally {
     await place.remove();
   }
+});
+
+test("a moment of a clock that is years ahead does not end retention, nor does one of a clock that is behind", async () => {
+  const place = await makeLocalPlace();
+  try {
+    place.nowMs = START_MS;
+    let streams = await place.open({ segmentBytes: 600 });
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    const append = (n: number) => streams.appendFrame(makeFrame("s", BigInt(n), [`text-${n}`]));
+    for (let n = 1; n <= 48; n++) {
+      place.nowMs = START_MS + n * HOUR_MS;
+      if (n === 5) place.jumpMs = 10 * 365 * 24 * HOUR_MS;
+      if (n === 8) place.jumpMs = -START_MS;
+      await append(n);
+      place.jumpMs = 0;
+    }
+    await streams.close();
+    streams = await place.open({ segmentBytes: 600 });
+    await streams.enforceRetention();
+    const { trimHorizon } = streams.describe("s").shardList[0]!;
+    assert.ok(trimHorizon >= 15 && trimHorizon <= 24, `${trimHorizon}`);
+    // Without traffic, too.
+    place.nowMs += 25 * HOUR_MS;
+    await streams.enforceRetention();
+    place.nowMs += 25 * HOUR_MS;
+    await streams.enforceRetention();
+    assert.equal(streams.describe("s").shardList[0]!.trimHorizon, 48);
+    await streams.close();
+  } finally {
+    await place.remove();
+  }
+});
+
+test("what a segment holds is no older than a sound clock says", () => {
+  const day = (createdDay: number, newestDay: number) => ({ createdMs: createdDay, newestMs: newestDay });
+  // By its newest record, as long as that lies in the past.
+  assert.equal(arrivedByMs([day(100, 110), day(109, 120)], 0, 130), 110);
+  // The clock was ahead while it was filled, and while the next one was made.
+  assert.equal(arrivedByMs([day(100, 900), day(900, 900), day(120, 900)], 0, 130), 120);
+  assert.equal(arrivedByMs([day(100, 900), day(900, 900), day(120, 900)], 1, 130), 120);
+  // The clock was behind while the next one was made, or its head is damaged.
+  assert.equal(arrivedByMs([day(100, 900), day(1, 900), day(0, 900), day(125, 900)], 0, 130), 125);
+  assert.equal(arrivedByMs([day(100, 900)], 0, 130), undefined);
+  // The clock is behind now.
+  assert.equal(arrivedByMs([day(100, 110), day(110, 120)], 0, 5), undefined);
+});
+
+test("a log that cannot be written gives back what is too old all the same, and is repaired without an append", async (t) => {
+  const place = await makeLogPlace();
+  t.after(() => place.remove());
+  let failing = false;
+  const disk = watchedDisk(() => {
+    if (failing) throw Object.assign(new Error("no space left on device"), { code: "ENOSPC" });
+  });
+  let nowMs = START_MS;
+  const log = await StreamLog.create(place.options({ disk, segmentBytes: 1_000, nowMs: () => nowMs }));
+  for (let n = 1; n <= 4; n++) await append(log, n, { bytes: 1_000 });
+  assert.equal(log.segments.length, 4);
+  failing = true;
+  await assert.rejects(append(log, 5), { code: "LOG_FULL" });
+  nowMs += 2 * HOUR_MS;
+  assert.equal(await log.removeBefore(nowMs - HOUR_MS), 3);
+  assert.equal((await readdir(place.folder)).filter((name) => name.endsWith(".log")).length, 1);
+  failing = false;
+  place.passedMs += 1_000;
+  assert.equal(await log.removeBefore(nowMs - HOUR_MS), 0);
+  while (!place.logged.includes("the log is repaired and accepts again")) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.equal(await log.removeBefore(nowMs - HOUR_MS), 1);
+  assert.equal(await append(log, 5), 4);
+  await log.close();
+});
+
+test("a stream whose log cannot be cleaned up does not keep the others from it", async () => {
+  const cleaned: string[] = [];
+  const stream = (name: string, error?: Error) =>
+    ({
+      definition: { record: { retentionHours: 1 } },
+      log: {
+        async removeBefore(): Promise<number> {
+          if (error !== undefined) throw error;
+          cleaned.push(name);
+          return 0;
+        },
+      },
+      expireShards: () => Promise.resolve(),
+    }) as unknown as LocalStream;
+  const retention = new Retention({
+    clock: systemClock,
+    log: {} as Log,
+    meters: makeLogMeters(new Metrics()),
+    streams: () => [
+      stream("a", new Error("the disk is gone")),
+      stream("b"),
+      stream("c", new StreamsClosedError()),
+    ],
+  });
+  await assert.rejects(retention.enforce(), /the disk is gone/);
+  assert.deepEqual(cleaned, ["b"]);
+  await retention.close();
 });
 
 test("runs of retention follow one another, and one that fails tells who asked and nobody else", async () => {

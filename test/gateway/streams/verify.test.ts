@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { open, readdir, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { open, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import { type VerifyFinding, verifyLocalStreams } from "../../../gateway/streams/stores/verify.ts";
@@ -96,6 +96,41 @@ test("a missing segment, a cut one and lost metadata are damage", async (t) => {
   const report = await verifyLocalStreams(lost.dir);
   assert.match(damaged(report.findings)[0]!.detail, /CURRENT is missing/);
   assert.equal(report.records, FRAMES * 5, "the records are still looked at");
+});
+
+test("a damaged head costs itself alone, in the last segment as well: what stands behind it is looked at", async (t) => {
+  const place = await filled(t);
+  const paths = await place.segments();
+  for (const path of [paths[0]!, paths[1]!, paths.at(-1)!]) {
+    await flip(path, 20);
+    const { findings, records } = await verifyLocalStreams(place.dir);
+    assert.deepEqual(
+      findings.map(({ kind, from, to }) => [kind, from, to]),
+      [["damage", 0, 64]],
+    );
+    assert.equal(records, FRAMES * 5);
+    await flip(path, 20);
+  }
+});
+
+test("a segment that a crash kept from beginning is torn, and one that was cut short since it was closed is damage", async (t) => {
+  const place = await filled(t);
+  const last = (await place.segments()).at(-1)!;
+  const unbegun = join(last, "..", "0000000000099999.log");
+  await writeFile(unbegun, Buffer.alloc(4_096));
+  assert.deepEqual(
+    (await verifyLocalStreams(place.dir)).findings.map(({ kind }) => kind),
+    ["torn"],
+  );
+  await rm(unbegun);
+  const bytes = await readFile(last);
+  await truncate(last, bytes.lastIndexOf("HWLE"));
+  const { findings, records } = await verifyLocalStreams(place.dir);
+  assert.deepEqual(
+    findings.map(({ kind, from, to }) => [kind, from, to]),
+    [["damage", bytes.lastIndexOf("HWLE"), bytes.length]],
+  );
+  assert.equal(records, FRAMES * 5 - 5);
 });
 
 test("a log that ends before a checkpoint is damage", async (t) => {
