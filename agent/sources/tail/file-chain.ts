@@ -28,7 +28,8 @@ export async function fileOfPlace(
   place: FilePlace,
 ): Promise<FoundFile | undefined> {
   // With nothing read of it there is nothing to know a copy by.
-  if (place.offset === 0) return files.find(({ id }) => id === place.id);
+  if (place.offset === 0)
+    return files.find(({ id, bornNs }) => id === place.id && String(bornNs) === place.bornNs);
   const isSame = ({ id }: FoundFile): boolean => id === place.id;
   const mayBeCopy = (file: FoundFile): boolean => {
     if (isSame(file) || file.bornNs < BigInt(place.bornNs)) return false;
@@ -55,12 +56,26 @@ export async function fileAfter(
   place: FilePlace,
 ): Promise<FoundFile | undefined> {
   const held = await fileOfPlace(files, place);
-  if (held !== undefined) return files[files.indexOf(held) + 1];
+  if (held !== undefined) {
+    let next = files.indexOf(held) + 1;
+    while (await endsAt(files[next], place)) next++;
+    return files[next];
+  }
   for (const file of files) {
     if (file.path === place.path || file.id === place.next) return file;
     if (file.modifiedNs > BigInt(place.modifiedNs) && !(await isPartOf(file, place))) return file;
   }
   return undefined;
+}
+
+/**
+ * True for a copy that someone made of the file at the place, for keeping, before that was renamed: all of
+ * it was read. What the log is written to is none, however alike it is.
+ */
+async function endsAt(file: FoundFile | undefined, place: FilePlace): Promise<boolean> {
+  if (file === undefined || file.path === place.path || file.compressed) return false;
+  if (place.offset === 0 || file.size !== place.offset || file.id === place.next) return false;
+  return file.bornNs >= BigInt(place.bornNs) && foundHoldsPlace(file, place);
 }
 
 /** True for a copy that was made before the place was reached: all of it was read. */

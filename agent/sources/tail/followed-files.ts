@@ -164,10 +164,9 @@ export class FollowedFiles {
   async #hasRest(place: FilePlace): Promise<boolean> {
     const { path } = place;
     const files = filled(await rotatedFiles(path, (other) => this.#own.has(other)), path);
-    if (files.length === 0) return false;
+    if ((await fileAfter(files, place)) !== undefined) return true;
     const held = await fileOfPlace(files, place);
-    if (held === undefined) return (await fileAfter(files, place)) !== undefined;
-    if (held !== files.at(-1)) return true;
+    if (held === undefined) return false;
     return held.compressed ? place.done !== true : held.size > place.offset;
   }
 

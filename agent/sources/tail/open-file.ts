@@ -3,11 +3,24 @@
  * says whether what it read belongs behind what was read before.
  */
 import type { FileHandle } from "node:fs/promises";
-import { type FilePlace, type FoundFile, holdsPlace, openFound, SAMPLE_BYTES, sample } from "./file-place.ts";
+import {
+  type FilePlace,
+  type FoundFile,
+  holdsPlace,
+  openFound,
+  SAMPLE_BYTES,
+  sample,
+  samplesAt,
+} from "./file-place.ts";
 import { GzipFile, type ReadableFile } from "./gzip-file.ts";
 
 /** Where a file is read on. */
 export type Position = Pick<FilePlace, "offset" | "head" | "before" | "was">;
+
+export const START: Position = { offset: 0, head: "", before: "" };
+
+/** Times of files go in steps: what happens within one after a look leaves the time as it was. */
+const TIME_STEP_MS = 20;
 
 export class OpenFile {
   readonly found: FoundFile;
@@ -19,7 +32,12 @@ export class OpenFile {
   /** As last looked at, to see whether it changed. */
   #modifiedNs: bigint;
   #size: number;
+  /** Before it was last seen to hold the place; once it was truncated, `#modifiedNs` is of what came later. */
+  #heldNs: bigint;
   #quietSinceMs: number;
+  /** Since when it may have changed without a trace in its size and time. */
+  #unsureSinceMs: number | undefined;
+  #looked = false;
   #removed = false;
 
   private constructor(found: FoundFile, file: ReadableFile, place: Position, nowMs: number) {
@@ -30,6 +48,7 @@ export class OpenFile {
     this.#before = Buffer.from(place.before, "base64");
     this.#was = place.was;
     this.#modifiedNs = found.modifiedNs;
+    this.#heldNs = found.modifiedNs;
     this.#size = found.size;
     this.#quietSinceMs = nowMs;
   }
@@ -74,21 +93,44 @@ export class OpenFile {
     return this.found.compressed;
   }
 
+  /** As if it had never been there: the one before it is still the last that was read. */
+  get isUnread(): boolean {
+    return this.#offset === 0 && !this.compressed;
+  }
+
+  /** Whether it is the file of the place; an inode alone is given to another once it is free. */
+  isAt({ id, bornNs }: FilePlace): boolean {
+    return id === this.id && bornNs === String(this.found.bornNs);
+  }
+
   /** Why a compressed file ended before its end. */
   get damage(): string | undefined {
     return this.#file instanceof GzipFile ? this.#file.damage : undefined;
   }
 
-  /** True when it was written to since the last look; a compressed one is not looked at. */
+  /**
+   * True when it was written to since the last look, or may have been: at the first look, as it was found
+   * before, and once more after each change. A compressed one is not looked at.
+   */
   async changed(nowMs: number): Promise<boolean> {
     if (this.compressed) return false;
     const { size, mtimeNs, nlink } = await (this.#file as FileHandle).stat({ bigint: true });
     const changed = Number(size) !== this.#size || mtimeNs !== this.#modifiedNs;
+    const sure = this.#looked && !changed;
+    const again = this.#unsureSinceMs !== undefined && nowMs - this.#unsureSinceMs >= TIME_STEP_MS;
     if (changed) this.#quietSinceMs = nowMs;
+    if (!sure) this.#unsureSinceMs = nowMs;
+    else if (again) this.#unsureSinceMs = undefined;
+    this.#looked = true;
     this.#size = Number(size);
     this.#modifiedNs = mtimeNs;
     this.#removed = nlink === 0n;
-    return changed;
+    return !sure || again;
+  }
+
+  /** Its last write, as it is now; not of a compressed one. */
+  async writtenNs(): Promise<bigint> {
+    return (await (this.#file as FileHandle).stat({ bigint: true })).mtimeNs;
   }
 
   /** Its first bytes, whatever was read. */
@@ -105,7 +147,9 @@ export class OpenFile {
     const { bytesRead } = await this.#file.read(into, 0, into.length, this.#offset);
     const window = into.subarray(0, bytesRead);
     // Looked at afterwards: what was true after the reading was so before it.
-    return this.compressed || (await this.#isBehind(window)) ? window : undefined;
+    if (!this.compressed && !(await this.#isBehind(window))) return undefined;
+    this.#heldNs = this.#modifiedNs;
+    return window;
   }
 
   async #isBehind(window: Buffer): Promise<boolean> {
@@ -154,10 +198,15 @@ export class OpenFile {
       bornNs: String(bornNs),
       offset: this.#offset + end,
       ...samples,
-      modifiedNs: String(this.#modifiedNs),
+      modifiedNs: String(this.#heldNs),
       timeUs,
       ...(this.#was !== undefined && { was: this.#was }),
     };
+  }
+
+  /** The place behind all that it holds, read or not. */
+  async end(path: string, timeUs: number): Promise<FilePlace> {
+    return { ...this.place(path, timeUs), offset: this.#size, ...(await samplesAt(this.#file, this.#size)) };
   }
 
   async close(): Promise<void> {

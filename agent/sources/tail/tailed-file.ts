@@ -9,8 +9,8 @@
  * - Compressed meanwhile: what was not read before is read from the compressed file.
  * - A place that no file holds is reported as a gap.
  *
- * A file that is left is noted as done before the next one is read: which one that is, is decided by
- * file-chain.ts from what is there then, also after a restart.
+ * A file that is left is noted as done before the next one is read: which one that is, is decided from
+ * what is there then, also after a restart (file-chain.ts), and again once it was looked at (log-files.ts).
  */
 import { pause } from "../../../runtime/backoff.ts";
 import type { Mark } from "../../buffer/record-buffer.ts";
@@ -19,24 +19,12 @@ import type { Arrived } from "../intake.ts";
 import { gapRecord, gapStartUs } from "../reading-record.ts";
 import type { Life } from "../supervisor.ts";
 import { type CutRecord, cutRecords, type WindowEnd } from "./cut-records.ts";
-import { endBefore, fileAfter, fileOfPlace, filled, goesOnFrom } from "./file-chain.ts";
-import {
-  decodePlace,
-  encodePlace,
-  endOf,
-  type FilePlace,
-  type FoundFile,
-  findFile,
-  steadily,
-} from "./file-place.ts";
-import { OpenFile, type Position } from "./open-file.ts";
-import { rotatedFiles } from "./rotated-files.ts";
+import { endBefore, fileAfter } from "./file-chain.ts";
+import { decodePlace, encodePlace, endOf, type FilePlace, type FoundFile, steadily } from "./file-place.ts";
+import { LogFiles } from "./log-files.ts";
+import { type OpenFile, START } from "./open-file.ts";
 import { type Company, FileUnreadableError, type Seen, type TailedFileOptions } from "./tail-parts.ts";
 import { WINDOW_BYTES } from "./window.ts";
-
-/** A copy is made within so long, or is too large to be made in a moment. */
-const LOOK_AGAIN_MS = 200;
-const START: Position = { offset: 0, head: "", before: "" };
 
 /** What came of a look: records, nothing, another file to go on with, or the end of them all. */
 type Step = "stored" | "nothing" | "gone" | OpenFile;
@@ -45,6 +33,7 @@ const REPLACED = Symbol();
 
 export class TailedFile {
   readonly #options: TailedFileOptions;
+  readonly #files: LogFiles;
   readonly #first: RegExp | undefined;
   #decoder: LineDecoder;
   #current: OpenFile | undefined;
@@ -56,6 +45,7 @@ export class TailedFile {
 
   constructor(options: TailedFileOptions) {
     this.#options = options;
+    this.#files = new LogFiles(options);
     const { multiline } = options.config;
     this.#first = multiline && new RegExp(multiline.start, "u");
     this.#decoder = this.#makeDecoder();
@@ -83,7 +73,7 @@ export class TailedFile {
     const { path, config } = this.#options;
     this.#caughtUp = false;
     try {
-      this.#current = await this.#resume(life);
+      await this.#begin(await this.#resume(life));
       while (!life.signal.aborted) {
         const file = this.#current;
         const step = file === undefined ? await this.#appeared(life) : await this.#step(file, life);
@@ -92,7 +82,7 @@ export class TailedFile {
         if (step === "nothing") await pause(config.pollMs, life.signal);
         else if (step !== "stored") {
           await file?.close();
-          this.#current = step === "gone" ? undefined : step;
+          await this.#begin(step === "gone" ? undefined : step);
         }
       }
     } catch (error) {
@@ -105,10 +95,15 @@ export class TailedFile {
     }
   }
 
-  /** Oldest first; the one that is written to is the last, if it is there. @throws FileMoved */
-  async #files(): Promise<FoundFile[]> {
-    const { path, company } = this.#options;
-    return filled(await rotatedFiles(path, company?.isOther), path);
+  /** Reads on here. In the midst of a file the decoder learns from its first line, as from the header of CSV. */
+  async #begin(file: OpenFile | undefined): Promise<void> {
+    this.#current = file;
+    this.#decoder = this.#makeDecoder();
+    if (file === undefined || file.offset === 0) return;
+    await this.#options.window.use(async (window) => {
+      const [first] = cutRecords(await file.first(window), "open");
+      if (first !== undefined) this.#decoder.prime(first.bytes);
+    });
   }
 
   /** Where an earlier life stopped. Undefined when there is nothing to read yet. */
@@ -117,12 +112,12 @@ export class TailedFile {
     const place = decodePlace(await buffer.mark(markName), path);
     if (place === undefined) return steadily(() => this.#beginAnew());
     if (place.offset > 0) {
-      const held = await this.#holder(place);
+      const held = await this.#files.holder(place);
       if (held !== undefined) return held;
     }
     if (!place.done && company?.isElsewhere(place) !== true)
       await this.#reportGap(place.timeUs, "was replaced while nobody read it", life);
-    if (place.done && (await steadily(() => this.#isMissed(place))))
+    if (place.done && (await this.#files.isMissed(place)))
       await this.#reportGap(place.timeUs, "was rotated, and removed before it was read", life);
     return steadily(() => this.#openAfter(place));
   }
@@ -130,12 +125,12 @@ export class TailedFile {
   /** What the source finds here when it begins is not its own, but for the file itself. */
   async #beginAnew(): Promise<OpenFile | undefined> {
     const { path, from, window } = this.#options;
-    const files = await this.#files();
+    const files = await this.#files.list();
     const current = files.at(-1)?.path === path ? files.at(-1) : undefined;
     if (from === "end" && current !== undefined) {
       const end = await endOf(current, window);
       if (end.offset > 0) {
-        const file = await this.#open(current, end);
+        const file = await this.#files.open(current, end);
         // Without the mark a restart before the first record would skip what came meanwhile.
         await this.#note(this.#placeOf(file));
         return file;
@@ -148,58 +143,19 @@ export class TailedFile {
   async #beginWith(files: readonly FoundFile[], next: FoundFile | undefined): Promise<OpenFile | undefined> {
     const { path, clock } = this.#options;
     const left = await endBefore(files, next, { path, timeUs: clock.nowUs() });
-    const opened = next && (await this.#open(next, START));
+    const opened = next && (await this.#files.open(next, START));
     await this.#note(left);
     this.#left = left;
     return opened;
   }
 
-  /** Looked for twice: what is not found may be in a copy that was not whole yet when it was listed. */
-  async #holder(place: FilePlace, not?: OpenFile): Promise<OpenFile | undefined> {
-    const look = async (): Promise<OpenFile | undefined> => {
-      const files = (await this.#files()).filter(({ id }) => id !== not?.id);
-      const found = await fileOfPlace(files, place);
-      return found && this.#open(found, place);
-    };
-    const held = await steadily(look);
-    if (held !== undefined) return held;
-    await pause(LOOK_AGAIN_MS);
-    return steadily(look);
-  }
-
-  /** Neither the file that was left nor the one that came next is there: nobody knows what was in that one. */
-  async #isMissed(left: FilePlace): Promise<boolean> {
-    if (left.next === undefined || left.id === "") return false;
-    const { path, company } = this.#options;
-    const files = await rotatedFiles(path, company?.isOther);
-    if (files.some(({ id }) => id === left.next)) return false;
-    return (await fileOfPlace(files, left)) === undefined;
-  }
-
   /** Where no file holds the place: the first that was written after it. */
   async #openAfter(place: FilePlace): Promise<OpenFile | undefined> {
-    const files = await this.#files();
+    const files = await this.#files.list();
     const next = await fileAfter(files, place);
     if (!place.done) return this.#beginWith(files, next);
     this.#left = place;
-    return next && this.#open(next, START);
-  }
-
-  /** @param from a place in it, or its start */
-  async #open(found: FoundFile, from: Position): Promise<OpenFile> {
-    const file = await OpenFile.open(found, from, this.#options.clock.monotonicMs());
-    try {
-      this.#decoder = this.#makeDecoder();
-      if (from.offset > 0)
-        await this.#options.window.use(async (window) => {
-          const [first] = cutRecords(await file.first(window), "open");
-          if (first !== undefined) this.#decoder.prime(first.bytes);
-        });
-      return file;
-    } catch (error) {
-      await file.close();
-      throw error;
-    }
+    return next && this.#files.open(next, START);
   }
 
   async #reportGap(fromUs: number, what: string, { signal }: Life): Promise<void> {
@@ -230,7 +186,7 @@ export class TailedFile {
     this.#caughtUp &&= !changed;
     let step: Step = "nothing";
     if (changed && file.size === 0 && file.offset === 0)
-      return (await steadily(() => this.#unreadBefore(file))) ?? "nothing";
+      return (await this.#files.unreadBefore(file, this.#left)) ?? "nothing";
     if (!changed) this.#lookedUs = clock.nowUs();
     if (file.compressed) step = await this.#storeWindow(file, "final", life);
     else if (changed || file.size !== file.offset) {
@@ -248,7 +204,7 @@ export class TailedFile {
     if (step !== REPLACED) return step;
     if (file.offset > 0 || this.#left === undefined) return this.#replaced(file, life);
     // Nothing of it is stored: it is looked at anew, behind what was left before.
-    return (await steadily(() => this.#unreadBefore(file))) ?? "nothing";
+    return (await this.#files.unreadBefore(file, this.#left)) ?? "nothing";
   }
 
   #tryWindow(file: OpenFile, ends: WindowEnd, life: Life): Promise<Step | typeof REPLACED> {
@@ -262,7 +218,7 @@ export class TailedFile {
       if (records.length === 0 && full) records = cutRecords(window, "quiet", this.#first);
       const last = records.at(-1);
       if (last === undefined) return "nothing";
-      const unread = file.offset === 0 ? await steadily(() => this.#unreadBefore(file)) : undefined;
+      const unread = file.offset === 0 ? await this.#files.unreadBefore(file, this.#left) : undefined;
       if (unread !== undefined) return unread;
       this.#caughtUp = false;
       life.fed();
@@ -289,22 +245,6 @@ export class TailedFile {
     return [];
   }
 
-  /**
-   * A file of which nothing was read has no sample to know its copy by: after `copytruncate` it looks as
-   * if nothing had been in it. Asked after it was read, so that nothing can come between.
-   */
-  async #unreadBefore(file: OpenFile): Promise<OpenFile | undefined> {
-    if (this.#left === undefined || this.#left.id === file.id) return undefined;
-    const files = await this.#files();
-    if (!files.some(({ id }) => id === file.id)) return undefined;
-    // A copy that was not whole yet when it was left, or a program that wrote to the old file for longer.
-    const grown = await fileOfPlace(files, this.#left);
-    if (grown !== undefined && !grown.compressed && grown.size > this.#left.offset)
-      return this.#open(grown, this.#left);
-    const next = await fileAfter(files, this.#left);
-    return next === undefined || next.id === file.id ? undefined : this.#open(next, START);
-  }
-
   #placeOf(file: OpenFile): FilePlace {
     return file.place(this.#options.path, this.#options.clock.nowUs());
   }
@@ -322,7 +262,7 @@ export class TailedFile {
   async #replaced(file: OpenFile, life: Life): Promise<Step> {
     const { path, log } = this.#options;
     const place = this.#placeOf(file);
-    const copy = await this.#holder(place, file);
+    const copy = await this.#files.holder(place, file);
     log.info({ path, copy: copy?.found.path }, "the file was truncated");
     if (copy !== undefined) return copy;
     await this.#reportGap(this.#lookedUs, "was truncated, and the place in it is in no copy", life);
@@ -331,18 +271,24 @@ export class TailedFile {
 
   /** The file to go on with, once this one was renamed and has been quiet for long enough. */
   async #next(file: OpenFile, life: Life): Promise<Step> {
-    const { path, company, config, clock } = this.#options;
-    const current = await findFile(path);
+    const { company, config, clock } = this.#options;
+    const current = await this.#files.current();
     if (current?.id === file.id) return "nothing";
     if (!file.compressed && clock.monotonicMs() - file.quietSinceMs < config.rotateWaitMs) return "nothing";
     const place = this.#placeOf(file);
-    const next = await steadily(() => this.#following(file));
+    const next = await this.#files.following(file, this.#left);
     if (next === undefined) {
       if (company === undefined || current !== undefined) return "nothing";
       return this.#ended(file, company, life);
     }
     this.#caughtUp = false;
     try {
+      // Its only line has no end. Once that is stored, what comes next is what is behind the file, not behind the one before.
+      const step = file.isUnread ? await this.#storeWindow(file, "final", life) : "nothing";
+      if (step !== "nothing") {
+        await next.close();
+        return step;
+      }
       if (next.offset > 0) {
         await this.#note(this.#placeOf(next), company?.leaving(place));
         return next;
@@ -357,15 +303,6 @@ export class TailedFile {
     }
   }
 
-  /** The first of the files that were rotated after this one, else the new one. */
-  async #following(file: OpenFile): Promise<OpenFile | undefined> {
-    const files = await this.#files();
-    const place = this.#placeOf(file);
-    const next = await fileAfter(files, (this.#isEmpty(file) && this.#left) || { ...place, done: true });
-    if (next === undefined || next.id === file.id) return undefined;
-    return this.#open(next, (await goesOnFrom(place, next)) ? place : START);
-  }
-
   /** Nothing more will come. Its last line may have no end. Undefined when it was left, else what to do instead. */
   async #leave(file: OpenFile, life: Life, next?: string): Promise<Step | undefined> {
     let step: Step;
@@ -377,16 +314,11 @@ export class TailedFile {
       await this.#reportGap(fromUs, `was rotated, and ${file.damage}`, life);
     }
     const place = this.#placeOf(file);
-    const end = (this.#isEmpty(file) && this.#left) || { ...place, done: true };
+    const end = (file.isUnread && this.#left) || { ...place, done: true };
     const left: FilePlace = { ...end, ...(next !== undefined && { next }) };
     await this.#note(left, this.#options.company?.leaving(place));
     this.#left = left;
     return undefined;
-  }
-
-  /** As if it had never been there: the one before it is still the last that was read. */
-  #isEmpty(file: OpenFile): boolean {
-    return file.offset === 0 && !file.compressed;
   }
 
   /** It has no name that we know any more, and none came after it. */

@@ -15,6 +15,7 @@ import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
 import { FileTail } from "../../../agent/sources/file-tail.ts";
+import type { FileSourceConfig } from "../../../config/source-config.ts";
 import { GAPS_STREAM } from "../../../protocol/topics.ts";
 import { pause } from "../../../runtime/backoff.ts";
 import { openBuffer, temporaryFolder } from "../buffer/buffer-fixture.ts";
@@ -32,12 +33,17 @@ interface Rig {
   restarted(meanwhile: () => Promise<void>): Promise<Rig>;
 }
 
-async function rig(t: TestContext, pattern: string, root?: string): Promise<Rig> {
+async function rig(
+  t: TestContext,
+  pattern: string,
+  root?: string,
+  config: Partial<FileSourceConfig> = {},
+): Promise<Rig> {
   const folder = root ?? (await temporaryFolder(t));
   const logs = join(folder, "logs");
   await mkdir(logs, { recursive: true });
   const buffer = await openBuffer(join(folder, "buffer"));
-  const source = new FileTail({ ...sourceParts(buffer), config: tailConfig(join(logs, pattern)) });
+  const source = new FileTail({ ...sourceParts(buffer), config: tailConfig(join(logs, pattern), config) });
   const close = async (): Promise<void> => {
     await source.close();
     await buffer.close();
@@ -208,4 +214,22 @@ test("a place in the form without the file's times is gone on from", async (t) =
   });
   assert.deepEqual(await two.lines(3), ["one", "two", "three"]);
   assert.deepEqual(await two.gaps(), []);
+});
+
+test("the last line of a rotated CSV file, which has no end, is read with the columns of that file", async (t) => {
+  const one = await rig(t, "app.csv", undefined, { format: "csv" });
+  const path = join(one.logs, "app.csv");
+  await writeFile(path, "sensor,temperature\nbarn,20.5\nshed,19");
+  await until(() => one.buffer.usage().waitingRecords >= 1);
+  await rename(path, `${path}.1`);
+  await writeFile(path, "sensor,humidity\nbarn,60\n");
+  await until(() => one.buffer.usage().waitingRecords >= 3);
+  assert.deepEqual(
+    (await stored(one.buffer)).map(({ sensor, temperature, humidity }) => [sensor, temperature, humidity]),
+    [
+      ["barn", 20.5, undefined],
+      ["shed", 19, undefined],
+      ["barn", undefined, 60],
+    ],
+  );
 });
