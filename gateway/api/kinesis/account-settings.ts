@@ -10,9 +10,8 @@ export const describeLimits: Operation = async (context, body) => {
   checkShape(body, {});
   let openShards = 0;
   let onDemand = 0;
-  for (const name of context.streams.listStreams()) {
-    const stream = context.account.describe(name);
-    openShards += stream.shardList.filter((shard) => shard.closedMs === undefined).length;
+  for (const stream of context.account.allSettings()) {
+    openShards += stream.shards;
     if (stream.mode === "on-demand") onDemand++;
   }
   return {

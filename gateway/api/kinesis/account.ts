@@ -1,8 +1,10 @@
 /** Names as AWS writes them: ARNs, and the stream and shard that a request means. */
 import {
   type ShardDescription,
+  ShardNotFoundError,
   type StreamDescription,
   StreamNotFoundError,
+  type StreamSettings,
   type Streams,
 } from "../../streams/streams.ts";
 import { AwsError, invalidArgument, notFound } from "../aws-error.ts";
@@ -26,6 +28,8 @@ export const streamArnField = {
 export const resourceArnField = {
   type: "string",
   pattern: "arn:aws.*:kinesis:.*:\\d{12}:.*stream/\\S+",
+  // A lookahead is not entered again: what leaves the most for the rest is found first, and is enough.
+  quickPattern: /^arn:aws(?=(.*?:kinesis:))\1(?=(.*?:\d{12}:))\2.*stream\/\S+$/,
   minLength: 1,
   maxLength: 2_048,
 } as const satisfies TextField;
@@ -73,6 +77,27 @@ export class Account {
       throw invalidArgument(`StreamARN ${arn} and StreamName ${name} do not name the same stream.`);
     }
     return parts[4]!;
+  }
+
+  /** What it is, without its shards. @throws AwsError ResourceNotFoundException */
+  settings(streamName: string): StreamSettings {
+    try {
+      return this.#streams.settings(streamName);
+    } catch (error) {
+      throw error instanceof StreamNotFoundError ? this.streamNotFound(streamName) : error;
+    }
+  }
+
+  /** All streams, sorted by name; but for one that another gateway before the same cluster is just deleting. */
+  allSettings(): StreamSettings[] {
+    return this.#streams.listStreams().flatMap((name) => {
+      try {
+        return [this.#streams.settings(name)];
+      } catch (error) {
+        if (error instanceof StreamNotFoundError) return [];
+        throw error;
+      }
+    });
   }
 
   /**
@@ -138,16 +163,12 @@ export class Account {
   /** @throws AwsError ResourceNotFoundException */
   findShard(streamName: string, shardName: string): ShardDescription {
     const index = this.shardIndexOf(streamName, shardName);
-    const shardId = shardIdOf(index);
-    let description: StreamDescription;
     try {
-      description = this.#streams.describe(streamName);
+      return this.#streams.shard(streamName, index);
     } catch (error) {
-      throw error instanceof StreamNotFoundError ? this.shardNotFound(streamName, shardId) : error;
+      const isMissing = error instanceof StreamNotFoundError || error instanceof ShardNotFoundError;
+      throw isMissing ? this.shardNotFound(streamName, shardIdOf(index)) : error;
     }
-    const shard = description.shardList.find((candidate) => candidate.index === index);
-    if (shard === undefined) throw this.shardNotFound(streamName, shardId);
-    return shard;
   }
 }
 

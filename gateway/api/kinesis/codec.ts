@@ -3,6 +3,7 @@
  * otherwise. Both carry the same members. In JSON bytes are base64 and times seconds since 1970; in
  * CBOR bytes are byte strings and times milliseconds under tag 1.
  */
+import { isUtf8 } from "node:buffer";
 import { AWS_JSON, AwsError } from "../aws-error.ts";
 import { CborError, decodeCbor, encodeCbor } from "./cbor.ts";
 import { isTooBulky } from "./json-bulk.ts";
@@ -24,6 +25,8 @@ export const jsonCodec: Codec = {
   contentType: AWS_JSON,
   decode(body) {
     if (isTooBulky(body)) throw new AwsError("SerializationException", "The body has too many values.");
+    // RFC 8259 §8.1. Read leniently, two keys with different wrong bytes would become the same key.
+    if (!isUtf8(body)) throw new AwsError("SerializationException", "The body is not UTF-8.");
     let parsed: unknown;
     try {
       parsed = JSON.parse(body.toString("utf8"));

@@ -51,6 +51,8 @@ export const getRecords: RawOperation = {
   raw: async (context, body, codec) => {
     const input = checkShape(codec.decode(body), shape);
     const place = openIterator(context, input.ShardIterator);
+    const { StreamARN } = input;
+    if (StreamARN !== undefined) context.account.streamNameOf({ StreamName: place.stream, StreamARN });
     const { settings, shard } = findShard(context, place);
     endDryRun(input.DryRun);
     const isLimited = settings.limits === "aws";

@@ -5,7 +5,7 @@ import {
   type StreamDescription,
 } from "../../streams/streams.ts";
 import { invalidArgument } from "../aws-error.ts";
-import { shardIdField, streamArnField, streamNameField } from "./account.ts";
+import { type Account, shardIdField, shardIdOf, streamArnField, streamNameField } from "./account.ts";
 import { nextTokenField, openNextToken, sealNextToken } from "./next-token.ts";
 import { nowMs, type Operation } from "./operation.ts";
 import { checkShape, type Input, type Shape } from "./shape.ts";
@@ -38,11 +38,15 @@ function endingSequenceNumber(shard: ShardDescription): string {
   });
 }
 
+/** @throws AwsError ResourceNotFoundException when `shardId` is none of any stream; it may be gone from this one */
 export function shardsAfter(
-  shards: readonly ShardDescription[],
+  account: Account,
+  stream: StreamDescription,
   shardId: string | undefined,
 ): ShardDescription[] {
-  return shards.filter((shard) => shardId === undefined || shard.shardId > shardId);
+  if (shardId === undefined) return [...stream.shardList];
+  const index = account.shardIndexOf(stream.name, shardId);
+  return stream.shardList.filter((shard) => shard.index > index);
 }
 
 const shape = {
@@ -109,14 +113,14 @@ export const listShards: Operation = async (context, body) => {
     if (input.StreamName === undefined && input.StreamARN === undefined) {
       throw invalidArgument("Either NextToken or StreamName should be provided.");
     }
-    place = placeOf(context.account.streamNameOf(input), input);
+    place = placeOf(context.account, input);
   }
   const stream = context.account.describe(place.stream, input.StreamCreationTimestamp);
   if (place.streamId !== undefined && place.streamId !== stream.streamId) {
     throw context.account.streamNotFound(place.stream);
   }
   const admits = filterOf(stream, place, nowMs(context.clock));
-  const after = shardsAfter(stream.shardList, place.after).filter(admits);
+  const after = shardsAfter(context.account, stream, place.after).filter(admits);
   const page = after.slice(0, Math.min(input.MaxResults ?? PAGE, PAGE));
   const { filter, atMs } = place;
   return {
@@ -133,13 +137,15 @@ export const listShards: Operation = async (context, body) => {
   };
 };
 
-function placeOf(stream: string, input: Input<typeof shape>): ListPlace {
+function placeOf(account: Account, input: Input<typeof shape>): ListPlace {
+  const stream = account.streamNameOf(input);
   const filter = input.ShardFilter;
   let after = input.ExclusiveStartShardId;
   if (filter?.Type === "AFTER_SHARD_ID") {
     if (filter.ShardId === undefined)
       throw invalidArgument("ShardId must be given when the filter's Type is AFTER_SHARD_ID.");
-    if (after === undefined || filter.ShardId > after) after = filter.ShardId;
+    const index = account.shardIndexOf(stream, filter.ShardId);
+    if (after === undefined || index > account.shardIndexOf(stream, after)) after = shardIdOf(index);
   }
   if (filter?.Type.endsWith("_TIMESTAMP") && filter.Timestamp === undefined) {
     throw invalidArgument(`Timestamp must be given when the filter's Type is ${filter.Type}.`);

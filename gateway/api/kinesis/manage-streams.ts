@@ -1,5 +1,5 @@
 /** CreateStream, DeleteStream, and the operations that describe and list streams. */
-import { type StreamDescription, StreamExistsError } from "../../streams/streams.ts";
+import { type StreamDescription, StreamExistsError, type StreamSettings } from "../../streams/streams.ts";
 import { AwsError } from "../aws-error.ts";
 import { shardIdField, streamArnField, streamNameField } from "./account.ts";
 import { Timestamp } from "./codec.ts";
@@ -94,7 +94,7 @@ export const deleteStream: Operation = async (context, body) => {
   const { account, streams } = context;
   const name = account.streamNameOf(input);
   await context.turns.run(name, async () => {
-    account.describe(name);
+    account.settings(name);
     const consumers = streams.registeredReaders(name).length;
     if (consumers > 0 && input.EnforceConsumerDeletion !== true) {
       throw new AwsError(
@@ -117,7 +117,7 @@ const describeShape = {
 export const describeStream: Operation = async (context, body) => {
   const input = checkShape(body, describeShape);
   const stream = context.account.describe(context.account.streamNameOf(input));
-  const after = shardsAfter(stream.shardList, input.ExclusiveStartShardId);
+  const after = shardsAfter(context.account, stream, input.ExclusiveStartShardId);
   const page = after.slice(0, Math.min(input.Limit ?? PAGE, PAGE));
   return {
     StreamDescription: {
@@ -160,7 +160,7 @@ function commonDescription(context: KinesisContext, stream: StreamDescription): 
   };
 }
 
-function modeOf(stream: StreamDescription): object {
+function modeOf(stream: StreamSettings): object {
   return { StreamMode: stream.mode === "on-demand" ? "ON_DEMAND" : "PROVISIONED" };
 }
 
@@ -176,22 +176,19 @@ export const listStreams: Operation = async (context, body) => {
     input.NextToken === undefined
       ? input.ExclusiveStartStreamName
       : openNextToken<[string]>(context, "streams", input.NextToken)[0];
-  const after = context.streams.listStreams().filter((name) => start === undefined || name > start);
+  const after = context.account.allSettings().filter(({ name }) => start === undefined || name > start);
   const page = after.slice(0, Math.min(input.Limit ?? PAGE, PAGE));
   const more = page.length < after.length;
   return {
     HasMoreStreams: more,
-    StreamNames: page,
-    StreamSummaries: page.map((name) => {
-      const stream = context.account.describe(name);
-      return {
-        StreamARN: context.account.arnOf(name),
-        StreamCreationTimestamp: new Timestamp(stream.createdMs),
-        StreamModeDetails: modeOf(stream),
-        StreamName: name,
-        StreamStatus: "ACTIVE",
-      };
-    }),
-    ...(more && { NextToken: sealNextToken(context, "streams", [page.at(-1)!]) }),
+    StreamNames: page.map(({ name }) => name),
+    StreamSummaries: page.map((stream) => ({
+      StreamARN: context.account.arnOf(stream.name),
+      StreamCreationTimestamp: new Timestamp(stream.createdMs),
+      StreamModeDetails: modeOf(stream),
+      StreamName: stream.name,
+      StreamStatus: "ACTIVE",
+    })),
+    ...(more && { NextToken: sealNextToken(context, "streams", [page.at(-1)!.name]) }),
   };
 };

@@ -19,7 +19,7 @@ import { dryRunField, endDryRun } from "./dry-run.ts";
 import type { KinesisContext, RawOperation } from "./operation.ts";
 import { columnsOf, MAX_KEY_CHARACTERS, putRecordFields } from "./put-columns.ts";
 import { admitPuts } from "./put-limits.ts";
-import { checkSizes, createdOf, refusalOf, settingsOf } from "./put-records.ts";
+import { checkSizes, createdOf, refusalOf } from "./put-records.ts";
 import { checkShape, type Shape } from "./shape.ts";
 import { strictBase64 } from "./strict-base64.ts";
 
@@ -47,7 +47,7 @@ export const putRecord: RawOperation = {
   raw(context, body, codec) {
     const decoded = codec.decode(body);
     const request = ordinaryPut(decoded) ?? plainPut(decoded);
-    const stream = settingsOf(context, context.account.streamNameOf(request));
+    const stream = context.account.settings(context.account.streamNameOf(request));
     const { columns } = request;
     checkSizes(columns, stream, () => "data");
     endDryRun(request.dryRun);
@@ -95,7 +95,7 @@ export function plainPut(body: object): PutRecordRequest {
 }
 
 function checkRate(context: KinesisContext, stream: StreamSettings, columns: PutColumns): void {
-  const { refused, refusedBy } = admitPuts(context.rates, context.account.describe(stream.name), columns);
+  const { refused, refusedBy } = admitPuts(context.rates, context.streams, stream, columns);
   if (refused === 0) return;
   context.reads.throttled(stream.name, 1);
   const why = refusalOf(context, stream, refusedBy[0]!);

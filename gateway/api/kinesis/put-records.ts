@@ -36,7 +36,7 @@ export const putRecords: RawOperation = {
     let admitted = columns;
     let refused: RefusedPuts | undefined;
     if (stream.limits === "aws") {
-      const verdict = admitPuts(context.rates, context.account.describe(stream.name), columns);
+      const verdict = admitPuts(context.rates, context.streams, stream, columns);
       admitted = verdict.columns;
       if (verdict.refused > 0) {
         context.reads.throttled(stream.name, verdict.refused);
@@ -59,15 +59,7 @@ function understand(
   const request: PutRequest = scanned ?? requestOf(codec.decode(body));
   const { streamName, streamArn, columns, dryRun } = request;
   const names = checkShape({ StreamName: streamName, StreamARN: streamArn }, nameShape);
-  return { columns, dryRun, stream: settingsOf(context, context.account.streamNameOf(names)) };
-}
-
-export function settingsOf(context: KinesisContext, name: string): StreamSettings {
-  try {
-    return context.streams.settings(name);
-  } catch (error) {
-    throw error instanceof StreamNotFoundError ? context.account.streamNotFound(name) : error;
-  }
+  return { columns, dryRun, stream: context.account.settings(context.account.streamNameOf(names)) };
 }
 
 /** @throws AwsError in the words of the checks that need no stream */

@@ -1,6 +1,7 @@
 /** What went wrong, in AWS's words: every error that an operation, or the reading of its body, may end with. */
 import { describeError, HeadwaterError } from "../../../runtime/errors.ts";
 import type { Log } from "../../../runtime/log.ts";
+import { DatabaseWriteError } from "../../../runtime/synced-level.ts";
 import { LogBusyError, LogFullError, StreamsClosedError } from "../../streams/streams.ts";
 import { AwsError } from "../aws-error.ts";
 import { BodyCutOffError, BodyTooLargeError, BusyError } from "../exchange.ts";
@@ -29,6 +30,10 @@ export function refusalOf(
       400,
       error,
     );
+  }
+  // Of streams, consumers and checkpoints: the same, but no throughput of a shard.
+  if (error instanceof DatabaseWriteError) {
+    return new AwsError("ServiceUnavailable", "The gateway cannot write to its disk.", 503, error);
   }
   if (error instanceof StreamsClosedError) {
     return new AwsError("ServiceUnavailable", "The gateway is closing.", 503, error);

@@ -114,7 +114,7 @@ export const updateShardCount: Operation = async (context, body) => {
 function inTurn<T>(context: KinesisContext, stream: string, work: () => Promise<T>): Promise<T> {
   // No stream is called so: other operations on it need not wait.
   return context.turns.run(`shards of ${stream}`, async () => {
-    if (context.account.describe(stream).mode === "on-demand") {
+    if (context.account.settings(stream).mode === "on-demand") {
       throw new AwsError(
         "ValidationException",
         `Stream ${stream} under account ${context.account.accountId} is in ON_DEMAND mode: its shards are split and merged by the service. Change it to PROVISIONED by UpdateStreamMode first.`,

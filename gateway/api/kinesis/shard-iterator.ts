@@ -4,6 +4,7 @@ import {
   formatSequenceNumber,
   type Offset,
   parseSequenceNumber,
+  type SequenceParts,
   type ShardDescription,
   ShardNotFoundError,
   StreamNotFoundError,
@@ -14,6 +15,11 @@ import { dryRunField, endDryRun } from "./dry-run.ts";
 import { type KinesisContext, nowMs, type Operation } from "./operation.ts";
 import { TOKEN_LIFE_MS } from "./sealed-token.ts";
 import { checkShape, type Input, type Shape } from "./shape.ts";
+
+/** Gateways before one cluster hear of one another's records within a second. */
+const HEARD_WITHIN_MS = 1_500;
+/** Also where their clocks differ. */
+const YOUNG_MS = 10_000;
 
 /** A position in a shard, and the stream that it was given for. */
 export interface IteratorPlace {
@@ -158,14 +164,33 @@ async function offsetOf(
   }
   const created = Math.floor(shard.createdMs / 1000) * 1000;
   const isStart = parts.offset === 0 && parts.arrivalMs === 0;
+  const known =
+    isStart || parts.shardCreatedMs !== created ? shard : await heardOf(context, stream, shard, parts);
   // A closed shard's EndingSequenceNumber stands where the next record would.
-  const isEnd = shard.closedMs !== undefined && parts.offset === shard.latest;
-  if (parts.shardCreatedMs !== created || (!isStart && !isEnd && parts.offset >= shard.latest)) {
+  const isEnd = known.closedMs !== undefined && parts.offset === known.latest;
+  if (parts.shardCreatedMs !== created || (!isStart && !isEnd && parts.offset >= known.latest)) {
     throw invalidArgument(`${used} because it did not come from this stream.`);
   }
   // The shard's beginning stands before its first record, so "after" it is that record.
   const offset = after && !isStart && !isEnd ? parts.offset + 1 : parts.offset;
   return context.streams.position(stream, shard.shardId, { at: "offset", offset });
+}
+
+/**
+ * The shard as it is when its record at `offset` is known here. Another gateway before the same cluster
+ * may have given its number out, and a client that changes to this one may be quicker than the record;
+ * but nobody waits for one that arrived long ago, or for long.
+ */
+async function heardOf(
+  context: KinesisContext,
+  stream: string,
+  shard: ShardDescription,
+  { offset, arrivalMs }: SequenceParts,
+): Promise<ShardDescription> {
+  if (offset < shard.latest || shard.closedMs !== undefined) return shard;
+  if (arrivalMs < nowMs(context.clock) - YOUNG_MS) return shard;
+  await context.streams.appended(stream, shard.shardId, offset, AbortSignal.timeout(HEARD_WITHIN_MS));
+  return context.streams.shard(stream, shard.index);
 }
 
 /** Thu Jan 22 01:22:02 UTC 2015 */

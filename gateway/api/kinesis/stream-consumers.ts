@@ -27,7 +27,7 @@ export const registerStreamConsumer: Operation = async (context, body) => {
   const name = input.ConsumerName;
   const tags = newTags(input.Tags, `consumer ${name} of stream ${stream}`);
   const reader = await context.turns.run(stream, async () => {
-    account.describe(stream);
+    account.settings(stream);
     const readers = streams.registeredReaders(stream);
     if (readers.some((one) => one.name === name)) throw consumerExists(context, stream, name);
     if (readers.length >= MAX_CONSUMERS) {
@@ -100,7 +100,7 @@ function namedConsumer(
     throw invalidArgument("Either ConsumerARN, or both StreamARN and ConsumerName must be provided.");
   }
   const stream = context.account.streamNameOf({ StreamARN: streamArn });
-  context.account.describe(stream);
+  context.account.settings(stream);
   const reader = context.streams.registeredReaders(stream).find((one) => one.name === name);
   if (reader === undefined) throw consumerNotFound(context, stream, name);
   return { stream, reader };

@@ -50,7 +50,7 @@ async function changeRetention(
   const stream = context.account.streamNameOf(input);
   const hours = input.RetentionPeriodHours;
   await context.turns.run(stream, async () => {
-    const { retentionHours } = context.account.describe(stream);
+    const { retentionHours } = context.account.settings(stream);
     if (hours < MIN_RETENTION_HOURS) {
       throw invalidArgument(
         `Minimum allowed retention period is ${MIN_RETENTION_HOURS} hours. Requested retention period (${hours} hours) is too short.`,
@@ -77,7 +77,7 @@ const recordSizeShape = {
 export const updateMaxRecordSize: Operation = async (context, body) => {
   const input = checkShape(body, recordSizeShape);
   const stream = context.account.streamNameOf(input);
-  context.account.describe(stream);
+  context.account.settings(stream);
   await context.account.found(
     stream,
     context.streams.updateStream(stream, { maxRecordBytes: input.MaxRecordSizeInKiB * 1024 }),
@@ -96,7 +96,7 @@ export const updateStreamMode: Operation = async (context, body) => {
   const input = checkShape(body, modeShape);
   refuseWarmThroughput(input.WarmThroughputMiBps);
   const stream = context.account.streamNameOf(input);
-  context.account.describe(stream);
+  context.account.settings(stream);
   const mode = input.StreamModeDetails.StreamMode === "ON_DEMAND" ? "on-demand" : "provisioned";
   await context.account.found(stream, context.streams.updateStream(stream, { mode }));
   return undefined;

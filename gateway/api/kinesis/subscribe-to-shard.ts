@@ -34,8 +34,13 @@ export const subscribeToShard: StreamingOperation = {
     const { account, streams, subscriptions } = context;
     const { stream, reader } = findConsumer(account, streams, input.ConsumerARN);
     const shard = account.findShard(stream, input.ShardId);
-    const { streamId } = account.describe(stream);
+    const { streamId } = account.settings(stream);
     const { Type, SequenceNumber, Timestamp } = input.StartingPosition;
+    const { reply } = exchange;
+    let isGone = false;
+    reply.on("close", () => {
+      isGone = true;
+    });
     let from: number;
     try {
       from = await startOf(context, stream, shard, {
@@ -51,8 +56,9 @@ export const subscribeToShard: StreamingOperation = {
       throw error;
     }
     endDryRun(input.DryRun);
+    // Of a client that left before it began, a subscription would never hear.
+    if (isGone) return;
     const headers = { "content-type": EVENT_STREAM, "x-amzn-requestid": randomUUID() };
-    const { reply } = exchange;
     await subscriptions.run({ place: { stream, streamId, shard, from }, reader, codec, reply, headers });
   },
 };

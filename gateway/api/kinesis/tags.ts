@@ -2,9 +2,10 @@
  * Tags, in both families: by the name of a stream (AddTagsToStream …), and by the ARN of a stream or
  * of a registered consumer (TagResource …).
  */
+import { ReaderNotFoundError } from "../../streams/streams.ts";
 import { AwsError, invalidArgument } from "../aws-error.ts";
 import { resourceArnField, streamArnField, streamNameField } from "./account.ts";
-import { findConsumer } from "./consumer-arn.ts";
+import { consumerNotFound, findConsumer } from "./consumer-arn.ts";
 import type { KinesisContext, Operation } from "./operation.ts";
 import { checkShape, type Shape } from "./shape.ts";
 
@@ -75,7 +76,7 @@ function changeStreamTags(
   change: (before: Tags, where: string) => Tags,
 ): Promise<void> {
   return context.turns.run(stream, async () => {
-    const before = context.account.describe(stream).tags;
+    const before = context.account.settings(stream).tags;
     const tags = change(before, `stream ${stream} under account ${context.account.accountId}`);
     await context.account.found(stream, context.streams.updateStream(stream, { tags }));
   });
@@ -116,7 +117,7 @@ const listShape = {
 
 export const listTagsForStream: Operation = async (context, body) => {
   const input = checkShape(body, listShape);
-  const stream = context.account.describe(context.account.streamNameOf(input));
+  const stream = context.account.settings(context.account.streamNameOf(input));
   const start = input.ExclusiveStartTagKey;
   const after = listed(stream.tags).filter(({ Key }) => start === undefined || Key > start);
   const page = after.slice(0, input.Limit ?? MAX_TAGS);
@@ -158,7 +159,12 @@ async function changeTags(
   await context.turns.run(stream, async () => {
     const { reader } = findConsumer(account, streams, arn);
     const tags = change(reader.tags, `consumer ${reader.name} of stream ${stream}`);
-    await streams.updateReader(stream, reader.name, tags);
+    try {
+      await account.found(stream, streams.updateReader(stream, reader.name, tags));
+    } catch (error) {
+      // It may have been deregistered since it was found.
+      throw error instanceof ReaderNotFoundError ? consumerNotFound(account, arn) : error;
+    }
   });
 }
 
@@ -175,7 +181,7 @@ export const listTagsForResource: Operation = async (context, body) => {
   const { account, streams } = context;
   const { tags } = isConsumerArn(arn)
     ? findConsumer(account, streams, arn).reader
-    : account.describe(account.streamNameOf({ StreamARN: arn }));
+    : account.settings(account.streamNameOf({ StreamARN: arn }));
   return { Tags: listed(tags) };
 };
 

@@ -21,11 +21,10 @@ const NEAR = 1n << 64n;
 /** Undefined when the shards are equal already. `open` covers all hashes. */
 export function nextStepToUniform(open: readonly OpenShard[], count: number): ReshardStep | undefined {
   const shards = [...open].sort((a, b) => (a.hashFrom < b.hashFrom ? -1 : 1));
-  const borders = bordersOf(shards, count);
-  const wanted = new Set(borders);
-  const odd = shards.findIndex((shard) => !wanted.has(shard.hashFrom));
-  const there = new Set(shards.map((shard) => shard.hashFrom));
-  const at = borders.find((border) => !there.has(border));
+  const there = shards.map((shard) => shard.hashFrom);
+  const borders = bordersOf(there, count);
+  const odd = firstMissing(there, borders);
+  const at = borders[firstMissing(borders, there)];
   // Merging first, wherever both could be done, keeps the number of shards down.
   if (odd > 0 && (at === undefined || shards.length >= count)) {
     return {
@@ -39,15 +38,28 @@ export function nextStepToUniform(open: readonly OpenShard[], count: number): Re
   return { do: "split", shardId: shard.shardId, at };
 }
 
-/** Where the ranges shall begin, rising from 0n. */
-function bordersOf(shards: readonly OpenShard[], count: number): bigint[] {
+/** Where the ranges shall begin, rising from 0n. @param there where they begin now, rising */
+function bordersOf(there: readonly bigint[], count: number): bigint[] {
   const borders: bigint[] = [];
+  const width = HASH_SPACE / BigInt(count);
   let at = 0;
   for (let i = 0; i < count; i++) {
-    const exact = (HASH_SPACE / BigInt(count)) * BigInt(i);
-    while (at < shards.length && shards[at]!.hashFrom + NEAR < exact) at++;
-    const near = shards[at]?.hashFrom;
+    const exact = width * BigInt(i);
+    while (at < there.length && there[at]! + NEAR < exact) at++;
+    const near = there[at];
     borders.push(near !== undefined && near <= exact + NEAR ? near : exact);
   }
   return borders;
+}
+
+/**
+ * Where the first of `these` stands that is not among `those`; -1 when all are. Both rise. Not by a Set:
+ * V8 hashes a bigint by its lower 64 bits, and those of equal ranges are all the same.
+ */
+function firstMissing(these: readonly bigint[], those: readonly bigint[]): number {
+  let at = 0;
+  return these.findIndex((one) => {
+    while (at < those.length && those[at]! < one) at++;
+    return those[at] !== one;
+  });
 }

@@ -71,6 +71,20 @@ test("a member of the wrong type is a SerializationException in Kinesis' words",
     assert.match(await refused("ListStreams", body), /^400 SerializationException/);
 });
 
+test("a body that is not UTF-8 is refused, as its key would not be the one that was meant", async () => {
+  const body = (key: string): Buffer =>
+    Buffer.from(JSON.stringify({ StreamName: "s", PartitionKey: key, Data: "" }), "latin1");
+  const records = (key: string): Buffer =>
+    Buffer.from(JSON.stringify({ StreamName: "s", Records: [{ PartitionKey: key, Data: "" }] }), "latin1");
+  for (const key of ["caf\xe9", "\xed\xa0\x80", "\xc0\x80", "\xff"]) {
+    const one = await call(fixture.origin, "PutRecord", body(key));
+    assert.equal(`${one.type}: ${one.message}`, "SerializationException: The body is not UTF-8.");
+    const many = await call(fixture.origin, "PutRecords", records(key));
+    assert.equal(`${many.type}: ${many.message}`, "SerializationException: The body is not UTF-8.");
+  }
+  assert.equal((await call(fixture.origin, "PutRecord", body("caf\xc3\xa9"))).status, 200);
+});
+
 test("every broken constraint is told, in Kinesis' words and order", async () => {
   assert.equal(
     await refused("GetRecords", { ShardIterator: "", Limit: 0 }),

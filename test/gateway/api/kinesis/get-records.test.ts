@@ -134,6 +134,20 @@ test("a page says how old the next record is, and 0 when it ends with the newest
   assert.deepEqual([none.Records.length, none.MillisBehindLatest], [0, 0]);
 });
 
+test("a StreamARN must be that of the iterator's stream", async (t) => {
+  const { streams, context } = await open(t);
+  await streams.createStream({ name: "other", shards: 1, retentionHours: 24 });
+  const ShardIterator = beginning(context, streams);
+  const read = (region: string, account: string, name: string): Promise<string | Buffer> => {
+    const StreamARN = `arn:aws:kinesis:${region}:${account}:stream/${name}`;
+    return getRecords.raw(context, Buffer.from(jsonCodec.encode({ ShardIterator, StreamARN })), jsonCodec);
+  };
+  await read("us-east-1", "000000000000", "s");
+  await assert.rejects(read("us-east-1", "000000000000", "other"), { type: "InvalidArgumentException" });
+  await assert.rejects(read("us-east-1", "123456789012", "s"), { type: "ResourceNotFoundException" });
+  await assert.rejects(read("eu-west-1", "000000000000", "s"), { type: "ResourceNotFoundException" });
+});
+
 test("at most 10 MiB of data in a page, whatever the size of a record", async (t) => {
   const { streams, context } = await open(t);
   const sizes = [900_000, 1_000, 1_048_000, 300_000];

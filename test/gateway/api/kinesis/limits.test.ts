@@ -63,6 +63,36 @@ test("with limits: aws a shard takes 1,000 records a second, and is read 5 times
   assert.ok(reads.some((answer) => answer.type === "ProvisionedThroughputExceededException"));
 });
 
+test("with limits: aws a put does not look at every shard, and goes by those that there are now", async (t) => {
+  const { streams } = fixture;
+  await streams.createStream({ name: "wide", shards: 64, retentionHours: 24, limits: "aws" });
+  const described = t.mock.method(streams, "describe");
+  const put = (hash: bigint) =>
+    ask("PutRecord", { StreamName: "wide", PartitionKey: "k", Data: "AA==", ExplicitHashKey: `${hash}` });
+  const width = (1n << 128n) / 64n;
+  for (let i = 0n; i < 20n; i++) await put(i * width);
+  assert.equal(described.mock.callCount(), 1);
+  // As many shards as before, but others.
+  await streams.splitShard("wide", "shardId-000000000003", 3n * width + width / 2n);
+  await streams.mergeShards("wide", "shardId-000000000000", "shardId-000000000001");
+  const before = described.mock.callCount();
+  const merged = await put(width);
+  assert.equal(merged.ShardId, "shardId-000000000066");
+  assert.equal((await put(3n * width)).ShardId, "shardId-000000000064");
+  assert.equal((await put(4n * width - 1n)).ShardId, "shardId-000000000065");
+  assert.equal(described.mock.callCount(), before + 1);
+  // Each counts for the shard that it went to.
+  const Records = Array.from({ length: 500 }, () => ({
+    Data: "AA==",
+    PartitionKey: "k",
+    ExplicitHashKey: `${width}`,
+  }));
+  const answers = [];
+  for (let i = 0; i < 3; i++) answers.push(await ask("PutRecords", { StreamName: "wide", Records }));
+  const refusal = answers[2].Records.at(-1);
+  assert.match(refusal.ErrorMessage, /^Rate exceeded for shard shardId-000000000066 in stream wide/);
+});
+
 test("with limits: aws a shard gives 5 iterators a second, without them as many as are asked for", async () => {
   await fixture.streams.createStream({ name: "counted", shards: 2, retentionHours: 24, limits: "aws" });
   const iterators = async (StreamName: string, ShardId: string): Promise<number> => {

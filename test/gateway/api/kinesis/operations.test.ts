@@ -385,6 +385,25 @@ test("consumers are registered, described, tagged, listed and deregistered", asy
   assert.deepEqual((await ask("ListStreamConsumers", { StreamARN })).Consumers, []);
 });
 
+test("tags for a consumer that is deregistered at the same moment are set, or the consumer is not found", async () => {
+  await ask("CreateStream", { StreamName: "leaving", ShardCount: 1 });
+  const StreamARN = `${ARN}/leaving`;
+  const { Consumer } = await ask("RegisterStreamConsumer", { StreamARN, ConsumerName: "one" });
+  const ResourceARN = Consumer.ConsumerARN;
+  const tag = async () => {
+    const { status, type } = await call(
+      fixture.origin,
+      "TagResource",
+      JSON.stringify({ ResourceARN, Tags: { a: "b" } }),
+    );
+    return status === 200 ? "set" : type;
+  };
+  const deregistered = ask("DeregisterStreamConsumer", { ConsumerARN: ResourceARN });
+  const outcomes = await Promise.all(Array.from({ length: 12 }, tag));
+  await deregistered;
+  for (const outcome of outcomes) assert.match(outcome, /^(set|ResourceNotFoundException)$/);
+});
+
 test("a closed shard ends with its children, and without an iterator", async () => {
   await ask("CreateStream", { StreamName: "ends", ShardCount: 1 });
   await ask("PutRecord", { StreamName: "ends", PartitionKey: "a", Data: "AA==" });

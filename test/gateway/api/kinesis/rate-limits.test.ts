@@ -2,9 +2,9 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
-import { admitPuts } from "../../../../gateway/api/kinesis/put-limits.ts";
+import { admitPuts, type KnownShards } from "../../../../gateway/api/kinesis/put-limits.ts";
 import { ShardRates } from "../../../../gateway/api/kinesis/rate-limits.ts";
-import type { PutColumns, StreamDescription } from "../../../../gateway/streams/streams.ts";
+import type { PutColumns, StreamSettings } from "../../../../gateway/streams/streams.ts";
 import type { Clock } from "../../../../runtime/clock.ts";
 
 class StillClock implements Clock {
@@ -103,10 +103,16 @@ test("refused records are left out of a put, the others keep their order, hashes
     hashTo,
     closedMs,
   });
-  const stream = {
-    streamId: "s",
-    shardList: [shard(0, 0n, 2n * half - 1n, 1), shard(1, 0n, half - 1n), shard(2, half, 2n * half - 1n)],
-  } as unknown as StreamDescription;
+  const shardList = [
+    shard(0, 0n, 2n * half - 1n, 1),
+    shard(1, 0n, half - 1n),
+    shard(2, half, 2n * half - 1n),
+  ];
+  const stream = { name: "s", streamId: "s" } as StreamSettings;
+  const streams = {
+    describe: () => ({ ...stream, shardList }),
+    shard: (_name: string, index: number) => shardList[index],
+  } as unknown as KnownShards;
   // The first shard has room for 600,000 bytes only.
   rates.admitRecord("s", 1, 1_048_576 - 600_000);
   const sizes = [300_000, 290_000, 400_000, 1_000];
@@ -125,10 +131,10 @@ test("refused records are left out of a put, the others keep their order, hashes
     data: Buffer.concat(pieces),
     ends,
   };
-  const all = admitPuts(rates, stream, columns);
+  const all = admitPuts(rates, streams, stream, columns);
   assert.equal(all.refused, 0);
   assert.equal(all.columns, columns);
-  const again = admitPuts(rates, stream, columns);
+  const again = admitPuts(rates, streams, stream, columns);
   assert.deepEqual([...again.refusedBy], [1, 1, -1, -1], "the small one still has room");
   assert.deepEqual(again.columns.keys, ["c", "d"]);
   assert.deepEqual(again.columns.hashes, [half, 2n]);

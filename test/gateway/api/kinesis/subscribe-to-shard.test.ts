@@ -1,7 +1,9 @@
 /** SubscribeToShard by the unmodified AWS SDK, over HTTP/2 and HTTP/1.1, against a real gateway port. */
 import assert from "node:assert/strict";
+import { EventEmitter, once } from "node:events";
 import http from "node:http";
 import test, { type TestContext } from "node:test";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import {
   DeregisterStreamConsumerCommand,
   KinesisClient,
@@ -14,7 +16,9 @@ import {
 import { EventStreamCodec, type Message } from "@smithy/eventstream-codec";
 import { NodeHttpHandler } from "@smithy/node-http-handler";
 import fc from "fast-check";
+import type { ApiOptions } from "../../../../gateway/api/api.ts";
 import { decodeCbor, encodeCbor } from "../../../../gateway/api/kinesis/cbor.ts";
+import { Metrics } from "../../../../runtime/metrics.ts";
 import { type Fixture, HandClock, KEY, openFixture } from "../api-fixture.ts";
 import { sign } from "../sign.ts";
 
@@ -28,9 +32,12 @@ interface Place {
   readonly clock: HandClock;
 }
 
-async function open(t: TestContext, options: { http1?: boolean } = {}): Promise<Place> {
+async function open(
+  t: TestContext,
+  options: { http1?: boolean; api?: Partial<ApiOptions> } = {},
+): Promise<Place> {
   const clock = new HandClock();
-  const fixture = await openFixture({ clock });
+  const fixture = await openFixture({ clock, api: options.api ?? {} });
   const client = new KinesisClient({
     endpoint: fixture.origin,
     region: "us-east-1",
@@ -50,6 +57,20 @@ async function open(t: TestContext, options: { http1?: boolean } = {}): Promise<
     }),
   );
   return { fixture, client, arn: Consumer!.ConsumerARN!, clock };
+}
+
+/** @throws when what the metrics tell is not so within ten seconds */
+async function shown(metrics: Metrics, figure: RegExp): Promise<void> {
+  const deadlineMs = performance.now() + 10_000;
+  for (;;) {
+    const text = await metrics.render();
+    if (figure.test(text)) return;
+    assert.ok(
+      performance.now() < deadlineMs,
+      `${figure} in ${text.match(/^headwater_(api|kin).*/gm)?.join("\n")}`,
+    );
+    await nextTurn();
+  }
 }
 
 /** The events of one subscription, one by one. */
@@ -228,6 +249,33 @@ test("deleting the stream or deregistering the consumer ends it with an exceptio
   await place.fixture.streams.deleteStream(STREAM);
   await assert.rejects(second.next(), { name: "ResourceNotFoundException" });
 });
+
+for (const http1 of [false, true]) {
+  test(`a client that leaves before its subscription begins leaves nothing, over ${http1 ? "HTTP/1.1" : "h2c"}`, async (t) => {
+    const metrics = new Metrics();
+    const place = await open(t, { http1, api: { metrics } });
+    const { streams } = place.fixture;
+    const position = streams.position.bind(streams);
+    const asked = new EventEmitter();
+    t.mock.method(streams, "position", async (...where: Parameters<typeof position>) => {
+      asked.emit("asked");
+      await once(asked, "go on");
+      return await position(...where);
+    });
+    const abort = new AbortController();
+    const isAsked = once(asked, "asked");
+    const input = { ConsumerARN: place.arn, ShardId: SHARD, StartingPosition: { Type: "LATEST" } as const };
+    const sent = place.client.send(new SubscribeToShardCommand(input), { abortSignal: abort.signal });
+    await isAsked;
+    abort.abort();
+    await assert.rejects(sent, { name: "AbortError" });
+    place.client.destroy();
+    await shown(metrics, /^headwater_api_connections 0$/m);
+    asked.emit("go on");
+    await shown(metrics, /^headwater_kinesis_requests_total\{operation="SubscribeToShard",/m);
+    await shown(metrics, /^headwater_kinesis_subscriptions 0$/m);
+  });
+}
 
 test("closing the gateway ends subscriptions at once", async (t) => {
   const place = await open(t);

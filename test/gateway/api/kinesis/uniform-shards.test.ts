@@ -68,3 +68,20 @@ test("doubling and halving touch every shard once, also where division leaves a 
     assert.equal(run(doubled.shards, count).steps, count);
   }
 });
+
+test("a step of 4,096 shards costs what so many more are than 512", () => {
+  const stepMs = (count: number): number => {
+    const width = SPACE / BigInt(count);
+    const equal = shardsOf(Array.from({ length: count }, (_, i) => width * BigInt(i)));
+    const tookMs = Array.from({ length: 5 }, () => {
+      const startedMs = performance.now();
+      assert.equal(nextStepToUniform(equal, count * 2)?.do, "split");
+      return performance.now() - startedMs;
+    });
+    return Math.min(...tookMs);
+  };
+  const few = stepMs(512);
+  const many = stepMs(4_096);
+  // Eight times as many: eight times as long, or 64 times if each is looked for among all.
+  assert.ok(many < 24 * few, `${few} ms, then ${many} ms`);
+});

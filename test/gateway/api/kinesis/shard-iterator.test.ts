@@ -1,0 +1,59 @@
+/** Sequence numbers that come back sooner than the record that they name: there may be several gateways. */
+import assert from "node:assert/strict";
+import test, { type TestContext } from "node:test";
+import { formatSequenceNumber } from "../../../../gateway/streams/streams.ts";
+import { HandClock, openFixture } from "../api-fixture.ts";
+import { call } from "../sign.ts";
+
+async function open(t: TestContext) {
+  const clock = new HandClock();
+  const { origin, streams, close } = await openFixture({ clock });
+  t.after(close);
+  await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+  const put = () => streams.append("s", [{ partitionKey: "k", data: Buffer.from("x") }]);
+  await put();
+  const { createdMs } = streams.shard("s", 0);
+  /** As another gateway would have given it out. */
+  const numberOf = (offset: number, arrivalMs: number): string =>
+    formatSequenceNumber({ shardCreatedMs: createdMs, shardIndex: 0, offset, arrivalMs });
+  const iterator = async (StartingSequenceNumber: string): Promise<string> => {
+    const input = { StreamName: "s", ShardId: "0", ShardIteratorType: "AFTER_SEQUENCE_NUMBER" };
+    const answer = await call(
+      origin,
+      "GetShardIterator",
+      JSON.stringify({ ...input, StartingSequenceNumber }),
+    );
+    return answer.status === 200
+      ? (answer.json as { ShardIterator: string }).ShardIterator
+      : `${answer.type}: ${answer.message}`;
+  };
+  return { clock, origin, streams, put, numberOf, iterator };
+}
+
+test("a number whose record is still on its way here is taken as soon as it has come", async (t) => {
+  const { origin, streams, put, numberOf, iterator, clock } = await open(t);
+  const waits = t.mock.method(streams, "appended");
+  const asked = iterator(numberOf(1, clock.nowUs() / 1000));
+  while (waits.mock.callCount() === 0) await new Promise((resolve) => setImmediate(resolve));
+  await put();
+  const ShardIterator = await asked;
+  await put();
+  const read = await call(origin, "GetRecords", JSON.stringify({ ShardIterator }));
+  assert.equal((read.json as { Records: unknown[] }).Records.length, 1);
+});
+
+test("a number that no record comes for is refused: of a recent one after a moment, of an old one at once", async (t) => {
+  const { clock, streams, numberOf, iterator } = await open(t);
+  const waits = t.mock.method(streams, "appended");
+  const nowMs = clock.nowUs() / 1000;
+  assert.match(
+    await iterator(numberOf(1, nowMs)),
+    /^InvalidArgumentException: .*did not come from this stream/,
+  );
+  assert.equal(waits.mock.callCount(), 1);
+  assert.match(
+    await iterator(numberOf(1, nowMs - 60_000)),
+    /^InvalidArgumentException: .*did not come from this/,
+  );
+  assert.equal(waits.mock.callCount(), 1);
+});
