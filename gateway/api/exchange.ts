@@ -15,6 +15,11 @@ const BODY_DEADLINE_MS = 60_000;
 /** How far beyond its limit a body is read and thrown away, so that the client gets to see the refusal. */
 export const DISCARD_FACTOR = 4;
 
+/** Whether what is written to it goes nowhere, and nobody will tell when. Of HTTP/2 the reply itself does not say. */
+export function isGone(reply: OutgoingReply): boolean {
+  return "stream" in reply ? reply.stream.closed || reply.stream.destroyed : reply.destroyed;
+}
+
 export interface Exchange {
   readonly request: IncomingRequest;
   readonly reply: OutgoingReply;

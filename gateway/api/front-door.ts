@@ -18,6 +18,7 @@ import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { Clock } from "../../runtime/clock.ts";
 import { listenOn } from "../../runtime/listen.ts";
+import { isWebSocket, withoutUpgrade } from "./declined-upgrade.ts";
 import type { IncomingRequest, OutgoingReply } from "./exchange.ts";
 import { destroyWhenLeft, endWhenIdle } from "./idle-session.ts";
 import { type LaneService, RequestLane } from "./request-lane.ts";
@@ -98,7 +99,11 @@ export class FrontDoor {
     );
     this.#http.maxConnections = MAX_CONNECTIONS;
     this.#http.timeout = STALLED_MS;
-    this.#http.on("upgrade", onUpgrade);
+    this.#http.on("upgrade", (request, socket, head) => {
+      if (isWebSocket(request)) return onUpgrade(request, socket, head);
+      socket.unshift(withoutUpgrade(request, head));
+      this.#http.emit("connection", socket);
+    });
     this.#http.on("clientError", answerBadRequest);
     this.#http2 = createHttp2Server(
       {

@@ -2,7 +2,7 @@
  * Large answers that their clients have not taken yet, over all connections: an HTTP/2 connection may
  * have 128 of them, and a client that reads none would otherwise fill the memory with them.
  */
-import { BusyError, type OutgoingReply } from "./exchange.ts";
+import { BusyError, isGone, type OutgoingReply } from "./exchange.ts";
 
 /** Smaller answers are not worth the counting. */
 const LARGE_BYTES = 65_536;
@@ -27,8 +27,7 @@ export class UnreadAnswers {
   hold(reply: OutgoingReply, bytes: number): void {
     if (!isLarge(bytes)) return;
     if (!this.#hasRoom(bytes)) throw new BusyError();
-    // It goes nowhere, and nobody would tell when.
-    if ("stream" in reply ? reply.stream.closed || reply.stream.destroyed : reply.destroyed) return;
+    if (isGone(reply)) return;
     this.#heldBytes += bytes;
     reply.once("close", () => this.give(bytes));
   }

@@ -53,16 +53,18 @@ export const getRecords: RawOperation = {
     const place = openIterator(context, input.ShardIterator);
     const { StreamARN } = input;
     if (StreamARN !== undefined) context.account.streamNameOf({ StreamName: place.stream, StreamARN });
-    const { settings, shard } = findShard(context, place);
+    const { settings, shard: asked } = findShard(context, place);
     endDryRun(input.DryRun);
     const isLimited = settings.limits === "aws";
-    if (isLimited && !context.rates.admitRead(settings.streamId, shard.index)) {
+    if (isLimited && !context.rates.admitRead(settings.streamId, asked.index)) {
       throw new AwsError(
         "ProvisionedThroughputExceededException",
-        `Rate exceeded for shard ${shard.shardId} in stream ${settings.name} under account ${context.account.accountId}.`,
+        `Rate exceeded for shard ${asked.shardId} in stream ${settings.name} under account ${context.account.accountId}.`,
       );
     }
     return places.run(1, async () => {
+      // It may have waited, and another stream may have the name by now.
+      const { shard } = findShard(context, place);
       const { page, behindMs, members } = await gatherPage(context, place, shard, input.Limit ?? MAX_RECORDS);
       context.reads.page(settings.name, page.count, page.dataBytes, behindMs);
       if (isLimited) context.rates.countRead(settings.streamId, shard.index, page.dataBytes);

@@ -15,7 +15,7 @@ import {
   StreamsClosedError,
 } from "../../streams/streams.ts";
 import { AwsError, notFound } from "../aws-error.ts";
-import type { OutgoingReply } from "../exchange.ts";
+import { isGone, type OutgoingReply } from "../exchange.ts";
 import { type ChildShard, MAX_EVENT_BYTES, type SubscriptionEvents } from "./subscription-events.ts";
 
 /** An event also comes when there is nothing new, so that clients can tell idleness from a dead connection. */
@@ -37,7 +37,7 @@ export interface SubscriptionParts {
   readonly nowMs: () => number;
   readonly monotonicMs: () => number;
   /** A read that others who stand at the same place may share. */
-  readonly read: (stream: string, shardId: string, from: Offset, maxBytes: number) => Promise<ReadResult>;
+  readonly read: (place: SubscriptionPlace, from: Offset, maxBytes: number) => Promise<ReadResult>;
   readonly onPush: (records: number, behindMs: number) => void;
 }
 
@@ -104,7 +104,7 @@ export class Subscription {
     // A stream that was deleted and made anew has nothing to do with this subscription.
     if (streams.settings(stream).streamId !== streamId) throw new StreamNotFoundError(stream);
     const from = this.#next;
-    const drained = this.#pushRead(await this.#parts.read(stream, shard.shardId, from, MAX_EVENT_BYTES));
+    const drained = this.#pushRead(await this.#parts.read(this.place, from, MAX_EVENT_BYTES));
     if (drained !== undefined) return await drained;
     if (this.#next > from || this.#ending !== undefined) return;
     this.#waiting = true;
@@ -154,7 +154,7 @@ export class Subscription {
    */
   #write(message: Buffer, left?: () => void): Promise<void> | undefined {
     const { reply } = this.#parts;
-    if (reply.destroyed) return undefined;
+    if (isGone(reply)) return undefined;
     const onWritten = left && ((error?: Error | null): void => void (error == null && left()));
     if ((reply as Writable).write(message, onWritten)) return undefined;
     return new Promise((resolve) => {
@@ -189,7 +189,7 @@ export class Subscription {
   async #finish(): Promise<void> {
     const { reply, events } = this.#parts;
     if (this.#ending instanceof AwsError) void this.#write(events.exception(this.#ending));
-    if (reply.destroyed || reply.writableEnded || this.#ending === "gone") return;
+    if (isGone(reply) || reply.writableEnded || this.#ending === "gone") return;
     await new Promise<void>((resolve) => {
       const deadline = setTimeout(() => reply.destroy(), FINISH_MS);
       const done = (): void => {

@@ -114,11 +114,11 @@ export class Subscriptions {
     this.#active.get(key)?.subscription.end(inUse());
   }
 
-  #read(stream: string, shardId: string, from: Offset, maxBytes: number): Promise<ReadResult> {
-    const key = `${from} ${shardId} ${stream}`;
+  #read({ stream, streamId, shard }: SubscriptionPlace, from: Offset, maxBytes: number): Promise<ReadResult> {
+    const key = `${from} ${shard.index} ${streamId}`;
     const running = this.#reading.get(key);
     if (running !== undefined) return running;
-    const reading = this.#streams.read(stream, shardId, from, maxBytes);
+    const reading = this.#streams.read(stream, shard.shardId, from, maxBytes);
     this.#reading.set(key, reading);
     const done = (): void => void this.#reading.delete(key);
     reading.then(done, done);
