@@ -11,6 +11,11 @@ import { percentile } from "../floor.ts";
 export interface Talk {
   /** Bytes that open the connection, and how many bytes the server answers to them. */
   readonly greeting?: { readonly bytes: Buffer; readonly answerBytes: number };
+  /**
+   * Opens the connection where the answer's length is not known; resolves when requests may be sent.
+   * @param send also for what is said unasked later on
+   */
+  meet?(send: (bytes: Buffer) => void): Promise<void>;
   /** The bytes of the next request; they may be written to again once it is answered. */
   next(): Buffer | readonly Buffer[];
   /** How many requests this chunk finished. @throws when the server refused one */
@@ -143,6 +148,8 @@ class Line {
     const greeting = this.#talk.greeting;
     const connected = new Promise<void>((resolve) => this.#socket.once("connect", resolve));
     await Promise.race([connected, this.failed]);
+    const met = this.#talk.meet?.((bytes) => void this.#socket.write(bytes));
+    if (met !== undefined) await Promise.race([met, this.failed]);
     if (greeting === undefined) return;
     const greeted = new Promise<void>((resolve) => {
       this.#greeted = resolve;

@@ -1,6 +1,7 @@
 /** The load generator's process: takes one load from its parent, runs it, answers what it measured. */
+import { NONE_FAILED } from "./answer-check.ts";
 import { type Driven, drive, type Talk } from "./drive.ts";
-import { driveHttp2 } from "./http2-load.ts";
+import { Http2Talk, http2Message } from "./http2-talk.ts";
 import { bodyOf, call, putRecordsBody, reading, type SignedCall, signed, wire } from "./kinesis-requests.ts";
 import type { Load } from "./load.ts";
 import { drivePush } from "./push-load.ts";
@@ -22,9 +23,6 @@ async function run(load: Load): Promise<Driven> {
       process.send?.({ warm: true });
     },
   };
-  if (load.kind === "put-records" && load.h2 === true) {
-    return driveHttp2(putRecordsCalls(load), load.connections, options);
-  }
   if (load.kind === "push") return drivePush(load, options);
   const talkOf = await talkMaker(load);
   return drive(
@@ -36,8 +34,13 @@ async function run(load: Load): Promise<Driven> {
 async function talkMaker(load: Exclude<Load, { kind: "push" }>): Promise<(nth: number) => Talk> {
   switch (load.kind) {
     case "put-records": {
-      const messages = putRecordsCalls(load).map(wire);
-      return (nth) => httpTalk(messages, nth);
+      const calls = putRecordsCalls(load);
+      if (load.h2 === true) {
+        const messages = calls.map(http2Message);
+        return (nth) => new Http2Talk(messages, nth, NONE_FAILED, load.h2FrameBytes);
+      }
+      const messages = calls.map(wire);
+      return (nth) => httpTalk(messages, nth, NONE_FAILED);
     }
     case "put-record": {
       const messages = Array.from({ length: 1_000 }, (_, i) => {

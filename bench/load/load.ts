@@ -21,6 +21,8 @@ export type Load = {
       readonly recordBytes: number;
       readonly codec?: Codec;
       readonly h2?: boolean;
+      /** Of its frames at most, where the server allows more: some clients send 16 KiB, whatever is allowed. */
+      readonly h2FrameBytes?: number;
     }
   | {
       readonly kind: "put-record";

@@ -3,11 +3,20 @@ import { encodeFrame, type FrameHead } from "../../protocol/frame.ts";
 import { encodeBatch } from "../../protocol/record-batch.ts";
 import { topicOf } from "../../protocol/topics.ts";
 import { crc32c } from "../../runtime/crc32c.ts";
+import { AnswerCheck } from "./answer-check.ts";
 import type { Talk } from "./drive.ts";
 import { reading } from "./kinesis-requests.ts";
 
-/** @param messages whole requests, sent in turn from `start` on */
-export function httpTalk(messages: readonly Buffer[], start: number): Talk {
+/**
+ * @param messages whole requests, sent in turn from `start` on
+ * @param expected how each answer's body begins
+ */
+export function httpTalk(messages: readonly Buffer[], start: number, expected?: RegExp): Talk {
+  const check = new AnswerCheck(expected);
+  const ended = (): number => {
+    check.end();
+    return 1;
+  };
   let turn = start;
   let head = "";
   let bodyLeft = 0;
@@ -29,13 +38,14 @@ export function httpTalk(messages: readonly Buffer[], start: number): Talk {
           bodyLeft = Number(/content-length: *(\d+)/i.exec(text.slice(0, end))?.[1] ?? Number.NaN);
           if (!text.startsWith("HTTP/1.1 200") || Number.isNaN(bodyLeft))
             throw new Error(`refused: ${text.slice(0, 400)}`);
-          if (bodyLeft === 0) done++;
+          if (bodyLeft === 0) done += ended();
           continue;
         }
         const passed = Math.min(bodyLeft, chunk.length - at);
+        check.add(chunk, at, at + passed);
         bodyLeft -= passed;
         at += passed;
-        if (bodyLeft === 0) done++;
+        if (bodyLeft === 0) done += ended();
       }
       return done;
     },

@@ -30,6 +30,9 @@ const SINGLE = {
   warmMs: WARM_MS,
 } as const;
 
+/** What Node's client sends at most, whatever a server allows. */
+const NODE_FRAME_BYTES = 16_384;
+
 /** Of peers that take records one by one: as many under way as Headwater gets in its requests. */
 const PEER_LOAD = { recordBytes: RECORD_BYTES, connections: 8, window: BATCH } as const;
 
@@ -44,6 +47,9 @@ export async function puts(bench: StreamsBench): Promise<void> {
   noteLoad(bench, "putRecords", "Headwater, HTTP/1.1, JSON", put);
   const h2 = await own(bench, "PutRecords over h2c", { ...MANY, h2: true }, BATCH);
   noteLoad(bench, "putRecordsH2c", "Headwater, h2c, JSON", h2);
+  const small = { ...MANY, h2: true, h2FrameBytes: NODE_FRAME_BYTES } as const;
+  const h2Small = await own(bench, "PutRecords over h2c in frames of 16 KiB", small, BATCH);
+  noteLoad(bench, "putRecordsH2cSmallFrames", "Headwater, h2c, frames of 16 KiB, JSON", h2Small);
   const cbor = await own(bench, "PutRecords as CBOR", { ...MANY, codec: "cbor" }, BATCH);
   noteLoad(bench, "putRecordsCbor", "Headwater, HTTP/1.1, CBOR", cbor);
   const one = await own(bench, "PutRecord", SINGLE);

@@ -42,6 +42,11 @@ const MAX_STREAMS_PER_SESSION = 128;
  */
 const WINDOW_BYTES = 1_048_576;
 /**
+ * Such a PutRecords may come as one frame, which costs less than ten. It is handed on as it comes, 64 KiB at
+ * the most, so nobody's half a frame is held. A larger one ends the connection (RFC 9113 §4.2).
+ */
+const MAX_FRAME_BYTES = 262_144;
+/**
  * node:http2 counts answers that wait, 10 MB of them otherwise, and never again takes off those that were
  * cut: two large pages, or a few cut ones, would have a connection refused all further calls. What waits is
  * bounded by `unread-answers.ts`, and otherwise by the number of streams.
@@ -110,6 +115,7 @@ export class FrontDoor {
         settings: {
           maxConcurrentStreams: MAX_STREAMS_PER_SESSION,
           initialWindowSize: WINDOW_BYTES,
+          maxFrameSize: MAX_FRAME_BYTES,
           maxHeaderListSize: MAX_HEADER_BYTES,
           enablePush: false,
         },

@@ -10,11 +10,12 @@ import { type IncomingHttpHeaders, type ServerHttp2Stream, sensitiveHeaders } fr
 import type { Clock } from "../../runtime/clock.ts";
 import type { HeadwaterError } from "../../runtime/errors.ts";
 import { answerMemory } from "./answer-memory.ts";
-import { BodyChunks } from "./body-chunks.ts";
 import { BodyCutOffError, BodyTooLargeError, BusyError, DISCARD_FACTOR } from "./exchange.ts";
+import { GatheredBody } from "./gathered-body.ts";
 import type { CallHead } from "./request-head.ts";
 import type { LaneAnswer, LaneCall, LaneService } from "./request-lane.ts";
 import { canonicalHeaders } from "./sigv4-canonical.ts";
+import { readStream } from "./stream-read.ts";
 import { isLarge } from "./unread-answers.ts";
 
 const SWEEP_MS = 5_000;
@@ -113,7 +114,7 @@ class StreamCall {
   readonly #call: LaneCall;
   /** NaN where none were. */
   readonly #declaredBytes: number;
-  readonly #chunks = new BodyChunks();
+  readonly #body = new GatheredBody(true);
   #seenBytes = 0;
   #refusal: HeadwaterError | undefined;
   #state: "body" | "answering" | "answered" = "body";
@@ -132,7 +133,7 @@ class StreamCall {
 
   start(): void {
     const stream = this.#stream;
-    stream.on("data", this.#onData);
+    readStream(stream, this.#onData);
     stream.on("end", this.#onEnd);
     stream.on("close", this.#onClose);
   }
@@ -149,7 +150,7 @@ class StreamCall {
       if (this.#seenBytes > maxBodyBytes) this.#refusal = new BodyTooLargeError(maxBodyBytes);
       else if (!budget.take(chunk.length)) this.#refusal = new BusyError();
       else {
-        this.#chunks.add(chunk);
+        this.#body.add(chunk);
         return;
       }
       this.#release();
@@ -171,7 +172,7 @@ class StreamCall {
     } else if (this.#refusal !== undefined) this.#refuse(this.#refusal);
     else if (!this.#stream.aborted) {
       this.#enter("answering");
-      this.#call.run(this.#chunks.join(this.#call.keepsBody), this.#answer);
+      this.#body.use(this.#call.keepsBody, (body) => this.#call.run(body, this.#answer));
     }
   };
 
@@ -245,7 +246,7 @@ class StreamCall {
   }
 
   #release(): void {
-    this.#lane.service.budget.give(this.#chunks.bytes);
-    this.#chunks.clear();
+    this.#lane.service.budget.give(this.#body.bytes);
+    this.#body.clear();
   }
 }

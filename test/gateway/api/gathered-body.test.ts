@@ -12,8 +12,8 @@ const sizes = fc.array(
 test("pieces whose memory is written over are gathered as BodyChunks joins those that stay", () => {
   const memory = Buffer.alloc(2 * BLOCK_BYTES);
   fc.assert(
-    fc.property(sizes, fc.boolean(), fc.nat(255), (sizes, kept, first) => {
-      const body = new GatheredBody();
+    fc.property(sizes, fc.boolean(), fc.boolean(), fc.nat(255), (sizes, grows, kept, first) => {
+      const body = new GatheredBody(grows);
       const chunks = new BodyChunks();
       for (let round = 0; round < 2; round++) {
         for (const [i, bytes] of sizes.entries()) {
@@ -43,7 +43,7 @@ test("pieces whose memory is written over are gathered as BodyChunks joins those
         assert.equal(body.bytes, 0);
       }
     }),
-    { numRuns: 40 },
+    { numRuns: 80 },
   );
 });
 
