@@ -18,6 +18,10 @@ export interface NatsCluster {
   kill(node: number): Promise<void>;
   /** Starts a killed node on its folder again. */
   restart(node: number): Promise<void>;
+  /** SIGSTOP: its connections stay, and nothing is answered. */
+  hang(node: number): void;
+  /** SIGCONT. */
+  wake(node: number): void;
   /** Resolves when all nodes hold what the leaders hold, so that another may be killed. */
   current(): Promise<void>;
   stop(): Promise<void>;
@@ -88,7 +92,10 @@ async function tryToStart(nodes: number): Promise<NatsCluster> {
     await stop();
     throw error;
   }
-  return { servers, names, kill, restart: start, current: () => current(servers, nodes), stop };
+  const hang = (node: number): void => void children[node]!.kill("SIGSTOP");
+  const wake = (node: number): void => void children[node]!.kill("SIGCONT");
+  const parts = { servers, names, kill, restart: start, hang, wake, stop };
+  return { ...parts, current: () => current(servers, nodes) };
 }
 
 /** Rejects when a node ends by itself. */

@@ -71,7 +71,7 @@ export class JetStreamStream {
       stream,
       subject,
       tail: this.tail,
-      stored: (sequence) => link.tell(options.tellSubject, String(sequence)),
+      stored: (sequence, messageId) => link.tell(options.tellSubject, `${sequence} ${messageId}`),
       arrivalMs: () => {
         this.#arrivalMs = Math.max(this.#arrivalMs, Math.floor(clock.nowUs() / 1000));
         return this.#arrivalMs;
@@ -274,7 +274,7 @@ export class JetStreamStream {
         if (last === undefined && this.tail.firstSequence > expected) this.tail.history.mapSeen(0);
       }
       if (sequence !== undefined) {
-        link.tell(this.#options.tellSubject, String(sequence));
+        link.tell(this.#options.tellSubject, `${sequence} ${id}`);
         await this.tail.reach(sequence);
         // Of two maps stored at the same moment the first holds; this one is tried again on it.
         if (this.tail.history.shards.some(({ openedAt }) => openedAt === sequence)) return;

@@ -2,7 +2,7 @@
  * Streams on a NATS JetStream cluster: several gateways in front of it serve the same streams.
  *
  *   {prefix}-{streamId}   one JetStream stream per stream; subjects {prefix}.d.{streamId}.…
- *     r                     records of puts            f.{epoch}   frames of one epoch
+ *     g.{gateway}           records of puts            f.{epoch}   frames of one epoch
  *     map                   splits and merges          p.{client}  publishes of one plain client
  *   {prefix}-documents    what the streams are; leases and checkpoints
  *   {prefix}.n.…          one gateway tells the others what grew or changed (not stored)
@@ -41,6 +41,7 @@ import {
   type Streams,
   StreamsClosedError,
 } from "../../streams.ts";
+import { copiesMayDiffer } from "./acknowledged.ts";
 import { Consumers } from "./consumers.ts";
 import { Documents } from "./documents.ts";
 import type { JetStreamStream } from "./jetstream-stream.ts";
@@ -112,7 +113,14 @@ class ClusterStreams implements Streams {
   }
 
   async start(): Promise<void> {
-    await this.#documents.start(this.#options.replicas);
+    const { replicas, log } = this.#options;
+    const { server, version } = this.#link;
+    if (replicas > 1 && copiesMayDiffer(version)) {
+      const what =
+        "when a node of this version hangs or is cut off and comes back, acknowledged records may be lost";
+      log.warn({ server, version }, `${what}; use nats-server 2.10.27 (docs/guide/jetstream.md)`);
+    }
+    await this.#documents.start(replicas);
     await this.#registry.start();
   }
 

@@ -55,7 +55,7 @@ export interface LaneHost {
   readonly stream: string;
   readonly subject: string;
   /** Told after each message that was stored. */
-  readonly stored: (sequence: number) => void;
+  readonly stored: (sequence: number, messageId: string) => void;
   /** Rising, shared by the lanes of a stream. */
   readonly arrivalMs: () => number;
   /** Bytes that wait in all lanes of the stream. */
@@ -197,7 +197,7 @@ export class Lane {
       return name === ID_HEADER ? id : (fields[name] ?? "");
     };
     tail.offer({ sequence, subject, payload, header });
-    this.#host.stored(sequence);
+    this.#host.stored(sequence, id);
     // All before it is known then, maps too: what is answered is what every reader will see.
     await tail.reach(sequence);
     if (tail.isVoid(sequence)) {

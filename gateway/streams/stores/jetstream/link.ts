@@ -31,6 +31,10 @@ import {
 } from "./stored-message.ts";
 
 const ANSWER_WITHIN_MS = 2_000;
+/** So long after a replica gave no answer. */
+const LEADER_INSTEAD_MS = 10_000;
+/** A node that hangs takes a connection, and says nothing on it. */
+const CONNECT_WITHIN_MS = 5_000;
 /** Below the duplicate window, behind which a repetition is not recognised any more. */
 const GIVE_UP_AFTER_MS = 60_000;
 export const DUPLICATE_WINDOW_NS = 120 * 1_000_000_000;
@@ -73,9 +77,11 @@ export class Link {
   readonly #abort = new AbortController();
   readonly #clock: Clock;
   readonly #retries;
+  readonly #contradictions;
   /** Names this gateway's publishes. */
   readonly id = randomBytes(9).toString("base64url");
   #published = 0;
+  #leaderUntilMs = 0;
 
   private constructor(nc: NatsConnection, jsm: JetStreamManager, { clock, metrics }: LinkOptions) {
     this.#nc = nc;
@@ -84,6 +90,11 @@ export class Link {
     this.#retries = metrics.counter(
       "headwater_jetstream_retries_total",
       "Requests to the NATS cluster sent again",
+    );
+    this.#contradictions = metrics.counter(
+      "headwater_jetstream_contradictions_total",
+      "Messages that a NATS node holds where the cluster had acknowledged another one",
+      ["stream"],
     );
   }
 
@@ -102,6 +113,7 @@ export class Link {
         reconnectJitter: 250,
         // A node that hangs without closing its sockets is left after two of these.
         pingInterval: 5_000,
+        timeout: CONNECT_WITHIN_MS,
         ...credentials,
       });
     } catch (error) {
@@ -123,6 +135,21 @@ export class Link {
 
   get signal(): AbortSignal {
     return this.#abort.signal;
+  }
+
+  /** The node that it is connected to, which answers what any replica may. */
+  get server(): string {
+    return this.#nc.getServer();
+  }
+
+  /** Of that node's nats-server. */
+  get version(): string {
+    return this.#nc.info?.version ?? "";
+  }
+
+  /** @param stream as users name it */
+  countContradiction(stream: string): void {
+    this.#contradictions.inc({ stream });
   }
 
   nextMessageId(): string {
@@ -163,9 +190,9 @@ export class Link {
       },
       (answer) => {
         const code = answer.error?.err_code;
-        return (
-          code === undefined || code === WRONG_LAST_SEQUENCE || code === STREAM_NOT_FOUND || FULL.has(code)
-        );
+        // nats-server 2.10 calls what is on its way a duplicate at place 0; it may yet be lost.
+        if (code === undefined) return (answer.seq ?? 0) > 0;
+        return code === WRONG_LAST_SEQUENCE || code === STREAM_NOT_FOUND || FULL.has(code);
       },
     );
     if (answer.error === undefined) return { stored: true, sequence: answer.seq! };
@@ -194,17 +221,23 @@ export class Link {
     }
   }
 
-  /** From any replica: one that lags behind may not have it yet. */
+  /** From any replica: one that lags behind may not have it yet. From the leader where a replica hangs. */
   async get(stream: string, sequence: number): Promise<StoredMessage | undefined> {
-    const answer = await this.#insist(
-      stream,
-      () =>
-        this.#nc.request(`$JS.API.DIRECT.GET.${stream}`, JSON.stringify({ seq: sequence }), {
-          timeout: ANSWER_WITHIN_MS,
-        }),
-      ({ headers }) => headers === undefined || headers.code === 0 || headers.code === 404,
-    );
-    return fromReplica(answer);
+    const nowMs = this.#clock.monotonicMs();
+    if (nowMs >= this.#leaderUntilMs) {
+      try {
+        const ask = JSON.stringify({ seq: sequence });
+        const timeout = ANSWER_WITHIN_MS;
+        const answer = await this.#nc.request(`$JS.API.DIRECT.GET.${stream}`, ask, { timeout });
+        const code = answer.headers?.code ?? 0;
+        if (code === 0 || code === 404) return fromReplica(answer);
+      } catch {
+        // The others know for minutes nothing of its hanging, and would go on to ask it in its turn.
+        this.#leaderUntilMs = nowMs + LEADER_INSTEAD_MS;
+      }
+      this.#retries.inc();
+    }
+    return this.leaderGet(stream, { seq: sequence });
   }
 
   /** From the stream's leader. */

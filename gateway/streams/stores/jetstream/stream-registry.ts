@@ -78,7 +78,7 @@ export class StreamRegistry {
 
   #heard(token: string, text: string): void {
     if (token === "streams") this.#inBackground(this.sync(), "asking what streams there are failed");
-    else this.#byId.get(token)?.tail.learn(Number(text));
+    else this.#byId.get(token)?.tail.hear(text);
   }
 
   #tick(): void {

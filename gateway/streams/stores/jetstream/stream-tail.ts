@@ -12,11 +12,12 @@ import type { Clock } from "../../../../runtime/clock.ts";
 import { describeError } from "../../../../runtime/errors.ts";
 import type { Log } from "../../../../runtime/log.ts";
 import { StreamNotFoundError, StreamsClosedError } from "../../streams.ts";
+import { Acknowledged } from "./acknowledged.ts";
 import type { Link } from "./link.ts";
 import { ProducerStates, stateOf } from "./producer-states.ts";
 import { ShardEnds } from "./shard-ends.ts";
 import { type MapContent, ShardHistory } from "./shard-history.ts";
-import { expectedOf, type StoredMessage } from "./stored-message.ts";
+import { expectedOf, ID_HEADER, type StoredMessage } from "./stored-message.ts";
 import { EntryCache, openMessage, type TailEntry } from "./tail-entry.ts";
 import { VoidMessages } from "./void-messages.ts";
 
@@ -53,6 +54,7 @@ export class StreamTail {
   readonly #verdicts = new Map<number, boolean>();
   readonly #cache = new EntryCache();
   readonly #void = new VoidMessages();
+  readonly #acknowledged: Acknowledged;
   #lostSinceMs: number | undefined;
   #started = false;
   readonly #listeners = new Set<() => void>();
@@ -68,6 +70,7 @@ export class StreamTail {
   constructor(options: TailOptions) {
     this.#options = options;
     this.history = new ShardHistory(options.name, options.map);
+    this.#acknowledged = new Acknowledged(options);
   }
 
   /**
@@ -97,6 +100,7 @@ export class StreamTail {
       if (polling) return;
       polling = true;
       this.poll()
+        .then(() => this.#acknowledged.look())
         .catch((error: unknown) => this.#fail("asking for a stream's state failed", error))
         .finally(() => {
           polling = false;
@@ -151,6 +155,13 @@ export class StreamTail {
     this.storedBytes = state.bytes;
   }
 
+  /** By another gateway's word: the sequence of what was acknowledged there, and its message id. */
+  hear(text: string): void {
+    const [sequence, id = ""] = text.split(" ");
+    this.#acknowledged.note(Number(sequence), id);
+    this.learn(Number(sequence));
+  }
+
   /** The stream holds a message of this sequence. */
   learn(sequence: number): void {
     if (!Number.isSafeInteger(sequence) || sequence <= this.#target) return;
@@ -160,6 +171,7 @@ export class StreamTail {
 
   /** A message of our own, so that it need not be fetched. */
   offer(message: StoredMessage): void {
+    this.#acknowledged.note(message.sequence, message.header(ID_HEADER));
     if (message.sequence > this.tip) this.#staged.set(message.sequence, message);
     this.learn(message.sequence);
     this.#pump();
@@ -247,9 +259,9 @@ export class StreamTail {
     const { link, stream, name, log } = this.#options;
     for (let tries = 0; ; tries++) {
       if (sequence < this.firstSequence) return undefined;
-      const found =
-        (await link.get(stream, sequence)) ??
-        (tries > 0 ? await link.leaderGet(stream, { seq: sequence }) : undefined);
+      const given = await link.get(stream, sequence);
+      this.#acknowledged.compare(given);
+      const found = given ?? (tries > 0 ? await link.leaderGet(stream, { seq: sequence }) : undefined);
       if (found !== undefined) return found;
       if (tries === 0) continue;
       // A replica that lags, a leader that has just been chosen, or retention: its state tells.
