@@ -27,7 +27,7 @@ export class Documents {
   }
 
   async start(replicas: number): Promise<void> {
-    await this.#link.makeStream({
+    await this.#link.streams.make({
       name: this.#stream,
       subjects: [`${this.#subject}.>`],
       num_replicas: replicas,
@@ -75,7 +75,7 @@ export class Documents {
 
   /** Forgets all under `prefix.`. */
   async drop(prefix: string): Promise<void> {
-    await this.#link.purge(this.#stream, `${this.#subject}.${prefix}.>`);
+    await this.#link.streams.purge(this.#stream, `${this.#subject}.${prefix}.>`);
   }
 
   /** The keys under `prefix.`, without it; they may hold dots. */

@@ -8,19 +8,14 @@
 
 import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
-import {
-  JetStreamApiError,
-  type JetStreamManager,
-  jetstreamManager,
-  type StreamConfig,
-} from "@nats-io/jetstream";
+import { type JetStreamManager, jetstreamManager } from "@nats-io/jetstream";
 import { connect, credsAuthenticator, headers, type NatsConnection } from "@nats-io/transport-node";
 import { Backoff, pause } from "../../../../runtime/backoff.ts";
 import type { Clock } from "../../../../runtime/clock.ts";
-import { HeadwaterError } from "../../../../runtime/errors.ts";
 import type { Metrics } from "../../../../runtime/metrics.ts";
 import { LogFullError, LogWriteError, StreamNotFoundError, StreamsClosedError } from "../../streams.ts";
 import { counts, lastCounting, type SubjectLog } from "./counting.ts";
+import { JetStreams, JetStreamUnfitError } from "./jet-streams.ts";
 import {
   EXPECTED_HEADER,
   fromLeader,
@@ -45,13 +40,6 @@ const STREAM_NOT_FOUND = 10_059;
 /** Insufficient resources, storage exceeded, maximum bytes, messages. */
 const FULL = new Set([10_023, 10_047, 10_028, 10_077]);
 
-/** The cluster cannot be used as it is set up. */
-export class JetStreamUnfitError extends HeadwaterError {
-  constructor(message: string, hint: string, cause?: unknown) {
-    super("JETSTREAM_UNFIT", { message, hint, cause });
-  }
-}
-
 /** `uncertain`: an earlier try of the same publish got no answer, and may be what stands in the way. */
 export type PublishOutcome =
   | { readonly stored: true; readonly sequence: number }
@@ -72,8 +60,9 @@ export interface LinkOptions {
 }
 
 export class Link {
+  /** Which there are. */
+  readonly streams: JetStreams;
   readonly #nc: NatsConnection;
-  readonly #jsm: JetStreamManager;
   readonly #abort = new AbortController();
   readonly #clock: Clock;
   readonly #retries;
@@ -85,7 +74,7 @@ export class Link {
 
   private constructor(nc: NatsConnection, jsm: JetStreamManager, { clock, metrics }: LinkOptions) {
     this.#nc = nc;
-    this.#jsm = jsm;
+    this.streams = new JetStreams(jsm, (...question) => this.#insist(...question), this.#abort.signal);
     this.#clock = clock;
     this.#retries = metrics.counter(
       "headwater_jetstream_retries_total",
@@ -314,72 +303,6 @@ export class Link {
       if (page.length > 0 && subjects.length < (total ?? 0)) continue;
       return { firstSequence: state.first_seq, lastSequence: state.last_seq, bytes: state.bytes, subjects };
     }
-  }
-
-  /** Makes it, or sets it as given where it is there already. */
-  async makeStream(config: Partial<StreamConfig> & { name: string }): Promise<void> {
-    const backoff = new Backoff(50, 1_000);
-    for (let tries = 0; ; tries++) {
-      try {
-        await this.#jsm.streams.add(config);
-        return;
-      } catch (error) {
-        if (/already in use/.test(String(error))) return;
-        if (tries >= 20 || this.#abort.signal.aborted) {
-          const hint =
-            "check that JetStream is enabled and that the cluster has as many nodes as store.replicas";
-          throw new JetStreamUnfitError(`NATS refused to make ${config.name}: ${String(error)}`, hint, error);
-        }
-        await pause(50 + backoff.nextMs(), this.#abort.signal);
-      }
-    }
-  }
-
-  async updateStream(name: string, change: Partial<StreamConfig>): Promise<void> {
-    await this.#ask(`changing ${name}`, () => this.#jsm.streams.update(name, change));
-  }
-
-  /** The names of all JetStream streams that begin so. */
-  streamNames(prefix: string): Promise<string[]> {
-    return this.#ask("listing the streams", async () => {
-      const names: string[] = [];
-      for await (const name of this.#jsm.streams.names()) if (name.startsWith(prefix)) names.push(name);
-      return names;
-    });
-  }
-
-  /** Safe to repeat. */
-  async removeStream(name: string): Promise<void> {
-    await this.#ask(`removing ${name}`, () =>
-      this.#jsm.streams.delete(name).catch((error: unknown) => {
-        if (!/not found/.test(String(error))) throw error;
-      }),
-    );
-  }
-
-  /** Removes all messages of the subjects. */
-  async purge(name: string, filter: string): Promise<void> {
-    await this.#ask(`purging ${filter}`, () => this.#jsm.streams.purge(name, { filter }));
-  }
-
-  /** Again and again while nobody answers, as during an election; what the cluster refuses stays refused. */
-  #ask<T>(what: string, work: () => Promise<T>): Promise<T> {
-    return this.#insist<{ value: T } | { refused: unknown }>(
-      what,
-      async () => {
-        try {
-          return { value: await work() };
-        } catch (error) {
-          // 503: temporarily unavailable.
-          if (error instanceof JetStreamApiError && error.status < 500) return { refused: error };
-          throw error;
-        }
-      },
-      () => true,
-    ).then((answer) => {
-      if ("refused" in answer) throw answer.refused;
-      return answer.value;
-    });
   }
 
   /** Tells the other gateways; it may be lost, so they also ask by themselves. */

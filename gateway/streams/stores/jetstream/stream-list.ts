@@ -5,7 +5,7 @@
  */
 import { type RateLimits, type RegisteredReader, StreamExistsError, type StreamMode } from "../../streams.ts";
 import type { Documents } from "./documents.ts";
-import { JetStreamUnfitError } from "./link.ts";
+import { JetStreamUnfitError } from "./jet-streams.ts";
 import type { MapContent } from "./shard-history.ts";
 
 const KEY = "streams";

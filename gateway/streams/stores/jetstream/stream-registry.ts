@@ -197,7 +197,7 @@ export class StreamRegistry {
 
   async #makeJetStream(record: StreamRecord): Promise<void> {
     const maxAge = record.retentionHours * HOUR_NS;
-    await this.#options.link.makeStream({
+    await this.#options.link.streams.make({
       name: this.#streamOf(record.streamId),
       subjects: [`${this.#options.prefix}.d.${record.streamId}.>`],
       num_replicas: this.#options.replicas,
@@ -247,7 +247,7 @@ export class StreamRegistry {
   }
 
   async #remove(streamId: string): Promise<void> {
-    await this.#options.link.removeStream(this.#streamOf(streamId));
+    await this.#options.link.streams.remove(this.#streamOf(streamId));
     await this.#options.documents.drop(`c.${streamId}`);
     await this.list.departed(streamId);
   }
@@ -256,7 +256,7 @@ export class StreamRegistry {
     // What is remembered of producers must not be older than what is kept.
     await stream.renewProducers(retentionHours * 3_600_000, "now");
     const maxAge = retentionHours * HOUR_NS;
-    await this.#options.link.updateStream(this.#streamOf(stream.streamId), {
+    await this.#options.link.streams.update(this.#streamOf(stream.streamId), {
       max_age: maxAge,
       duplicate_window: Math.min(DUPLICATE_WINDOW_NS, maxAge),
     });
@@ -279,7 +279,7 @@ export class StreamRegistry {
       await this.#makeJetStream(record);
       // It was deleted meanwhile: what was made here is an orphan.
       const wanted = await this.list.arrived(record);
-      if (!wanted) await this.#options.link.removeStream(this.#streamOf(record.streamId));
+      if (!wanted) await this.#options.link.streams.remove(this.#streamOf(record.streamId));
     }
     for (const id of going.filter(old)) {
       log.info({ streamId: id }, "removing a stream that another gateway began to delete");
@@ -293,7 +293,7 @@ export class StreamRegistry {
    */
   async #removeOrphans(): Promise<void> {
     const { link, documents, log, prefix } = this.#options;
-    const made = (await link.streamNames(`${prefix}-`)).map((name) => name.slice(prefix.length + 1));
+    const made = (await link.streams.names(`${prefix}-`)).map((name) => name.slice(prefix.length + 1));
     const consumers = (await documents.keys("c")).map((key) => key.split(".")[0]!);
     await this.list.refresh();
     const named = this.list.streamIds;
@@ -311,7 +311,7 @@ export class StreamRegistry {
         log.error({ stream }, "a JetStream stream with records belongs to no stream; remove it by hand");
       } else {
         log.warn({ stream }, "an empty JetStream stream that belongs to no stream is removed");
-        await link.removeStream(stream);
+        await link.streams.remove(stream);
       }
     }
     for (const id of new Set(consumers)) if (!named.has(id)) await documents.drop(`c.${id}`);

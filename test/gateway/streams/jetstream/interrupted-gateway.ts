@@ -3,8 +3,8 @@
  * cluster. What it does: makes or deletes a stream.
  */
 import { Documents } from "../../../../gateway/streams/stores/jetstream/documents.ts";
+import { JetStreams } from "../../../../gateway/streams/stores/jetstream/jet-streams.ts";
 import { openJetStreamStreams } from "../../../../gateway/streams/stores/jetstream/jetstream.ts";
-import { Link } from "../../../../gateway/streams/stores/jetstream/link.ts";
 import { systemClock } from "../../../../runtime/clock.ts";
 import { silentLog } from "../../../../runtime/log.ts";
 import { Metrics } from "../../../../runtime/metrics.ts";
@@ -29,9 +29,9 @@ function endBefore<T extends object>(prototype: T, method: keyof T & string): vo
   Object.defineProperty(prototype, method, { value: ending });
 }
 endBefore(Documents.prototype, "put");
-endBefore(Link.prototype, "makeStream");
-endBefore(Link.prototype, "removeStream");
-endBefore(Link.prototype, "purge");
+endBefore(JetStreams.prototype, "make");
+endBefore(JetStreams.prototype, "remove");
+endBefore(JetStreams.prototype, "purge");
 if (action === "make") await streams.createStream({ name: name!, shards: 1, retentionHours: 24 });
 else await streams.deleteStream(name!);
 process.exit(0);

@@ -55,8 +55,8 @@ clusterFact("a killed gateway leaves no half of a stream, whichever step was its
   const link = await Link.open({ servers: cluster.servers, clock: systemClock, metrics: new Metrics() });
   // Streams of no name: an empty one goes, one with records is for the operator to judge.
   const [empty, full] = ["0", "1"].map((digit) => `${prefix}-${digit.repeat(32)}`) as [string, string];
-  await link.makeStream({ name: empty, subjects: [`${prefix}.d.0.>`], num_replicas: 1 });
-  await link.makeStream({ name: full, subjects: [`${prefix}.d.1.>`], num_replicas: 1 });
+  await link.streams.make({ name: empty, subjects: [`${prefix}.d.0.>`], num_replicas: 1 });
+  await link.streams.make({ name: full, subjects: [`${prefix}.d.1.>`], num_replicas: 1 });
   await link.publish(full, `${prefix}.d.1.r`, Buffer.from("record"), {}, 0);
   const streams = await open();
   // Nothing of it was done before the first step; the rest is brought to its end.
@@ -65,8 +65,8 @@ clusterFact("a killed gateway leaves no half of a stream, whichever step was its
   try {
     await until(async () => streams.listStreams().length >= wanted.length);
     assert.deepEqual(streams.listStreams(), wanted);
-    await until(async () => (await link.streamNames(prefix)).length === wanted.length + 2);
-    const names = await link.streamNames(prefix);
+    await until(async () => (await link.streams.names(prefix)).length === wanted.length + 2);
+    const names = await link.streams.names(prefix);
     const ids = wanted.map((name) => `${prefix}-${streams.describe(name).streamId}`);
     assert.deepEqual(names.sort(), [`${prefix}-documents`, full, ...ids].sort());
     await until(async () => (await documents.keys("c")).length === 1);

@@ -1,0 +1,94 @@
+/**
+ * The streams of a NATS cluster themselves: made, changed, listed, emptied and removed. What nobody answers,
+ * as during an election, is asked again; what the cluster refuses stays refused.
+ */
+import { JetStreamApiError, type JetStreamManager, type StreamConfig } from "@nats-io/jetstream";
+import { Backoff, pause } from "../../../../runtime/backoff.ts";
+import { HeadwaterError } from "../../../../runtime/errors.ts";
+
+/** The cluster cannot be used as it is set up. */
+export class JetStreamUnfitError extends HeadwaterError {
+  constructor(message: string, hint: string, cause?: unknown) {
+    super("JETSTREAM_UNFIT", { message, hint, cause });
+  }
+}
+
+/** Asks until an answer settles it. @param what for the error when none does */
+export type Insist = <T>(what: string, ask: () => Promise<T>, settled: (answer: T) => boolean) => Promise<T>;
+
+export class JetStreams {
+  readonly #jsm: JetStreamManager;
+  readonly #insist: Insist;
+  readonly #signal: AbortSignal;
+
+  /** @param signal ends what waits */
+  constructor(jsm: JetStreamManager, insist: Insist, signal: AbortSignal) {
+    this.#jsm = jsm;
+    this.#insist = insist;
+    this.#signal = signal;
+  }
+
+  /** Makes it, or sets it as given where it is there already. @throws JetStreamUnfitError */
+  async make(config: Partial<StreamConfig> & { name: string }): Promise<void> {
+    const backoff = new Backoff(50, 1_000);
+    for (let tries = 0; ; tries++) {
+      try {
+        await this.#jsm.streams.add(config);
+        return;
+      } catch (error) {
+        if (/already in use/.test(String(error))) return;
+        if (tries >= 20 || this.#signal.aborted) {
+          const hint =
+            "check that JetStream is enabled and that the cluster has as many nodes as store.replicas";
+          throw new JetStreamUnfitError(`NATS refused to make ${config.name}: ${String(error)}`, hint, error);
+        }
+        await pause(50 + backoff.nextMs(), this.#signal);
+      }
+    }
+  }
+
+  async update(name: string, change: Partial<StreamConfig>): Promise<void> {
+    await this.#ask(`changing ${name}`, () => this.#jsm.streams.update(name, change));
+  }
+
+  /** The names of all that begin so. */
+  names(prefix: string): Promise<string[]> {
+    return this.#ask("listing the streams", async () => {
+      const names: string[] = [];
+      for await (const name of this.#jsm.streams.names()) if (name.startsWith(prefix)) names.push(name);
+      return names;
+    });
+  }
+
+  /** Safe to repeat. */
+  async remove(name: string): Promise<void> {
+    await this.#ask(`removing ${name}`, () =>
+      this.#jsm.streams.delete(name).catch((error: unknown) => {
+        if (!/not found/.test(String(error))) throw error;
+      }),
+    );
+  }
+
+  /** Removes all messages of the subjects. */
+  async purge(name: string, filter: string): Promise<void> {
+    await this.#ask(`purging ${filter}`, () => this.#jsm.streams.purge(name, { filter }));
+  }
+
+  async #ask<T>(what: string, work: () => Promise<T>): Promise<T> {
+    const answer = await this.#insist<{ value: T } | { refused: unknown }>(
+      what,
+      async () => {
+        try {
+          return { value: await work() };
+        } catch (error) {
+          // 503: temporarily unavailable.
+          if (error instanceof JetStreamApiError && error.status < 500) return { refused: error };
+          throw error;
+        }
+      },
+      () => true,
+    );
+    if ("refused" in answer) throw answer.refused;
+    return answer.value;
+  }
+}
