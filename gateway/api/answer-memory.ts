@@ -40,11 +40,12 @@ export class AnswerMemory {
   }
 
   /**
-   * For what was taken and has left whole, or a part of it; anything else stays what it is.
+   * For what was taken and has left whole, or a part of it; anything else, such as a text, stays what it is.
    * Nobody may look at it any more, the kernel and a TLS layer included. Once for each `take`: a second
    * time does nothing only for as long as nobody has taken the same memory again.
    */
-  give(answer: Buffer): void {
+  give(answer: Buffer | string): void {
+    if (typeof answer === "string") return;
     const memory = answer.buffer as ArrayBuffer;
     if (!this.#lent.delete(memory)) return;
     const size = memory.byteLength;

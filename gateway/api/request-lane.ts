@@ -260,12 +260,12 @@ class Line {
     const length = typeof body === "string" ? Buffer.byteLength(body) : body.length;
     const isCounted = isLarge(length) && !socket.destroyed;
     if (isCounted && !this.#lane.service.unread.take(length)) {
-      giveBack(body);
+      answerMemory.give(body);
       return false;
     }
     this.#release();
     if (socket.destroyed) {
-      giveBack(body);
+      answerMemory.give(body);
       return true;
     }
     const head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nx-amzn-requestid: ${requestId}\r\ncontent-type: ${contentType}\r\ncontent-length: ${length}${this.#lane.headEnd()}`;
@@ -294,7 +294,7 @@ class Line {
       ? (error?: Error | null): void => {
           unread.give(length);
           // Of what was cut off, something may still be under way.
-          if (error == null) giveBack(body);
+          if (error == null) answerMemory.give(body);
         }
       : undefined;
     if (typeof body === "string") {
@@ -332,10 +332,6 @@ class Line {
     socket.setTimeout(0);
     this.#giveUp(Buffer.from(rest));
   }
-}
-
-function giveBack(body: string | Buffer): void {
-  if (typeof body !== "string") answerMemory.give(body);
 }
 
 const ignore = (): void => {};

@@ -194,7 +194,7 @@ class StreamCall {
     const isThere = !stream.destroyed && !stream.closed;
     if (isThere && isLarge(length)) {
       if (!this.#lane.service.unread.take(length)) {
-        if (typeof body !== "string") answerMemory.give(body);
+        answerMemory.give(body);
         return false;
       }
       this.#unreadBytes = length;
@@ -204,7 +204,7 @@ class StreamCall {
     this.#release();
     this.#enter("answered");
     if (!isThere) {
-      if (typeof body !== "string") answerMemory.give(body);
+      answerMemory.give(body);
       return true;
     }
     const head = {

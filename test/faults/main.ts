@@ -10,7 +10,7 @@ import { natsMissing } from "../support/nats-cluster.ts";
 import { runOrdeal } from "../support/ordeal.ts";
 import { runStreamOrdeal } from "../support/stream-ordeal.ts";
 
-const USAGE = `npm run faults -- NAME [--times N] [--seed S] [--seconds S]
+const USAGE = `npm run faults -- NAME [--times N] [--seed S] [--seconds S] [--hangs]
 
   agent      an agent with sensors, a board, a log, posts and a camera: it and the gateway are killed, its
              power is cut, its disk is full, its clock jumps, its connections are cut, stalled, delayed, half
@@ -21,7 +21,8 @@ const USAGE = `npm run faults -- NAME [--times N] [--seed S] [--seconds S]
   pipeline   agent and gateway are each killed five times a minute, at random moments
   streams    a gateway under load is killed, cut off from power and left without disk space; then bytes
              of its files are flipped (the last three as root, where a file system can be mounted by loop);
-             then two gateways on a NATS cluster, and their nodes, are killed (where nats-server is installed)
+             then two gateways on a NATS cluster, and their nodes, are killed (where nats-server is installed);
+             with --hangs nodes are also stopped and woken, which loses records with nats-server before 2.10
 
 The last line is \`lost N, doubled N, corrupted N\`; the exit code is 0 only if all are 0 and nothing else was found.
 `;
@@ -30,6 +31,8 @@ interface Run {
   readonly dir: string;
   readonly seed: number;
   readonly seconds: number;
+  /** Of NATS nodes. */
+  readonly hangs: boolean;
   readonly say: (line: string) => void;
 }
 
@@ -74,6 +77,7 @@ async function main(): Promise<number> {
       times: { type: "string", default: "1" },
       seed: { type: "string" },
       seconds: { type: "string", default: "60" },
+      hangs: { type: "boolean", default: false },
       help: { type: "boolean" },
     },
     allowPositionals: true,
@@ -96,7 +100,7 @@ async function main(): Promise<number> {
     process.stdout.write(`run ${i + 1} of ${times}, seed ${seed + i}, folder ${dir}\n`);
     const say = (line: string) => void process.stdout.write(`  ${line}\n`);
     for (const ordeal of ordealsOf(name, i)) {
-      const verdict = await ordeal({ dir, seed: seed + i, seconds, say });
+      const verdict = await ordeal({ dir, seed: seed + i, seconds, hangs: values.hangs, say });
       for (const finding of verdict.findings) say(finding);
       say(`compared ${JSON.stringify(verdict.compared)}`);
       sum.lost += verdict.lost;

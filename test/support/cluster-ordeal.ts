@@ -3,7 +3,7 @@
  * clients and deliveries; gateways and nodes are killed at random moments and started again. Then it
  * is judged by what both gateways give back and by what the deliveries brought.
  *
- * That nodes hang and wake is left to who asks for it: nats-server before 2.10 loses records then by itself
+ * That nodes hang and wake is left to who asks for it (`npm run faults -- streams --hangs`): nats-server before 2.10 loses records then by itself
  * (design note 16), so that such a run tells something with a later one alone.
  */
 import { rm, writeFile } from "node:fs/promises";

@@ -37,10 +37,6 @@ export const subscribeToShard: StreamingOperation = {
     const { streamId } = account.settings(stream);
     const { Type, SequenceNumber, Timestamp } = input.StartingPosition;
     const { reply } = exchange;
-    let isGone = false;
-    reply.on("close", () => {
-      isGone = true;
-    });
     let from: number;
     try {
       from = await startOf(context, stream, shard, {
@@ -56,8 +52,6 @@ export const subscribeToShard: StreamingOperation = {
       throw error;
     }
     endDryRun(input.DryRun);
-    // Of a client that left before it began, a subscription would never hear.
-    if (isGone) return;
     const headers = { "content-type": EVENT_STREAM, "x-amzn-requestid": randomUUID() };
     await subscriptions.run({ place: { stream, streamId, shard, from }, reader, codec, reply, headers });
   },

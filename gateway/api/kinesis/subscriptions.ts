@@ -6,6 +6,7 @@ import type { Clock } from "../../../runtime/clock.ts";
 import type { Metrics } from "../../../runtime/metrics.ts";
 import type { Offset, ReadResult, RegisteredReader, Streams } from "../../streams/streams.ts";
 import { AwsError, notFound } from "../aws-error.ts";
+import { isGone } from "../exchange.ts";
 import type { Codec } from "./codec.ts";
 import { cborCodec, jsonCodec } from "./codec.ts";
 import type { ReadMeters } from "./read-meters.ts";
@@ -68,6 +69,8 @@ export class Subscriptions {
   async run(request: SubscriptionRequest): Promise<void> {
     const { place, reader, codec, reply, headers } = request;
     if (this.#closed) throw new AwsError("ServiceUnavailable", "The gateway is closing.", 503);
+    // Of a client that left meanwhile it would never hear, and it must take nobody's place.
+    if (isGone(reply)) return;
     const key = JSON.stringify([place.streamId, place.shard.index, reader.name, reader.createdMs]);
     const nowMs = this.#clock.monotonicMs();
     this.#admit(key, nowMs, place, reader);
