@@ -38,6 +38,18 @@ module.exports = {
     forbid("identity-knows-nobody", { path: "^gateway/identity/" }, { path: "^gateway/", pathNot: "^gateway/identity/" }),
     forbid("streams-know-nobody", { path: "^gateway/streams/" }, { path: "^gateway/", pathNot: "^gateway/streams/" }),
     forbid(
+      "stores-are-strangers",
+      { path: "^gateway/streams/stores/(local|jetstream)/" },
+      { path: "^gateway/streams/stores/(local|jetstream)/", pathNot: "^gateway/streams/stores/$1/" },
+      "what both stores need stands above them",
+    ),
+    forbid("segments-know-no-log", { path: "^gateway/streams/stores/local/segments/" }, { path: "^gateway/streams/stores/local/", pathNot: "/segments/" }),
+    forbid(
+      "a-log-knows-no-streams",
+      { path: "^gateway/streams/stores/local/log/" },
+      { path: "^gateway/streams/stores/local/", pathNot: "/(log|segments)/" },
+    ),
+    forbid(
       "api-knows-only-faces",
       { path: "^gateway/api/" },
       {

@@ -23,7 +23,7 @@ import { RtspIngest } from "./ingest/rtsp-ingest.ts";
 import { TopicRules } from "./ingest/topic-rules.ts";
 import { openIdentity, openSecureDoors, type SecurePorts } from "./secure-doors.ts";
 import { OnDemand } from "./streams/on-demand.ts";
-import { openLocalStreams } from "./streams/stores/local.ts";
+import { openLocalStreams } from "./streams/stores/local/local.ts";
 import type { Streams } from "./streams/streams.ts";
 import { Previews } from "./video/preview.ts";
 import { openVideo } from "./video/video-archive.ts";

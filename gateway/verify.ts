@@ -1,7 +1,7 @@
 /** `headwater-gateway --verify DIR`: what a stopped gateway's data folder holds, and what of it is damaged. */
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { type VerifyFinding, type VerifyReport, verifyLocalStreams } from "./streams/stores/verify.ts";
+import { type VerifyFinding, type VerifyReport, verifyLocalStreams } from "./streams/stores/local/verify.ts";
 
 const MIB = 1_048_576;
 /** A line of progress per so many bytes. */

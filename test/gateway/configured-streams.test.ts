@@ -4,7 +4,7 @@ import { gatewayConfig } from "../../config/gateway-config.ts";
 import { parseConfig } from "../../config/loader.ts";
 import { prepareStreams } from "../../gateway/configured-streams.ts";
 import type { Log } from "../../runtime/log.ts";
-import { makeLocalPlace } from "./streams/local-place.ts";
+import { makeLocalPlace } from "./streams/stores/local/local-place.ts";
 
 const streamsOf = (yaml: string) => parseConfig("test.yaml", yaml, gatewayConfig, {}).streams;
 

@@ -6,7 +6,7 @@
 import { mkdir, open, readdir, rm, stat, statfs, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
-import { verifyLocalStreams } from "../../gateway/streams/stores/verify.ts";
+import { verifyLocalStreams } from "../../gateway/streams/stores/local/verify.ts";
 import { randomFrom } from "./ordeal.ts";
 import { eventually, freePorts, Program } from "./program.ts";
 import { SmallDisk } from "./small-disk.ts";

@@ -4,7 +4,7 @@ import { DuckDBInstance } from "@duckdb/node-api";
 import type { Analytics } from "../../../gateway/analytics/analytics.ts";
 import { openAnalytics } from "../../../gateway/analytics/open-analytics.ts";
 import type { CommitStep } from "../../../gateway/analytics/statement.ts";
-import { type LocalStreams, openLocalStreams } from "../../../gateway/streams/stores/local.ts";
+import { type LocalStreams, openLocalStreams } from "../../../gateway/streams/stores/local/local.ts";
 import { forEachRecord } from "../../../protocol/record-batch.ts";
 import { pause } from "../../../runtime/backoff.ts";
 import { type Clock, systemClock } from "../../../runtime/clock.ts";

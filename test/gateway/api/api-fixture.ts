@@ -7,7 +7,7 @@ import type { Analytics, StatementStatus } from "../../../gateway/analytics/anal
 import { Api, type ApiOptions } from "../../../gateway/api/api.ts";
 import type { Delivery } from "../../../gateway/delivery/delivery.ts";
 import type { Ingest } from "../../../gateway/ingest/ingest.ts";
-import { type LocalStreams, openLocalStreams } from "../../../gateway/streams/stores/local.ts";
+import { type LocalStreams, openLocalStreams } from "../../../gateway/streams/stores/local/local.ts";
 import type { Fragment, LiveViewer, Video } from "../../../gateway/video/video.ts";
 import { type Clock, systemClock } from "../../../runtime/clock.ts";
 import { type Log, silentLog } from "../../../runtime/log.ts";

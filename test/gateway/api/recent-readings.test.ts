@@ -3,7 +3,7 @@ import test from "node:test";
 import { RecentReadings } from "../../../gateway/api/console/recent-readings.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { aggregate } from "../../support/kpl-aggregate.ts";
-import { makeLocalPlace } from "../streams/local-place.ts";
+import { makeLocalPlace } from "../streams/stores/local/local-place.ts";
 
 test("readings are followed through a split, and into what the KPL packed", { timeout: 20_000 }, async () => {
   const place = await makeLocalPlace();

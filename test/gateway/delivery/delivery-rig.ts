@@ -6,7 +6,7 @@ import type { DeliveryConfig } from "../../../config/gateway-config.ts";
 import type { CutStep } from "../../../gateway/delivery/cutter.ts";
 import type { Delivery } from "../../../gateway/delivery/delivery.ts";
 import { openDelivery } from "../../../gateway/delivery/open-delivery.ts";
-import { type LocalStreams, openLocalStreams } from "../../../gateway/streams/stores/local.ts";
+import { type LocalStreams, openLocalStreams } from "../../../gateway/streams/stores/local/local.ts";
 import { pause } from "../../../runtime/backoff.ts";
 import { type Clock, systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";

@@ -11,7 +11,7 @@ import { DeviceDirectory } from "../../../gateway/ingest/device-directory.ts";
 import { MqttIngest } from "../../../gateway/ingest/mqtt-ingest.ts";
 import { Quarantine } from "../../../gateway/ingest/quarantine.ts";
 import { type TopicRule, TopicRules } from "../../../gateway/ingest/topic-rules.ts";
-import { openLocalStreams } from "../../../gateway/streams/stores/local.ts";
+import { openLocalStreams } from "../../../gateway/streams/stores/local/local.ts";
 import type { Streams } from "../../../gateway/streams/streams.ts";
 import { forEachRecord } from "../../../protocol/record-batch.ts";
 import { systemClock } from "../../../runtime/clock.ts";

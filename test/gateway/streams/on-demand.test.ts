@@ -22,7 +22,7 @@ import { forEachRecord } from "../../../protocol/record-batch.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
-import { makeLocalPlace } from "./local-place.ts";
+import { makeLocalPlace } from "./stores/local/local-place.ts";
 
 interface Key {
   readonly hash: bigint;

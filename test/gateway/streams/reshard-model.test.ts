@@ -2,10 +2,10 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
-import type { LocalStreams } from "../../../gateway/streams/stores/local.ts";
+import type { LocalStreams } from "../../../gateway/streams/stores/local/local.ts";
 import { type Consumer, MAX_HASH, partitionHash } from "../../../gateway/streams/streams.ts";
 import { makeFrame, readAll } from "../../contract/stream-records.ts";
-import { makeLocalPlace } from "./local-place.ts";
+import { makeLocalPlace } from "./stores/local/local-place.ts";
 
 const KEYS = Array.from({ length: 12 }, (_, i) => `k${i}`);
 

@@ -13,7 +13,7 @@ import { ShardRates } from "../../../../gateway/api/kinesis/rate-limits.ts";
 import { ReadMeters } from "../../../../gateway/api/kinesis/read-meters.ts";
 import { TokenSealer } from "../../../../gateway/api/kinesis/sealed-token.ts";
 import { getShardIterator, sealIterator } from "../../../../gateway/api/kinesis/shard-iterator.ts";
-import { type LocalStreams, openLocalStreams } from "../../../../gateway/streams/stores/local.ts";
+import { type LocalStreams, openLocalStreams } from "../../../../gateway/streams/stores/local/local.ts";
 import { parseSequenceNumber } from "../../../../gateway/streams/streams.ts";
 import { silentLog } from "../../../../runtime/log.ts";
 import { Metrics } from "../../../../runtime/metrics.ts";

@@ -1,0 +1,292 @@
+/**
+ * Streams on this machine's own disk: the default store.
+ *
+ *   format.json     version of this layout; another is refused
+ *   streams.json    which streams there must be (metadata.ts)
+ *   meta/           LevelDB: streams, shards, consumers, leases, checkpoints
+ *   logs/{id}/      one log per stream, in segments (segment.ts)
+ *   spares/         files for coming segments (recycled-segments.ts); gone when it is closed
+ */
+import { mkdir } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import type { Epoch, Frame } from "../../../../protocol/frame.ts";
+import { BadNameError, DEVICE_NAME, STREAM_NAME } from "../../../../protocol/topics.ts";
+import { syncFolder } from "../../../../runtime/durable.ts";
+import type { Metrics } from "../../../../runtime/metrics.ts";
+import {
+  type AppendOutcome,
+  type Consumer,
+  type ConsumerOptions,
+  type Offset,
+  type Placed,
+  type PlacedColumns,
+  type PlainPublish,
+  type PublishColumns,
+  type PutColumns,
+  type PutEntry,
+  type ReadResult,
+  type RegisteredReader,
+  type ShardDescription,
+  type ShardId,
+  type StartingPoint,
+  type StreamChange,
+  type StreamDescription,
+  StreamExistsError,
+  StreamNotFoundError,
+  type StreamSettings,
+  type StreamSpec,
+  type Streams,
+  StreamsClosedError,
+} from "../../streams.ts";
+import { checkFormat, raiseFormat } from "./data-format.ts";
+import type { LocalStream } from "./local-stream.ts";
+import { forgetStream, type LogMeters, makeLogMeters } from "./log/log-meters.ts";
+import { Metadata } from "./metadata.ts";
+import { Retention } from "./retention.ts";
+import { checkSpec } from "./stream-definition.ts";
+import { StreamFolders, type StreamFoldersOptions } from "./stream-folders.ts";
+
+export interface LocalStreamsOptions extends StreamFoldersOptions {
+  /** The folder of the streams alone; made when it is not there. */
+  readonly dir: string;
+  readonly metrics: Metrics;
+}
+
+/** The streams, and what only a store on a disk can be asked for. */
+export interface LocalStreams extends Streams {
+  /** Removes what is older than each stream keeps. Also runs by itself, once a minute. */
+  enforceRetention(): Promise<void>;
+}
+
+/** @throws StreamFormatError, MetadataDamagedError, LogMissingError; HeadwaterError STREAMS_LOCKED */
+export async function openLocalStreams(options: LocalStreamsOptions): Promise<LocalStreams> {
+  await mkdir(join(options.dir, "logs"), { recursive: true, mode: 0o700 });
+  await syncFolder(dirname(resolve(options.dir)));
+  await checkFormat(options.dir);
+  const metadata = await Metadata.open(options.dir);
+  const streams = new DiskStreams(options, metadata);
+  try {
+    await streams.open();
+  } catch (error) {
+    await streams.close();
+    throw error;
+  }
+  return streams;
+}
+
+class DiskStreams implements LocalStreams {
+  readonly #options: LocalStreamsOptions;
+  readonly #metadata: Metadata;
+  readonly #folders: StreamFolders;
+  readonly #retention: Retention;
+  readonly #meters: LogMeters;
+  readonly #streams = new Map<string, LocalStream>();
+  /** Names of streams that are being made or deleted. */
+  readonly #reserved = new Set<string>();
+  #closing: Promise<void> | undefined;
+
+  constructor(options: LocalStreamsOptions, metadata: Metadata) {
+    this.#options = options;
+    this.#metadata = metadata;
+    const { clock, log, metrics } = options;
+    const meters = makeLogMeters(metrics);
+    this.#meters = meters;
+    this.#folders = new StreamFolders(options, metadata, meters);
+    this.#retention = new Retention({ clock, log, meters, streams: () => this.#streams.values() });
+  }
+
+  async open(): Promise<void> {
+    await raiseFormat(this.#options.dir);
+    await this.#folders.start();
+    await this.#metadata.dropLeases();
+    for (const stored of await this.#metadata.activeStreams()) {
+      this.#streams.set(stored.record.name, await this.#folders.open(stored));
+    }
+    this.#retention.start();
+  }
+
+  async createStream(spec: StreamSpec): Promise<StreamDescription> {
+    this.#refuseWhenClosed();
+    const { name } = spec;
+    if (!STREAM_NAME.test(name)) throw new BadNameError("stream", name);
+    checkSpec(spec);
+    if (this.#streams.has(name) || this.#reserved.has(name)) throw new StreamExistsError(name);
+    this.#reserved.add(name);
+    try {
+      const stream = await this.#folders.make(spec);
+      this.#streams.set(name, stream);
+      return stream.describe();
+    } finally {
+      this.#reserved.delete(name);
+    }
+  }
+
+  async deleteStream(name: string): Promise<void> {
+    const stream = this.#get(name);
+    const { streamId } = stream.definition.record;
+    this.#streams.delete(name);
+    this.#reserved.add(name);
+    try {
+      // Once this is on disk the stream is gone; the next start ends what a crash interrupts.
+      await this.#metadata.condemnStream(streamId).catch((error: unknown) => {
+        this.#streams.set(name, stream);
+        throw error;
+      });
+      await stream.close();
+      await this.#retention.settled();
+      forgetStream(this.#meters, name);
+      await this.#folders.erase(streamId);
+    } finally {
+      this.#reserved.delete(name);
+    }
+  }
+
+  listStreams(): string[] {
+    return [...this.#streams.keys()].sort();
+  }
+
+  describe(name: string): StreamDescription {
+    return this.#get(name).describe();
+  }
+
+  settings(name: string): StreamSettings {
+    return this.#get(name).definition.settings;
+  }
+
+  shard(name: string, index: number): ShardDescription {
+    return this.#get(name).definition.shards.at(index);
+  }
+
+  async updateStream(name: string, change: StreamChange): Promise<StreamDescription> {
+    const stream = this.#get(name);
+    await stream.definition.update(change);
+    return stream.describe();
+  }
+
+  async splitShard(name: string, shardId: ShardId, startingHash: bigint): Promise<void> {
+    return this.#get(name).splitShard(shardId, startingHash);
+  }
+
+  async mergeShards(name: string, shardId: ShardId, adjacentShardId: ShardId): Promise<void> {
+    return this.#get(name).mergeShards(shardId, adjacentShardId);
+  }
+
+  async registerReader(
+    stream: string,
+    name: string,
+    tags: RegisteredReader["tags"],
+  ): Promise<RegisteredReader> {
+    return this.#get(stream).definition.registerReader(name, tags, this.#nowMs());
+  }
+
+  async updateReader(
+    stream: string,
+    name: string,
+    tags: RegisteredReader["tags"],
+  ): Promise<RegisteredReader> {
+    return this.#get(stream).definition.updateReader(name, tags);
+  }
+
+  async deregisterReader(stream: string, name: string): Promise<void> {
+    return this.#get(stream).definition.deregisterReader(name);
+  }
+
+  registeredReaders(stream: string): readonly RegisteredReader[] {
+    return this.#get(stream).definition.registeredReaders();
+  }
+
+  // These are async so that what they throw is a rejection; nothing is awaited before the entry
+  // has its place in the log, so the order of calls is the order of storing.
+  async append(name: string, entries: readonly PutEntry[]): Promise<Placed[]> {
+    return this.#get(name).append(entries);
+  }
+
+  async appendColumns(name: string, columns: PutColumns): Promise<PlacedColumns> {
+    return this.#get(name).appendColumns(columns);
+  }
+
+  async appendFrame(frame: Frame): Promise<AppendOutcome> {
+    if (!DEVICE_NAME.test(frame.device)) throw new BadNameError("device", frame.device);
+    return this.#get(frame.stream).appendFrame(frame);
+  }
+
+  async appendPublish(name: string, publish: PlainPublish): Promise<AppendOutcome> {
+    return this.#get(name).appendPublish(publish);
+  }
+
+  async appendPublishes(name: string, publishes: PublishColumns): Promise<readonly AppendOutcome[]> {
+    return this.#get(name).appendPublishes(publishes);
+  }
+
+  recognises(name: string, publish: Omit<PlainPublish, "mayRepeat">): boolean {
+    return this.#get(name).recognises(publish);
+  }
+
+  remembersPacket(clientId: string, packetId: number): boolean {
+    return [...this.#streams.values()].some((stream) => stream.remembersPacket(clientId, packetId));
+  }
+
+  async forgetClient(clientId: string): Promise<void> {
+    this.#refuseWhenClosed();
+    await Promise.all([...this.#streams.values()].map((stream) => stream.forgetClient(clientId)));
+  }
+
+  async forgetEpoch(device: string, epoch: Epoch): Promise<void> {
+    this.#refuseWhenClosed();
+    await Promise.all([...this.#streams.values()].map((stream) => stream.forgetEpoch(device, epoch)));
+  }
+
+  async position(name: string, shardId: ShardId, start: StartingPoint): Promise<Offset> {
+    return this.#get(name).position(shardId, start);
+  }
+
+  async read(name: string, shardId: ShardId, from: Offset, maxBytes: number): Promise<ReadResult> {
+    return this.#get(name).read(shardId, from, maxBytes);
+  }
+
+  async appended(name: string, shardId: ShardId, from: Offset, signal: AbortSignal): Promise<void> {
+    return this.#get(name).appended(shardId, from, signal);
+  }
+
+  async openConsumer(stream: string, name: string, options: ConsumerOptions = {}): Promise<Consumer> {
+    return this.#get(stream).consumers.open(name, options, this.#nowMs());
+  }
+
+  async consumers(
+    stream: string,
+  ): Promise<ReadonlyArray<{ name: string; positions: ReadonlyMap<ShardId, Offset> }>> {
+    const records = await this.#get(stream).consumers.records();
+    return records.map(({ name, positions }) => ({ name, positions: new Map(Object.entries(positions)) }));
+  }
+
+  enforceRetention(): Promise<void> {
+    return this.#retention.enforce();
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    await this.#retention.close();
+    for (const stream of this.#streams.values()) await stream.close();
+    await this.#folders.close();
+    await this.#metadata.close();
+  }
+
+  #get(name: string): LocalStream {
+    this.#refuseWhenClosed();
+    const stream = this.#streams.get(name);
+    if (stream === undefined) throw new StreamNotFoundError(name);
+    return stream;
+  }
+
+  #refuseWhenClosed(): void {
+    if (this.#closing !== undefined) throw new StreamsClosedError();
+  }
+
+  #nowMs(): number {
+    return Math.floor(this.#options.clock.nowUs() / 1000);
+  }
+}

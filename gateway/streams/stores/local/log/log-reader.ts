@@ -1,0 +1,251 @@
+/** Reads one shard out of the segments of a log: index, then a walk over entries, each checked by its CRC. */
+import { type FileHandle, open } from "node:fs/promises";
+import { decodeBatch } from "../../../../../protocol/record-batch.ts";
+import type { LogPart } from "../../../streams.ts";
+import { ENTRY_KIND } from "../../log-entry.ts";
+import type { RecentChunks } from "../segments/recent-chunks.ts";
+import { SEGMENT_HEAD_BYTES, type Segment } from "../segments/segment.ts";
+import type { Extent } from "../segments/segment-index.ts";
+import { EntryWalk, type ReadableFile } from "../segments/segment-scan.ts";
+
+const MIN_CHUNK_BYTES = 128 * 1024;
+const MAX_CHUNK_BYTES = 1_048_576;
+/** A reader that is no farther behind than this will soon want what is written now. */
+const FOLLOWED_BYTES = 8 * 1_048_576;
+const FOLLOWED_MS = 1_000;
+/** Places where readers stopped, so that the next read need not walk there from an index point. */
+const REMEMBERED_PLACES = 256;
+const INDEXED_SEGMENTS = 4;
+
+export interface PartsRead {
+  readonly parts: LogPart[];
+  readonly next: number;
+}
+
+export class LogReader {
+  readonly #segments: readonly Segment[];
+  readonly #recent: RecentChunks | undefined;
+  readonly #onDamage: (segment: Segment, extent: Extent) => void;
+  readonly #monotonicMs: () => number;
+  readonly #places = new Map<string, { segment: Segment; position: number }>();
+  /** Closed segments whose index points are in memory. */
+  readonly #indexed: Segment[] = [];
+  #tipReadMs = Number.NEGATIVE_INFINITY;
+
+  /**
+   * @param segments the log's own list, which changes as it goes on
+   * @param recent shared with the readers of other logs
+   */
+  constructor(
+    segments: readonly Segment[],
+    recent: RecentChunks | undefined,
+    onDamage: (segment: Segment, extent: Extent) => void,
+    monotonicMs: () => number,
+  ) {
+    this.#monotonicMs = monotonicMs;
+    this.#segments = segments;
+    this.#recent = recent;
+    this.#onDamage = onDamage;
+  }
+
+  /** Whether somebody read close to the end just now, and so will want what is written next. */
+  get isFollowed(): boolean {
+    return this.#monotonicMs() - this.#tipReadMs < FOLLOWED_MS;
+  }
+
+  /** The oldest offset that is kept; undefined when there is none. */
+  horizon(shard: number): number | undefined {
+    for (const segment of this.#segments) {
+      const index = segment.shards.get(shard);
+      if (index !== undefined) return index.first;
+    }
+    return undefined;
+  }
+
+  /**
+   * @param from at or after the horizon
+   * @param latest where what is on disk ends
+   */
+  async read(shard: number, from: number, latest: number, maxBytes: number): Promise<PartsRead> {
+    let at = from;
+    while (at < latest) {
+      const segment = this.#segmentOf(shard, at);
+      if (segment === undefined) break;
+      const found = await this.#readSegment(segment, shard, at, maxBytes);
+      if (found.parts.length > 0) return found;
+      // Nothing sound was left of it: on with what comes behind.
+      at = Math.max(found.next, at + 1);
+    }
+    return { parts: [], next: latest };
+  }
+
+  /** The first offset that arrived at `arrivalMs` or later; `latest` when none did. */
+  async offsetAtTime(shard: number, arrivalMs: number, latest: number): Promise<number> {
+    const segment = this.#segments.find((one) => (one.shards.get(shard)?.newestMs ?? -1) >= arrivalMs);
+    if (segment === undefined) return latest;
+    await this.#index(segment);
+    let at = segment.offsetBefore(shard, arrivalMs);
+    while (at < latest) {
+      const { parts, next } = await this.read(shard, at, latest, MAX_CHUNK_BYTES);
+      const hit = parts.find((part) => part.arrivalMs >= arrivalMs);
+      if (hit !== undefined) return hit.first;
+      if (parts.length === 0) break;
+      at = next;
+    }
+    return latest;
+  }
+
+  /** The newest segment that may hold `offset`, else the first behind it. */
+  #segmentOf(shard: number, offset: number): Segment | undefined {
+    let behind: Segment | undefined;
+    for (let i = this.#segments.length - 1; i >= 0; i--) {
+      const index = this.#segments[i]!.shards.get(shard);
+      if (index === undefined) continue;
+      if (index.first <= offset) return offset < index.next ? this.#segments[i] : behind;
+      behind = this.#segments[i];
+    }
+    return behind;
+  }
+
+  async #readSegment(segment: Segment, shard: number, from: number, maxBytes: number): Promise<PartsRead> {
+    const index = segment.shards.get(shard)!;
+    // What is appended during the read is left to the next one.
+    const segmentNext = index.next;
+    const file = new LazyFile(segment.path);
+    try {
+      const key = `${shard}:${from}`;
+      const place = this.#places.get(key);
+      if (place !== undefined) this.#places.delete(key);
+      const isKnown = place?.segment === segment;
+      if (!isKnown) await this.#index(segment);
+      const position = isKnown ? place.position : segment.positionOf(shard, from);
+      const chunkBytes = Math.min(MAX_CHUNK_BYTES, Math.max(MIN_CHUNK_BYTES, maxBytes));
+      const { end, generation } = segment;
+      const recent = this.#recent === undefined ? undefined : { chunks: this.#recent, segment };
+      const walk = new EntryWalk(file, position, end, generation, chunkBytes, recent);
+      const parts = await this.#collect(walk, segment, shard, from, segmentNext, maxBytes);
+      const last = parts.at(-1);
+      const next = last === undefined ? segmentNext : last.first + last.count;
+      if (last !== undefined) this.#remember(`${shard}:${next}`, segment, walk.position);
+      if (segment === this.#segments.at(-1) && segment.end - walk.position < FOLLOWED_BYTES) {
+        this.#tipReadMs = this.#monotonicMs();
+      }
+      return { parts, next };
+    } catch (error) {
+      // Retention took it since; what is left begins behind it.
+      if ((error as NodeJS.ErrnoException).code === "ENOENT" && !this.#segments.includes(segment)) {
+        return { parts: [], next: segmentNext };
+      }
+      throw error;
+    } finally {
+      await file.close();
+    }
+  }
+
+  async #collect(
+    walk: EntryWalk,
+    segment: Segment,
+    shard: number,
+    from: number,
+    end: number,
+    maxBytes: number,
+  ): Promise<LogPart[]> {
+    const parts: LogPart[] = [];
+    let bytes = 0;
+    for (let next = from; next < end && bytes < maxBytes; ) {
+      const position = walk.position;
+      const entry = walk.next();
+      if (entry === "end") break;
+      if (entry === "read") {
+        await walk.fill();
+        continue;
+      }
+      if (entry === "damaged") {
+        const extent = await walk.skipDamage();
+        // Retention took it since, and its file may be written over for another log.
+        if (!this.#segments.includes(segment)) return parts;
+        this.#note(segment, extent);
+        continue;
+      }
+      if (entry.kind !== ENTRY_KIND.records) continue;
+      const arrivalMs = entry.arrivalMs;
+      for (const part of entry.parts()) {
+        if (part.shard !== shard || part.first + part.count <= from || part.first >= end) continue;
+        if (parts.length > 0 && bytes + part.batch.length > maxBytes) {
+          walk.position = position;
+          return parts;
+        }
+        bytes += part.batch.length;
+        next = part.first + part.count;
+        parts.push(new BatchPart(part.first, part.count, arrivalMs, part.batch));
+      }
+    }
+    return parts;
+  }
+
+  /** Has the segment's index points at hand; those of the segments that were asked least recently go. */
+  async #index(segment: Segment): Promise<void> {
+    if (segment.hasPoints) return;
+    await segment.loadPoints();
+    this.#indexed.push(segment);
+    if (this.#indexed.length > INDEXED_SEGMENTS) this.#indexed.shift()!.dropPoints();
+  }
+
+  /** Damage is told once, however often it is read over. */
+  #note(segment: Segment, extent: Extent): void {
+    const known = segment.damage.some(({ from, to }) => from <= extent.from && extent.to <= to);
+    if (known) return;
+    segment.damage.push(extent);
+    this.#onDamage(segment, extent);
+  }
+
+  #remember(key: string, segment: Segment, position: number): void {
+    this.#places.set(key, { segment, position: Math.max(position, SEGMENT_HEAD_BYTES) });
+    if (this.#places.size > REMEMBERED_PLACES) this.#places.delete(this.#places.keys().next().value!);
+  }
+}
+
+/** Decoded for those who ask for runs; who walks the batch has no use for them. */
+class BatchPart implements LogPart {
+  readonly first: number;
+  readonly count: number;
+  readonly arrivalMs: number;
+  readonly batch: Uint8Array;
+  #runs: LogPart["runs"] | undefined;
+
+  constructor(first: number, count: number, arrivalMs: number, batch: Uint8Array) {
+    this.first = first;
+    this.count = count;
+    this.arrivalMs = arrivalMs;
+    this.batch = batch;
+  }
+
+  get runs(): LogPart["runs"] {
+    this.#runs ??= decodeBatch(this.batch, "trusted");
+    return this.#runs;
+  }
+}
+
+/** A file that is opened when something has to be read from it: at the tip, hardly ever. */
+class LazyFile implements ReadableFile {
+  readonly #path: string;
+  #file: FileHandle | undefined;
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  async read(
+    into: Buffer,
+    offset: number,
+    bytes: number,
+    position: number,
+  ): Promise<{ readonly bytesRead: number }> {
+    this.#file ??= await open(this.#path, "r");
+    return this.#file.read(into, offset, bytes, position);
+  }
+
+  async close(): Promise<void> {
+    await this.#file?.close();
+  }
+}

@@ -1,0 +1,157 @@
+/**
+ * The files of one log: the segments in order, of which the last is written, and how one follows
+ * the other. What stands in them is the log's business.
+ *
+ *   [closed, cut to its end] [closed] … [active: written to, perhaps a recycled file longer than its end]
+ *
+ * A log that shows traffic gets its next segments from the pool of recycled files; one that does
+ * not never holds more disk than it filled.
+ */
+import type { LogFile } from "../segments/log-file.ts";
+import type { RecycledSegments } from "../segments/recycled-segments.ts";
+import { Segment } from "../segments/segment.ts";
+import type { StreamState } from "./log-recovery.ts";
+import { createSegmentFile, type Disk, newGeneration } from "./segment-file.ts";
+
+/** A log that would take longer to fill a segment is left with fresh files. */
+const BRISK_FILL_MS = 600_000;
+/** After so much of a segment a log has shown its traffic; it then changes early from a fresh file to a recycled one. */
+const SHOWN_SHARE = 1 / 8;
+
+export interface ChainOptions {
+  readonly folder: string;
+  readonly streamId: string;
+  readonly segmentBytes: number;
+  readonly disk: Disk;
+  /** undefined: every segment is a fresh file that grows as it is written. */
+  readonly spares?: RecycledSegments | undefined;
+  readonly nowMs: () => number;
+  readonly monotonicMs: () => number;
+  /** Hears of what failed where nobody waits. */
+  readonly onHousekeepingError: (error: unknown) => void;
+}
+
+export class SegmentChain {
+  readonly segments: Segment[];
+  readonly #options: ChainOptions;
+  #file: LogFile;
+  #sinceMs: number;
+  #sinceBytes: number;
+  #housekeeping: Promise<void> = Promise.resolve();
+
+  constructor(options: ChainOptions, segments: Segment[], file: LogFile) {
+    this.#options = options;
+    this.segments = segments;
+    this.#file = file;
+    this.#sinceMs = options.monotonicMs();
+    this.#sinceBytes = this.active.end;
+  }
+
+  /** Makes the first segment of a new log. */
+  static async create(options: ChainOptions, state: StreamState): Promise<SegmentChain> {
+    const segment = new Segment(options.folder, 0, newGeneration());
+    const { disk, streamId, nowMs } = options;
+    const file = await createSegmentFile(disk, streamId, nowMs(), segment, state);
+    return new SegmentChain(options, [segment], file);
+  }
+
+  get active(): Segment {
+    return this.segments.at(-1)!;
+  }
+
+  /** Behind the active segment's end; on disk when this resolves. `end` is the caller's to move. */
+  async write(bytes: Buffer): Promise<void> {
+    await this.#options.disk.write(this.#file, bytes, this.active.end);
+  }
+
+  async datasync(): Promise<void> {
+    await this.#options.disk.datasync(this.#file);
+    const { spares, segmentBytes } = this.#options;
+    // Half a segment ahead is time enough to fill one with zeros.
+    const soon = !this.active.isRecycled || this.active.end >= segmentBytes / 2;
+    if (spares !== undefined && soon && this.#isBrisk()) spares.want();
+  }
+
+  /** Whether a new segment should begin behind `plannedBytes` of the last one. */
+  isFull(plannedBytes: number): boolean {
+    const { spares, segmentBytes } = this.#options;
+    if (plannedBytes >= segmentBytes) return true;
+    const shown = plannedBytes >= segmentBytes * SHOWN_SHARE;
+    return shown && !this.active.isRecycled && (spares?.ready ?? 0) > 0 && this.#isBrisk();
+  }
+
+  /**
+   * The new segment is whole on disk before anything is put behind it. A crash before that leaves
+   * a file without a sound state entry, which the next start removes.
+   */
+  async begin(base: number, generation: number, state: StreamState): Promise<void> {
+    const { folder, disk, streamId, nowMs, monotonicMs, spares } = this.#options;
+    const old = this.active;
+    const segment = new Segment(folder, base, generation);
+    const spare = this.#isBrisk() ? spares?.take() : undefined;
+    const file = await createSegmentFile(disk, streamId, nowMs(), segment, state, spare);
+    const oldFile = this.#file;
+    old.nextNumber = base;
+    this.#file = file;
+    this.segments.push(segment);
+    this.#sinceMs = monotonicMs();
+    this.#sinceBytes = segment.end;
+    void this.#housekeep(async () => {
+      await cut(oldFile, old);
+      await oldFile.close();
+      await old.writeSidecar();
+      old.dropPoints();
+    });
+  }
+
+  /** After a failed write: nothing stands behind the last good end. */
+  async cutBack(): Promise<void> {
+    await this.#file.truncate(this.active.end);
+  }
+
+  /** The disk is short: what can be given back is. */
+  async makeRoom(): Promise<void> {
+    await this.#options.spares?.release();
+  }
+
+  /** Readers lose sight of it first. Oldest first, so that a crash leaves no hole. */
+  async removeOldest(): Promise<void> {
+    const segment = this.segments.shift()!;
+    await this.#housekeep(() => segment.remove(this.#options.spares));
+  }
+
+  /**
+   * @param nextNumber what the next entry's would be
+   * @param sound the last write succeeded
+   */
+  async close(nextNumber: number, sound: boolean): Promise<void> {
+    const { active } = this;
+    await this.#housekeep(async () => {
+      if (!sound) return;
+      active.nextNumber = nextNumber;
+      await cut(this.#file, active);
+      // Tells the next start that nothing is torn. A crash before leaves none that fits.
+      await active.writeSidecar();
+    });
+    await this.#file.close().catch(() => undefined);
+  }
+
+  #isBrisk(): boolean {
+    const { segmentBytes, monotonicMs } = this.#options;
+    const bytes = this.active.end - this.#sinceBytes;
+    const rate = segmentBytes / BRISK_FILL_MS;
+    return bytes >= segmentBytes * SHOWN_SHARE && bytes >= rate * (monotonicMs() - this.#sinceMs);
+  }
+
+  /** One after the other, so that a sidecar is not written for a segment that was just removed. */
+  #housekeep(work: () => Promise<void>): Promise<void> {
+    const done = this.#housekeeping.then(work).catch(this.#options.onHousekeepingError);
+    this.#housekeeping = done;
+    return done;
+  }
+}
+
+/** A closed segment holds no disk beyond its end. A crash before leaves a tail that no entry claims. */
+async function cut(file: LogFile, segment: Segment): Promise<void> {
+  if (segment.isRecycled || file.isPadded) await file.truncate(segment.end);
+}

@@ -1,0 +1,91 @@
+/**
+ * Removes from the local store's streams what is older than each keeps: once a minute, and when
+ * asked. One run at a time; a run that a jump of the wall clock holds removes nothing
+ * (retention-guard.ts). A crash in between leaves the rest to the next run.
+ */
+import type { Clock } from "../../../../runtime/clock.ts";
+import { describeError } from "../../../../runtime/errors.ts";
+import type { Log } from "../../../../runtime/log.ts";
+import { StreamNotFoundError, StreamsClosedError } from "../../streams.ts";
+import type { LocalStream } from "./local-stream.ts";
+import type { LogMeters } from "./log/log-meters.ts";
+import { HOLD_MS, RetentionGuard } from "./retention-guard.ts";
+
+const EVERY_MS = 60_000;
+
+export interface RetentionOptions {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly meters: LogMeters;
+  /** Those that there are; asked for at each run. */
+  readonly streams: () => Iterable<LocalStream>;
+}
+
+export class Retention {
+  readonly #options: RetentionOptions;
+  readonly #guard: RetentionGuard;
+  #timer: NodeJS.Timeout | undefined;
+  /** Never fails: who waits for a run to end need not care for how it did. */
+  #last: Promise<void> = Promise.resolve();
+
+  constructor(options: RetentionOptions) {
+    this.#options = options;
+    this.#guard = new RetentionGuard(options.clock);
+  }
+
+  start(): void {
+    this.#timer = setInterval(() => {
+      this.enforce().catch((error: unknown) => {
+        this.#options.log.error({ error: describeError(error) }, "retention failed");
+      });
+    }, EVERY_MS);
+    this.#timer.unref();
+  }
+
+  /** A run of its own, behind the one that is under way. */
+  enforce(): Promise<void> {
+    const run = this.#last.then(() => this.#removeOld());
+    this.#last = run.catch(() => undefined);
+    return run;
+  }
+
+  /** The run that is under way has ended, however. */
+  settled(): Promise<void> {
+    return this.#last;
+  }
+
+  /** Safe to call twice. */
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#last;
+  }
+
+  async #removeOld(): Promise<void> {
+    const { log, meters, streams } = this.#options;
+    const { hold, jumpedMs } = this.#guard.look();
+    if (jumpedMs !== undefined) {
+      meters.retentionHolds.inc();
+      const fields = { aheadHours: jumpedMs / 3_600_000, heldHours: HOLD_MS / 3_600_000 };
+      log.error(fields, "the wall clock jumped ahead; retention removes nothing for now");
+    }
+    if (hold) return;
+    // One stream's trouble is not the others'.
+    const failures: unknown[] = [];
+    for (const stream of [...streams()]) {
+      await this.#removeOldOf(stream).catch((error: unknown) => failures.push(error));
+    }
+    if (failures.length > 0) throw failures[0];
+  }
+
+  async #removeOldOf(stream: LocalStream): Promise<void> {
+    const nowMs = Math.floor(this.#options.clock.nowUs() / 1000);
+    const cutoffMs = nowMs - stream.definition.record.retentionHours * 3_600_000;
+    try {
+      await stream.log.removeBefore(cutoffMs);
+      await stream.expireShards(cutoffMs);
+    } catch (error) {
+      // Deleted meanwhile, or closed.
+      if (!(error instanceof StreamNotFoundError) && !(error instanceof StreamsClosedError)) throw error;
+    }
+  }
+}

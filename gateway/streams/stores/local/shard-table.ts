@@ -1,0 +1,252 @@
+/**
+ * The shards of one local stream: which there are, which are open, which came from which. It plans
+ * what a split, a merge or an expiry changes, and applies it once that is on disk.
+ */
+import { equalRanges, ShardMap, type ShardRange } from "../../shard-map.ts";
+import {
+  BadReshardError,
+  type Offset,
+  type ShardDescription,
+  type ShardId,
+  ShardNotFoundError,
+} from "../../streams.ts";
+import type { StreamLog } from "./log/stream-log.ts";
+import type { ShardRecord } from "./metadata.ts";
+
+/** Open shards of one stream. */
+export const MAX_SHARDS = 4_096;
+
+/** What a reshard or an expiry writes into the metadata, and then into the table. */
+export interface ShardChange {
+  readonly put: readonly ShardRecord[];
+  readonly removed: readonly number[];
+}
+
+/** A live view: positions and sizes are those of the log when they are asked for. */
+export class LocalShard implements ShardDescription {
+  readonly record: ShardRecord;
+  readonly hashFrom: bigint;
+  readonly hashTo: bigint;
+  readonly parents: readonly ShardId[];
+  readonly #log: StreamLog;
+
+  constructor(record: ShardRecord, log: StreamLog) {
+    this.record = record;
+    this.hashFrom = BigInt(`0x${record.hashFrom}`);
+    this.hashTo = BigInt(`0x${record.hashTo}`);
+    this.parents = (record.parents ?? []).map(shardIdOf);
+    this.#log = log;
+  }
+
+  get shardId(): ShardId {
+    return this.record.shardId;
+  }
+
+  get index(): number {
+    return this.record.index;
+  }
+
+  get createdMs(): number {
+    return this.record.createdMs;
+  }
+
+  get closedMs(): number | undefined {
+    return this.record.closedMs;
+  }
+
+  get trimHorizon(): Offset {
+    return this.#log.reader.horizon(this.index) ?? this.latest;
+  }
+
+  get latest(): Offset {
+    return this.#log.next(this.index);
+  }
+
+  get storedBytes(): number {
+    let bytes = 0;
+    for (const segment of this.#log.segments) bytes += segment.shards.get(this.index)?.bytes ?? 0;
+    return bytes;
+  }
+
+  get appendedRecords(): number {
+    return this.latest;
+  }
+
+  /**
+   * Where it ends; undefined while it is open, or while records that were appended before it was
+   * closed still wait for the disk.
+   */
+  get end(): Offset | undefined {
+    return this.closedMs !== undefined && this.#log.settled(this.index) ? this.latest : undefined;
+  }
+}
+
+export class ShardTable {
+  readonly #stream: string;
+  readonly #log: StreamLog;
+  /** Rising by index, so parents stand before their children. */
+  readonly #byIndex = new Map<number, LocalShard>();
+  readonly #byId = new Map<ShardId, LocalShard>();
+  #routes: ShardMap;
+
+  constructor(stream: string, log: StreamLog, records: readonly ShardRecord[]) {
+    this.#stream = stream;
+    this.#log = log;
+    for (const record of records) this.#put(record);
+    this.#routes = new ShardMap([...this.#byIndex.values()].filter(isOpen));
+  }
+
+  /** Where records go now. */
+  get routes(): ShardMap {
+    return this.#routes;
+  }
+
+  get openCount(): number {
+    return this.#routes.size;
+  }
+
+  get size(): number {
+    return this.#byIndex.size;
+  }
+
+  /** Rising by index. */
+  all(): IterableIterator<LocalShard> {
+    return this.#byIndex.values();
+  }
+
+  find(shardId: ShardId): LocalShard | undefined {
+    return this.#byId.get(shardId);
+  }
+
+  /** @throws ShardNotFoundError */
+  get(shardId: ShardId): LocalShard {
+    const shard = this.#byId.get(shardId);
+    if (shard === undefined) throw new ShardNotFoundError(this.#stream, shardId);
+    return shard;
+  }
+
+  /** @throws ShardNotFoundError */
+  at(index: number): LocalShard {
+    const shard = this.#byIndex.get(index);
+    if (shard === undefined) throw new ShardNotFoundError(this.#stream, shardIdOf(index));
+    return shard;
+  }
+
+  /** @throws ShardNotFoundError, BadReshardError */
+  planSplit(shardId: ShardId, startingHash: bigint, nextShard: number, nowMs: number): ShardChange {
+    const parent = this.#open(shardId);
+    if (startingHash <= parent.hashFrom || startingHash > parent.hashTo) {
+      throw this.#bad(`${startingHash} does not lie behind the first hash of ${shardId}, within its range`);
+    }
+    if (this.openCount >= MAX_SHARDS) throw this.#bad(`it has ${MAX_SHARDS} open shards already`);
+    const createdMs = createdAfter([parent], nowMs);
+    const child = (index: number, hashFrom: bigint, hashTo: bigint): ShardRecord =>
+      shardRecord(index, { hashFrom, hashTo }, createdMs, [parent.index]);
+    return {
+      put: [
+        { ...parent.record, closedMs: nowMs },
+        child(nextShard, parent.hashFrom, startingHash - 1n),
+        child(nextShard + 1, startingHash, parent.hashTo),
+      ],
+      removed: [],
+    };
+  }
+
+  /** @throws ShardNotFoundError, BadReshardError */
+  planMerge(shardId: ShardId, adjacentShardId: ShardId, nextShard: number, nowMs: number): ShardChange {
+    const pair = [this.#open(shardId), this.#open(adjacentShardId)];
+    const [low, high] = byRange(pair) as [LocalShard, LocalShard];
+    if (low.hashTo + 1n !== high.hashFrom) {
+      throw this.#bad(`the hash ranges of ${shardId} and ${adjacentShardId} do not touch`);
+    }
+    const range = { hashFrom: low.hashFrom, hashTo: high.hashTo };
+    const child = shardRecord(
+      nextShard,
+      range,
+      createdAfter(pair, nowMs),
+      pair.map(({ index }) => index),
+    );
+    return { put: [...pair.map(({ record }) => ({ ...record, closedMs: nowMs })), child], removed: [] };
+  }
+
+  /** Closed before `cutoffMs`, and nothing of them is kept. */
+  planExpiry(cutoffMs: number): ShardChange {
+    const removed: number[] = [];
+    for (const { index, closedMs, end } of this.#byIndex.values()) {
+      if (closedMs === undefined || closedMs >= cutoffMs || end === undefined) continue;
+      if (this.#log.reader.horizon(index) === undefined) removed.push(index);
+    }
+    return { put: [], removed };
+  }
+
+  /** One synchronous step: an append goes by the shards before it or by those behind it. */
+  apply({ put, removed }: ShardChange): void {
+    for (const index of removed) {
+      this.#byId.delete(this.at(index).shardId);
+      this.#byIndex.delete(index);
+    }
+    const shards = put.map((record) => this.#put(record));
+    if (shards.length === 0) return;
+    const closed = byRange(shards.filter((shard) => !isOpen(shard)));
+    this.#routes = this.#routes.replaced(closed, byRange(shards.filter(isOpen)));
+  }
+
+  #put(record: ShardRecord): LocalShard {
+    const shard = new LocalShard(record, this.#log);
+    this.#byIndex.set(record.index, shard);
+    this.#byId.set(record.shardId, shard);
+    return shard;
+  }
+
+  #open(shardId: ShardId): LocalShard {
+    const shard = this.get(shardId);
+    if (!isOpen(shard)) throw this.#bad(`${shardId} is closed`);
+    return shard;
+  }
+
+  #bad(reason: string): BadReshardError {
+    return new BadReshardError(this.#stream, reason);
+  }
+}
+
+/** The shards of a new stream. */
+export function firstShards(count: number, createdMs: number): ShardRecord[] {
+  return equalRanges(count).map((range, index) => shardRecord(index, range, createdMs));
+}
+
+export function shardIdOf(index: number): ShardId {
+  return `shardId-${String(index).padStart(12, "0")}`;
+}
+
+function shardRecord(
+  index: number,
+  { hashFrom, hashTo }: Omit<ShardRange, "index">,
+  createdMs: number,
+  parents?: readonly number[],
+): ShardRecord {
+  return {
+    index,
+    shardId: shardIdOf(index),
+    hashFrom: hashFrom.toString(16),
+    hashTo: hashTo.toString(16),
+    createdMs,
+    ...(parents !== undefined && { parents }),
+  };
+}
+
+/**
+ * A sequence number begins with the second in which its shard was made. In a later one than its
+ * parents', a child's numbers are above theirs.
+ */
+function createdAfter(parents: readonly LocalShard[], nowMs: number): number {
+  const newestMs = Math.max(...parents.map(({ createdMs }) => createdMs));
+  return Math.max(nowMs, (Math.floor(newestMs / 1000) + 1) * 1000);
+}
+
+function isOpen({ closedMs }: LocalShard): boolean {
+  return closedMs === undefined;
+}
+
+function byRange(shards: readonly LocalShard[]): LocalShard[] {
+  return [...shards].sort((a, b) => (a.hashFrom < b.hashFrom ? -1 : 1));
+}

@@ -1,0 +1,198 @@
+/**
+ * What one local stream is: its settings, its shards, its registered readers. Each change is on disk
+ * before it holds, one after the other; the switch itself is one synchronous step.
+ *
+ *   plan ─→ metadata, one synced batch ─→ apply ─→ tell those who wait
+ *
+ * A crash before the batch leaves all as it was. A crash behind it leaves the change: what was
+ * appended between batch and switch stands in the parent, whose end is wherever the log ends.
+ */
+import { HeadwaterError } from "../../../../runtime/errors.ts";
+import {
+  DEFAULT_MAX_RECORD_BYTES,
+  ReaderExistsError,
+  ReaderNotFoundError,
+  type RegisteredReader,
+  type ShardId,
+  type StreamChange,
+  StreamNotFoundError,
+  type StreamSettings,
+  type StreamSpec,
+} from "../../streams.ts";
+import type { StreamLog } from "./log/stream-log.ts";
+import type { Metadata, ReaderRecord, StoredStream, StreamRecord } from "./metadata.ts";
+import { MAX_SHARDS, type ShardChange, ShardTable } from "./shard-table.ts";
+
+/** AWS allows 10 MiB; the log itself takes entries of 64 MiB, which hold whole requests. */
+const MAX_RECORD_BYTES = 10 * 1_048_576;
+
+export class StreamDefinition {
+  readonly shards: ShardTable;
+  readonly #metadata: Metadata;
+  readonly #readers: Map<string, ReaderRecord>;
+  #record: StreamRecord;
+  #settings: StreamSettings | undefined;
+  #last: Promise<unknown> = Promise.resolve();
+  #closed = false;
+
+  constructor(stored: StoredStream, readers: readonly ReaderRecord[], log: StreamLog, metadata: Metadata) {
+    this.#record = stored.record;
+    this.shards = new ShardTable(stored.record.name, log, stored.shards);
+    this.#readers = new Map(readers.map((reader) => [reader.name, reader]));
+    this.#metadata = metadata;
+  }
+
+  get record(): StreamRecord {
+    return this.#record;
+  }
+
+  get settings(): StreamSettings {
+    this.#settings ??= settingsOf(this.#record, this.shards.openCount);
+    return this.#settings;
+  }
+
+  update(change: StreamChange): Promise<void> {
+    return this.#change(async () => {
+      const { retentionHours, mode, limits, maxRecordBytes, tags } = change;
+      const record: StreamRecord = {
+        ...this.#record,
+        ...(retentionHours !== undefined && { retentionHours }),
+        ...(mode !== undefined && { mode }),
+        ...(limits !== undefined && { limits }),
+        ...(maxRecordBytes !== undefined && { maxRecordBytes }),
+        ...(tags !== undefined && { tags }),
+      };
+      checkSpec({ ...settingsOf(record, this.shards.openCount) });
+      await this.#metadata.changeStream(record);
+      this.#record = record;
+      this.#settings = undefined;
+    });
+  }
+
+  /** Resolves with the shard that was closed. */
+  async split(shardId: ShardId, startingHash: bigint, nowMs: number): Promise<readonly number[]> {
+    return this.#reshard((nextShard) => this.shards.planSplit(shardId, startingHash, nextShard, nowMs));
+  }
+
+  async merge(shardId: ShardId, adjacentShardId: ShardId, nowMs: number): Promise<readonly number[]> {
+    return this.#reshard((nextShard) => this.shards.planMerge(shardId, adjacentShardId, nextShard, nowMs));
+  }
+
+  /** True when any shard was forgotten. */
+  expire(cutoffMs: number): Promise<boolean> {
+    return this.#change(async () => {
+      const change = this.shards.planExpiry(cutoffMs);
+      if (change.removed.length === 0) return false;
+      await this.#apply(change);
+      return true;
+    });
+  }
+
+  #reshard(plan: (nextShard: number) => ShardChange): Promise<readonly number[]> {
+    return this.#change(async () => {
+      const change = plan(this.#record.nextShard);
+      await this.#apply(change);
+      return change.put.filter(({ closedMs }) => closedMs !== undefined).map(({ index }) => index);
+    });
+  }
+
+  async #apply(change: ShardChange): Promise<void> {
+    const made = change.put.filter(({ closedMs }) => closedMs === undefined).length;
+    const record: StreamRecord = {
+      ...this.#record,
+      nextShard: this.#record.nextShard + made,
+      shardCount: this.#record.shardCount + made - change.removed.length,
+    };
+    await this.#metadata.changeStream(record, change);
+    this.#record = record;
+    this.#settings = undefined;
+    this.shards.apply(change);
+  }
+
+  registerReader(name: string, tags: RegisteredReader["tags"], nowMs: number): Promise<RegisteredReader> {
+    return this.#change(async () => {
+      if (this.#readers.has(name)) throw new ReaderExistsError(this.#record.name, name);
+      return this.#putReader({ name, createdMs: nowMs, tags: { ...tags } });
+    });
+  }
+
+  updateReader(name: string, tags: RegisteredReader["tags"]): Promise<RegisteredReader> {
+    return this.#change(async () => {
+      const { createdMs } = this.#reader(name);
+      return this.#putReader({ name, createdMs, tags: { ...tags } });
+    });
+  }
+
+  deregisterReader(name: string): Promise<void> {
+    return this.#change(async () => {
+      this.#reader(name);
+      await this.#metadata.removeReader(this.#record.streamId, name);
+      this.#readers.delete(name);
+    });
+  }
+
+  registeredReaders(): readonly RegisteredReader[] {
+    return [...this.#readers.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  async #putReader(reader: ReaderRecord): Promise<RegisteredReader> {
+    await this.#metadata.putReader(this.#record.streamId, reader);
+    this.#readers.set(reader.name, reader);
+    return reader;
+  }
+
+  #reader(name: string): ReaderRecord {
+    const reader = this.#readers.get(name);
+    if (reader === undefined) throw new ReaderNotFoundError(this.#record.name, name);
+    return reader;
+  }
+
+  /** One change at a time: each is planned on what the one before left. */
+  #change<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#last
+      .catch(() => undefined)
+      .then(() => {
+        if (this.#closed) throw new StreamNotFoundError(this.#record.name);
+        return work();
+      });
+    this.#last = done;
+    return done;
+  }
+
+  /** Waits for a change on its way; later ones are refused. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#last.catch(() => undefined);
+  }
+}
+
+/** @throws HeadwaterError BAD_STREAM */
+export function checkSpec({ name, shards, retentionHours, maxRecordBytes = 1 }: StreamSpec): void {
+  if (!Number.isInteger(shards) || shards < 1 || shards > MAX_SHARDS || !(retentionHours > 0)) {
+    throw new HeadwaterError("BAD_STREAM", {
+      message: `stream ${name}: ${shards} shards kept for ${retentionHours} hours`,
+      hint: `give 1 to ${MAX_SHARDS} shards and a retention above 0`,
+    });
+  }
+  if (!Number.isInteger(maxRecordBytes) || maxRecordBytes < 1 || maxRecordBytes > MAX_RECORD_BYTES) {
+    throw new HeadwaterError("BAD_STREAM", {
+      message: `stream ${name}: records of up to ${maxRecordBytes} bytes`,
+      hint: `give a limit of 1 to ${MAX_RECORD_BYTES} bytes`,
+    });
+  }
+}
+
+function settingsOf(record: StreamRecord, shards: number): StreamSettings {
+  const { name, streamId, createdMs, retentionHours } = record;
+  return Object.freeze({
+    name,
+    shards,
+    retentionHours,
+    mode: record.mode ?? "provisioned",
+    limits: record.limits ?? "none",
+    maxRecordBytes: record.maxRecordBytes ?? DEFAULT_MAX_RECORD_BYTES,
+    tags: record.tags ?? {},
+    createdMs,
+    streamId,
+  });
+}

@@ -1,0 +1,193 @@
+/**
+ * The streams of the local store as they lie on the disk, each in a folder of its own: how one is
+ * made, opened and erased. What a crash leaves of making or erasing, the next start ends.
+ *
+ *   make    "creating" in the metadata → folder, first segment → "active"
+ *   erase   "deleting" in the metadata → folder gone → forgotten
+ *
+ * Whatever is not "active" at a start is erased: a stream in the making was promised to nobody, and
+ * one that is being deleted was given up by all.
+ */
+import { randomBytes } from "node:crypto";
+import { mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { Clock } from "../../../../runtime/clock.ts";
+import { syncFolder } from "../../../../runtime/durable.ts";
+import type { Log } from "../../../../runtime/log.ts";
+import type { StreamSpec } from "../../streams.ts";
+import { LocalStream } from "./local-stream.ts";
+import type { LogMeters } from "./log/log-meters.ts";
+import { type Disk, realDisk } from "./log/segment-file.ts";
+import {
+  DEFAULT_SEGMENT_BYTES,
+  MAX_WAITING_BYTES,
+  StreamLog,
+  type StreamLogOptions,
+} from "./log/stream-log.ts";
+import { type Metadata, MetadataDamagedError, type StoredStream, type StreamRecord } from "./metadata.ts";
+import { RecentChunks } from "./segments/recent-chunks.ts";
+import { RecycledSegments } from "./segments/recycled-segments.ts";
+import { firstShards } from "./shard-table.ts";
+import { StreamDefinition } from "./stream-definition.ts";
+
+/** What readers of all streams read last and others may want next; as much again of what was written last. */
+const RECENT_BYTES = 24 * 1_048_576;
+
+export interface StreamFoldersOptions {
+  /** The store's folder; `logs/` is in it. */
+  readonly dir: string;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** A segment is closed when it has grown beyond this. */
+  readonly segmentBytes?: number;
+  /** What may wait for the disk, in one stream; beyond it appends are refused with LogBusyError. */
+  readonly maxWaitingBytes?: number;
+  readonly disk?: Disk;
+  /**
+   * What logs with traffic write over: segments that retention removed (`removed`, unless given),
+   * also files filled with zeros for it (`filled`), or nothing (`never`).
+   */
+  readonly recycleSegments?: "never" | "removed" | "filled";
+}
+
+export class StreamFolders {
+  readonly #options: StreamFoldersOptions;
+  readonly #metadata: Metadata;
+  readonly #meters: LogMeters;
+  readonly #spares: RecycledSegments | undefined;
+  readonly #recent = new RecentChunks(RECENT_BYTES);
+
+  constructor(options: StreamFoldersOptions, metadata: Metadata, meters: LogMeters) {
+    this.#options = options;
+    this.#metadata = metadata;
+    this.#meters = meters;
+    const { dir, segmentBytes = DEFAULT_SEGMENT_BYTES, recycleSegments } = options;
+    if (recycleSegments !== "never") {
+      this.#spares = new RecycledSegments(join(dir, "spares"), segmentBytes, recycleSegments === "filled");
+    }
+  }
+
+  /** Ends what a crash interrupted. */
+  async start(): Promise<void> {
+    await this.#spares?.start();
+    for (const streamId of this.#metadata.unfinished()) await this.erase(streamId);
+  }
+
+  /** @throws LogMissingError, MetadataDamagedError */
+  async open(stored: StoredStream): Promise<LocalStream> {
+    const { record } = stored;
+    const log = await StreamLog.open(this.#logOptions(record));
+    try {
+      this.#refuseUnknownShards(record, log);
+      // A shard of which nothing is left: whoever holds a place in it must not find another record there.
+      for (const { index } of stored.shards) if (log.next(index) === 0) log.skipTo(index, log.lostRecords);
+      const stream = await this.#assemble(stored, log);
+      await this.#protectCheckpoints(stream);
+      return stream;
+    } catch (error) {
+      await log.close();
+      throw error;
+    }
+  }
+
+  /** In a new folder, with its first shards. What it leaves when it fails is removed, by the next start if not now. */
+  async make({ name, shards: count, retentionHours, ...more }: StreamSpec): Promise<LocalStream> {
+    const createdMs = Math.floor(this.#options.clock.nowUs() / 1000);
+    const { mode, limits, maxRecordBytes, tags } = more;
+    const shards = firstShards(count, createdMs);
+    const record: StreamRecord = {
+      name,
+      streamId: randomBytes(16).toString("hex"),
+      createdMs,
+      retentionHours,
+      ...(mode !== undefined && { mode }),
+      ...(limits !== undefined && { limits }),
+      ...(maxRecordBytes !== undefined && { maxRecordBytes }),
+      ...(tags !== undefined && { tags: { ...tags } }),
+      nextShard: count,
+      shardCount: count,
+    };
+    // A crash before the last of these leaves it "creating"; the next start removes the folder.
+    await this.#metadata.beginStream(record.streamId, name);
+    let log: StreamLog | undefined;
+    try {
+      await mkdir(this.#folderOf(record.streamId));
+      await syncFolder(join(this.#options.dir, "logs"));
+      log = await StreamLog.create(this.#logOptions(record));
+      await this.#metadata.activateStream(record, shards);
+      return await this.#assemble({ record, shards }, log);
+    } catch (error) {
+      await log?.close();
+      // What stands in the way of this too is left to the next start.
+      await this.erase(record.streamId).catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** Of a stream that is closed. The metadata forgets it last, so that a crash before leaves it to the next start. */
+  async erase(streamId: string): Promise<void> {
+    await rm(this.#folderOf(streamId), { recursive: true, force: true });
+    await syncFolder(join(this.#options.dir, "logs"));
+    await this.#metadata.removeStream(streamId);
+  }
+
+  /** Once all streams are closed. Safe to call twice. */
+  async close(): Promise<void> {
+    await this.#spares?.close();
+  }
+
+  async #assemble(stored: StoredStream, log: StreamLog): Promise<LocalStream> {
+    const readers = await this.#metadata.readers(stored.record.streamId);
+    const definition = new StreamDefinition(stored, readers, log, this.#metadata);
+    return new LocalStream(definition, log, this.#metadata, this.#meters, this.#options.clock);
+  }
+
+  /** Metadata that went back to before a split or a merge would give the children's indexes out twice. */
+  #refuseUnknownShards(record: StreamRecord, log: StreamLog): void {
+    for (const segment of log.segments) {
+      for (const index of segment.shards.keys()) {
+        if (index < record.nextShard) continue;
+        throw new MetadataDamagedError(
+          this.#options.dir,
+          `the log of stream ${record.name} holds records of shard ${index}, which meta/ does not know`,
+        );
+      }
+    }
+  }
+
+  /** Where a log ends before a checkpoint, records are lost; new ones must not be taken for read. */
+  async #protectCheckpoints(stream: LocalStream): Promise<void> {
+    for (const { name, positions } of await stream.consumers.records()) {
+      for (const [shardId, position] of Object.entries(positions)) {
+        const shard = stream.definition.shards.find(shardId);
+        if (shard === undefined || position <= shard.latest) continue;
+        const { latest } = shard;
+        const fields = { stream: stream.name, shardId, consumer: name, position, latest };
+        this.#options.log.error(fields, "the log ends before a checkpoint; the offsets between are left out");
+        stream.log.skipTo(shard.index, position);
+      }
+    }
+  }
+
+  #folderOf(streamId: string): string {
+    return join(this.#options.dir, "logs", streamId);
+  }
+
+  #logOptions({ name, streamId }: StreamRecord): StreamLogOptions {
+    const { clock, log, segmentBytes, maxWaitingBytes, disk } = this.#options;
+    return {
+      name,
+      streamId,
+      folder: this.#folderOf(streamId),
+      segmentBytes: segmentBytes ?? DEFAULT_SEGMENT_BYTES,
+      maxWaitingBytes: maxWaitingBytes ?? MAX_WAITING_BYTES,
+      disk: disk ?? realDisk,
+      spares: this.#spares,
+      recent: this.#recent,
+      meters: this.#meters,
+      nowMs: () => Math.floor(clock.nowUs() / 1000),
+      monotonicMs: () => clock.monotonicMs(),
+      report: (level, fields, message) => log[level](fields, message),
+    };
+  }
+}

@@ -1,0 +1,319 @@
+/**
+ * Checks a folder of streams while nobody has it open, and changes nothing in it.
+ *
+ *   format.json, streams.json, a copy of meta/ → every segment, entry by entry → what is wrong, and where
+ *
+ * Records are looked at down to their lengths. What a crash may leave is told apart from damage: a
+ * torn tail was never acknowledged, and the next start cuts it off.
+ */
+import { cp, type FileHandle, mkdtemp, open, readdir, readFile, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { decodeBatch } from "../../../../protocol/record-batch.ts";
+import { describeError, HeadwaterError } from "../../../../runtime/errors.ts";
+import { ENTRY_KIND, type Entry } from "../log-entry.ts";
+import { checkFormat } from "./data-format.ts";
+import { beginningOf, hasBegun } from "./log/log-recovery.ts";
+import { Metadata, type StoredStream, type StreamRecord } from "./metadata.ts";
+import { baseOf, restOf, SEGMENT_HEAD_BYTES, Segment, segmentName } from "./segments/segment.ts";
+import { scanSegment } from "./segments/segment-scan.ts";
+
+/** `torn` is what a crash leaves and the next start mends; `damage` is loss. */
+export interface VerifyFinding {
+  readonly kind: "damage" | "torn";
+  /** Empty where no stream is concerned. */
+  readonly stream: string;
+  /** Relative to the folder. */
+  readonly file: string;
+  /** Bytes of the file; undefined where it is missing or no place can be told. */
+  readonly from?: number;
+  readonly to?: number;
+  readonly detail: string;
+}
+
+export interface VerifyReport {
+  readonly streams: number;
+  readonly segments: number;
+  readonly entries: number;
+  readonly records: number;
+  readonly bytes: number;
+  readonly findings: readonly VerifyFinding[];
+}
+
+/** The folder cannot be checked now. */
+export class VerifyRefusedError extends HeadwaterError {
+  constructor(message: string, hint: string) {
+    super("VERIFY_REFUSED", { message, hint });
+  }
+}
+
+/**
+ * @param dir the folder of the streams alone
+ * @param progress called after each segment
+ * @throws VerifyRefusedError when it is no such folder, or in use
+ */
+export async function verifyLocalStreams(
+  dir: string,
+  progress: (stream: string, bytes: number) => void = () => {},
+): Promise<VerifyReport> {
+  await refuseUnfit(dir);
+  const check = new FolderCheck(dir, progress);
+  await check.run();
+  return check.report();
+}
+
+async function refuseUnfit(dir: string): Promise<void> {
+  const names = await readdir(dir).catch(() => undefined);
+  if (names === undefined || !names.includes("format.json")) {
+    throw new VerifyRefusedError(`${dir} holds no streams`, "give the gateway's dataDir");
+  }
+  await checkFormat(dir);
+  if (await isLocked(join(dir, "meta", "LOCK"))) {
+    throw new VerifyRefusedError(`${dir} is in use`, "stop the gateway that has it open, and try again");
+  }
+}
+
+/** LevelDB holds a POSIX lock on this file while it is open; proc(5) lists them by inode. */
+async function isLocked(path: string): Promise<boolean> {
+  const file = await stat(path).catch(() => undefined);
+  if (file === undefined) return false;
+  const locks = await readFile("/proc/locks", "utf8").catch(() => undefined);
+  if (locks === undefined) {
+    throw new VerifyRefusedError(
+      `/proc/locks cannot be read, so nobody can tell whether ${path} is in use`,
+      "check the folder on Linux",
+    );
+  }
+  return locks.split("\n").some((line) => / POSIX .* WRITE /.test(line) && line.includes(`:${file.ino} `));
+}
+
+interface SegmentPlace {
+  readonly path: string;
+  readonly base: number;
+  readonly isFirst: boolean;
+  readonly isLast: boolean;
+}
+
+class FolderCheck {
+  readonly #dir: string;
+  readonly #progress: (stream: string, bytes: number) => void;
+  readonly #findings: VerifyFinding[] = [];
+  #streams = 0;
+  #segments = 0;
+  #entries = 0;
+  #records = 0;
+  #bytes = 0;
+
+  constructor(dir: string, progress: (stream: string, bytes: number) => void) {
+    this.#dir = dir;
+    this.#progress = progress;
+  }
+
+  report(): VerifyReport {
+    return {
+      streams: this.#streams,
+      segments: this.#segments,
+      entries: this.#entries,
+      records: this.#records,
+      bytes: this.#bytes,
+      findings: this.#findings,
+    };
+  }
+
+  async run(): Promise<void> {
+    const copy = await mkdtemp(join(tmpdir(), "headwater-verify-"));
+    try {
+      // LevelDB writes when it is opened, and may throw away what it cannot make sense of.
+      for (const name of ["format.json", "streams.json", "meta"]) {
+        await cp(join(this.#dir, name), join(copy, name), { recursive: true }).catch(() => undefined);
+      }
+      const metadata = await Metadata.open(copy).catch((error: unknown) => {
+        const detail = describeError(error).replaceAll(copy, this.#dir);
+        this.#findings.push({ kind: "damage", stream: "", file: "meta", detail });
+        return undefined;
+      });
+      if (metadata === undefined) return await this.#checkWithoutMetadata();
+      try {
+        for (const stream of await metadata.activeStreams()) {
+          const ends = await this.#checkStream(stream.record);
+          await this.#checkConsumers(metadata, stream, ends);
+        }
+      } finally {
+        await metadata.close();
+      }
+    } finally {
+      await rm(copy, { recursive: true, force: true });
+    }
+  }
+
+  /** The records may be sound even when nobody knows any more what their streams are called. */
+  async #checkWithoutMetadata(): Promise<void> {
+    for (const streamId of await readdir(join(this.#dir, "logs")).catch(() => [])) {
+      await this.#checkStream({ name: streamId, streamId });
+    }
+  }
+
+  async #checkStream({
+    name,
+    streamId,
+  }: Pick<StreamRecord, "name" | "streamId">): Promise<Map<number, number>> {
+    this.#streams++;
+    const folder = join(this.#dir, "logs", streamId);
+    const bases = (await readdir(folder).catch(() => []))
+      .map(baseOf)
+      .filter((base) => base !== undefined)
+      .sort((a, b) => a - b);
+    const walk = new StreamWalk();
+    if (bases.length === 0) this.#find("damage", name, folder, "the log has no segment");
+    for (const [i, base] of bases.entries()) {
+      const path = join(folder, segmentName(base));
+      const place = { path, base, isFirst: i === 0, isLast: i === bases.length - 1 };
+      await this.#checkSegment(name, streamId, place, walk);
+    }
+    return walk.next;
+  }
+
+  async #checkSegment(
+    stream: string,
+    streamId: string,
+    place: SegmentPlace,
+    walk: StreamWalk,
+  ): Promise<void> {
+    const { path, base, isFirst, isLast } = place;
+    this.#segments++;
+    const { head, generation } = await beginningOf(path, base, streamId);
+    if (isLast && !isFirst && !(await hasBegun(path, base, generation))) {
+      const { size } = await stat(path);
+      this.#find("torn", stream, path, "a segment that had not begun", { from: 0, to: size });
+      return;
+    }
+    if (head === undefined) {
+      this.#find("damage", stream, path, "its head is not sound", { from: 0, to: SEGMENT_HEAD_BYTES });
+    }
+    if (walk.nextNumber !== undefined && walk.nextNumber !== base) {
+      const detail = `entries ${walk.nextNumber} to ${base - 1} are missing before ${segmentName(base)}`;
+      this.#find("damage", stream, path, detail);
+    }
+    // What opening takes for the generation where no entry tells one.
+    const segment = new Segment(dirname(path), base, generation ?? 0);
+    segment.recycledBytes = head?.recycledBytes ?? 0;
+    const file = await open(path, "r");
+    try {
+      await this.#checkEntries(stream, file, segment, isLast, walk);
+    } finally {
+      await file.close();
+    }
+  }
+
+  async #checkEntries(
+    stream: string,
+    file: FileHandle,
+    segment: Segment,
+    isLast: boolean,
+    walk: StreamWalk,
+  ): Promise<void> {
+    const { path, generation, recycledBytes } = segment;
+    const { size } = await file.stat();
+    const closed = await segment.sidecar();
+    const isCut = closed?.end === size;
+    // The file of an open log, or of one that a crash ended, may be longer than what it holds.
+    const tail = !isLast || isCut ? "sealed" : "torn";
+    const rest = isCut ? "nothing" : restOf(recycledBytes, size);
+    const visit = (entry: Entry, position: number): void => {
+      this.#entries++;
+      this.#records += walk.take(entry, (detail) => {
+        this.#find("damage", stream, path, detail, { from: position, to: position + entry.bytes.length });
+      });
+    };
+    const scan = await scanSegment(file, SEGMENT_HEAD_BYTES, size, generation, tail, visit, rest);
+    for (const extent of scan.damage) {
+      this.#find("damage", stream, path, "bytes that are no entries", extent);
+    }
+    if (isLast && closed !== undefined && closed.end > size) {
+      const detail = "entries that stood here when it was closed are missing";
+      this.#find("damage", stream, path, detail, { from: size, to: closed.end });
+    }
+    if (scan.tornBytes > 0 && tail === "torn") {
+      this.#find("torn", stream, path, "the rest of a write that never ended", {
+        from: scan.end,
+        to: scan.end + scan.tornBytes,
+      });
+    }
+    this.#bytes += scan.end;
+    this.#progress(stream, this.#bytes);
+  }
+
+  async #checkConsumers(
+    metadata: Metadata,
+    { record: { name, streamId }, shards }: StoredStream,
+    ends: ReadonlyMap<number, number>,
+  ): Promise<void> {
+    const indexes = new Map(shards.map(({ shardId, index }) => [shardId, index]));
+    for (const consumer of await metadata.consumers(streamId)) {
+      for (const [shardId, position] of Object.entries(consumer.positions)) {
+        const index = indexes.get(shardId);
+        // A closed shard that has expired leaves its position behind until the next checkpoint.
+        if (index === undefined) continue;
+        const end = ends.get(index) ?? 0;
+        if (position <= end) continue;
+        const detail = `consumer ${consumer.name} had read ${shardId} up to ${position}, and the log ends at ${end}`;
+        this.#find("damage", name, join(this.#dir, "logs", streamId), detail);
+      }
+    }
+  }
+
+  #find(
+    kind: VerifyFinding["kind"],
+    stream: string,
+    path: string,
+    detail: string,
+    extent?: { readonly from: number; readonly to: number },
+  ): void {
+    const file = path.startsWith(this.#dir) ? path.slice(this.#dir.length + 1) : path;
+    this.#findings.push({ kind, stream, file, ...extent, detail });
+  }
+}
+
+/** What the entries of a stream must add up to. */
+class StreamWalk {
+  /** Where each shard ends. */
+  readonly next = new Map<number, number>();
+  nextNumber: number | undefined;
+
+  /** Returns how many records the entry holds. */
+  take(entry: Entry, find: (detail: string) => void): number {
+    this.nextNumber = entry.number + 1;
+    if (entry.kind === ENTRY_KIND.state) {
+      this.#takeState(entry, find);
+      return 0;
+    }
+    if (entry.kind !== ENTRY_KIND.records) return 0;
+    let records = 0;
+    for (const { shard, first, count, batch } of entry.parts()) {
+      const expected = this.next.get(shard);
+      if (expected !== undefined && first < expected) {
+        find(`shard ${shard} goes back from ${expected} to ${first}`);
+      }
+      this.next.set(shard, first + count);
+      records += count;
+      try {
+        const held = decodeBatch(batch, "outside").reduce((sum, run) => sum + run.count, 0);
+        if (held !== count) find(`shard ${shard}: ${held} records where ${count} should be`);
+      } catch (error) {
+        find(`shard ${shard}: ${describeError(error)}`);
+      }
+    }
+    return records;
+  }
+
+  #takeState(entry: Entry, find: (detail: string) => void): void {
+    try {
+      const state = JSON.parse(entry.extra().toString("utf8")) as { nextOffsets: [number, number][] };
+      for (const [shard, next] of state.nextOffsets) {
+        if (next > (this.next.get(shard) ?? 0)) this.next.set(shard, next);
+      }
+    } catch (error) {
+      find(`the stream's state: ${describeError(error)}`);
+    }
+  }
+}

@@ -1,0 +1,100 @@
+/** Which messages of a subject count, against the plain rule applied to the whole log. */
+import assert from "node:assert/strict";
+import test from "node:test";
+import fc from "fast-check";
+import {
+  counts,
+  lastCounting,
+  type SubjectLog,
+} from "../../../../../gateway/streams/stores/jetstream/counting.ts";
+import type { StoredMessage } from "../../../../../gateway/streams/stores/jetstream/stored-message.ts";
+
+interface Written {
+  readonly sequence: number;
+  readonly expected: number;
+}
+
+/** Sequences of a subject with gaps between them, each expecting one of the last few before it, as racing writers do. */
+const history = fc
+  .array(fc.record({ gap: fc.nat(3), behind: fc.constantFrom(0, 0, 0, 0, 1, 1, 2, 3) }), {
+    minLength: 1,
+    maxLength: 30,
+  })
+  .map((steps) => {
+    const written: Written[] = [];
+    let sequence = 0;
+    for (const { gap, behind } of steps) {
+      sequence += 1 + gap;
+      written.push({ sequence, expected: written.at(-1 - behind)?.sequence ?? 0 });
+    }
+    return written;
+  });
+
+function messageOf({ sequence, expected }: Written): StoredMessage {
+  const header = (name: string): string =>
+    name === "Nats-Expected-Last-Subject-Sequence" ? String(expected) : "";
+  return { sequence, subject: "s", payload: Buffer.alloc(0), header };
+}
+
+function logOf(kept: readonly Written[]): SubjectLog & { asked: number } {
+  const find = async (holds: (one: Written) => boolean): Promise<StoredMessage | undefined> => {
+    log.asked++;
+    const found = kept.find(holds);
+    return found && messageOf(found);
+  };
+  const log = {
+    asked: 0,
+    get: (sequence: number) => find((one) => one.sequence === sequence),
+    from: (sequence: number) => find((one) => one.sequence >= sequence),
+  };
+  return log;
+}
+
+/** The rule: what stands right behind what it expected. */
+function plainly(written: readonly Written[]): number[] {
+  return written
+    .filter(({ expected }, i) => expected === (written[i - 1]?.sequence ?? 0))
+    .map(({ sequence }) => sequence);
+}
+
+test("a message counts when it stands right behind what it expected", async () => {
+  await fc.assert(
+    fc.asyncProperty(history, async (written) => {
+      const counting = plainly(written);
+      for (const one of written) {
+        const verdict = await counts(logOf(written), messageOf(one));
+        assert.equal(verdict, counting.includes(one.sequence));
+      }
+    }),
+  );
+});
+
+test("the last one that counts is found, whatever races came behind it", async () => {
+  await fc.assert(
+    fc.asyncProperty(history, async (written) => {
+      const found = await lastCounting(logOf(written), messageOf(written.at(-1)!));
+      assert.equal(found.sequence, plainly(written).at(-1));
+    }),
+  );
+});
+
+test("without races it takes one question", async () => {
+  const written = Array.from({ length: 50 }, (_, i) => ({ sequence: i + 1, expected: i }));
+  const log = logOf(written);
+  assert.equal((await lastCounting(log, messageOf(written.at(-1)!))).sequence, 50);
+  assert.equal(log.asked, 1);
+});
+
+test("with its beginning taken by retention the last one that counts is found all the same", async () => {
+  await fc.assert(
+    fc.asyncProperty(history, fc.nat(29), async (written, taken) => {
+      const counting = plainly(written);
+      const kept = written.slice(Math.min(taken, written.length - 1));
+      const found = await lastCounting(logOf(kept), messageOf(kept.at(-1)!));
+      const last = counting.at(-1)!;
+      // Where the one that counts is gone itself, the oldest that is kept is the nearest to it.
+      if (last >= kept[0]!.sequence) assert.equal(found.sequence, last);
+      else assert.ok(kept.some(({ sequence }) => sequence === found.sequence));
+    }),
+  );
+});

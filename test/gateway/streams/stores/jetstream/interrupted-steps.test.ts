@@ -1,0 +1,98 @@
+/** A gateway is killed between any two steps of making or deleting a stream; the next one brings it to its end. */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { Documents } from "../../../../../gateway/streams/stores/jetstream/documents.ts";
+import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
+import { systemClock } from "../../../../../runtime/clock.ts";
+import { Metrics } from "../../../../../runtime/metrics.ts";
+import { nodeFlags, scriptPath } from "../../../../support/script.ts";
+import { clusterFact, type Ground, textsOf, until } from "./cluster-fact.ts";
+
+const RECORD = [{ partitionKey: "k", data: Buffer.from("there") }];
+
+/** Resolves with whether it came to its end by itself. */
+async function runInterrupted(
+  { cluster, prefix }: Ground,
+  action: "make" | "delete",
+  name: string,
+  changes: number,
+): Promise<boolean> {
+  const program = scriptPath("./interrupted-gateway.ts", import.meta.url);
+  const args = [cluster.servers.join(","), prefix, action, name, String(changes)];
+  const child = spawn(process.execPath, [...nodeFlags, program, ...args], {
+    stdio: ["ignore", "ignore", "inherit"],
+  });
+  const [code, signal] = await new Promise<[number | null, NodeJS.Signals | null]>((resolve) =>
+    child.once("exit", (...how) => resolve(how)),
+  );
+  assert.ok(code === 0 || signal === "SIGKILL", `ended with ${code ?? signal}`);
+  return code === 0;
+}
+
+clusterFact("a killed gateway leaves no half of a stream, whichever step was its last", async (ground) => {
+  const { open, cluster, prefix } = ground;
+  const before = await open();
+  await before.createStream({ name: "kept", shards: 1, retentionHours: 24 });
+  const deleted: string[] = [];
+  for (let i = 0; i < 5; i++) {
+    const name = `old-${i}`;
+    await before.createStream({ name, shards: 1, retentionHours: 24 });
+    await before.append(name, RECORD);
+    const consumer = await before.openConsumer(name, "c");
+    await consumer.close();
+    deleted.push(name);
+  }
+  await before.close();
+  const made = deleted.map((_, i) => `new-${i}`);
+  // One after the other: where two change the list of streams at once, one of them takes more steps.
+  let steps = 0;
+  for (const [i, name] of deleted.entries()) {
+    if (!(await runInterrupted(ground, "make", made[i]!, i))) steps++;
+    if (!(await runInterrupted(ground, "delete", name, i))) steps++;
+  }
+  assert.equal(steps, 3 + 4, "steps of making and of deleting");
+
+  const link = await Link.open({ servers: cluster.servers, clock: systemClock, metrics: new Metrics() });
+  // Streams of no name: an empty one goes, one with records is for the operator to judge.
+  const [empty, full] = ["0", "1"].map((digit) => `${prefix}-${digit.repeat(32)}`) as [string, string];
+  await link.streams.make({ name: empty, subjects: [`${prefix}.d.0.>`], num_replicas: 1 });
+  await link.streams.make({ name: full, subjects: [`${prefix}.d.1.>`], num_replicas: 1 });
+  await link.publish(full, `${prefix}.d.1.r`, Buffer.from("record"), {}, 0);
+  const streams = await open();
+  // Nothing of it was done before the first step; the rest is brought to its end.
+  const wanted = ["kept", "new-1", "new-2", "new-3", "new-4", "old-0"];
+  const documents = new Documents(link, prefix);
+  try {
+    await until(async () => streams.listStreams().length >= wanted.length);
+    assert.deepEqual(streams.listStreams(), wanted);
+    await until(async () => (await link.streams.names(prefix)).length === wanted.length + 2);
+    const names = await link.streams.names(prefix);
+    const ids = wanted.map((name) => `${prefix}-${streams.describe(name).streamId}`);
+    assert.deepEqual(names.sort(), [`${prefix}-documents`, full, ...ids].sort());
+    await until(async () => (await documents.keys("c")).length === 1);
+    assert.ok((await documents.keys("c"))[0]!.startsWith(streams.describe("old-0").streamId));
+  } finally {
+    await link.close();
+  }
+  for (const name of wanted.filter((one) => one.startsWith("new"))) {
+    await streams.append(name, RECORD);
+    assert.deepEqual(await textsOf(streams, name), ["there"]);
+  }
+  assert.deepEqual(await textsOf(streams, "old-0"), ["there"]);
+  // The names are free again, and what stood under them does not come back.
+  await streams.createStream({ name: "old-1", shards: 1, retentionHours: 24 });
+  assert.deepEqual(await textsOf(streams, "old-1"), []);
+  assert.deepEqual(await streams.consumers("old-1"), []);
+});
+
+clusterFact(
+  "making a stream that a killed gateway began waits for it and says that it is there",
+  async (ground) => {
+    const before = await ground.open();
+    assert.equal(await runInterrupted(ground, "make", "s", 1), false);
+    await assert.rejects(before.createStream({ name: "s", shards: 1, retentionHours: 24 }), {
+      code: "STREAM_EXISTS",
+    });
+    assert.equal(before.describe("s").name, "s");
+  },
+);

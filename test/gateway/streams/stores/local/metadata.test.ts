@@ -1,0 +1,117 @@
+/** What a crash in the middle of making or deleting a stream leaves, and what LevelDB may have lost. */
+import assert from "node:assert/strict";
+import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import test from "node:test";
+import { Level } from "level";
+import { Metadata } from "../../../../../gateway/streams/stores/local/metadata.ts";
+import { makeLocalPlace } from "./local-place.ts";
+
+const SHARD_0 = "shardId-000000000000";
+
+async function withMetadata(dir: string, body: (metadata: Metadata) => Promise<void>): Promise<void> {
+  const metadata = await Metadata.open(dir);
+  try {
+    await body(metadata);
+  } finally {
+    await metadata.close();
+  }
+}
+
+test("a stream whose making a crash cut off is removed, and its name is free", async () => {
+  const place = await makeLocalPlace();
+  try {
+    await (await place.open()).close();
+    const streamId = "0123456789abcdef0123456789abcdef";
+    await withMetadata(place.dir, (metadata) => metadata.beginStream(streamId, "s"));
+    await mkdir(join(place.dir, "logs", streamId));
+    await writeFile(join(place.dir, "logs", streamId, "0000000000000000.log"), "half");
+    const streams = await place.open();
+    assert.deepEqual(streams.listStreams(), []);
+    assert.deepEqual(await readdir(join(place.dir, "logs")), []);
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    await streams.close();
+  } finally {
+    await place.remove();
+  }
+});
+
+test("a deletion that a crash cut off is finished", async () => {
+  const place = await makeLocalPlace();
+  try {
+    let streams = await place.open();
+    const { streamId } = await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    await (await streams.openConsumer("s", "c")).checkpoint(new Map([[SHARD_0, 0]]));
+    await streams.close();
+    await withMetadata(place.dir, (metadata) => metadata.condemnStream(streamId));
+    streams = await place.open();
+    assert.deepEqual(streams.listStreams(), []);
+    await streams.close();
+    await withMetadata(place.dir, async (metadata) => {
+      assert.deepEqual(metadata.unfinished(), []);
+      assert.deepEqual(await metadata.consumers(streamId), []);
+    });
+    assert.deepEqual(await readdir(join(place.dir, "logs")), []);
+  } finally {
+    await place.remove();
+  }
+});
+
+test("a deletion that the disk refused does not happen later", async (t) => {
+  const place = await makeLocalPlace();
+  t.after(() => place.remove());
+  let streams = await place.open();
+  await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+  await streams.append("s", [{ partitionKey: "k", data: Buffer.from("kept") }]);
+  // What stands in the way of writing streams.json.
+  const obstacle = join(place.dir, "streams.json.tmp");
+  await mkdir(obstacle);
+  await assert.rejects(streams.deleteStream("s"), { code: "EISDIR" });
+  await assert.rejects(streams.createStream({ name: "u", shards: 1, retentionHours: 24 }), {
+    code: "EISDIR",
+  });
+  await rm(obstacle, { recursive: true });
+  await streams.createStream({ name: "t", shards: 1, retentionHours: 24 });
+  await streams.close();
+  streams = await place.open();
+  assert.deepEqual(streams.listStreams(), ["s", "t"]);
+  assert.equal(streams.describe("s").shardList[0]!.latest, 1);
+  await streams.close();
+  await withMetadata(place.dir, async (metadata) => assert.deepEqual(metadata.unfinished(), []));
+});
+
+test("a database that lost a stream, gained one or changed a value is refused", async () => {
+  const changes: Array<[string, (db: Level<string, string>) => Promise<void>, RegExp]> = [
+    ["lost", (db) => db.clear(), /stream s is missing from meta/],
+    [
+      "changed",
+      async (db) => {
+        for await (const [key, value] of db.iterator()) await db.put(key, value.replace("24", "25"));
+      },
+      /the checksum of stream\/[0-9a-f]{32} does not match/,
+    ],
+    [
+      "moved",
+      async (db) => {
+        for await (const [key, value] of db.iterator()) await db.put(`${key}0`, value);
+      },
+      /the checksum of/,
+    ],
+  ];
+  for (const [what, change, message] of changes) {
+    const place = await makeLocalPlace();
+    try {
+      const streams = await place.open();
+      await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+      await streams.close();
+      const db = new Level<string, string>(join(place.dir, "meta"));
+      await change(db);
+      await db.close();
+      await assert.rejects(place.open(), { code: "STREAM_METADATA_DAMAGED", message }, what);
+      // Refused again, not healed by the first try.
+      await assert.rejects(place.open(), { code: "STREAM_METADATA_DAMAGED" }, what);
+    } finally {
+      await place.remove();
+    }
+  }
+});

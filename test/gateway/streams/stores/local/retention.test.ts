@@ -1,0 +1,254 @@
+import assert from "node:assert/strict";
+import { readdir } from "node:fs/promises";
+import test from "node:test";
+import type { LocalStream } from "../../../../../gateway/streams/stores/local/local-stream.ts";
+import { makeLogMeters } from "../../../../../gateway/streams/stores/local/log/log-meters.ts";
+import { StreamLog } from "../../../../../gateway/streams/stores/local/log/stream-log.ts";
+import { Retention } from "../../../../../gateway/streams/stores/local/retention.ts";
+import { arrivedByMs } from "../../../../../gateway/streams/stores/local/segments/segment-age.ts";
+import { StreamsClosedError } from "../../../../../gateway/streams/streams.ts";
+import { systemClock } from "../../../../../runtime/clock.ts";
+import type { Log } from "../../../../../runtime/log.ts";
+import { Metrics } from "../../../../../runtime/metrics.ts";
+import { makeFrame, readAll } from "../../../../contract/streams.ts";
+import { makeLocalPlace } from "./local-place.ts";
+import { append, makeLogPlace, watchedDisk } from "./log/log-place.ts";
+
+const SHARD_0 = "shardId-000000000000";
+const HOUR_MS = 3_600_000;
+const START_MS = 1_700_000_000_000;
+
+test("retention removes whole segments; offsets and producers go on, also after a reopening", async () => {
+  const place = await makeLocalPlace();
+  try {
+    place.nowMs = START_MS;
+    let streams = await place.open({ segmentBytes: 600 });
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    for (let i = 1; i <= 12; i++) {
+      place.nowMs = START_MS + i * HOUR_MS;
+      await streams.appendFrame(makeFrame("s", BigInt(i), [`text-${i}`]));
+      if (i === 3) {
+        const plain = { clientId: "plug", packetId: 1, partitionKey: "k", timeUs: 1, mayRepeat: true };
+        await streams.appendPublish("s", { ...plain, payload: Buffer.from("plain") });
+      }
+    }
+    const before = (await place.segments()).length;
+    await streams.enforceRetention();
+    assert.equal((await place.segments()).length, before);
+
+    place.nowMs = START_MS + (24 + 6) * HOUR_MS;
+    await streams.enforceRetention();
+    const { trimHorizon, latest } = streams.describe("s").shardList[0]!;
+    assert.ok(trimHorizon > 0 && trimHorizon <= 7, `${trimHorizon}`);
+    assert.equal(latest, 13);
+    const read = await streams.read("s", SHARD_0, 0, 1);
+    assert.equal(read.trimmed, trimHorizon);
+    assert.equal(read.parts[0]!.first, trimHorizon);
+    const kept = await readAll(streams, "s", SHARD_0);
+    assert.equal(kept.length, 13 - trimHorizon);
+    assert.equal(await streams.position("s", SHARD_0, { at: "trim-horizon" }), trimHorizon);
+    const noon = START_MS + 9 * HOUR_MS;
+    const at = await streams.position("s", SHARD_0, { at: "time", arrivalMs: noon });
+    assert.equal(kept.find(({ offset }) => offset === at)!.text, "text-9");
+    assert.equal(kept.find(({ offset }) => offset === at)!.arrivalMs, noon);
+
+    place.nowMs = START_MS + 100 * HOUR_MS;
+    await streams.enforceRetention();
+    assert.equal((await place.segments()).length, 1);
+    assert.deepEqual(await readAll(streams, "s", SHARD_0), []);
+    assert.equal(streams.describe("s").shardList[0]!.trimHorizon, 13);
+
+    await streams.close();
+    streams = await place.open({ segmentBytes: 600 });
+    assert.equal(streams.describe("s").shardList[0]!.latest, 13);
+    assert.equal(await streams.appendFrame(makeFrame("s", 12n, ["text-12"])), "duplicate");
+    const plain = { clientId: "plug", packetId: 1, partitionKey: "k", timeUs: 1, mayRepeat: true };
+    assert.equal(await streams.appendPublish("s", { ...plain, payload: Buffer.from("plain") }), "duplicate");
+    const [placed] = await streams.append("s", [{ partitionKey: "k", data: Buffer.from("x") }]);
+    assert.equal(placed!.offset, 13);
+    await streams.close();
+  } finally {
+    await place.remove();
+  }
+});
+
+test("arrival times never fall, even when the clock does", async () => {
+  const place = await makeLocalPlace();
+  try {
+    place.nowMs = START_MS;
+    let streams = await place.open();
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    await streams.append("s", [{ partitionKey: "k", data: Buffer.from("x") }]);
+    place.nowMs = START_MS - HOUR_MS;
+    await streams.append("s", [{ partitionKey: "k", data: Buffer.from("y") }]);
+    await streams.close();
+    streams = await place.open();
+    await streams.append("s", [{ partitionKey: "k", data: Buffer.from("z") }]);
+    const records = await readAll(streams, "s", SHARD_0);
+    assert.deepEqual(
+      records.map(({ arrivalMs }) => arrivalMs),
+      [START_MS, START_MS, START_MS],
+    );
+    await streams.close();
+  } finally {
+    await place.remove();
+  }
+});
+
+test("a reader goes on while retention takes segments from under it", async () => {
+  const place = await makeLocalPlace();
+  try {
+    place.nowMs = START_MS;
+    const streams = await place.open({ segmentBytes: 2_000 });
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 1 });
+    for (let i = 0; i < 60; i++) {
+      place.nowMs += HOUR_MS / 10;
+      await streams.appendFrame(makeFrame("s", BigInt(i + 1), [`text-${i}`]));
+    }
+    const [all] = await Promise.all([readAll(streams, "s", SHARD_0, 0, 1), streams.enforceRetention()]);
+    assert.equal(all.at(-1)!.text, "text-59");
+    const offsets = all.map(({ offset }) => offset);
+    assert.deepEqual(
+      offsets,
+      [...offsets].sort((a, b) => a - b),
+    );
+    await streams.close();
+  } finally {
+    await place.remove();
+  }
+});
+
+test("a moment of a clock that is years ahead does not end retention, nor does one of a clock that is behind", async () => {
+  const place = await makeLocalPlace();
+  try {
+    place.nowMs = START_MS;
+    let streams = await place.open({ segmentBytes: 600 });
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    const append = (n: number) => streams.appendFrame(makeFrame("s", BigInt(n), [`text-${n}`]));
+    for (let n = 1; n <= 48; n++) {
+      place.nowMs = START_MS + n * HOUR_MS;
+      if (n === 5) place.jumpMs = 10 * 365 * 24 * HOUR_MS;
+      if (n === 8) place.jumpMs = -START_MS;
+      await append(n);
+      place.jumpMs = 0;
+    }
+    await streams.close();
+    streams = await place.open({ segmentBytes: 600 });
+    await streams.enforceRetention();
+    const { trimHorizon } = streams.describe("s").shardList[0]!;
+    assert.ok(trimHorizon >= 15 && trimHorizon <= 24, `${trimHorizon}`);
+    // Without traffic, too.
+    place.nowMs += 25 * HOUR_MS;
+    await streams.enforceRetention();
+    place.nowMs += 25 * HOUR_MS;
+    await streams.enforceRetention();
+    assert.equal(streams.describe("s").shardList[0]!.trimHorizon, 48);
+    await streams.close();
+  } finally {
+    await place.remove();
+  }
+});
+
+test("what a segment holds is no older than a sound clock says", () => {
+  const day = (createdDay: number, newestDay: number) => ({ createdMs: createdDay, newestMs: newestDay });
+  // By its newest record, as long as that lies in the past.
+  assert.equal(arrivedByMs([day(100, 110), day(109, 120)], 0, 130), 110);
+  // The clock was ahead while it was filled, and while the next one was made.
+  assert.equal(arrivedByMs([day(100, 900), day(900, 900), day(120, 900)], 0, 130), 120);
+  assert.equal(arrivedByMs([day(100, 900), day(900, 900), day(120, 900)], 1, 130), 120);
+  // The clock was behind while the next one was made, or its head is damaged.
+  assert.equal(arrivedByMs([day(100, 900), day(1, 900), day(0, 900), day(125, 900)], 0, 130), 125);
+  assert.equal(arrivedByMs([day(100, 900)], 0, 130), undefined);
+  // The clock is behind now.
+  assert.equal(arrivedByMs([day(100, 110), day(110, 120)], 0, 5), undefined);
+});
+
+test("a log that cannot be written gives back what is too old all the same, and is repaired without an append", async (t) => {
+  const place = await makeLogPlace();
+  t.after(() => place.remove());
+  let failing = false;
+  const disk = watchedDisk(() => {
+    if (failing) throw Object.assign(new Error("no space left on device"), { code: "ENOSPC" });
+  });
+  let nowMs = START_MS;
+  const log = await StreamLog.create(place.options({ disk, segmentBytes: 1_000, nowMs: () => nowMs }));
+  for (let n = 1; n <= 4; n++) await append(log, n, { bytes: 1_000 });
+  assert.equal(log.segments.length, 4);
+  failing = true;
+  await assert.rejects(append(log, 5), { code: "LOG_FULL" });
+  nowMs += 2 * HOUR_MS;
+  assert.equal(await log.removeBefore(nowMs - HOUR_MS), 3);
+  assert.equal((await readdir(place.folder)).filter((name) => name.endsWith(".log")).length, 1);
+  failing = false;
+  place.passedMs += 1_000;
+  assert.equal(await log.removeBefore(nowMs - HOUR_MS), 0);
+  while (!place.logged.includes("the log is repaired and accepts again")) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.equal(await log.removeBefore(nowMs - HOUR_MS), 1);
+  assert.equal(await append(log, 5), 4);
+  await log.close();
+});
+
+test("a stream whose log cannot be cleaned up does not keep the others from it", async () => {
+  const cleaned: string[] = [];
+  const stream = (name: string, error?: Error) =>
+    ({
+      definition: { record: { retentionHours: 1 } },
+      log: {
+        async removeBefore(): Promise<number> {
+          if (error !== undefined) throw error;
+          cleaned.push(name);
+          return 0;
+        },
+      },
+      expireShards: () => Promise.resolve(),
+    }) as unknown as LocalStream;
+  const retention = new Retention({
+    clock: systemClock,
+    log: {} as Log,
+    meters: makeLogMeters(new Metrics()),
+    streams: () => [
+      stream("a", new Error("the disk is gone")),
+      stream("b"),
+      stream("c", new StreamsClosedError()),
+    ],
+  });
+  await assert.rejects(retention.enforce(), /the disk is gone/);
+  assert.deepEqual(cleaned, ["b"]);
+  await retention.close();
+});
+
+test("runs of retention follow one another, and one that fails tells who asked and nobody else", async () => {
+  const calls: string[] = [];
+  let failing = true;
+  const stream = {
+    definition: { record: { retentionHours: 1 } },
+    log: {
+      async removeBefore(): Promise<number> {
+        calls.push("began");
+        await new Promise((resolve) => setImmediate(resolve));
+        calls.push("ended");
+        if (failing) throw new Error("the disk is gone");
+        return 0;
+      },
+    },
+    expireShards: () => Promise.resolve(),
+  } as unknown as LocalStream;
+  const retention = new Retention({
+    clock: systemClock,
+    log: {} as Log,
+    meters: makeLogMeters(new Metrics()),
+    streams: () => [stream],
+  });
+  const first = retention.enforce();
+  const second = retention.enforce();
+  await assert.rejects(first, /the disk is gone/);
+  failing = false;
+  await second;
+  assert.deepEqual(calls, ["began", "ended", "began", "ended"]);
+  failing = true;
+  await assert.rejects(retention.enforce(), /the disk is gone/);
+  await retention.settled();
+  await retention.close();
+});
