@@ -9,6 +9,7 @@
  *
  * All integers are big-endian.
  */
+import { putU16, putU32, u16, u32 } from "../runtime/big-endian.ts";
 import { crc32c, crc32cOfEach } from "../runtime/crc32c.ts";
 import { joinCrc32c } from "../runtime/crc32c-join.ts";
 import { HeadwaterError } from "../runtime/errors.ts";
@@ -92,21 +93,21 @@ export function writeFrame(
   writeBatch: (at: number) => void,
 ): Buffer {
   const frame = memory.subarray(from, from + frameBytes(head, batchBytes));
-  frame.writeUInt16BE(MAGIC, 0);
+  putU16(frame, MAGIC, 0);
   frame[2] = FRAME_VERSION;
   frame[3] = TIME_SOURCES.indexOf(head.timeSource);
-  frame.writeUInt32BE(frame.length, 4);
+  putU32(frame, frame.length, 4);
   frame.writeBigUInt64BE(head.epoch, 12);
-  frame.writeUInt32BE(head.epochStart, 20);
+  putU32(frame, head.epochStart, 20);
   frame.writeBigUInt64BE(head.sequence, 24);
   writeUInt53(frame, head.storedUs, 32);
-  frame.writeUInt32BE(head.recordCount, 40);
+  putU32(frame, head.recordCount, 40);
   const deviceBytes = frame.write(head.device, HEAD_BYTES);
   const streamBytes = frame.write(head.stream, HEAD_BYTES + deviceBytes);
-  frame.writeUInt16BE(deviceBytes, 44);
-  frame.writeUInt16BE(streamBytes, 46);
+  putU16(frame, deviceBytes, 44);
+  putU16(frame, streamBytes, 46);
   writeBatch(from + HEAD_BYTES + deviceBytes + streamBytes);
-  frame.writeUInt32BE(crc32c(frame, CRC_FROM), 8);
+  putU32(frame, crc32c(frame, CRC_FROM), 8);
   return frame;
 }
 
@@ -121,7 +122,7 @@ export function decodeFrame(bytes: Uint8Array): Frame {
   if (timeSource === undefined) throw new MalformedFrameError(`time source ${frame[3]}`);
   const sequence = frame.readBigUInt64BE(24);
   if (sequence === 0n) throw new MalformedFrameError("sequence 0");
-  const recordCount = frame.readUInt32BE(40);
+  const recordCount = u32(frame, 40);
   if (recordCount > MAX_FRAME_RECORDS) throw new MalformedFrameError(`${recordCount} records`);
   if (runs.reduce((sum, run) => sum + run.count, 0) !== recordCount) {
     throw new MalformedFrameError("its runs do not add up to its records");
@@ -130,7 +131,7 @@ export function decodeFrame(bytes: Uint8Array): Frame {
     device: frame.toString("utf8", HEAD_BYTES, deviceEnd),
     stream: frame.toString("utf8", deviceEnd, streamEnd),
     epoch: frame.readBigUInt64BE(12),
-    epochStart: frame.readUInt32BE(20),
+    epochStart: u32(frame, 20),
     sequence,
     storedUs: readUInt53(frame, 32),
     recordCount,
@@ -150,8 +151,8 @@ function readParts(frame: Buffer): {
   readonly runs: Run[];
 } {
   try {
-    const deviceEnd = HEAD_BYTES + frame.readUInt16BE(44);
-    const streamEnd = deviceEnd + frame.readUInt16BE(46);
+    const deviceEnd = HEAD_BYTES + u16(frame, 44);
+    const streamEnd = deviceEnd + u16(frame, 46);
     if (streamEnd > frame.length) throw new MalformedFrameError("its names run over the end");
     const batch = frame.subarray(streamEnd);
     return { deviceEnd, streamEnd, batch, runs: decodeBatch(batch) };
@@ -179,7 +180,7 @@ function checkSum(frame: Buffer, runs: readonly Run[]): number[] | undefined {
     checksums = crc32cOfEach(frame, bodyAt, ends);
     for (const [i, { body }] of runs.entries()) checksum = joinCrc32c(checksum, checksums[i]!, body.length);
   }
-  if (checksum !== frame.readUInt32BE(8)) throw new MalformedFrameError("checksum does not match");
+  if (checksum !== u32(frame, 8)) throw new MalformedFrameError("checksum does not match");
   return checksums;
 }
 
@@ -199,11 +200,11 @@ export function decodeFrames(bytes: Uint8Array): Frame[] {
 
 function frameLengthAt(bytes: Buffer, at: number): number {
   if (at + HEAD_BYTES > bytes.length) throw new MalformedFrameError("shorter than its head");
-  if (bytes.readUInt16BE(at) !== MAGIC) throw new MalformedFrameError("does not begin with HW");
+  if (u16(bytes, at) !== MAGIC) throw new MalformedFrameError("does not begin with HW");
   const version = bytes[at + 2]!;
   if (version !== FRAME_VERSION)
     throw new MalformedFrameError(`version ${version}; this program reads ${FRAME_VERSION}`);
-  const length = bytes.readUInt32BE(at + 4);
+  const length = u32(bytes, at + 4);
   if (length < HEAD_BYTES || length > MAX_FRAME_BYTES) throw new MalformedFrameError(`${length} bytes long`);
   return length;
 }

@@ -7,7 +7,9 @@
  *   table: per run    u16 keyBytes | u32 recordCount | u32 bodyBytes | key (UTF-8)
  *   body:  per record u32 payloadBytes | u64 timeUs | payload      in the order of the runs
  */
+
 import { isUtf8 } from "node:buffer";
+import { putU16, putU32, u16, u32 } from "../runtime/big-endian.ts";
 import { HeadwaterError } from "../runtime/errors.ts";
 
 /** Kinesis: a partition key has 1 to 256 characters; that is at most 1,024 bytes of UTF-8. */
@@ -89,8 +91,8 @@ function encodeGroups(groups: readonly Group[]): Buffer {
     bodyBytes += group.bytes;
   }
   const batch = Buffer.allocUnsafe(HEAD_BYTES + tableBytes + bodyBytes);
-  batch.writeUInt32BE(groups.length, 0);
-  batch.writeUInt32BE(tableBytes, 4);
+  putU32(batch, groups.length, 0);
+  putU32(batch, tableBytes, 4);
   let at = HEAD_BYTES;
   for (const group of groups) at = writeRunHead(batch, at, group.key, group.records.length, group.bytes);
   for (const group of groups) {
@@ -113,8 +115,8 @@ export function joinRuns(runs: readonly Run[], memory?: Buffer, from = 0): Buffe
   const bytes = HEAD_BYTES + tableBytes + bodyBytes;
   const fits = memory !== undefined && from + bytes <= memory.length;
   const batch = fits ? memory.subarray(from, from + bytes) : Buffer.allocUnsafe(bytes);
-  batch.writeUInt32BE(runs.length, 0);
-  batch.writeUInt32BE(tableBytes, 4);
+  putU32(batch, runs.length, 0);
+  putU32(batch, tableBytes, 4);
   let at = HEAD_BYTES;
   for (const run of runs) at = writeRunHead(batch, at, run.key, run.count, run.body.length);
   for (const run of runs) {
@@ -126,14 +128,14 @@ export function joinRuns(runs: readonly Run[], memory?: Buffer, from = 0): Buffe
 
 function writeRunHead(batch: Buffer, at: number, key: string, count: number, bytes: number): number {
   const keyBytes = batch.write(key, at + RUN_HEAD_BYTES);
-  batch.writeUInt16BE(keyBytes, at);
-  batch.writeUInt32BE(count, at + 2);
-  batch.writeUInt32BE(bytes, at + 6);
+  putU16(batch, keyBytes, at);
+  putU32(batch, count, at + 2);
+  putU32(batch, bytes, at + 6);
   return at + RUN_HEAD_BYTES + keyBytes;
 }
 
 function writeRecord(batch: Buffer, at: number, timeUs: number, payload: Uint8Array): number {
-  batch.writeUInt32BE(payload.length, at);
+  putU32(batch, payload.length, at);
   writeUInt53(batch, timeUs, at + 4);
   batch.set(payload, at + RECORD_HEAD_BYTES);
   return at + RECORD_HEAD_BYTES + payload.length;
@@ -148,8 +150,8 @@ function writeRecord(batch: Buffer, at: number, timeUs: number, payload: Uint8Ar
 export function decodeBatch(bytes: Uint8Array, origin: "outside" | "trusted" = "outside"): Run[] {
   const view = asBuffer(bytes);
   if (view.length < HEAD_BYTES) throw new MalformedBatchError("shorter than its head");
-  const runCount = view.readUInt32BE(0);
-  const tableBytes = view.readUInt32BE(4);
+  const runCount = u32(view, 0);
+  const tableBytes = u32(view, 4);
   const tableEnd = HEAD_BYTES + tableBytes;
   if (tableEnd > view.length) throw new MalformedBatchError("its table runs over the end");
   if (runCount * RUN_HEAD_BYTES > tableBytes)
@@ -159,9 +161,9 @@ export function decodeBatch(bytes: Uint8Array, origin: "outside" | "trusted" = "
   let bodyAt = tableEnd;
   for (let i = 0; i < runCount; i++) {
     if (at + RUN_HEAD_BYTES > tableEnd) throw new MalformedBatchError("a run's head is cut off");
-    const keyBytes = view.readUInt16BE(at);
-    const count = view.readUInt32BE(at + 2);
-    const bodyBytes = view.readUInt32BE(at + 6);
+    const keyBytes = u16(view, at);
+    const count = u32(view, at + 2);
+    const bodyBytes = u32(view, at + 6);
     const keyEnd = at + RUN_HEAD_BYTES + keyBytes;
     if (keyBytes === 0 || keyBytes > MAX_KEY_BYTES)
       throw new MalformedBatchError(`a key of ${keyBytes} bytes`);
@@ -188,8 +190,8 @@ function checkRecordHeads(bytes: Buffer, from: number, end: number, count: numbe
   let at = from;
   for (let i = 0; i < count; i++) {
     if (at + RECORD_HEAD_BYTES > end) throw new MalformedBatchError("a record's head is cut off");
-    if (bytes.readUInt32BE(at + 4) > MAX_HIGH_WORD) throw new MalformedBatchError("a time above 2^53 - 1");
-    at += RECORD_HEAD_BYTES + bytes.readUInt32BE(at);
+    if (u32(bytes, at + 4) > MAX_HIGH_WORD) throw new MalformedBatchError("a time above 2^53 - 1");
+    at += RECORD_HEAD_BYTES + u32(bytes, at);
     if (at > end) throw new MalformedBatchError("a record is cut off");
   }
   if (at !== end) throw new MalformedBatchError("a run is longer than its records");
@@ -207,7 +209,7 @@ export function forEachRecord(
   let at = 0;
   for (let index = 0; index < run.count; index++) {
     if (at + RECORD_HEAD_BYTES > body.length) throw new MalformedBatchError("a record's head is cut off");
-    const end = at + RECORD_HEAD_BYTES + body.readUInt32BE(at);
+    const end = at + RECORD_HEAD_BYTES + u32(body, at);
     if (end > body.length) throw new MalformedBatchError("a record is cut off");
     visit(body.subarray(at + RECORD_HEAD_BYTES, end), readUInt53(body, at + 4), index);
     at = end;
@@ -222,13 +224,13 @@ export function asBuffer(bytes: Uint8Array): Buffer {
 
 /** An unsigned 64-bit field of which a JavaScript number can hold 53 bits. */
 export function writeUInt53(bytes: Buffer, value: number, at: number): void {
-  bytes.writeUInt32BE(Math.floor(value / 0x1_0000_0000), at);
-  bytes.writeUInt32BE(value % 0x1_0000_0000, at + 4);
+  putU32(bytes, Math.floor(value / 0x1_0000_0000), at);
+  putU32(bytes, value % 0x1_0000_0000, at + 4);
 }
 
 /** @throws MalformedBatchError above 2^53 - 1. */
 export function readUInt53(bytes: Buffer, at: number): number {
-  const value = bytes.readUInt32BE(at) * 0x1_0000_0000 + bytes.readUInt32BE(at + 4);
+  const value = u32(bytes, at) * 0x1_0000_0000 + u32(bytes, at + 4);
   if (value > Number.MAX_SAFE_INTEGER) throw new MalformedBatchError("an integer above 2^53 - 1");
   return value;
 }

@@ -8,6 +8,7 @@
  *
  * Names are UTF-8, integers big-endian. The entry is under a checksum, so what is read was written here.
  */
+import { putU16, putU32, u16, u32 } from "../../../runtime/big-endian.ts";
 import { invariant } from "../../../runtime/errors.ts";
 
 /** Packet id, and a hash of key and payload (publish-identity.ts). */
@@ -62,7 +63,7 @@ export function producerSize(producer: Producer | undefined): number {
 export function writeProducer(arena: Buffer, at: number, producer: Producer): void {
   if (producer.kind === "frame") {
     arena.writeBigUInt64BE(producer.epoch, at);
-    arena.writeUInt32BE(producer.epochStart, at + 8);
+    putU32(arena, producer.epochStart, at + 8);
     arena.writeBigUInt64BE(producer.sequence, at + 12);
     arena.write(producer.device, at + FRAME_BYTES);
   } else if (producer.kind === "publish") {
@@ -79,8 +80,8 @@ function writePublishes(arena: Buffer, from: number, { clientIds, identities }: 
     let next = i + 1;
     while (next < clientIds.length && clientIds[next] === client) next++;
     const clientBytes = arena.write(client, at + GROUP_HEAD_BYTES);
-    arena.writeUInt16BE(clientBytes, at);
-    arena.writeUInt16BE(next - i, at + 2);
+    putU16(arena, clientBytes, at);
+    putU16(arena, next - i, at + 2);
     at += GROUP_HEAD_BYTES + clientBytes;
     for (; i < next; i++) at += arena.write(identities[i]!, at, "latin1");
   }
@@ -92,7 +93,7 @@ export function producerAt(bytes: Buffer, code: number, at: number, end: number)
     return {
       kind: "frame",
       epoch: bytes.readBigUInt64BE(at),
-      epochStart: bytes.readUInt32BE(at + 8),
+      epochStart: u32(bytes, at + 8),
       sequence: bytes.readBigUInt64BE(at + 12),
       device: bytes.toString("utf8", at + FRAME_BYTES, end),
     };
@@ -108,8 +109,8 @@ function publishesAt(bytes: Buffer, from: number, end: number): Publishes {
   const clientIds: string[] = [];
   const identities: string[] = [];
   for (let at = from; at + GROUP_HEAD_BYTES <= end; ) {
-    const identitiesAt = at + GROUP_HEAD_BYTES + bytes.readUInt16BE(at);
-    const count = bytes.readUInt16BE(at + 2);
+    const identitiesAt = at + GROUP_HEAD_BYTES + u16(bytes, at);
+    const count = u16(bytes, at + 2);
     const client = bytes.toString("utf8", at + GROUP_HEAD_BYTES, identitiesAt);
     at = identitiesAt + count * IDENTITY_BYTES;
     for (let i = identitiesAt; i < at; i += IDENTITY_BYTES) {

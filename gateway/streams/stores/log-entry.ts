@@ -13,7 +13,9 @@
  * follow was never acknowledged. `recordsBefore` counts the stream's records, so that a reader
  * that had to skip knows how many it missed. A producer: entry-producer.ts.
  */
+
 import { asBuffer, readUInt53, writeUInt53 } from "../../../protocol/record-batch.ts";
+import { putU16, putU32, u16, u32 } from "../../../runtime/big-endian.ts";
 import { crc32c } from "../../../runtime/crc32c.ts";
 import { joinCrc32c } from "../../../runtime/crc32c-join.ts";
 import { type Producer, producerAt, producerCode, producerSize, writeProducer } from "./entry-producer.ts";
@@ -87,7 +89,7 @@ export function writeEntry(
   extra?: Uint8Array,
 ): number {
   const producerBytes = producerSize(producer);
-  arena.writeUInt32BE(MAGIC, at);
+  putU32(arena, MAGIC, at);
   arena[at + 8] = ENTRY_VERSION;
   arena[at + 9] = head.kind;
   arena[at + 10] = producerCode(producer);
@@ -96,17 +98,17 @@ export function writeEntry(
   writeUInt53(arena, head.number, at + 24);
   writeUInt53(arena, head.arrivalMs, at + 32);
   writeUInt53(arena, head.recordsBefore, at + 40);
-  arena.writeUInt32BE(head.groupOffset, at + 48);
-  arena.writeUInt16BE(parts.length, at + 52);
-  arena.writeUInt16BE(producerBytes, at + 54);
+  putU32(arena, head.groupOffset, at + 48);
+  putU16(arena, parts.length, at + 52);
+  putU16(arena, producerBytes, at + 54);
   let end = at + ENTRY_HEAD_BYTES;
   if (producer !== undefined) writeProducer(arena, end, producer);
   end += producerBytes;
   for (const part of parts) {
-    arena.writeUInt32BE(part.shard, end);
+    putU32(arena, part.shard, end);
     writeUInt53(arena, part.first, end + 4);
-    arena.writeUInt32BE(part.count, end + 12);
-    arena.writeUInt32BE(part.batch.length, end + 16);
+    putU32(arena, part.count, end + 12);
+    putU32(arena, part.batch.length, end + 16);
     end += PART_BYTES;
   }
   const bodyAt = end;
@@ -118,8 +120,8 @@ export function writeEntry(
     arena.set(extra, end);
     end += extra.length;
   }
-  arena.writeUInt32BE(end - at, at + 12);
-  arena.writeUInt32BE(checksumOf(arena, at + CRC_FROM, bodyAt, end, parts), at + 4);
+  putU32(arena, end - at, at + 12);
+  putU32(arena, checksumOf(arena, at + CRC_FROM, bodyAt, end, parts), at + 4);
   return end;
 }
 
@@ -166,25 +168,25 @@ export class Entry {
     return readUInt53(this.bytes, 40);
   }
   get groupOffset(): number {
-    return this.bytes.readUInt32BE(48);
+    return u32(this.bytes, 48);
   }
 
   producer(): Producer | undefined {
     const at = ENTRY_HEAD_BYTES;
-    return producerAt(this.bytes, this.bytes[10]!, at, at + this.bytes.readUInt16BE(54));
+    return producerAt(this.bytes, this.bytes[10]!, at, at + u16(this.bytes, 54));
   }
 
   parts(): Part[] {
-    const count = this.bytes.readUInt16BE(52);
-    const table = ENTRY_HEAD_BYTES + this.bytes.readUInt16BE(54);
+    const count = u16(this.bytes, 52);
+    const table = ENTRY_HEAD_BYTES + u16(this.bytes, 54);
     const parts: Part[] = [];
     let body = table + count * PART_BYTES;
     for (let i = 0, at = table; i < count; i++, at += PART_BYTES) {
-      const batchBytes = this.bytes.readUInt32BE(at + 16);
+      const batchBytes = u32(this.bytes, at + 16);
       parts.push({
-        shard: this.bytes.readUInt32BE(at),
+        shard: u32(this.bytes, at),
         first: readUInt53(this.bytes, at + 4),
-        count: this.bytes.readUInt32BE(at + 12),
+        count: u32(this.bytes, at + 12),
         batch: this.bytes.subarray(body, body + batchBytes),
       });
       body += batchBytes;
@@ -194,7 +196,7 @@ export class Entry {
 
   /** The body of an entry without parts. */
   extra(): Buffer {
-    return this.bytes.subarray(ENTRY_HEAD_BYTES + this.bytes.readUInt16BE(54));
+    return this.bytes.subarray(ENTRY_HEAD_BYTES + u16(this.bytes, 54));
   }
 }
 
@@ -214,18 +216,18 @@ export function entryAt(
 ): Found {
   const have = bytes.length - at;
   if (have < ENTRY_HEAD_BYTES) return ENTRY_HEAD_BYTES;
-  if (bytes.readUInt32BE(at) !== MAGIC || bytes[at + 8] !== ENTRY_VERSION) return "damaged";
-  const size = bytes.readUInt32BE(at + 12);
+  if (u32(bytes, at) !== MAGIC || bytes[at + 8] !== ENTRY_VERSION) return "damaged";
+  const size = u32(bytes, at + 12);
   if (size < ENTRY_HEAD_BYTES || size > MAX_ENTRY_BYTES) return "damaged";
   // The generation is looked at first: it is cheap, and keeps random bytes from asking for megabytes.
   if (generation !== undefined && generationAt(bytes, at) !== generation) return "damaged";
   if (have < size) return size;
-  if (!isVerified && crc32c(bytes, at + CRC_FROM, at + size) !== bytes.readUInt32BE(at + 4)) return "damaged";
+  if (!isVerified && crc32c(bytes, at + CRC_FROM, at + size) !== u32(bytes, at + 4)) return "damaged";
   return new Entry(asBuffer(bytes.subarray(at, at + size)));
 }
 
 /** The generation that an entry at `at` claims; NaN for what can be none. */
 export function generationAt(bytes: Buffer, at: number): number {
-  const high = bytes.readUInt32BE(at + 16);
-  return high > 0x1f_ffff ? Number.NaN : high * 0x1_0000_0000 + bytes.readUInt32BE(at + 20);
+  const high = u32(bytes, at + 16);
+  return high > 0x1f_ffff ? Number.NaN : high * 0x1_0000_0000 + u32(bytes, at + 20);
 }
