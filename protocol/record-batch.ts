@@ -101,20 +101,15 @@ function encodeGroups(groups: readonly Group[]): Buffer {
   return batch;
 }
 
-/**
- * A batch of the given runs, whose bodies are copied as they are.
- * @param memory where it is put, if there is room from `from` on; else it is made
- */
-export function joinRuns(runs: readonly Run[], memory?: Buffer, from = 0): Buffer {
+/** A batch of the given runs, whose bodies are copied as they are. */
+export function joinRuns(runs: readonly Run[]): Buffer {
   let tableBytes = 0;
   let bodyBytes = 0;
   for (const run of runs) {
     tableBytes += RUN_HEAD_BYTES + Buffer.byteLength(run.key);
     bodyBytes += run.body.length;
   }
-  const bytes = HEAD_BYTES + tableBytes + bodyBytes;
-  const fits = memory !== undefined && from + bytes <= memory.length;
-  const batch = fits ? memory.subarray(from, from + bytes) : Buffer.allocUnsafe(bytes);
+  const batch = Buffer.allocUnsafe(HEAD_BYTES + tableBytes + bodyBytes);
   putU32(batch, runs.length, 0);
   putU32(batch, tableBytes, 4);
   let at = HEAD_BYTES;

@@ -12,67 +12,45 @@ import { joinCrc32c } from "../../../runtime/crc32c-join.ts";
 import { MAX_HASH, md5, type ShardMap } from "../shard-map.ts";
 import { BadEntryError, type PlainPublish, type PutEntry } from "../streams.ts";
 import type { RoutedPart } from "./log-entry.ts";
+import { splitFrame } from "./split-frame.ts";
 
 /** Longer client ids are remembered by their MD5; MQTT allows 65,535 bytes. */
 const MAX_CLIENT_ID_BYTES = 256;
 
-/** The parts of a frame that is split are put here: it is large, and would be new memory for each. */
-const splitMemory = Buffer.allocUnsafeSlow(256 * 1_024);
-
-/** What of a frame goes into one shard. */
-interface Share {
-  count: number;
-  readonly runs: Run[];
-  /** Of the runs' bodies, where they are known. */
-  readonly checksums: number[];
-}
-
 /** A frame that falls into one shard is stored as it came. The parts are good until the next call: the log copies them. */
 export function routeFrame(frame: Frame, shards: ShardMap): RoutedPart[] {
-  const { runs, runChecksums } = frame;
+  const { runs, recordCount: count, batch } = frame;
   if (runs.length === 0) return [];
   const first = shards.shardOfKey(runs[0]!.key);
   let alike = 1;
   while (alike < runs.length && shards.shardOfKey(runs[alike]!.key) === first) alike++;
-  if (alike === runs.length) {
-    const { recordCount: count, batch } = frame;
-    return [{ shard: first, count, batch, checksum: checksumOf(batch, runs, runChecksums) }];
-  }
-  const split = new Map<number, Share>();
-  for (const [i, run] of runs.entries()) {
-    const shard = shards.shardOfKey(run.key);
-    let share = split.get(shard);
-    if (share === undefined) {
-      share = { count: 0, runs: [], checksums: [] };
-      split.set(shard, share);
-    }
-    share.count += run.count;
-    share.runs.push(run);
-    if (runChecksums !== undefined) share.checksums.push(runChecksums[i]!);
-  }
-  const parts: RoutedPart[] = [];
-  let at = 0;
-  for (const [shard, { count, runs, checksums }] of split) {
-    const batch = joinRuns(runs, splitMemory, at);
-    if (batch.buffer === splitMemory.buffer) at += batch.length;
-    const checksum = checksumOf(batch, runs, runChecksums && checksums);
-    parts.push({ shard, count, batch, checksum });
-  }
-  return parts;
+  if (alike === runs.length) return [{ shard: first, count, batch, checksum: checksumOf(frame) }];
+  return splitFrame(frame, shards) ?? splitPlainly(frame, shards);
 }
 
-/** Of a batch of these runs: its table is read, and of the runs what is known already. */
-function checksumOf(
-  batch: Uint8Array,
-  runs: readonly Run[],
-  checksums: readonly number[] | undefined,
-): number | undefined {
-  if (checksums === undefined) return undefined;
+/** The checksum of a frame's batch, if those of its runs are known: then only its table is read. */
+function checksumOf({ batch, runs, runChecksums }: Frame): number | undefined {
+  if (runChecksums === undefined) return undefined;
   let tableEnd = batch.length;
-  for (const run of runs) tableEnd -= run.body.length;
+  for (const { body } of runs) tableEnd -= body.length;
   let checksum = crc32c(batch, 0, tableEnd);
-  for (const [i, run] of runs.entries()) checksum = joinCrc32c(checksum, checksums[i]!, run.body.length);
+  for (let i = 0; i < runs.length; i++)
+    checksum = joinCrc32c(checksum, runChecksums[i]!, runs[i]!.body.length);
   return checksum;
+}
+
+/** As `splitFrame`, of frames of any size. */
+export function splitPlainly({ runs }: Frame, shards: ShardMap): RoutedPart[] {
+  const split = new Map<number, Run[]>();
+  for (const run of runs) {
+    const shard = shards.shardOfKey(run.key);
+    const share = split.get(shard);
+    if (share === undefined) split.set(shard, [run]);
+    else share.push(run);
+  }
+  return Array.from(split, ([shard, share]) => {
+    return { shard, count: share.reduce((sum, run) => sum + run.count, 0), batch: joinRuns(share) };
+  });
 }
 
 export interface RoutedEntries {
