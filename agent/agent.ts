@@ -146,6 +146,7 @@ export class Agent {
       log: log.child({ part: "footage buffer" }),
       metrics,
       maxBytes: config.video.maxBytes,
+      minFreeBytes: config.buffer.minFreeBytes,
       onGap: (gap) => this.#recordFootageGap(gap),
     });
   }

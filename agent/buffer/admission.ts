@@ -7,6 +7,8 @@ import { BufferFullError } from "./record-buffer.ts";
 
 /** More than that does not wait in memory for room: clients that come and go would fill it. */
 const MAX_PAUSED_BYTES = 8 * 1_048_576;
+/** Dropping leaves reports of what was dropped: of the room, no append counts on this, or on an eighth of a small one. */
+const REPORTS_BYTES = 65_536;
 
 export interface AdmissionOptions {
   readonly maxBytes: number;
@@ -17,8 +19,8 @@ export interface AdmissionOptions {
   readonly diskIsShort: () => boolean;
   /** Stores it with the next group commit. */
   readonly store: (append: Append) => Promise<void>;
-  /** Makes some room by dropping what is oldest. */
-  readonly drop: () => Promise<void>;
+  /** Makes some room by dropping what is oldest; false when nothing is left to be dropped. */
+  readonly drop: () => Promise<boolean>;
 }
 
 interface Paused extends Append {
@@ -28,6 +30,8 @@ interface Paused extends Append {
 
 export class Admission {
   readonly #options: AdmissionOptions;
+  /** For an append of more there may never be room. */
+  readonly #largestBytes: number;
   /** Bytes of appends that are admitted and not yet on disk. */
   #gatheringBytes = 0;
   #paused: Paused[] = [];
@@ -37,6 +41,9 @@ export class Admission {
 
   constructor(options: AdmissionOptions) {
     this.#options = options;
+    const { maxBytes, whenFull } = options;
+    this.#largestBytes =
+      whenFull === "drop-oldest" ? maxBytes - Math.min(REPORTS_BYTES, maxBytes / 8) : maxBytes;
   }
 
   get usedBytes(): number {
@@ -45,10 +52,9 @@ export class Admission {
 
   /** As `RecordBuffer.refuses`. */
   refuses(bytes: number): boolean {
-    const { maxBytes, whenFull } = this.#options;
-    if (bytes > maxBytes) return true;
+    if (bytes > this.#largestBytes) return true;
     if (this.#paused.length > 0) return this.#pausedBytes + bytes > MAX_PAUSED_BYTES;
-    return whenFull === "reject" && !this.#fits(bytes);
+    return this.#options.whenFull === "reject" && !this.#fits(bytes);
   }
 
   admit(append: Append): Promise<void> {
@@ -89,7 +95,7 @@ export class Admission {
     if (this.#paused.length > 0 && this.#options.whenFull === "drop-oldest") void this.#makeRoom();
   }
 
-  /** Drops until the first paused append fits. */
+  /** Drops until the first paused append fits, or nothing but reports is left: then it waits for the uplink, or the disk. */
   async #makeRoom(): Promise<void> {
     if (this.#makingRoom) return;
     this.#makingRoom = true;
@@ -97,7 +103,10 @@ export class Admission {
       while (this.#paused.length > 0 && this.#ended === undefined) {
         if (this.#fits(this.#paused[0]!.bytes)) this.roomReturned();
         else if (this.usedBytes === 0) break;
-        else await this.#options.drop();
+        else {
+          const gathered = this.#gatheringBytes > 0;
+          if (!(await this.#options.drop()) && !gathered) break;
+        }
       }
     } catch (error) {
       this.#rejectPaused(error);

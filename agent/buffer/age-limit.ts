@@ -3,8 +3,6 @@ import type { Clock } from "../../runtime/clock.ts";
 import type { EpochLedger } from "./epoch-ledger.ts";
 
 const LOOK_EVERY_MS = 10_000;
-/** 2020: what was stored "earlier" was stored before the clock was set. */
-const CLOCK_SET_US = 1_577_836_800_000_000;
 
 export interface AgeLimitOptions {
   readonly clock: Clock;
@@ -39,7 +37,7 @@ export class AgeLimit {
     for (;;) {
       const nowUs = clock.nowUs();
       const oldest = ledger.oldestUs;
-      if (oldest === undefined || oldest < CLOCK_SET_US || nowUs - oldest < maxAgeUs) return;
+      if (oldest === undefined || nowUs - oldest < maxAgeUs) return;
       if (!(await drop(nowUs - maxAgeUs, `older than ${maxAgeHours} hours: the records were dropped`)))
         return;
     }

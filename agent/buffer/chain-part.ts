@@ -15,6 +15,7 @@ import { join } from "node:path";
 import { decodeFrame, type Epoch, epochName, type Frame, type FrameSequence } from "../../protocol/frame.ts";
 import { LogReader } from "./log-reader.ts";
 import { framePrefix, markPrefix, placeInKey } from "./record-keys.ts";
+import { unlessShort } from "./shortage.ts";
 import { decodeWriteBatch } from "./write-batch.ts";
 
 export interface ChainPart {
@@ -136,7 +137,7 @@ export class PartReader {
     folder: string,
     onMark?: (source: string, value: Buffer) => void,
   ): Promise<PartReader | undefined> {
-    const names = await readdir(folder).catch(() => []);
+    const names = await readdir(folder).catch((error: unknown) => unlessShort(error, []));
     // The one that LevelDB made at the opening; a part is never opened a second time.
     const log = names.filter((name) => /^\d+\.log$/.test(name)).sort()[0];
     if (log === undefined) return undefined;
@@ -184,7 +185,7 @@ export interface PartScan {
 }
 
 /**
- * Reads all of a part. Never throws for what it reads.
+ * Reads all of a part. Never throws for what it reads, but when nothing can be opened now.
  * @param visit is given each frame that is good
  */
 export async function scanPart(
@@ -196,7 +197,10 @@ export async function scanPart(
   const scan: PartScan = { found, frames: new Map(), marks: new Map(), damage: [] };
   const reader = await PartReader.open(folder, (source, value) => {
     scan.marks.set(source, Buffer.from(value));
-  }).catch((error: Error) => void scan.damage.push(`${part.name}: ${error.message}`));
+  }).catch((error: Error) => {
+    scan.damage.push(`${part.name}: ${error.message}`);
+    return unlessShort(error, undefined);
+  });
   if (reader === undefined) {
     scan.damage.push(`${part.name}: its log is missing`);
     return scan;

@@ -19,6 +19,9 @@ import type { RecordChain } from "./record-chain.ts";
 /** Reports of gaps that go with a dropped part are told anew; more than so many become one a stream. */
 const MAX_CARRIED = 200;
 
+/** 2020: what was stored "earlier" was stored before the clock was set. */
+const CLOCK_SET_US = 1_577_836_800_000_000;
+
 /** What was in frames that are to be dropped, by their stream. */
 export interface Dropped {
   readonly stream: string;
@@ -56,7 +59,7 @@ export class FrameDropper {
     this.#options = options;
   }
 
-  /** @returns how many records went; undefined when no frame waits */
+  /** @returns how many records went; undefined when nothing waits but reports of what went before */
   drop(reason: string): Promise<number | undefined> {
     return this.#options.remover.exclusively(async () => {
       const levels = new Set([0, ...Object.values(this.#options.priorities)]);
@@ -72,20 +75,23 @@ export class FrameDropper {
           return stays ? this.#thin(part, goes, reason) : this.#dropWhole(part, reason);
         }
       }
-      const oldest = this.#waiting()[0];
-      return oldest === undefined ? undefined : this.#dropWhole(oldest, reason);
+      // Reports alone: those of several parts come together in one, and that one stays.
+      const [oldest, ...others] = this.#waiting();
+      return oldest === undefined || others.length === 0 ? undefined : this.#dropWhole(oldest, reason);
     });
   }
 
   /**
-   * Drops the oldest part when its newest frame was stored before `beforeUs`.
+   * Drops the oldest part when its newest frame, or that of a part behind it, was stored before `beforeUs`.
    * @returns how many records went; undefined when it may stay
    */
   dropOlder(beforeUs: number, reason: string): Promise<number | undefined> {
     return this.#options.remover.exclusively(async () => {
-      const oldest = this.#waiting()[0];
-      if (oldest === undefined || oldest.newestUs >= beforeUs) return undefined;
-      return this.#dropWhole(oldest, reason);
+      const waiting = this.#waiting();
+      // Times of a clock that was not set are no age; but what was stored before something too old is so, too.
+      const dated = waiting.find(({ newestUs }) => newestUs >= CLOCK_SET_US);
+      if (dated === undefined || dated.newestUs >= beforeUs) return undefined;
+      return this.#dropWhole(waiting[0]!, reason);
     });
   }
 
@@ -145,7 +151,7 @@ export class FrameDropper {
     const { streams, gaps } = await this.#contents(part, () => true, reason);
     // Their contents are told again, so that they themselves are no loss.
     streams.delete(GAPS_STREAM);
-    const { merged, carried } = mergeGaps([...streams.values()], gaps);
+    const { merged, carried } = mergeGaps([...streams.values()], gaps, reason);
     await report(merged, carried);
     const state = this.#stateOf(part);
     const isOldest = this.#waiting()[0] === part;
@@ -187,15 +193,25 @@ function collect(frame: Frame, gaps: BufferRecord[]): void {
   }
 }
 
-/** Earlier reports of drops become one with the new ones of their stream; others are carried as they are. */
+/**
+ * Earlier reports of drops become one with the new ones of their stream; others are carried as they are.
+ * So is what a source was told to write to their stream, as far as it goes; the rest of it is dropped.
+ */
 function mergeGaps(
   dropped: readonly Dropped[],
   gaps: readonly BufferRecord[],
+  dropReason: string,
 ): { merged: Dropped[]; carried: BufferRecord[] } {
   const merged = new Map(dropped.map((each) => [`${each.stream}/${each.reason}`, each]));
   const carried: BufferRecord[] = [];
   for (const gap of gaps) {
-    const { stream, reason, fromUs, toUs, records = 0 } = parseGap(gap.payload);
+    const { stream, reason, fromUs, toUs, records } = gapIn(gap) ?? {
+      stream: GAPS_STREAM,
+      reason: dropReason,
+      fromUs: gap.timeUs,
+      toUs: gap.timeUs,
+      records: 1,
+    };
     const key = `${stream}/${reason}`;
     const same = merged.get(key);
     if (same === undefined && carried.length < MAX_CARRIED) {
@@ -213,6 +229,16 @@ function mergeGaps(
   return { merged: [...merged.values()], carried };
 }
 
-function parseGap(payload: Uint8Array): GapRecord {
-  return JSON.parse(Buffer.from(payload).toString()) as GapRecord;
+/** @returns undefined for what is no report of a gap */
+function gapIn({ payload }: BufferRecord): Dropped | undefined {
+  let gap: Partial<GapRecord> | null;
+  try {
+    gap = JSON.parse(Buffer.from(payload).toString()) as Partial<GapRecord> | null;
+  } catch {
+    return undefined;
+  }
+  const { stream, reason, fromUs, toUs, records = 0 } = gap ?? {};
+  if (typeof stream !== "string" || typeof reason !== "string") return undefined;
+  if (![fromUs, toUs, records].every(Number.isSafeInteger)) return undefined;
+  return { stream, reason, fromUs: fromUs!, toUs: toUs!, records };
 }

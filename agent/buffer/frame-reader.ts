@@ -8,6 +8,7 @@ import { type EpochLedger, noteGone } from "./epoch-ledger.ts";
 import { findLevelDamage } from "./level-files.ts";
 import type { FramePlace } from "./record-buffer.ts";
 import type { RecordChain } from "./record-chain.ts";
+import { unlessShort } from "./shortage.ts";
 
 /** Where reading goes on: one for each lane of the uplink, one that looks, and one that is being left. */
 const MAX_CURSORS = 4;
@@ -145,12 +146,12 @@ export class FrameReader {
   async #open(part: ChainPart): Promise<Cursor | undefined> {
     const { chain } = this.#options;
     if (part.sealed && !this.#known.has(part)) {
-      this.#known.add(part);
       if (part.holes) await this.#learnHoles(part);
       else if ((await this.#levelDamage(part)).length > 0) await this.#noticeDamage(part);
+      this.#known.add(part);
     }
     const reader = await chain.undisturbed(() =>
-      PartReader.open(chain.folderOf(part)).catch(() => undefined),
+      PartReader.open(chain.folderOf(part)).catch((error: unknown) => unlessShort(error, undefined)),
     );
     if (reader === undefined) {
       await this.#noticeDamage(part);

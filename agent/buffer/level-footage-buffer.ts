@@ -11,6 +11,7 @@ import type { Clock } from "../../runtime/clock.ts";
 import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
+import { DiskSpace } from "./disk-space.ts";
 import type { FootageBuffer, FootageGap, FootageUsage, RecordedUnit, UnitPlace } from "./footage-buffer.ts";
 import {
   indexValue,
@@ -32,6 +33,8 @@ export interface LevelFootageBufferOptions {
   readonly metrics: Metrics;
   /** Of waiting units. The folder itself takes some more until it is compacted. */
   readonly maxBytes: number;
+  /** On a disk with less free space, and a little more, it grows no further; 0 for no limit. */
+  readonly minFreeBytes?: number;
   /** Makes epochs; must not repeat. */
   readonly random?: () => Epoch;
   /** Called for all footage that is lost between camera and gateway, with the reason. */
@@ -52,8 +55,14 @@ export class FootageWriteError extends HeadwaterError {
 
 /** LevelDB gives disk space back only when it compacts; so many freed bytes are worth it. */
 const COMPACT_AFTER_BYTES = 64 * 1_048_576;
-/** An emptied buffer is compacted sooner: little is left to rewrite. */
-const COMPACT_EMPTY_AFTER_BYTES = 8 * 1_048_576;
+/** An emptied buffer is compacted sooner, as little is left to rewrite, and one on a short disk. */
+const COMPACT_SOON_AFTER_BYTES = 8 * 1_048_576;
+/** So long before the record buffer would count as full footage stops growing: deleted units free their space late. */
+const SPARE_BYTES = 64 * 1_048_576;
+/** What it may take on the shortest disk: units that are on their way. */
+const SMALL_BYTES = 64 * 1_048_576;
+/** LevelDB gives the system's words alone: EMFILE, ENFILE, ENOMEM. */
+const SHORTAGE = /Too many open files|Cannot allocate memory/;
 /** Unreadable units kept for whoever wants to look. */
 const MAX_SET_ASIDE = 4;
 
@@ -78,6 +87,7 @@ class LevelFootageBuffer implements FootageBuffer {
   readonly #epoch: Epoch;
   readonly #epochStart: number;
   readonly #sidecar: SidecarWriter;
+  readonly #disk: DiskSpace;
   readonly #newestUs: Map<string, number>;
   readonly #sequences = new Map<string, FrameSequence>();
   readonly #waiters = new Set<Waiter>();
@@ -104,6 +114,8 @@ class LevelFootageBuffer implements FootageBuffer {
     this.#epoch = (options.random ?? randomEpoch)();
     this.#epochStart = opened.epochStart + 1;
     this.#counts = countsOf(options.metrics, this);
+    const { minFreeBytes = 0 } = options;
+    this.#disk = new DiskSpace(options.dir, minFreeBytes && minFreeBytes + SPARE_BYTES, () => {});
     this.#sidecar = new SidecarWriter(join(options.dir, "footage.json"), () => ({
       epochStart: this.#epochStart,
       newestUs: this.#newestUs,
@@ -176,13 +188,20 @@ class LevelFootageBuffer implements FootageBuffer {
 
   /** The oldest footage makes room for the newest: what happens now is what somebody will look for. */
   async #makeRoom(bytes: number): Promise<void> {
-    while (this.#index.bytes + bytes > this.#options.maxBytes) {
+    const { maxBytes } = this.#options;
+    await this.#disk.look();
+    const short = this.#disk.isShort;
+    // What was deleted frees its space only then.
+    if (short) await this.#compacting;
+    // On a short disk each unit takes the place of others: records are to find room, and so is the newest unit.
+    const limit = short ? Math.min(maxBytes, Math.max(SMALL_BYTES, this.#index.bytes)) : maxBytes;
+    while (this.#index.bytes + bytes > limit) {
       const oldest = this.#index.oldest();
       if (oldest === undefined) return;
       await this.#forget([oldest]);
       this.#droppedUnits++;
       this.#counts.dropped.inc({ camera: oldest.camera });
-      this.reportGap(gapOf(oldest, "the footage buffer was full"));
+      this.reportGap(gapOf(oldest, `the ${short ? "disk" : "footage buffer"} was full`));
     }
   }
 
@@ -200,6 +219,8 @@ class LevelFootageBuffer implements FootageBuffer {
         if (this.#closing !== undefined) return undefined;
         // It is being opened anew after a failed write; the reader comes again.
         if ((error as NodeJS.ErrnoException).code === "LEVEL_DATABASE_NOT_OPEN") throw error;
+        // Nothing can be opened now: it is not the unit's fault.
+        if (SHORTAGE.test((error as Error).message)) throw error;
         // Dropped to make room while it was read.
         if (!this.#index.has(camera, entry.epoch, entry.sequence)) continue;
         await this.#inTurn(() => this.#putAside(entry, bytes, error));
@@ -278,7 +299,8 @@ class LevelFootageBuffer implements FootageBuffer {
       this.#deleted.set(entry.camera, { first, last });
       this.#deletedBytes += entry.bytes;
     }
-    const enough = this.#index.units === 0 ? COMPACT_EMPTY_AFTER_BYTES : COMPACT_AFTER_BYTES;
+    const soon = this.#index.units === 0 || this.#disk.isShort;
+    const enough = soon ? COMPACT_SOON_AFTER_BYTES : COMPACT_AFTER_BYTES;
     if (this.#deletedBytes < enough || this.#compacting !== undefined) return;
     this.#compacting = this.#compact().finally(() => {
       this.#compacting = undefined;

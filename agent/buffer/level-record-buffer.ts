@@ -304,14 +304,22 @@ class LevelRecordBuffer implements RecordBuffer {
     return sequence <= (this.#ledger.of(epoch)?.ahead.get(stream) ?? 0n);
   }
 
-  async #drop(): Promise<void> {
+  /** @returns false when nothing is left that may go */
+  async #drop(): Promise<boolean> {
+    const before = this.#ledger.waitingBytes;
     const dropped = await this.#dropper.drop("buffer full: the oldest records were dropped");
-    // Nothing is on disk yet: what gathers must be stored before it can be dropped.
-    if (dropped === undefined) return this.#group.flush();
+    if (dropped === undefined) {
+      // Nothing is on disk yet: what gathers must be stored before it can be dropped.
+      await this.#group.flush();
+      return false;
+    }
     this.#countDropped(dropped);
-    if (!this.#disk.isShort) return;
-    await this.#chain.settled();
-    await this.#disk.look();
+    if (this.#disk.isShort) {
+      await this.#chain.settled();
+      await this.#disk.look();
+    }
+    // Reports that were written again, and became no fewer, would be so for ever.
+    return dropped > 0 || this.#ledger.waitingBytes < before;
   }
 
   async #dropOld(beforeUs: number, reason: string): Promise<boolean> {

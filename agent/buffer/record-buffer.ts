@@ -17,12 +17,15 @@ export interface Mark {
   readonly value: Uint8Array;
 }
 
+/** Of one record. */
+export const MAX_PAYLOAD_BYTES = 1_048_576;
+
 export interface BufferRecord {
   readonly stream: string;
   readonly partitionKey: string;
   /** When the record was made, µs since 1970 UTC. */
   readonly timeUs: number;
-  /** 1 to 1_048_576 bytes; not to be written to afterwards. */
+  /** 1 to MAX_PAYLOAD_BYTES; not to be written to afterwards. */
   readonly payload: Uint8Array;
   readonly mark?: Mark;
 }

@@ -1,9 +1,8 @@
 /** What may be stored at all: what no frame or stream could hold is refused at once, by its reason. */
 import { MAX_KEY_BYTES } from "../../protocol/record-batch.ts";
 import { STREAM_NAME } from "../../protocol/topics.ts";
-import { type BufferRecord, RecordInvalidError } from "./record-buffer.ts";
+import { type BufferRecord, MAX_PAYLOAD_BYTES, RecordInvalidError } from "./record-buffer.ts";
 
-const MAX_PAYLOAD_BYTES = 1_048_576;
 const MAX_MARK_BYTES = 4_096;
 
 /** @throws RecordInvalidError */

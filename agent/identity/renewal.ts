@@ -3,6 +3,7 @@
  * gateway tells by its own clock, and then has a new key certified over a connection that the old
  * certificate proves.
  */
+import { createPrivateKey, X509Certificate } from "node:crypto";
 import {
   CERTIFICATE_PATH,
   type CertificateAnswer,
@@ -16,7 +17,7 @@ import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
 import type { Credentials } from "./credentials.ts";
 import type { GatewayAddress } from "./gateway-address.ts";
-import { callGateway } from "./gateway-call.ts";
+import { callGateway, GatewayUnreachableError } from "./gateway-call.ts";
 import { makeKey, makeSigningRequest } from "./signing-request.ts";
 
 const MAX_WAIT_MS = 6 * 3_600_000;
@@ -74,7 +75,8 @@ export class Renewal {
     const { address, credentials } = this.#options;
     const trust = { tls: credentials.tls(), signal: this.#closing.signal };
     const status = (await callGateway(address, trust, "GET", STATUS_PATH)) as StatusAnswer;
-    this.#notAfterMs = Number(status.notAfterMs);
+    if (![status?.notAfterMs, status?.nowMs].every(Number.isFinite)) throw this.#noGateway();
+    this.#notAfterMs = status.notAfterMs;
     const leftMs = Math.max(0, status.notAfterMs - status.nowMs);
     if (!status.renew) return Math.min(MAX_WAIT_MS, Math.max(MIN_WAIT_MS, leftMs / WAITS_IN_LIFE));
     const { device, ca } = credentials.identity;
@@ -83,12 +85,19 @@ export class Renewal {
       version: JOIN_VERSION,
       request: makeSigningRequest(key, device).toString("base64"),
     })) as CertificateAnswer;
+    // What proves nothing must not take the place of what does: nobody would let this device in any more.
+    const isSound = isCertificateOf(answer?.certificate, key) && Number.isFinite(answer.notAfterMs);
+    if (!isSound) throw this.#noGateway();
     // Until here the old one counts; the gateway takes both until the new one is renewed in turn.
-    await credentials.replace({ device, key, certificate: String(answer.certificate), ca });
-    this.#notAfterMs = Number(answer.notAfterMs);
+    await credentials.replace({ device, key, certificate: answer.certificate, ca });
+    this.#notAfterMs = answer.notAfterMs;
     this.#renewals.inc({ outcome: "renewed" });
     this.#options.log.info({ until: new Date(answer.notAfterMs).toISOString() }, "certificate renewed");
     return MIN_WAIT_MS;
+  }
+
+  #noGateway(): GatewayUnreachableError {
+    return new GatewayUnreachableError(this.#options.address.host, "it answers as no gateway does");
   }
 
   async #run(): Promise<void> {
@@ -110,5 +119,13 @@ export class Renewal {
       // So that devices that were started together do not ask together.
       await pause(waitMs * (0.75 + random() / 2), signal);
     }
+  }
+}
+
+function isCertificateOf(certificate: unknown, key: string): boolean {
+  try {
+    return new X509Certificate(String(certificate)).checkPrivateKey(createPrivateKey(key));
+  } catch {
+    return false;
   }
 }

@@ -66,7 +66,7 @@ interface Session {
   readonly secret: string;
   readonly ffmpeg: RunningFfmpeg;
   recorder: FootageRecorder | undefined;
-  lastPacketMs: number;
+  lastPictureMs: number;
   stalled: boolean;
   units: number;
 }
@@ -173,7 +173,7 @@ export class CameraSource implements Source {
       secret,
       ffmpeg: this.#startFfmpeg(secret),
       recorder: undefined,
-      lastPacketMs: this.#options.clock.monotonicMs() + RECOGNISE_MS,
+      lastPictureMs: this.#options.clock.monotonicMs() + RECOGNISE_MS,
       stalled: false,
       units: 0,
     };
@@ -211,7 +211,7 @@ export class CameraSource implements Source {
 
   /** A stalled camera keeps its connection; only killing ffmpeg makes it dial again. */
   #watch(session: Session): void {
-    const silentMs = this.#options.clock.monotonicMs() - session.lastPacketMs;
+    const silentMs = this.#options.clock.monotonicMs() - session.lastPictureMs;
     if (session.stalled || silentMs < this.#options.config.stallSeconds * 1_000) return;
     session.stalled = true;
     this.#state = "stalled";
@@ -238,10 +238,15 @@ export class CameraSource implements Source {
       onUnit: (unit, stored) => this.#unitEnded(session, unit, stored),
     });
     session.recorder = recorder;
+    const pictures = Math.max(
+      0,
+      description.media.findIndex(({ kind }) => kind === "video"),
+    );
     this.#log.info({ tracks: description.media.map((media) => media.encoding) }, "camera connected");
     return {
       packet: (track, rtp) => {
-        session.lastPacketMs = clock.monotonicMs();
+        // Its sound may go on while its picture stands still.
+        if (track === pictures) session.lastPictureMs = clock.monotonicMs();
         if (!session.stalled) this.#state = "running";
         recorder.packet(track, rtp);
       },

@@ -108,7 +108,7 @@ export class CommandSource implements Source {
     const late = timeoutMs === undefined ? undefined : setTimeout(onTimeout, timeoutMs);
     function onTimeout(): void {
       timedOut = true;
-      signalGroup(child, "SIGKILL");
+      kill(child);
     }
     const stop = (): void => endGently(child);
     life.signal.addEventListener("abort", stop, { once: true });
@@ -191,8 +191,15 @@ function describeEnd(code: number | null, signal: string | null): string {
 /** First asked, then made to. */
 function endGently(child: ChildProcess): void {
   signalGroup(child, "SIGTERM");
-  const late = setTimeout(() => signalGroup(child, "SIGKILL"), KILL_AFTER_MS);
+  const late = setTimeout(() => kill(child), KILL_AFTER_MS);
   child.once("close", () => clearTimeout(late));
+}
+
+/** A grandchild that left the group may hold the pipes for ever; the program is over all the same. */
+function kill(child: ChildProcess): void {
+  signalGroup(child, "SIGKILL");
+  child.stdout?.destroy();
+  child.stderr?.destroy();
 }
 
 function signalGroup(child: ChildProcess, signal: NodeJS.Signals): void {

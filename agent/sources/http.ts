@@ -14,7 +14,7 @@ import type { HttpSourceConfig } from "../../config/source-config.ts";
 import { pause } from "../../runtime/backoff.ts";
 import { describeError } from "../../runtime/errors.ts";
 import { listenOn } from "../../runtime/listen.ts";
-import { BufferFullError, type BufferRecord } from "../buffer/record-buffer.ts";
+import { BufferFullError, type BufferRecord, RecordInvalidError } from "../buffer/record-buffer.ts";
 import { Assembly } from "./assembly.ts";
 import { decodeJsonBatch } from "./decode/json-batch.ts";
 import { bodyKind, RequestRefusal, readBody } from "./http-body.ts";
@@ -129,6 +129,8 @@ export class HttpSource implements Source {
 
   #failure(error: unknown): RequestRefusal {
     if (error instanceof BufferFullError) return busy(error.message);
+    // As it is it can never be stored.
+    if (error instanceof RecordInvalidError) return new RequestRefusal(400, error.message);
     return new RequestRefusal(503, describeError(error), { "retry-after": String(RETRY_AFTER_SECONDS) });
   }
 

@@ -6,6 +6,7 @@ import { pause } from "../../runtime/backoff.ts";
 import {
   BufferFullError,
   type BufferRecord,
+  MAX_PAYLOAD_BYTES,
   type Mark,
   type RecordBuffer,
   RecordInvalidError,
@@ -18,6 +19,8 @@ import type { SourceMeters } from "./source-meters.ts";
 /** Stored at once: an eighth of the buffer, so that also a small one has room for it some time, within these. */
 const MIN_APPEND_BYTES = 8_192;
 const MAX_APPEND_BYTES = 1_048_576;
+/** Every buffer has room for such a payload some time. */
+const SMALL_PAYLOAD_BYTES = 8_192;
 /** A full buffer that refuses is asked again after so long. */
 const REFUSED_WAIT_MS = 250;
 /** Bytes of something undecodable that are kept. */
@@ -138,6 +141,27 @@ export class Intake {
   /** One that can never be stored must not take the others with it. */
   async #oneByOne(records: readonly BufferRecord[], signal: AbortSignal): Promise<void> {
     for (const record of records) await this.append([record], signal);
+  }
+
+  /**
+   * A record that is too large for the buffer becomes one that says so. For a source whose device would send
+   * it again, first, for ever: numbers such as 1e20, or units, make of a small message a large record.
+   */
+  bounded(records: readonly BufferRecord[]): readonly BufferRecord[] {
+    const isLarge = (largest: number): boolean => records.some(({ payload }) => payload.length > largest);
+    // Nearly all of them are small: nothing is asked of the buffer for these.
+    if (!isLarge(SMALL_PAYLOAD_BYTES)) return records;
+    const share = this.#options.buffer.usage().maxBytes / 4;
+    const largest = Math.min(MAX_PAYLOAD_BYTES, Math.max(SMALL_PAYLOAD_BYTES, share));
+    if (!isLarge(largest)) return records;
+    const { device, stream } = this.#options;
+    return records.map((record) => {
+      const { partitionKey, payload, timeUs } = record;
+      if (payload.length <= largest) return record;
+      const fields = { reason: `a reading of ${payload.length} bytes is too large`, bytes: payload.length };
+      const reading = { sensor: partitionKey.slice(device.length + 1), timeUs: undefined, fields };
+      return readingRecord(device, stream, reading, timeUs);
+    });
   }
 
   /** What no format fits, as a reading that holds its bytes. */

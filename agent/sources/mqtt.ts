@@ -31,6 +31,14 @@ const MAX_PAYLOAD_BYTES = 262_144;
 /** A packet above this ends its connection at its header; up to here a payload is at least accounted for. */
 const MAX_PACKET_BYTES = 4 * 1_048_576;
 const MAX_CLIENTS = 2_000;
+/** Connections, also of those that never say who they are: each takes one of the descriptors that the buffer needs, too. */
+const MAX_CONNECTIONS = MAX_CLIENTS + 200;
+/** A longer topic is no convention's, and nothing is remembered of it. */
+const MAX_TOPIC_CHARACTERS = 1_024;
+/** A subscriber that leaves more unread is disconnected, or one that reads nothing for so long: publishers wait for it. */
+const MAX_UNREAD_BYTES = 1_048_576;
+const UNREAD_MS = 2_000;
+const UNREAD = "a subscriber that does not read";
 const MAX_CLIENT_ID_CHARACTERS = 128;
 /** A client whose publish the full buffer refused is disconnected after so long, and sends it again. */
 const REFUSED_CLOSE_MS = 1_000;
@@ -107,6 +115,7 @@ export class MqttSource implements Source {
       limitPackets(socket, MAX_PACKET_BYTES, () => this.#assembly.meters.fault("a packet above the limit"));
       broker.handle(socket);
     });
+    server.maxConnections = MAX_CONNECTIONS;
     this.#server = server;
     const ended = new Promise<void>((resolve, reject) => {
       life.signal.addEventListener("abort", () => resolve(), { once: true });
@@ -135,7 +144,11 @@ export class MqttSource implements Source {
   }
 
   async #makeBroker(): Promise<Aedes> {
-    const broker = await Aedes.createBroker({ concurrency: 1_000, queueLimit: 1_000 });
+    const broker = await Aedes.createBroker({
+      concurrency: 1_000,
+      queueLimit: 1_000,
+      drainTimeout: UNREAD_MS,
+    });
     broker.preConnect = (client, packet, done) => {
       const clientId = packet.clientId ?? "";
       if (clientId === "") this.#anonymous.add(client);
@@ -156,8 +169,17 @@ export class MqttSource implements Source {
       );
     };
     broker.authorizePublish = (client, packet, done) => this.#publish(client, packet, done);
+    broker.authorizeForward = (client, packet) => {
+      if ((client.conn as Socket).writableLength <= MAX_UNREAD_BYTES) return packet;
+      this.#assembly.meters.fault(UNREAD);
+      client.close();
+      return null;
+    };
     broker.on("clientDisconnect", (client) => this.#disconnected(client));
-    broker.on("clientError", (_client, error) => this.#options.log.debug({ error: error.message }, "client"));
+    broker.on("clientError", (_client, error) => {
+      if (error.message === "drain timeout") this.#assembly.meters.fault(UNREAD);
+      this.#options.log.debug({ error: error.message }, "client");
+    });
     broker.on("connectionError", (_c, error) =>
       this.#options.log.debug({ error: error.message }, "connection"),
     );
@@ -243,7 +265,7 @@ export class MqttSource implements Source {
     const arrived = this.#arrived(topic, payload, arrivalUs);
     // Asked before anything is shaped: what is refused comes again, and must not be known by then.
     const unshaped = this.#assembly.intake.unshaped(arrived);
-    if (this.#options.buffer.refuses(unshaped)) {
+    if (this.#options.buffer.refuses(this.#assembly.intake.bounded(unshaped))) {
       connection.refused = true;
       this.#assembly.meters.fault("the buffer is full");
       void pause(REFUSED_CLOSE_MS).then(() => client.close());
@@ -262,7 +284,9 @@ export class MqttSource implements Source {
     const tooLarge = payload.length > MAX_PAYLOAD_BYTES;
     const { readings, reason } = tooLarge
       ? { reason: `a payload of ${payload.length} bytes; at most ${MAX_PAYLOAD_BYTES} are read` }
-      : this.#decode(topic, payload, arrivalUs);
+      : topic.length > MAX_TOPIC_CHARACTERS
+        ? { reason: `a topic of ${topic.length} characters; at most ${MAX_TOPIC_CHARACTERS} are read` }
+        : this.#decode(topic, payload, arrivalUs);
     if (reason === undefined) {
       this.#discovery.keep(topic);
       if (readings.length === 0) this.#assembly.meters.ignored();
@@ -293,12 +317,15 @@ export class MqttSource implements Source {
    */
   #append(arrived: readonly Arrived[], mark?: Mark, unshaped?: readonly BufferRecord[]): Promise<void> {
     const { buffer, clock } = this.#options;
-    const made = (this.#assembly.shaped ? undefined : unshaped) ?? this.#assembly.intake.records(arrived);
-    const append = async (records: readonly BufferRecord[]): Promise<void> => {
-      if (records.length === 0) return;
+    const { intake, meters, shaped } = this.#assembly;
+    const made = (shaped ? undefined : unshaped) ?? intake.records(arrived);
+    const append = async (all: readonly BufferRecord[]): Promise<void> => {
+      if (all.length === 0) return;
+      const records = intake.bounded(all);
+      if (records !== all) meters.rejected("a reading that is too large for a record");
       const marked = mark === undefined ? records : [...records.slice(0, -1), { ...records.at(-1)!, mark }];
       await buffer.append(marked);
-      this.#assembly.meters.stored(marked.length);
+      meters.stored(marked.length);
     };
     // At once where nothing has to be waited for: the order of calls is the order of storing.
     const stored = made instanceof Promise ? made.then(append) : append(made);
@@ -310,7 +337,7 @@ export class MqttSource implements Source {
     };
     stored.then(settled, () => {
       settled();
-      this.#assembly.intake.notStored();
+      intake.notStored();
     });
     return stored;
   }

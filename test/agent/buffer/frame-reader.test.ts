@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { join } from "node:path";
 import test from "node:test";
+import { promisify } from "node:util";
 import { newPart, sealedName } from "../../../agent/buffer/chain-part.ts";
 import { advance, EpochLedger, newEpochState } from "../../../agent/buffer/epoch-ledger.ts";
 import { FrameReader, type FrameReaderOptions } from "../../../agent/buffer/frame-reader.ts";
+import { nodeFlags, scriptPath } from "../../support/script.ts";
 import { temporaryFolder } from "./buffer-fixture.ts";
 
 test("a part that is dropped while it is being opened is not told as damage", async (t) => {
@@ -48,4 +51,11 @@ test("of a part that was written again the sizes of its frames are forgotten", a
   part.sizes.set(2n, { records: 10, bytes: 1_000, storedUs: 1 });
   await reader.refresh(part);
   assert.equal(part.sizes.size, 0);
+});
+
+test("a process without a file descriptor to spare takes nothing for damaged", async (t) => {
+  const script = scriptPath("./no-descriptors.ts", import.meta.url);
+  const command = ["-c", 'ulimit -n 256; exec "$@"', "sh", process.execPath, ...nodeFlags, script];
+  const { stdout } = await promisify(execFile)("sh", [...command, await temporaryFolder(t)]);
+  assert.match(stdout, /all read/);
 });

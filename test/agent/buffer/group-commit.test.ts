@@ -38,3 +38,21 @@ test("what is pushed while a group is being committed goes into the next, in ord
   await Promise.all([first, ...rest]);
   assert.deepEqual(stored, [[1], [2, 3, 4]]);
 });
+
+test("a flush waits for what was pushed before it, and not for what comes without end", {
+  timeout: 5_000,
+}, async () => {
+  let ended = false;
+  const groups = new GroupCommit({ commitDelayMs: 60_000, commitRecords: 10 }, async () => {
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  });
+  const before = groups.push(append(1));
+  const busy = (async () => {
+    while (!ended) await Promise.race([groups.push(append(9)), groups.push(append(9))]);
+  })();
+  await groups.flush();
+  await before;
+  ended = true;
+  await groups.flush();
+  await busy;
+});

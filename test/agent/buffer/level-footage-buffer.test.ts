@@ -321,3 +321,10 @@ test("a disk that refuses one unit takes the next, and keeps those before it", a
   assert.ok(left.includes(1) && left.includes(3));
   await buffer.close();
 });
+
+test("a process without a file descriptor to spare gives no unit up", async (t) => {
+  const script = scriptPath("./footage-no-descriptors.ts", import.meta.url);
+  const command = ["-c", 'ulimit -n 256; exec "$@"', "sh", process.execPath, ...nodeFlags, script];
+  const { stdout } = await promisify(execFile)("sh", [...command, await folder(t)]);
+  assert.match(stdout, /all read/);
+});

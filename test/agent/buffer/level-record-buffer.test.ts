@@ -348,6 +348,33 @@ test("what is older than allowed is dropped and told of; times before the clock 
   await buffer.close();
 });
 
+test("what was stored before something that is too old is too old, also by a clock that was not set", async (t) => {
+  const dir = await temporaryFolder(t);
+  let nowUs = 1_000_000;
+  const clock = { nowUs: () => nowUs, monotonicMs: () => performance.now() };
+  const options = { clock, maxAgeHours: 1 };
+  let buffer = await openBuffer(dir, options);
+  await buffer.append([record("unset clock")]);
+  nowUs = 1_800_000_000_000_000;
+  await buffer.close();
+  buffer = await openBuffer(dir, options);
+  await buffer.append([record("old")]);
+  await buffer.close();
+  nowUs += 3_700_000_000;
+  buffer = await openBuffer(dir, options);
+  await buffer.append([record("new")]);
+  const { texts: kept, gaps } = await keptOf(buffer, "sensors");
+  assert.deepEqual(kept, ["new"]);
+  assert.deepEqual(
+    gaps.map(({ stream, records }) => [stream, records]),
+    [
+      ["sensors", 1],
+      ["sensors", 1],
+    ],
+  );
+  await buffer.close();
+});
+
 test("a new epoch begins between two commits; the old one is drained once its last frame is acknowledged", async (t) => {
   const dir = await temporaryFolder(t);
   let buffer = await openBuffer(dir, { commitRecords: 1 });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { fork } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm, symlink, unlink } from "node:fs/promises";
+import { mkdtemp, rm, symlink, unlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
@@ -269,4 +269,27 @@ test("a camera that shares no code with ours is stored, with Digest", async (t) 
   const [, second] = await unitsOf(buffer);
   assert.equal(second!.startsWithKeyFrame, true);
   assert.equal(picturesOf(second!).length, 15);
+});
+
+test("a camera whose picture stands still while its sound goes on is connected to again", {
+  timeout: 60_000,
+}, async (t) => {
+  const { buffer } = await openBench(t);
+  const folder = await mkdtemp(join(tmpdir(), "hw-camera-"));
+  t.after(() => rm(folder, { recursive: true, force: true }));
+  // In ffmpeg's place: two seconds of pictures, and a tone without end.
+  const program = join(folder, "ffmpeg");
+  const video = "-re -f lavfi -i testsrc2=size=160x120:rate=10:duration=2";
+  const coders = "-c:v libx264 -preset ultrafast -tune zerolatency -pix_fmt yuv420p -g 10 -c:a aac";
+  const script = `#!/bin/sh\nfor last; do :; done\nexec ffmpeg -v error ${video} -re -f lavfi -i sine -map 0:v -map 1:a ${coders} -max_interleave_delta 200000 -f rtsp -rtsp_transport tcp "$last"\n`;
+  await writeFile(program, script, { mode: 0o755 });
+  const source = await startSource(
+    t,
+    buffer,
+    { url: "rtsp://127.0.0.1:1/", stallSeconds: 2 },
+    { ffmpeg: program },
+  );
+  await until(() => /CAMERA_STALLED/.test(source.status().lastError ?? ""));
+  const newest = buffer.newestUs("yard") ?? 0;
+  await until(() => (buffer.newestUs("yard") ?? 0) > newest);
 });

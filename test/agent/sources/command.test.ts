@@ -128,3 +128,15 @@ test("while the buffer is full the program waits, and nothing is lost", async (t
   await source.close();
   await buffer.close();
 });
+
+test("a program whose grandchild in a group of its own holds its output is over in time all the same", {
+  timeout: 20_000,
+}, async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const script = `setsid sh -c 'echo "{\\"pid\\":$$}"; exec sleep 600' & echo '{"n":1}'; exit 0`;
+  const source = await command(t, buffer, script, { everySeconds: 0.2, timeoutSeconds: 1 });
+  await until(async () => (await stored(buffer)).filter(({ n }) => n === 1).length >= 2);
+  await source.close();
+  for (const { pid } of await stored(buffer)) if (typeof pid === "number") process.kill(pid);
+  await buffer.close();
+});

@@ -222,3 +222,13 @@ test("closing answers what is being stored and leaves no connection", async (t) 
   await idleClosed;
   await buffer.close();
 });
+
+test("a reading that no record can hold is refused for good, and not told to come again", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const source = await http(t, buffer, { maxBodyBytes: 4 * 1_048_576 });
+  const large = await post(source, JSON.stringify([{ value: 1 }, { text: "x".repeat(1_100_000) }]));
+  assert.equal(large.status, 400);
+  assert.equal(large.headers.get("retry-after"), null);
+  assert.deepEqual(await stored(buffer), []);
+  assert.equal((await post(source, '{"value":2}')).status, 200);
+});

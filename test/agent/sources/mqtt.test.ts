@@ -408,3 +408,51 @@ test("a port that is taken is listened on when it is free", async (t) => {
   await second.close();
   await buffer.close();
 });
+
+test("a reading that becomes too large for a record is accounted for, and not sent again for ever", {
+  timeout: 10_000,
+}, async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const broker = await source(t, buffer);
+  const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${broker.port}`, { reconnectPeriod: 0 });
+  // Written again each of them has 21 digits.
+  const payload = `{"a":[${"1e20,".repeat(52_000)}0]}`;
+  await client.publishAsync("sly", payload, { qos: 1 });
+  await client.publishAsync("after", "1", { qos: 1 });
+  const [sly, after] = await records(buffer);
+  assert.match(String(sly!.reason), /too large|bytes/);
+  assert.ok(Number(sly!.bytes) > 1_048_576 && payload.length <= 262_144);
+  assert.equal(after!.value, 1);
+  await client.endAsync();
+});
+
+test("a subscriber that does not read holds up nobody else for long", { timeout: 30_000 }, async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t), { whenFull: "drop-oldest" });
+  const broker = await source(t, buffer);
+  const slow = await new RawClient(broker.port).connect("slow");
+  t.after(() => slow.socket.destroy());
+  slow.send({ cmd: "subscribe", messageId: 1, subscriptions: [{ topic: "#", qos: 0 }] });
+  assert.equal((await slow.next()).cmd, "suback");
+  slow.socket.pause();
+  const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${broker.port}`, { reconnectPeriod: 0 });
+  const payload = JSON.stringify({ a: "x".repeat(200_000) });
+  for (let i = 0; i < 500; i++) await client.publishAsync("a", payload, { qos: 1 });
+  await client.endAsync();
+  assert.match(broker.status().lastError ?? "", /does not read/);
+});
+
+test("a client with overlong topics leaves no memory of each of them", { timeout: 10_000 }, async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const broker = await source(t, buffer);
+  const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${broker.port}`);
+  const long = "x".repeat(30_000);
+  await client.publishAsync(`homeassistant/sensor/${long}/config`, '{"stat_t":"a","unit_of_meas":"C"}', {
+    qos: 1,
+  });
+  await client.publishAsync(`spBv1.0/${long}/NBIRTH/node`, "", { qos: 1 });
+  assert.deepEqual(await buffer.marks("discovery/"), []);
+  const stored = await records(buffer);
+  assert.equal(stored.length, 2);
+  for (const { reason } of stored) assert.match(String(reason), /topic/);
+  await client.endAsync();
+});
