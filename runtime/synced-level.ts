@@ -32,6 +32,8 @@ export interface SyncedLevelOptions<V> {
 export interface KeyRange {
   readonly gte: string;
   readonly lt: string;
+  /** The first so many; all unless told. */
+  readonly limit?: number;
 }
 
 /** Those of a range, in the order of the keys. */
@@ -94,6 +96,14 @@ export class SyncedLevel<V> {
 
   keys(range: KeyRange): Promise<string[]> {
     return this.#read((db) => db.keys({ ...range }).all());
+  }
+
+  /** What was deleted frees the disk only then. @throws what LevelDB says; it writes nothing more after that */
+  compact(range: KeyRange): Promise<void> {
+    return this.#read(async (db) => {
+      const { compactRange } = db as unknown as { compactRange?(start: string, end: string): Promise<void> };
+      await compactRange?.call(db, range.gte, range.lt);
+    });
   }
 
   /** Waits for what was to be written. Safe to call twice. */

@@ -49,6 +49,8 @@ export interface RtspIngestOptions {
 }
 
 interface Publisher {
+  /** Whose paths lead to it beside `/<camera>`. */
+  readonly device: string | undefined;
   readonly session: PublisherSession;
   readonly relay: Relay;
 }
@@ -195,10 +197,13 @@ export class RtspIngest {
     }
     const relay = new Relay({ sdp });
     const feed = this.#options.video.openFeed(camera, sdp);
-    const publisher: Publisher = { session, relay };
+    const publisher: Publisher = { device: place.device ?? session.user, session, relay };
     this.#publishers.set(camera, [...others, publisher]);
     this.#log.info({ camera, path, from: session.remoteAddress }, "camera publishes");
     return {
+      record: (clockUs) => {
+        if (clockUs !== undefined) feed.startsAt(clockUs);
+      },
       packet: (track, rtp) => {
         feed.packet(track, rtp);
         relay.packet(track, rtp);
@@ -240,7 +245,10 @@ export class RtspIngest {
 
   #publisherAt(path: string): Publisher | undefined {
     const place = placeOf(path);
-    return place && this.#publishers.get(place.camera)?.at(-1);
+    const publisher = place && this.#publishers.get(place.camera)?.at(-1);
+    // Names of cameras are no secrets: under its own name a device must not find the camera of another.
+    const isElsewhere = place?.device !== undefined && place.device !== publisher?.device;
+    return isElsewhere ? undefined : publisher;
   }
 
   #play(path: string, session: ReaderSession): Playback {

@@ -6,6 +6,8 @@ import type { SdpMedia, SessionDescription } from "../../protocol/rtsp/sdp.ts";
 const FRAME_SAMPLES = 1_024;
 const MAX_FRAME_BYTES = 8_191;
 const MAX_FRAMES_A_PACKET = 64;
+/** The audio object type of all cameras (ISO/IEC 14496-3 §1.5.1.1). */
+const AAC_LC = 2;
 /** AU-size is 13 bits, AU-Index 3: one header is two bytes (RFC 3640 §3.3.6). */
 const HEADER_BYTES = 2;
 
@@ -39,7 +41,8 @@ function audioFormatOf(media: SdpMedia): AudioFormat | undefined {
   if (configuration.length < 2 || configuration.length > 64) return undefined;
   const objectType = configuration[0]! >> 3;
   const channels = media.channels ?? 1;
-  if (objectType < 1 || objectType > 4 || channels > 8 || media.clockRate < 7_350) return undefined;
+  // Of another one no file can be made, and then not of the pictures beside it either.
+  if (objectType !== AAC_LC || channels < 1 || channels > 8 || media.clockRate < 7_350) return undefined;
   return { codec: `mp4a.40.${objectType}`, sampleRate: media.clockRate, channels, configuration };
 }
 
@@ -47,22 +50,28 @@ export class AudioSource {
   readonly format: AudioFormat;
   /** The parts so far of an access unit that is longer than a packet. */
   #parts: { rtpTime: number; bytes: Buffer[]; missing: number } | undefined;
+  readonly #leftOut: () => void;
   #lastRtpTime: number | undefined;
   #lastPts = 0;
 
-  /** @param media a track that audioTrackOf named */
-  constructor(media: SdpMedia) {
+  /**
+   * @param media a track that audioTrackOf named
+   * @param leftOut told of each packet of which not all is understood
+   */
+  constructor(media: SdpMedia, leftOut: () => void = () => undefined) {
     this.format = audioFormatOf(media)!;
+    this.#leftOut = leftOut;
   }
 
   /** The access units that this packet completes. */
   push(rtp: Buffer): AudioFrame[] {
     const packet = parseRtp(rtp);
-    if (packet === undefined || packet.payload.length < 2 + HEADER_BYTES) return [];
+    if (packet === undefined || packet.payload.length < 2 + HEADER_BYTES) return this.#none();
     const { payload, timestamp } = packet;
     const headersEnd = 2 + Math.ceil(payload.readUInt16BE(0) / 8);
     const count = (headersEnd - 2) / HEADER_BYTES;
-    if (headersEnd > payload.length || !Number.isInteger(count) || count > MAX_FRAMES_A_PACKET) return [];
+    if (headersEnd > payload.length || !Number.isInteger(count) || count > MAX_FRAMES_A_PACKET)
+      return this.#none();
     const frames: AudioFrame[] = [];
     let at = headersEnd;
     for (let i = 0; i < count; i++) {
@@ -73,20 +82,31 @@ export class AudioSource {
       if (data.length === size && size > 0) frames.push(this.#frame(data, rtpTime));
       else if (count === 1 && data.length > 0) return this.#join(data, rtpTime, size);
     }
+    // Also what came of an access unit whose other parts did not.
+    if (frames.length < count || this.#parts !== undefined) this.#leftOut();
     this.#parts = undefined;
     return frames;
   }
 
   /** RFC 3640 §3.2.3: every fragment of an access unit carries its whole size, and the same time. */
   #join(part: Buffer, rtpTime: number, size: number): AudioFrame[] {
-    if (size > MAX_FRAME_BYTES) return [];
-    if (this.#parts?.rtpTime !== rtpTime) this.#parts = { rtpTime, bytes: [], missing: size };
+    if (size > MAX_FRAME_BYTES) return this.#none();
+    if (this.#parts?.rtpTime !== rtpTime) {
+      if (this.#parts !== undefined) this.#leftOut();
+      this.#parts = { rtpTime, bytes: [], missing: size };
+    }
     this.#parts.bytes.push(part);
     this.#parts.missing -= part.length;
     if (this.#parts.missing > 0) return [];
-    const whole = this.#parts.missing === 0 ? [this.#frame(Buffer.concat(this.#parts.bytes), rtpTime)] : [];
+    const fits = this.#parts.missing === 0;
+    const whole = fits ? [this.#frame(Buffer.concat(this.#parts.bytes), rtpTime)] : this.#none();
     this.#parts = undefined;
     return whole;
+  }
+
+  #none(): AudioFrame[] {
+    this.#leftOut();
+    return [];
   }
 
   #frame(data: Buffer, rtpTime: number): AudioFrame {

@@ -6,11 +6,18 @@
  * A crash between file and index leaves a whole file without a row: `open` adopts it. A crash before
  * the rename leaves a `.tmp`, which `open` removes. Rows whose file is gone are dropped.
  */
-import { decodeUnit, encodeUnit, type FootageUnit, type PersistedRange } from "../../protocol/footage.ts";
+import {
+  decodeUnit,
+  encodeUnit,
+  type FootageUnit,
+  MalformedFootageError,
+  type PersistedRange,
+} from "../../protocol/footage.ts";
 import { type Epoch, epochName, type FrameSequence } from "../../protocol/frame.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
+import { DatabaseWriteError } from "../../runtime/synced-level.ts";
 import { buildFragment, DamagedFragmentError, readFacts, type Sound } from "./fragment-file.ts";
 import { type FragmentFile, FragmentFiles, hourOf } from "./fragment-files.ts";
 import { FRAGMENT_ID, type FragmentId, type FragmentIndex, type FragmentRow } from "./fragment-index.ts";
@@ -23,6 +30,8 @@ const MAX_EPOCHS = 256;
 /** Answers to GET_PARAMETER stay below a message's size. */
 const MAX_PERSISTED_RANGES = 1_000;
 const REMOVE_AT_ONCE = 256;
+/** More than an index on a full disk wants to be free before it writes again. */
+const INDEX_ROOM_BYTES = 16 * 1_048_576;
 
 /** A unit as the feed cut it. */
 export interface ArrivedUnit {
@@ -121,7 +130,10 @@ export class CameraArchive {
       await this.#adoptAll((await this.#filesOf(unindexed)).values());
     if (lost.length > 0) {
       this.#log.warn({ fragments: lost.length }, "files of indexed footage are gone");
-      await this.#index.remove(this.camera, lost);
+      // They are not counted, and nothing is read of them.
+      await this.#index.remove(this.camera, lost).catch((error: unknown) => {
+        this.#log.error({ error: describeError(error) }, "rows of footage that is gone cannot be removed");
+      });
     }
   }
 
@@ -142,16 +154,26 @@ export class CameraArchive {
   }
 
   async #adoptAll(files: Iterable<FragmentFile>): Promise<void> {
+    const failures: unknown[] = [];
     for (const file of files) {
       try {
         const row = await this.#rowOf(file);
         await this.#record(row, true);
         this.#log.info({ fragment: file.id, state: file.state }, "adopted footage that was not indexed");
       } catch (error) {
-        this.#log.warn({ fragment: file.id, error: describeError(error) }, "damaged footage set aside");
-        await this.#files.setAside(file);
+        // Only what its own bytes say: a full disk, too, refuses the row of a sound file.
+        if (isDamage(error)) await this.#setAside(file, error);
+        else failures.push(error);
       }
     }
+    if (failures.length === 0) return;
+    const fields = { fragments: failures.length, error: describeError(failures[0]) };
+    this.#log.error(fields, "footage that is not indexed cannot be adopted before the next start");
+  }
+
+  async #setAside(file: FragmentFile, why: unknown): Promise<void> {
+    this.#log.warn({ fragment: file.id, error: describeError(why) }, "damaged footage set aside");
+    await this.#files.setAside(file);
   }
 
   async #rowOf(file: FragmentFile): Promise<FragmentRow> {
@@ -206,6 +228,7 @@ export class CameraArchive {
     const file: FragmentFile = { id, state: made.state };
     await this.#files.write(file, made.bytes);
     const row: FragmentRow = { ...file, bytes: made.bytes.length, durationUs: made.durationUs };
+    // Where the row is refused the file stays: after a crash the refused row may be there all the same.
     await this.#record(row, !unit.ownEpoch, before);
     if (before !== undefined) await this.#files.remove({ id, state: before.state });
     return made.state;
@@ -252,17 +275,24 @@ export class CameraArchive {
       const usedUs = this.#clock.nowUs();
       await this.#index.put(this.camera, row, { name, stored: { ranges: ranges.toString(), usedUs } });
       this.#epochs.set(name, { ranges, usedUs });
-      await this.#forgetOldEpochs();
+      await this.#forgetOldEpochs(name);
     }
     if (before !== undefined) this.#uncount(before);
     this.#count(row);
   }
 
-  async #forgetOldEpochs(): Promise<void> {
+  /** Never the one in use, which is not the newest by a clock that was set back. */
+  async #forgetOldEpochs(inUse: string): Promise<void> {
     if (this.#epochs.size <= MAX_EPOCHS) return;
-    const oldest = [...this.#epochs].sort(([, a], [, b]) => a.usedUs - b.usedUs)[0]![0];
-    await this.#index.forgetEpochs(this.camera, [oldest]);
-    this.#epochs.delete(oldest);
+    const others = [...this.#epochs].filter(([name]) => name !== inUse);
+    const oldest = others.sort(([, a], [, b]) => a.usedUs - b.usedUs)[0]![0];
+    try {
+      await this.#index.forgetEpochs(this.camera, [oldest]);
+      this.#epochs.delete(oldest);
+    } catch (error) {
+      // What was recorded stands; the next unit tries again.
+      this.#log.warn({ error: describeError(error) }, "an old epoch cannot be forgotten");
+    }
   }
 
   /** Those that overlap [fromUs, toUs), oldest first. */
@@ -278,11 +308,31 @@ export class CameraArchive {
     return found;
   }
 
+  /** Undefined also for a file that is damaged, which is set aside. */
   async read(id: FragmentId): Promise<Buffer | undefined> {
     if (!FRAGMENT_ID.test(id)) return undefined;
     const row = await this.#index.get(this.camera, id);
     if (row === undefined || row.state === "quarantined") return undefined;
-    return this.#files.read(row);
+    const bytes = await this.#files.read(row);
+    try {
+      if (bytes !== undefined) readFacts(bytes);
+      return bytes;
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      await this.#inTurn(() => this.#dropDamaged(row, error));
+      return undefined;
+    }
+  }
+
+  /** The file goes first: a crash leaves a row without one, which `open` drops. */
+  async #dropDamaged({ id, state }: FragmentRow, why: unknown): Promise<void> {
+    // Another reader was here before, or the unit's whole file came meanwhile.
+    const row = await this.#index.get(this.camera, id);
+    if (row === undefined || row.state !== state) return;
+    await this.#setAside(row, why);
+    await this.#index.remove(this.camera, [id]);
+    this.#uncount(row);
+    await this.#findOldest();
   }
 
   /**
@@ -292,20 +342,41 @@ export class CameraArchive {
    */
   removeOldest(beforeUs: number, freeBytes: number): Promise<number> {
     return this.#inTurn(async () => {
-      let removed = 0;
-      for (let freed = 0; ; ) {
-        const rows: FragmentRow[] = [];
-        for await (const row of this.#index.rows(this.camera)) {
-          const endUs = Number(row.id.slice(0, 16)) + row.durationUs;
-          if (rows.length === REMOVE_AT_ONCE || (endUs >= beforeUs && freed >= freeBytes)) break;
-          freed += row.bytes;
-          rows.push(row);
-        }
-        if (rows.length === 0) return removed;
-        await this.#removeRows(rows);
-        removed += rows.length;
+      try {
+        return await this.#removeOldest(beforeUs, freeBytes);
+      } catch (error) {
+        if (!(error instanceof DatabaseWriteError)) throw error;
+        // A full disk does not even take that a row is gone. Here files make room for it first; a crash leaves
+        // rows without files, which `open` drops.
+        const freed = freeBytes === 0 ? 0 : Math.max(freeBytes, INDEX_ROOM_BYTES);
+        for await (const row of this.#oldest(beforeUs, freed)) await this.#files.remove(row);
+        return this.#removeOldest(beforeUs, freed);
       }
     });
+  }
+
+  async #removeOldest(beforeUs: number, freeBytes: number): Promise<number> {
+    let removed = 0;
+    for (let freed = 0; ; ) {
+      const rows: FragmentRow[] = [];
+      for await (const row of this.#oldest(beforeUs, freeBytes - freed)) {
+        if (rows.push(row) === REMOVE_AT_ONCE) break;
+      }
+      if (rows.length === 0) return removed;
+      await this.#removeRows(rows);
+      removed += rows.length;
+      freed += rows.reduce((sum, row) => sum + row.bytes, 0);
+    }
+  }
+
+  async *#oldest(beforeUs: number, freeBytes: number): AsyncGenerator<FragmentRow> {
+    let freed = 0;
+    for await (const row of this.#index.rows(this.camera)) {
+      const endUs = Number(row.id.slice(0, 16)) + row.durationUs;
+      if (endUs >= beforeUs && freed >= freeBytes) return;
+      freed += row.bytes;
+      yield row;
+    }
   }
 
   async #removeRows(rows: readonly FragmentRow[]): Promise<void> {
@@ -313,11 +384,18 @@ export class CameraArchive {
       this.camera,
       rows.map((row) => row.id),
     );
+    // What is counted is what has a row, also where its file cannot be removed: that is adopted at the next start.
+    for (const row of rows) this.#uncount(row);
     for (const row of rows) {
-      await this.#files.remove(row);
-      this.#uncount(row);
+      await this.#files.remove(row).catch((error: unknown) => {
+        this.#log.error({ fragment: row.id, error: describeError(error) }, "old footage cannot be removed");
+      });
     }
     for (const hour of new Set(rows.map((row) => hourOf(row.id)))) await this.#files.removeHour(hour);
+    await this.#findOldest();
+  }
+
+  async #findOldest(): Promise<void> {
     this.#oldestUs = undefined;
     for await (const row of this.#index.rows(this.camera)) {
       this.#oldestUs = Number(row.id.slice(0, 16));
@@ -358,6 +436,10 @@ interface FragmentBytes {
   readonly state: FragmentRow["state"];
   readonly bytes: Buffer;
   readonly durationUs: number;
+}
+
+function isDamage(error: unknown): boolean {
+  return error instanceof DamagedFragmentError || error instanceof MalformedFootageError;
 }
 
 function idOf(unit: ArrivedUnit): FragmentId {

@@ -44,6 +44,8 @@ const MAX_OWN_OPEN_BYTES = 2 * MAX_UNIT_BYTES;
 const MAX_SOUNDS = 8_192;
 /** A sender whose clock is further from ours than this has none. */
 const MAX_CLOCK_ERROR_US = 86_400_000_000;
+/** Without reports, RTP times tell how far pictures are apart until they are so far from the time of arrival. */
+const MAX_ARRIVAL_ERROR_US = 10_000_000;
 /** More than an agent has in flight. */
 const MAX_CONFIRMED = 64;
 /** A unit that begins no more than so long before what was shown repeats it. */
@@ -103,7 +105,11 @@ export class UnitFeed implements CameraFeed {
   readonly #source: PictureSource | undefined;
   readonly #audioTrack: number;
   readonly #audio: AudioSource | undefined;
+  /** As the sender says. */
   readonly #clocks = new Map<number, ClockMapping>();
+  /** As the pictures came, for a sender who says nothing. */
+  #arrival: ClockMapping | undefined;
+  #startUs: number | undefined;
   #bracketed = false;
   #ownSequence = 0n;
   #unit: OpenUnit | undefined;
@@ -124,7 +130,11 @@ export class UnitFeed implements CameraFeed {
     this.#source = media && new PictureSource(media);
     this.#audioTrack = audioTrackOf(description);
     const sound = description.media[this.#audioTrack];
-    this.#audio = sound && new AudioSource(sound);
+    this.#audio = sound && new AudioSource(sound, () => this.#countUnstored());
+  }
+
+  startsAt(utcUs: number): void {
+    this.#startUs = utcUs;
   }
 
   packet(track: number, rtp: Buffer): void {
@@ -160,9 +170,12 @@ export class UnitFeed implements CameraFeed {
       const { sounds } = this.#unit!;
       const heard = this.#audio!.push(rtp);
       if (sounds.length < MAX_SOUNDS) sounds.push(...heard);
-    } else if (this.#source !== undefined) {
-      this.#parts.counters.otherPackets.inc({ camera: this.#parts.archive.camera });
-    }
+      else this.#countUnstored();
+    } else if (this.#source !== undefined) this.#countUnstored();
+  }
+
+  #countUnstored(): void {
+    this.#parts.counters.otherPackets.inc({ camera: this.#parts.archive.camera });
   }
 
   rtcp(track: number, bytes: Buffer): void {
@@ -170,7 +183,7 @@ export class UnitFeed implements CameraFeed {
     for (const packet of parseRtcp(bytes)) {
       if (packet.type === "sr") {
         const mapping = clockOf(track, packet);
-        const errorUs = mapping && Math.abs(mapping.utcUs - this.#parts.clock.nowUs());
+        const errorUs = mapping && Math.abs(mapping.utcUs - (this.#startUs ?? this.#parts.clock.nowUs()));
         const trusted = this.#bracketed || (errorUs ?? 0) < MAX_CLOCK_ERROR_US;
         if (mapping && trusted && track < this.#clockRates.length) {
           this.#clocks.set(track, mapping);
@@ -415,13 +428,23 @@ export class UnitFeed implements CameraFeed {
     return { format, frames: unit.sounds, offsetUs: Math.abs(offsetUs) > MAX_UNIT_US ? 0 : offsetUs };
   }
 
-  /** By the sender's reports; without any, the moment of arrival is the best that is known. */
+  /**
+   * By the sender's reports or the start that it told; without any, the moment of arrival is the best that is
+   * known. Each answer is the next one's measure, as 32 bits of RTP time are good for half of 13 hours.
+   */
   #momentOf(rtpTime: number): number {
-    let mapping = this.#clocks.get(this.#videoTrack);
-    if (mapping === undefined) {
-      mapping = { track: this.#videoTrack, rtpTime, utcUs: Math.round(this.#parts.clock.nowUs()) };
-      this.#clocks.set(this.#videoTrack, mapping);
+    const track = this.#videoTrack;
+    const said = this.#clocks.get(track);
+    if (said !== undefined || this.#startUs !== undefined) {
+      const utcUs = said === undefined ? this.#startUs! : utcUsOf(said, VIDEO_TIMESCALE, rtpTime);
+      this.#clocks.set(track, { track, rtpTime, utcUs });
+      return utcUs;
     }
-    return utcUsOf(mapping, VIDEO_TIMESCALE, rtpTime);
+    const nowUs = Math.round(this.#parts.clock.nowUs());
+    const byRtpUs = this.#arrival === undefined ? nowUs : utcUsOf(this.#arrival, VIDEO_TIMESCALE, rtpTime);
+    // Either clock was set, or they have drifted apart.
+    const utcUs = Math.abs(byRtpUs - nowUs) > MAX_ARRIVAL_ERROR_US ? nowUs : byRtpUs;
+    this.#arrival = { track, rtpTime, utcUs };
+    return utcUs;
   }
 }

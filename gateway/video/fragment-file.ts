@@ -125,10 +125,9 @@ function producerTime(producerUs: number, mediaTime: number): Buffer {
   box.writeUInt32BE(0x0100_0000, 8);
   box.writeUInt32BE(VIDEO_TRACK_ID, 12);
   const us = BigInt(producerUs);
-  box.writeBigUInt64BE(
-    ((us / 1_000_000n + NTP_OFFSET_S) << 32n) | (((us % 1_000_000n) << 32n) / 1_000_000n),
-    16,
-  );
+  // RFC 5905 §6: in February 2036 the next era begins, and the seconds begin anew.
+  const seconds = BigInt.asUintN(32, us / 1_000_000n + NTP_OFFSET_S);
+  box.writeBigUInt64BE((seconds << 32n) | (((us % 1_000_000n) << 32n) / 1_000_000n), 16);
   box.writeBigUInt64BE(BigInt(mediaTime), 24);
   return box;
 }

@@ -94,7 +94,8 @@ export class FragmentFiles {
     for (const name of await readdir(join(this.#folder, hour))) {
       if (name.endsWith(".tmp")) await rm(join(this.#folder, hour, name), { force: true });
       const file = fileOf(name);
-      if (file !== undefined) files.push(file);
+      // What somebody copied into another folder is found at its own place only.
+      if (file !== undefined && hourOf(file.id) === hour) files.push(file);
     }
     return files;
   }

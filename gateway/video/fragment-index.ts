@@ -4,7 +4,7 @@
  *
  *   f!camera!producerUs-epoch-sequence → IndexedFragment      p!camera!epoch → StoredEpoch
  */
-import { Level } from "level";
+import { SyncedLevel, type SyncedOperation } from "../../runtime/synced-level.ts";
 
 /** `0001700000000000-0123456789abcdef-17`: sorts by time. */
 export type FragmentId = string;
@@ -31,13 +31,15 @@ export interface FragmentRow extends IndexedFragment {
 
 /** Behind every character of an id. */
 const END = "\uffff";
+/** Rows that are read at once; a week of one camera is 300,000. */
+const PAGE_ROWS = 512;
 
 export class FragmentIndex {
-  readonly #db: Level<string, unknown>;
+  readonly #db: SyncedLevel<unknown>;
 
   /** @param folder of its own */
   constructor(folder: string) {
-    this.#db = new Level<string, unknown>(folder, { keyEncoding: "utf8", valueEncoding: "json" });
+    this.#db = new SyncedLevel(folder, { valueEncoding: "json", createIfMissing: true });
   }
 
   async open(): Promise<void> {
@@ -48,51 +50,49 @@ export class FragmentIndex {
     await this.#db.close();
   }
 
-  /** Resolves when both are on disk; a crash leaves both or none. */
+  /** Resolves when both are on disk; a crash leaves both or none. @throws DatabaseWriteError */
   async put(camera: string, row: FragmentRow, epoch?: { name: string; stored: StoredEpoch }): Promise<void> {
     const { id, ...value } = row;
-    const batch = this.#db.batch().put(`f!${camera}!${id}`, value);
-    if (epoch !== undefined) batch.put(`p!${camera}!${epoch.name}`, epoch.stored);
-    await batch.write({ sync: true });
+    const batch: SyncedOperation<unknown>[] = [{ type: "put", key: `f!${camera}!${id}`, value }];
+    if (epoch !== undefined)
+      batch.push({ type: "put", key: `p!${camera}!${epoch.name}`, value: epoch.stored });
+    await this.#db.write(batch);
   }
 
+  /** @throws DatabaseWriteError; all rows are there still */
   async remove(camera: string, ids: readonly FragmentId[]): Promise<void> {
-    const batch = this.#db.batch();
-    for (const id of ids) batch.del(`f!${camera}!${id}`);
-    await batch.write({ sync: true });
+    await this.#db.write(ids.map((id) => ({ type: "del", key: `f!${camera}!${id}` })));
   }
 
   async forgetEpochs(camera: string, epochs: readonly string[]): Promise<void> {
-    const batch = this.#db.batch();
-    for (const epoch of epochs) batch.del(`p!${camera}!${epoch}`);
-    await batch.write({ sync: true });
+    await this.#db.write(epochs.map((epoch) => ({ type: "del", key: `p!${camera}!${epoch}` })));
   }
 
   async get(camera: string, id: FragmentId): Promise<FragmentRow | undefined> {
-    const value = (await this.#db.get(`f!${camera}!${id}`)) as IndexedFragment | undefined;
-    return value && { id, ...value };
+    const key = `f!${camera}!${id}`;
+    const [found] = await this.#db.entries({ gte: key, lt: `${key}\0`, limit: 1 });
+    return found && { id, ...(found[1] as IndexedFragment) };
   }
 
   /** Oldest first, from the id `from` on, up to but without `to`. */
   async *rows(camera: string, from = "", to = END): AsyncGenerator<FragmentRow> {
     const prefix = `f!${camera}!`;
-    for await (const [key, value] of this.#db.iterator({ gte: prefix + from, lt: prefix + to })) {
-      yield { id: key.slice(prefix.length), ...(value as IndexedFragment) };
+    for (let gte = prefix + from; ; ) {
+      const page = await this.#db.entries({ gte, lt: prefix + to, limit: PAGE_ROWS });
+      for (const [key, value] of page) yield { id: key.slice(prefix.length), ...(value as IndexedFragment) };
+      if (page.length < PAGE_ROWS) return;
+      gte = `${page.at(-1)![0]}\0`;
     }
   }
 
   async epochs(camera: string): Promise<Map<string, StoredEpoch>> {
     const prefix = `p!${camera}!`;
-    const found = new Map<string, StoredEpoch>();
-    for await (const [key, value] of this.#db.iterator({ gte: prefix, lt: prefix + END })) {
-      found.set(key.slice(prefix.length), value as StoredEpoch);
-    }
-    return found;
+    const found = await this.#db.entries({ gte: prefix, lt: prefix + END });
+    return new Map(found.map(([key, value]) => [key.slice(prefix.length), value as StoredEpoch]));
   }
 
   /** Deleted rows free the disk only then. */
   async compact(): Promise<void> {
-    const db = this.#db as unknown as { compactRange?(start: string, end: string): Promise<void> };
-    await db.compactRange?.("f", "q");
+    await this.#db.compact({ gte: "f", lt: "q" });
   }
 }

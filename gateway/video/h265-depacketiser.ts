@@ -51,7 +51,9 @@ export class H265Depacketiser {
       done = this.#finish();
       this.#open = { rtpTime: packet.timestamp, nals: [], bytes: 0, damaged: jump !== 0 };
     }
-    if (packet.payload.length > HEADER_BYTES) this.#unpack(packet.payload);
+    // A NAL unit may be its header alone, as those that end a sequence are (ITU-T H.265 §7.3.2.6).
+    if (packet.payload.length >= HEADER_BYTES) this.#unpack(packet.payload);
+    else if (packet.payload.length > 0) this.#damage();
     return done;
   }
 
@@ -86,7 +88,8 @@ export class H265Depacketiser {
 
   /** RFC 7798 §4.4.2. */
   #unpackAggregate(payload: Buffer): void {
-    for (let at = HEADER_BYTES; at + 2 <= payload.length; ) {
+    let at = HEADER_BYTES;
+    while (at + 2 <= payload.length) {
       const end = at + 2 + payload.readUInt16BE(at);
       const nal = payload.subarray(at + 2, end);
       if (end > payload.length || nal.length < HEADER_BYTES) {
@@ -96,10 +99,15 @@ export class H265Depacketiser {
       this.#add(nal);
       at = end;
     }
+    if (at !== payload.length) this.#damage();
   }
 
   /** RFC 7798 §4.4.3: the NAL unit's type stands in the FU header. */
   #unpackFragment(payload: Buffer): void {
+    if (payload.length < HEADER_BYTES + 2) {
+      this.#damage();
+      return;
+    }
     const header = payload[HEADER_BYTES]!;
     const starts = (header & 0x80) !== 0;
     if (starts !== (this.#fragments.length === 0)) this.#damage();

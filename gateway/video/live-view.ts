@@ -44,8 +44,9 @@ export class LiveView {
   /** The newest group of pictures; begins with a key frame unless empty. */
   #group: Segment[] = [];
   #groupBytes = 0;
-  /** Segments that wait until the init segment is made. */
-  #early: Segment[] = [];
+  /** Segments that wait until the init segment is made, from a key frame on; undefined where it cannot be made. */
+  #early: Segment[] | undefined = [];
+  #earlyBytes = 0;
   /** Pictures whose order of decoding and showing differ are shown one group at a time. */
   #reordered = false;
   #held: Picture[] = [];
@@ -109,17 +110,23 @@ export class LiveView {
     this.#group = [];
     this.#groupBytes = 0;
     this.#early = [];
+    this.#earlyBytes = 0;
     this.#reordered = false;
     this.#lastPts = undefined;
+    // A picture that depends on others means nothing behind a new init segment.
+    for (const watcher of this.#watchers) watcher.waitsForKeyFrame = true;
     initSegmentOf(format).then(
       (init) => {
         if (this.#format !== format) return;
         this.#init = init;
-        const early = this.#early;
+        const early = this.#early ?? [];
         this.#early = [];
         for (const segment of early) this.#send(segment);
       },
-      (error: unknown) => this.#log.warn({ error: describeError(error) }, "no live view of this format"),
+      (error: unknown) => {
+        this.#log.warn({ error: describeError(error) }, "no live view of this format");
+        if (this.#format === format) this.#early = undefined;
+      },
     );
   }
 
@@ -146,7 +153,18 @@ export class LiveView {
     };
     this.#decodeTime += samples.reduce((sum, sample) => sum + sample.duration, 0);
     if (this.#init !== undefined) this.#send(segment);
-    else if (this.#early.length < 1_000) this.#early.push(segment);
+    else this.#keepEarly(segment);
+  }
+
+  #keepEarly(segment: Segment): void {
+    const early = this.#early;
+    if (early === undefined || (early.length === 0 && !segment.keyFrame)) return;
+    this.#earlyBytes += segment.bytes.length + PICTURE_COST_BYTES;
+    if (this.#earlyBytes <= MAX_GROUP_BYTES) early.push(segment);
+    else {
+      this.#early = [];
+      this.#earlyBytes = 0;
+    }
   }
 
   #send(segment: Segment): void {

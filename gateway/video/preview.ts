@@ -10,6 +10,7 @@ import type { ChildProcess } from "node:child_process";
 import type { EventEmitter } from "node:events";
 import { createRequire } from "node:module";
 import { Backoff } from "../../runtime/backoff.ts";
+import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { CameraPreviews, PreviewViewer } from "./video.ts";
 
@@ -25,13 +26,16 @@ interface Muxer extends EventEmitter {
   readonly stream: ChildProcess;
 }
 
-type MuxerClass = new (options: {
-  url: string;
-  ffmpegPath: string;
-  ffmpegOptions: Record<string, string>;
-}) => Muxer;
+/** A function to be called with `new`, which has no other way than to throw where ffmpeg cannot be started. */
+interface MuxerFunction {
+  readonly prototype: object;
+  call(
+    muxer: Partial<Muxer>,
+    options: { url: string; ffmpegPath: string; ffmpegOptions: Record<string, string> },
+  ): void;
+}
 
-const Mpeg1Muxer = createRequire(import.meta.url)("node-rtsp-stream/mpeg1muxer") as MuxerClass;
+const Mpeg1Muxer = createRequire(import.meta.url)("node-rtsp-stream/mpeg1muxer") as MuxerFunction;
 
 export interface Mpeg1PreviewOptions {
   /** Never logged, but a list of processes shows it: a password in it should be good for one use only. */
@@ -55,7 +59,7 @@ export class Mpeg1Preview {
 
   start(): void {
     const { rtspUrl, ffmpegPath = "ffmpeg" } = this.#options;
-    const muxer = new Mpeg1Muxer({
+    const muxer = this.#make({
       // The muxer leaves no room for -rtsp_transport before -i: ffmpeg asks for UDP, is answered 461, and takes TCP.
       url: rtspUrl,
       ffmpegPath,
@@ -68,6 +72,7 @@ export class Mpeg1Preview {
         "-nostdin": "",
       },
     });
+    if (muxer === undefined) return;
     this.#muxer = muxer;
     muxer.on("mpeg1data", (chunk: Buffer) => {
       if (!this.#over) this.#options.onData(chunk);
@@ -83,6 +88,23 @@ export class Mpeg1Preview {
         resolve();
       });
     });
+  }
+
+  /**
+   * Where no file descriptor is left the muxer throws in the middle, and the error of its child, which it then
+   * never listens to, would end the whole program.
+   */
+  #make(options: Parameters<MuxerFunction["call"]>[1]): Muxer | undefined {
+    const muxer = Object.create(Mpeg1Muxer.prototype) as Muxer;
+    try {
+      Mpeg1Muxer.call(muxer, options);
+      return muxer;
+    } catch (error) {
+      const child = (muxer as Partial<Muxer>).stream;
+      if (child === undefined) this.#end(`ffmpeg: ${describeError(error)}`);
+      else child.once("error", (cause: NodeJS.ErrnoException) => this.#end(`ffmpeg: ${cause.code}`));
+      return undefined;
+    }
   }
 
   /** Resolves when ffmpeg is gone. Safe to call twice. */

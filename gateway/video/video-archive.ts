@@ -6,7 +6,7 @@
  *   dir/cameras/<name>/   one folder an hour, one file a unit
  */
 import { randomBytes } from "node:crypto";
-import { mkdir, readdir, readFile, rename } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, statfs } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { BadNameError, DEVICE_NAME } from "../../protocol/topics.ts";
 import type { Clock } from "../../runtime/clock.ts";
@@ -14,6 +14,8 @@ import { syncFolder, writeDurably } from "../../runtime/durable.ts";
 import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
+import { HOLD_MS, RetentionGuard } from "../../runtime/retention-guard.ts";
+import { DatabaseWriteError } from "../../runtime/synced-level.ts";
 import { CameraArchive } from "./camera-archive.ts";
 import { UnitFeed } from "./camera-feed.ts";
 import { FragmentIndex } from "./fragment-index.ts";
@@ -32,6 +34,8 @@ const SILENCE_MS = 10_000;
 /** Deleted index rows free the disk only when it is compacted; that is worth it now and then. */
 const COMPACT_AFTER_ROWS = 2_000;
 const HOUR_US = 3_600_000_000;
+/** What LevelDB writes when it opens, at most. */
+const OPEN_ROOM_BYTES = 8 * 1_048_576;
 
 export interface VideoOptions {
   /** Made when absent. */
@@ -71,6 +75,13 @@ export async function openVideo(options: VideoOptions): Promise<VideoArchive> {
   return video;
 }
 
+/** Who watches a camera that nobody has heard of yet. */
+interface EarlyViewer {
+  readonly camera: string;
+  readonly viewer: LiveViewer;
+  stop: (() => void) | undefined;
+}
+
 interface Camera {
   readonly archive: CameraArchive;
   readonly live: LiveView;
@@ -83,6 +94,8 @@ export class VideoArchive implements Video {
   readonly #log: Log;
   readonly #counters: VideoCounters;
   readonly #cameras = new Map<string, Camera>();
+  readonly #earlyViewers = new Set<EarlyViewer>();
+  readonly #guard: RetentionGuard;
   #index: FragmentIndex;
   #timer: NodeJS.Timeout | undefined;
   #retention: Promise<void> = Promise.resolve();
@@ -95,6 +108,7 @@ export class VideoArchive implements Video {
     this.#log = options.log.child({ part: "video" });
     this.#index = options.index ?? new FragmentIndex(join(options.dir, "index"));
     this.#counters = videoCounters(options.metrics);
+    this.#guard = new RetentionGuard(options.clock);
     options.metrics.gauge(
       "headwater_video_stored_bytes",
       "Footage on disk",
@@ -170,6 +184,7 @@ export class VideoArchive implements Video {
     // Only now, as a description that cannot be used must leave no folder behind.
     if (known === undefined) {
       this.#cameras.set(camera, entry);
+      this.#joinEarly(camera, entry);
       entry.archive.open().catch((error: unknown) => {
         this.#log.error({ camera, error: describeError(error) }, "the camera's folder cannot be used");
       });
@@ -210,31 +225,70 @@ export class VideoArchive implements Video {
   /** Of a camera that nobody has heard of yet, pictures come once it publishes. */
   watch(camera: string, viewer: LiveViewer): () => void {
     const entry = this.#cameras.get(camera);
-    if (entry === undefined) return () => undefined;
-    return entry.live.watch(viewer);
+    if (entry !== undefined) return entry.live.watch(viewer);
+    const early: EarlyViewer = { camera, viewer, stop: undefined };
+    this.#earlyViewers.add(early);
+    return () => {
+      this.#earlyViewers.delete(early);
+      early.stop?.();
+    };
+  }
+
+  #joinEarly(camera: string, { live }: Camera): void {
+    for (const early of this.#earlyViewers) {
+      if (early.camera !== camera) continue;
+      this.#earlyViewers.delete(early);
+      early.stop = live.watch(early.viewer);
+    }
   }
 
   /** One round of retention; the timer calls it too. Resolves when it is done. */
   async enforceRetention(): Promise<void> {
-    const { retentionHours, maxBytes, clock } = this.#options;
-    const beforeUs = clock.nowUs() - retentionHours * HOUR_US;
-    for (const { archive } of this.#cameras.values()) {
-      if (archive.oldestUs !== undefined && archive.oldestUs < beforeUs) {
-        await this.#remove(archive, beforeUs, 0);
-      }
-    }
-    for (let excess = this.#totalBytes() - maxBytes; excess > 0; ) {
-      const archives = [...this.#cameras.values()].map((entry) => entry.archive);
-      const oldest = archives
-        .filter((archive) => archive.oldestUs !== undefined)
-        .sort((a, b) => a.oldestUs! - b.oldestUs!)[0];
-      if (oldest === undefined) break;
-      if ((await this.#remove(oldest, 0, Math.min(excess, FREE_AT_ONCE_BYTES))) === 0) break;
-      excess = this.#totalBytes() - maxBytes;
-    }
+    // One camera's trouble is not the others'.
+    const failures: unknown[] = [];
+    if (!this.#clockJumped()) await this.#removeOld(failures);
+    await this.#removeExcess(failures);
     if (this.#removedRows >= COMPACT_AFTER_ROWS) {
       this.#removedRows = 0;
       await this.#index.compact();
+    }
+    if (failures.length > 0) throw failures[0];
+  }
+
+  #clockJumped(): boolean {
+    const { hold, jumpedMs } = this.#guard.look();
+    if (jumpedMs !== undefined) {
+      const fields = { aheadHours: jumpedMs / 3_600_000, heldHours: HOLD_MS / 3_600_000 };
+      this.#log.error(fields, "the wall clock jumped ahead; no footage is too old for now");
+    }
+    return hold;
+  }
+
+  async #removeOld(failures: unknown[]): Promise<void> {
+    const { retentionHours, clock } = this.#options;
+    const beforeUs = clock.nowUs() - retentionHours * HOUR_US;
+    for (const { archive } of this.#cameras.values()) {
+      if (archive.oldestUs === undefined || archive.oldestUs >= beforeUs) continue;
+      await this.#remove(archive, beforeUs, 0).catch((error: unknown) => failures.push(error));
+    }
+  }
+
+  async #removeExcess(failures: unknown[]): Promise<void> {
+    const { maxBytes } = this.#options;
+    const failed = new Set<CameraArchive>();
+    for (let excess = this.#totalBytes() - maxBytes; excess > 0; ) {
+      const archives = [...this.#cameras.values()].map((entry) => entry.archive);
+      const oldest = archives
+        .filter((archive) => archive.oldestUs !== undefined && !failed.has(archive))
+        .sort((a, b) => a.oldestUs! - b.oldestUs!)[0];
+      if (oldest === undefined) break;
+      try {
+        if ((await this.#remove(oldest, 0, Math.min(excess, FREE_AT_ONCE_BYTES))) === 0) break;
+      } catch (error) {
+        failures.push(error);
+        failed.add(oldest);
+      }
+      excess = this.#totalBytes() - maxBytes;
     }
   }
 
@@ -286,6 +340,9 @@ export class VideoArchive implements Video {
       const cause = (error as { cause?: { code?: string } }).cause;
       if (cause?.code === "LEVEL_LOCKED" || this.#options.index !== undefined) throw error;
       const { dir } = this.#options;
+      const { bavail, bsize } = await statfs(dir);
+      // An index on a full disk is not damaged.
+      if (bavail * bsize < OPEN_ROOM_BYTES) throw new DatabaseWriteError(join(dir, "index"), error);
       const aside = join(dir, `index.damaged-${this.#options.clock.nowUs()}`);
       this.#log.warn({ aside, error: describeError(cause ?? error) }, "the index is damaged and made again");
       await rename(join(dir, "index"), aside);

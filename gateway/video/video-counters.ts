@@ -9,7 +9,7 @@ export interface VideoCounters {
   readonly mismatches: Counter<"camera">;
   /** Packets of an agent outside any unit. */
   readonly strayPackets: Counter<"camera">;
-  /** Packets of tracks that are relayed to readers but not archived, such as G.711. */
+  /** Packets that are relayed to readers but not archived, such as G.711, and AAC that is not understood. */
   readonly otherPackets: Counter<"camera">;
   readonly badMarks: Counter<"camera">;
   readonly removed: Counter<"camera">;
@@ -34,7 +34,7 @@ export function videoCounters(metrics: Metrics): VideoCounters {
     ),
     otherPackets: metrics.counter(
       "headwater_video_unstored_packets_total",
-      "Packets of tracks that the archive cannot hold beside pictures",
+      "Packets of sound and other tracks that the archive cannot hold beside pictures",
       ["camera"],
     ),
     badMarks: metrics.counter("headwater_video_bad_marks_total", "Broken begin or end marks of units", [

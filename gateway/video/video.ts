@@ -65,6 +65,8 @@ export interface CameraPreviews {
 
 /** One publisher's session. */
 export interface CameraFeed {
+  /** What `Range: clock=` said of the first picture, µs since 1970 UTC; before any packet. */
+  startsAt(utcUs: number): void;
   packet(track: number, rtp: Buffer): void;
   /** Sender reports and the APP packets that bracket a unit. */
   rtcp(track: number, bytes: Buffer): void;

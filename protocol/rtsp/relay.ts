@@ -21,6 +21,9 @@ export interface RelayOptions {
   readonly replaysGroup?: boolean;
 }
 
+/** What a packet costs in memory beside its bytes, about. */
+const PACKET_COST_BYTES = 64;
+
 interface Entry {
   readonly track: number;
   readonly isRtcp: boolean;
@@ -80,7 +83,7 @@ export class Relay {
     const newPackets = this.#finder.push({ track, rtp });
     this.#append({ track, isRtcp: false, bytes: rtp });
     if (newPackets > 0) this.#startGroup(true, newPackets);
-    else if (this.#newest.bytes > this.#maxGroupBytes) this.#startGroup(false, 0);
+    else this.#bound();
     this.#feedAll();
   }
 
@@ -89,6 +92,7 @@ export class Relay {
     if (this.#closed || parseRtcp(bytes)[0]?.type !== "sr") return;
     this.#reports.set(track, bytes);
     this.#append({ track, isRtcp: true, bytes });
+    this.#bound();
     this.#feedAll();
   }
 
@@ -123,7 +127,12 @@ export class Relay {
 
   #append(entry: Entry): void {
     this.#newest.entries.push(entry);
-    this.#newest.bytes += entry.bytes.length;
+    this.#newest.bytes += costOf(entry);
+  }
+
+  /** A group that no key frame ends, also one of reports alone. */
+  #bound(): void {
+    if (this.#newest.bytes > this.#maxGroupBytes) this.#startGroup(false, 0);
   }
 
   /**
@@ -138,7 +147,7 @@ export class Relay {
       if (!old.entries[from]!.isRtcp) left--;
     }
     const entries = old.entries.splice(from);
-    const bytes = entries.reduce((sum, entry) => sum + entry.bytes.length, 0);
+    const bytes = entries.reduce((sum, entry) => sum + costOf(entry), 0);
     old.bytes -= bytes;
     this.#newest = { number: old.number + 1, startsWithKeyFrame, entries, bytes };
     const gone = this.#before;
@@ -191,4 +200,8 @@ export class Relay {
       reader.next++;
     }
   }
+}
+
+function costOf({ bytes }: Entry): number {
+  return bytes.length + PACKET_COST_BYTES;
 }

@@ -106,8 +106,10 @@ function finishMedia(open: OpenMedia): SdpMedia {
       clockRate = Number(map[3]);
       channels = map[4] === undefined ? undefined : Number(map[4]);
     }
-    const format = /^fmtp:\s*(\d+)\s+(.*)$/i.exec(attribute);
-    if (format !== null && Number(format[1]) === open.payloadType) fmtp = parseFmtp(format[2]!);
+    // Without the rest of the line: `.*$` behind blanks takes a time that grows with the square of a hostile line.
+    const format = /^fmtp:\s*(\d+)\s/i.exec(attribute);
+    if (format !== null && Number(format[1]) === open.payloadType)
+      fmtp = parseFmtp(attribute.slice(format[0].length));
   }
   return { ...open, encoding, clockRate, channels, fmtp };
 }

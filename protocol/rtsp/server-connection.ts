@@ -167,7 +167,10 @@ export class ServerConnection {
       const challenge = error.status === 401 ? this.#gate.challenge : undefined;
       const allow = error.status === 405 || error.status === 455 ? METHODS : undefined;
       this.#respond(request, error.status, error.reason, { "WWW-Authenticate": challenge, Allow: allow }, "");
-      if (this.#gate.exhausted) this.close("too many wrong passwords");
+      if (this.#gate.exhausted) {
+        this.#options.log.warn({ peer: this.#remoteAddress }, "too many wrong passwords");
+        this.close("too many wrong passwords");
+      }
     } else {
       const path = this.#session.path;
       this.#options.log.error({ path, error: describeError(error) }, "RTSP request failed");

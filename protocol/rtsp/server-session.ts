@@ -18,7 +18,7 @@ import type { InterleavedWriter } from "./interleaved-writer.ts";
 import type { HeaderFields, InterleavedFrame, RtspRequest } from "./messages.ts";
 import { controlUrl, parseSdp, type SessionDescription } from "./sdp.ts";
 import { TrackChannels } from "./track-channels.ts";
-import { formatTransport, parseClockRange, parseTransport, pathOf } from "./transport.ts";
+import { formatTransport, parseClockRange, parseTransport, pathOf, withoutTrailing } from "./transport.ts";
 
 /** What a session needs of its connection. */
 export interface SessionLink {
@@ -190,7 +190,10 @@ export class ServerSession {
       throw new RtspError(455, "Method Not Valid in This State");
     const sdp = await this.#load(path);
     return {
-      headers: { "Content-Type": "application/sdp", "Content-Base": request.url.replace(/[/?]*$/, "/") },
+      headers: {
+        "Content-Type": "application/sdp",
+        "Content-Base": `${withoutTrailing(request.url, "/?")}/`,
+      },
       body: sdp,
     };
   }

@@ -43,6 +43,8 @@ export class RtspServer {
   readonly #server: Server;
   readonly #connections = new Set<ServerConnection>();
   #idleCheck: NodeJS.Timeout | undefined;
+  /** Told in the log, once until there is room again. */
+  #full = false;
   #closing: Promise<void> | undefined;
 
   constructor(options: RtspServerOptions) {
@@ -92,11 +94,19 @@ export class RtspServer {
   }
 
   #accept(socket: Socket, authenticate: Authenticator | undefined, proven: ProvenPeer | undefined): void {
-    const { handler, log, clock } = this.#options;
-    if (this.#closing !== undefined || this.#connections.size >= (this.#options.maxConnections ?? 256)) {
+    const { handler, log, clock, maxConnections = 256 } = this.#options;
+    if (this.#closing !== undefined || this.#connections.size >= maxConnections) {
+      if (!this.#full && this.#closing === undefined) {
+        log.warn(
+          { from: socket.remoteAddress, maxConnections },
+          "too many RTSP connections; more are refused",
+        );
+      }
+      this.#full = true;
       socket.destroy();
       return;
     }
+    this.#full = false;
     const connection = new ServerConnection({
       socket,
       handler,

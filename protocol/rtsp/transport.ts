@@ -72,9 +72,16 @@ export function pathOf(url: string): string | undefined {
   } catch {
     return undefined;
   }
-  path = path.replace(/^\/+|\/+$/g, "");
+  path = withoutTrailing(path.replace(/^\/+/, ""), "/");
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
   if (path.length > MAX_PATH_CHARACTERS || /[\u0000-\u001f\u007f\\]/.test(path)) return undefined;
   if (path.split("/").some((segment) => segment === "." || segment === "..")) return undefined;
   return path;
+}
+
+/** By hand: a pattern for it takes a time that grows with the square of a row of slashes that does not end the text. */
+export function withoutTrailing(text: string, characters: string): string {
+  let end = text.length;
+  while (end > 0 && characters.includes(text[end - 1]!)) end--;
+  return text.slice(0, end);
 }

@@ -152,6 +152,30 @@ test("a device publishes footage at its own paths, and reads no other's", async 
   assert.match(await announce("pi-1/yard", { rejectUnauthorized: false }), /401/);
 });
 
+test("under its own name a device does not find the camera of another", async (t) => {
+  const rig = await JoiningRig.start(t);
+  const url = `rtsps://127.0.0.1:${rig.port("rtsps")}`;
+  const publisher = new RtspClient({ url: `${url}/pi-1/yard`, tls: tlsOptions(await rig.joined("pi-1")) });
+  t.after(() => publisher.close());
+  await publisher.connect();
+  await publisher.announce(SDP);
+  await publisher.setup("record");
+  await publisher.record();
+  const describe = async (path: string, device: string): Promise<string> => {
+    const reader = new RtspClient({ url: `${url}/${path}`, tls: tlsOptions(await rig.joined(device)) });
+    try {
+      await reader.connect();
+      return (await reader.describe()).sdp;
+    } catch (error) {
+      return (error as Error).message;
+    } finally {
+      await reader.close();
+    }
+  };
+  assert.match(await describe("pi-2/yard", "pi-2"), /404/);
+  assert.match(await describe("pi-1/yard", "pi-2"), /403/);
+});
+
 test("an agent's footage uplink reaches the archive over TLS", async (t) => {
   const rig = await JoiningRig.start(t);
   const tls = tlsOptions(await rig.joined("pi-1"));

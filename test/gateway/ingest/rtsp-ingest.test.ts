@@ -350,3 +350,23 @@ test("whoever may not, is refused, and harms nobody else", async (t) => {
     "it is persisted",
   );
 });
+
+test("a publisher's `Range: clock=` is the time of its first picture", async (t) => {
+  const { video, url } = await makeHouse(t);
+  const clip = await makeClip(30);
+  const client = new RtspClient({ url: url("porch") });
+  await client.connect();
+  await client.announce(clip.sdp);
+  await client.setup("record");
+  const atUs = systemClock.nowUs() - 1_000 * 3_600_000_000;
+  await client.record(atUs);
+  for (const { packets } of unitsOf(clip, 1n, 0))
+    for (const { track, rtp } of packets) client.sendRtp(track, rtp);
+  await client.close();
+  await until(() => video.cameras()[0]!.fragments === 2, "all is archived");
+  const found = await video.fragments("porch", 0, Number.MAX_SAFE_INTEGER, 10);
+  assert.deepEqual(
+    found.map(({ producerUs }) => producerUs),
+    [atUs, atUs + 1_000_000],
+  );
+});

@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readdir, rm, rmdir } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readdir, rm, rmdir } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
+import { FragmentIndex } from "../../../gateway/video/fragment-index.ts";
 import { openVideo } from "../../../gateway/video/video-archive.ts";
 import { epochName } from "../../../protocol/frame.ts";
 import { systemClock } from "../../../runtime/clock.ts";
-import { silentLog } from "../../../runtime/log.ts";
+import { type Log, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { makeClip, sendUnit, unitsOf } from "../../support/h264-rtp.ts";
 
@@ -37,4 +38,95 @@ test("a unit that the disk refuses is not persisted, leaves nothing behind, and 
   assert.deepEqual(feed.persisted(), [{ epoch: 1n, first: 1n, last: 2n }]);
   assert.equal((await video.fragments("yard", 0, Number.MAX_SAFE_INTEGER, 10)).length, 2);
   await video.close();
+});
+
+test("a unit whose row the index refuses is not listed, and is stored when it comes again", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-refused-"));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  class RefusingIndex extends FragmentIndex {
+    refuses = true;
+    override put(...row: Parameters<FragmentIndex["put"]>): Promise<void> {
+      return this.refuses ? Promise.reject(new Error("no space left on device")) : super.put(...row);
+    }
+  }
+  const index = new RefusingIndex(join(dir, "index"));
+  const parts = { clock: systemClock, log: silentLog, metrics: new Metrics(), index };
+  const video = await openVideo({ ...parts, dir, retentionHours: 1e6, maxBytes: 1e12 });
+  t.after(() => video.close());
+  const clip = await makeClip(15);
+  const feed = video.openFeed("yard", clip.sdp);
+  const [unit] = unitsOf(clip, 1n, 1_800_000_000_000_000);
+  sendUnit(feed, unit!);
+  await feed.drained();
+  assert.deepEqual(feed.persisted(), []);
+  assert.equal(video.cameras()[0]!.fragments, 0);
+  index.refuses = false;
+  sendUnit(feed, unit!);
+  await feed.drained();
+  assert.deepEqual(feed.persisted(), [{ epoch: 1n, first: 1n, last: 1n }]);
+  assert.equal(video.cameras()[0]!.fragments, 1);
+});
+
+test("sound footage is not set aside because its row cannot be written, nor is what lies elsewhere adopted", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-refused-"));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  const parts = { clock: systemClock, metrics: new Metrics(), dir, retentionHours: 1e6, maxBytes: 1e12 };
+  const clip = await makeClip(30);
+  const first = await openVideo({ ...parts, log: silentLog });
+  const feed = first.openFeed("yard", clip.sdp);
+  for (const unit of unitsOf(clip, 1n, 1_800_000_000_000_000)) sendUnit(feed, unit);
+  await feed.close();
+  await first.close();
+  const camera = join(dir, "cameras/yard");
+  const [hour] = await readdir(camera);
+  const names = await readdir(join(camera, hour!));
+  await cp(join(camera, hour!), join(camera, "kept by somebody"), { recursive: true });
+
+  await rm(join(dir, "index"), { recursive: true });
+  class FullIndex extends FragmentIndex {
+    override put(): Promise<void> {
+      return Promise.reject(new Error("no space left on device"));
+    }
+  }
+  const errors: string[] = [];
+  const log: Log = {
+    ...silentLog,
+    child: () => log,
+    error: (_fields, message) => void errors.push(message ?? ""),
+  };
+  const full = await openVideo({ ...parts, log, index: new FullIndex(join(dir, "index")) });
+  await full.close();
+  assert.deepEqual(errors, ["footage that is not indexed cannot be adopted before the next start"]);
+  assert.deepEqual(await readdir(join(camera, hour!)), names);
+
+  const again = await openVideo({ ...parts, log: silentLog });
+  t.after(() => again.close());
+  assert.equal(again.cameras()[0]!.fragments, 2);
+  assert.equal((await again.fragments("yard", 0, Number.MAX_SAFE_INTEGER, 10)).length, 2);
+  assert.deepEqual(await readdir(join(camera, "kept by somebody")), names);
+});
+
+test("a unit that is recorded stands, though an old epoch cannot be forgotten behind it", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-refused-"));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  class RefusingIndex extends FragmentIndex {
+    override forgetEpochs(): Promise<void> {
+      return Promise.reject(new Error("no space left on device"));
+    }
+  }
+  const index = new RefusingIndex(join(dir, "index"));
+  const parts = { clock: systemClock, log: silentLog, metrics: new Metrics(), index };
+  const video = await openVideo({ ...parts, dir, retentionHours: 1e6, maxBytes: 1e12 });
+  t.after(() => video.close());
+  const clip = await makeClip(15, { size: "64x64" });
+  const feed = video.openFeed("yard", clip.sdp);
+  for (let epoch = 1n; epoch <= 257n; epoch++) {
+    const [unit] = unitsOf(clip, epoch, 1_800_000_000_000_000 + Number(epoch) * 1_000_000);
+    sendUnit(feed, unit!);
+  }
+  await feed.drained();
+  assert.ok(feed.persisted().some(({ epoch }) => epoch === 257n));
+  const found = await video.fragments("yard", 0, Number.MAX_SAFE_INTEGER, 1_000);
+  assert.equal(found.length, 257);
+  assert.ok((await video.readFragment("yard", found.at(-1)!.id)) !== undefined);
 });

@@ -66,3 +66,20 @@ test("whatever times a camera stamps, its units are stored and nothing throws", 
   );
   assert.ok(shown > 0);
 });
+
+test("footage of the years after 2036, where NTP's seconds begin anew, is as playable as any", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-2040-"));
+  const parts = { clock: systemClock, log: silentLog, metrics: new Metrics() };
+  const video = await openVideo({ ...parts, dir, retentionHours: 1e9, maxBytes: 1e12 });
+  t.after(async () => {
+    await video.close();
+    await rm(dir, { recursive: true, force: true });
+  });
+  const clip = await makeClip(15, { size: "64x64" });
+  const [unit] = unitsOf(clip, 1n, Date.UTC(2040, 0) * 1_000);
+  const feed = video.openFeed("yard", clip.sdp);
+  sendUnit(feed, unit!);
+  await feed.close();
+  const [fragment] = await video.fragments("yard", 0, Number.MAX_SAFE_INTEGER, 10);
+  assert.equal(fragment!.state, "whole");
+});

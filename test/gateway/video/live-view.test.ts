@@ -4,6 +4,8 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
+import { H265Parameters } from "../../../gateway/video/h265-format.ts";
+import { LiveView } from "../../../gateway/video/live-view.ts";
 import type { LiveViewer } from "../../../gateway/video/video.ts";
 import { openVideo, type VideoArchive } from "../../../gateway/video/video-archive.ts";
 import { systemClock } from "../../../runtime/clock.ts";
@@ -163,4 +165,84 @@ test("another size brings another init; a viewer that fails is let go", async (t
   assert.equal(viewer.inits.length, 2);
   assert.equal(video.cameras()[0]!.viewers, 1);
   assert.equal(video.cameras()[0]!.width, 320);
+});
+
+test("who watches a camera before it was ever heard of sees it once it publishes", async (t) => {
+  const video = await makeVideo(t);
+  const clip = await makeClip(15);
+  const viewer = new Recorder();
+  const gone = new Recorder();
+  const stop = video.watch("yard", viewer);
+  video.watch("yard", gone)();
+  const feed = video.openFeed("yard", clip.sdp);
+  for (const unit of unitsOf(clip, 1n, FIRST_US)) sendUnit(feed, unit);
+  await feed.drained();
+  assert.equal(viewer.segments.length, 15);
+  assert.equal(gone.segments.length, 0);
+  stop();
+  assert.equal(video.cameras()[0]!.viewers, 0);
+});
+
+test("behind a new init segment a viewer begins with a key frame", async (t) => {
+  const video = await makeVideo(t);
+  const [small, large] = [await makeClip(15), await makeClip(30, { size: "320x240" })];
+  const viewer = new Recorder();
+  const feed = video.openFeed("yard", small.sdp);
+  video.watch("yard", viewer);
+  for (const unit of unitsOf(small, 1n, FIRST_US)) sendUnit(feed, unit);
+  await until(() => viewer.segments.length === 15);
+  const second = video.openFeed("yard", large.sdp);
+  const [first, next] = unitsOf(large, 2n, FIRST_US + 5_000_000);
+  // The second part of a group of pictures that was longer than a unit.
+  const packer = new Packer();
+  const packets = large.pictures.slice(5, 15).flatMap((picture) => packer.packets(picture));
+  sendUnit(second, { ...first!, startsWithKeyFrame: false, packets });
+  sendUnit(second, next!);
+  await until(() => viewer.segments.length >= 30);
+  assert.equal(viewer.inits.length, 2);
+  const shown = Buffer.concat([
+    viewer.inits[1]!.segment,
+    ...viewer.segments.slice(15).map((segment) => segment.bytes),
+  ]);
+  assert.deepEqual(
+    pictureDigests(shown).map((picture) => picture.vclSha256),
+    large.pictures.slice(15).map((picture) => picture.vclSha256),
+  );
+});
+
+test("pictures that can never be shown are not kept for it", async () => {
+  // An H.265 description that ends where the size was told: no init segment can be made of it.
+  const sps = "420101016000000300900000030000030078a003c0801107cb96b4a4";
+  const parameters = new H265Parameters();
+  parameters.learn(
+    ["40010c01ffff016000000300900000030000030078959809", sps, "4401c172b46240"].map((hex) =>
+      Buffer.from(hex, "hex"),
+    ),
+  );
+  const format = parameters.format!;
+  const warnings: string[] = [];
+  const live = new LiveView({ ...silentLog, warn: (_fields, message) => void warnings.push(message ?? "") });
+  const startedMs = performance.now();
+  const heldBytes = (): number => process.memoryUsage().arrayBuffers;
+  const beforeBytes = heldBytes();
+  for (let i = 0; i < 900; i++) {
+    const data = Buffer.alloc(200_000);
+    const picture = {
+      pieces: [data],
+      bytes: data.length,
+      keyFrame: i % 15 === 0,
+      pts90k: i * 6_000,
+      producerUs: i,
+    };
+    live.push(format, picture, (i + 1) * 6_000);
+    if (i % 100 === 0) await new Promise((resolve) => setImmediate(resolve));
+  }
+  await until(() => warnings.length > 0);
+  while (heldBytes() - beforeBytes > 64 * 1_048_576) {
+    // What is not held goes sooner or later; what is held never does.
+    (globalThis.gc ?? (() => Buffer.alloc(1_048_576)))();
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.ok(performance.now() - startedMs < 60_000, `${heldBytes() - beforeBytes} bytes are held`);
+  }
+  assert.deepEqual(warnings, ["no live view of this format"]);
 });

@@ -12,6 +12,7 @@ import { openVideo } from "../../../gateway/video/video-archive.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { type Log, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
+import { nodeFlags, scriptPath } from "../../support/script.ts";
 
 async function until(holds: () => boolean, timeoutMs = 15_000): Promise<void> {
   for (const endMs = performance.now() + timeoutMs; !holds(); ) {
@@ -93,4 +94,12 @@ test("a camera that is not there ends the run with a reason", async () => {
     new Mpeg1Preview({ rtspUrl: "rtsp://127.0.0.1:1/x", onData: () => undefined, onEnd: resolve }).start();
   });
   assert.match(reason, /^ffmpeg ended with \d+$/);
+});
+
+test("without a file descriptor left for ffmpeg it is tried again, and the program lives", async () => {
+  const script = scriptPath("../../support/starved-preview.ts", import.meta.url);
+  const command = 'ulimit -n 100; exec "$0" "$@"';
+  const args = ["-c", command, process.execPath, ...nodeFlags, script];
+  const { stdout } = await promisify(execFile)("sh", args);
+  assert.equal(stdout, "ffmpeg: EMFILE\nffmpeg: EMFILE\nffmpeg: EMFILE\n");
 });

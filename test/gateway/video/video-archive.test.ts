@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import { promisify } from "node:util";
+import { FragmentIndex } from "../../../gateway/video/fragment-index.ts";
 import { openVideo, type VideoArchive, type VideoOptions } from "../../../gateway/video/video-archive.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
@@ -284,4 +285,105 @@ test("names that would leave the folder are refused", async (t) => {
   assert.equal(await video.readFragment("yard", "../../x"), undefined);
   assert.deepEqual(video.cameras(), []);
   await video.close();
+});
+
+test("a wall clock that jumps ahead empties no archive", async (t) => {
+  const dir = await makeFolder(t);
+  const clip = await makeClip(30);
+  let [nowUs, monotonicMs] = [FIRST_US, 0];
+  const clock = { nowUs: () => nowUs, monotonicMs: () => monotonicMs };
+  const video = await open(dir, { clock, retentionHours: 24 });
+  t.after(() => video.close());
+  const feed = video.openFeed("yard", clip.sdp);
+  for (const unit of unitsOf(clip, EPOCH, FIRST_US)) sendUnit(feed, unit);
+  await feed.close();
+  monotonicMs += 5_000;
+  nowUs += 10 * 365 * 86_400_000_000;
+  await video.enforceRetention();
+  assert.equal(video.cameras()[0]!.fragments, 2);
+  // Set right again; then a day and more passes.
+  nowUs = FIRST_US + 10_000_000;
+  monotonicMs += 5_000;
+  await video.enforceRetention();
+  assert.equal(video.cameras()[0]!.fragments, 2);
+  nowUs += 25 * 3_600_000_000;
+  monotonicMs += 25 * 3_600_000;
+  await video.enforceRetention();
+  assert.equal(video.cameras()[0]!.fragments, 0);
+});
+
+test("a file that cannot be removed counts no longer, and keeps no other footage", async (t) => {
+  const dir = await makeFolder(t);
+  const clip = await makeClip(60);
+  let nowUs = FIRST_US;
+  const clock = { nowUs: () => nowUs, monotonicMs: () => nowUs / 1_000 };
+  const video = await open(dir, { clock, retentionHours: 1 });
+  t.after(() => video.close());
+  for (const camera of ["porch", "yard"]) {
+    const feed = video.openFeed(camera, clip.sdp);
+    for (const unit of unitsOf(clip, EPOCH, FIRST_US)) sendUnit(feed, unit);
+    await feed.close();
+  }
+  const [hour] = await readdir(join(dir, "cameras/porch"));
+  const [first] = await readdir(join(dir, "cameras/porch", hour!));
+  // A folder in its place: what removes files does not remove it.
+  await rm(join(dir, "cameras/porch", hour!, first!));
+  await mkdir(join(dir, "cameras/porch", hour!, first!));
+  nowUs += 2 * 3_600_000_000;
+  await video.enforceRetention();
+  for (const { camera, fragments, storedBytes, oldestUs } of video.cameras()) {
+    assert.deepEqual(
+      { camera, fragments, storedBytes, oldestUs },
+      { camera, fragments: 0, storedBytes: 0, oldestUs: undefined },
+    );
+  }
+  assert.deepEqual(await readdir(join(dir, "cameras/porch", hour!)), [first]);
+  assert.deepEqual(await readdir(join(dir, "cameras/yard")), []);
+});
+
+test("of a damaged file nothing is served; it is set aside", async (t) => {
+  const dir = await makeFolder(t);
+  const clip = await makeClip(30);
+  const video = await open(dir);
+  t.after(() => video.close());
+  const feed = video.openFeed("yard", clip.sdp);
+  for (const unit of unitsOf(clip, EPOCH, FIRST_US)) sendUnit(feed, unit);
+  await feed.close();
+  const [damaged, sound] = await video.fragments("yard", 0, FIRST_US * 2, 10);
+  const [hour] = await readdir(join(dir, "cameras/yard"));
+  const path = join(dir, "cameras/yard", hour!, `${damaged!.id}.mp4`);
+  const bytes = await readFile(path);
+  bytes[bytes.length >> 1]! ^= 1;
+  await writeFile(path, bytes);
+  const answers = await Promise.all([1, 2, 3].map(() => video.readFragment("yard", damaged!.id)));
+  assert.deepEqual(answers, [undefined, undefined, undefined]);
+  assert.deepEqual(await readFile(`${path}.damaged`), bytes);
+  assert.ok((await video.readFragment("yard", sound!.id)) !== undefined);
+  const [status] = video.cameras();
+  assert.deepEqual(
+    [status!.fragments, status!.storedBytes, status!.oldestUs],
+    [1, sound!.bytes, sound!.producerUs],
+  );
+});
+
+test("an epoch in use is remembered, also when the clock was set back behind 256 others", async (t) => {
+  const dir = await makeFolder(t);
+  const clip = await makeClip(15);
+  const [unit] = unitsOf(clip, EPOCH, FIRST_US);
+  const index = new FragmentIndex(join(dir, "index"));
+  await mkdir(dir, { recursive: true });
+  await index.open();
+  for (let n = 0; n < 256; n++) {
+    const name = n.toString(16).padStart(16, "0");
+    const row = { id: `1700000000000000-${name}-1`, bytes: 1, durationUs: 1, state: "whole" } as const;
+    await index.put("yard", row, { name, stored: { ranges: "1-1", usedUs: FIRST_US } });
+  }
+  await index.close();
+  await mkdir(join(dir, "cameras/yard"), { recursive: true });
+  const video = await open(dir, { clock: { nowUs: () => 1_000_000, monotonicMs: () => performance.now() } });
+  t.after(() => video.close());
+  const feed = video.openFeed("yard", clip.sdp);
+  sendUnit(feed, unit!);
+  await feed.drained();
+  assert.ok(feed.persisted().some(({ epoch }) => epoch === EPOCH));
 });

@@ -132,6 +132,30 @@ test("a group without end is not kept without end, and nobody joins in its middl
   assert.deepEqual(early.packets.slice(100), [100, 101]);
 });
 
+test("reports without pictures are not kept without end", () => {
+  const relay = new Relay({ sdp: SDP, maxGroupBytes: 10_000 });
+  feed(relay, 0, 0);
+  const report = encodeSenderReport({ ssrc: 1, utcUs: 1e15, rtpTime: 1, packetCount: 1, octetCount: 1 });
+  for (let n = 0; n < 10_000; n++) relay.rtcp(0, report);
+  const joiner = new FakeReader(relay);
+  relay.play(joiner.session).start();
+  assert.ok(joiner.reports.length <= 360, `${joiner.reports.length} reports`);
+  feed(relay, 1, 5);
+  assert.deepEqual(joiner.packets, [5]);
+});
+
+test("packets of a few bytes count with what they cost", () => {
+  const relay = new Relay({ sdp: SDP, maxGroupBytes: 10_000 });
+  feed(relay, 0, 0);
+  for (let n = 1; n < 500; n++) {
+    const fields = { marker: true, payloadType: 96, sequence: n, timestamp: 0, ssrc: 1 };
+    relay.packet(0, encodeRtp(fields, Buffer.of(0x41)));
+  }
+  const joiner = new FakeReader(relay);
+  relay.play(joiner.session).start();
+  assert.ok(joiner.packets.length < 150, `${joiner.packets.length} packets`);
+});
+
 test("readers leave with the publisher", () => {
   const relay = new Relay({ sdp: SDP });
   const reader = new FakeReader(relay);

@@ -129,3 +129,17 @@ test("hostile descriptions end in MalformedSdpError or in a description", () => 
   assert.throws(() => parseSdp(`v=0\n${"m=video 0 RTP/AVP 96\n".repeat(17)}`), /more than 16 tracks/);
   assert.throws(() => parseSdp(`v=0\n${"\n".repeat(3_000)}`), /lines/);
 });
+
+test("no description takes longer than its length, whatever stands in its lines", () => {
+  const long = 200_000;
+  for (const parameters of [
+    `${" ".repeat(long)}x\u2028y`,
+    `${"x=".repeat(long / 2)}\u2028`,
+    ";".repeat(long),
+  ]) {
+    const sinceMs = performance.now();
+    const { media } = parseSdp(`v=0\nm=video 0 RTP/AVP 96\na=fmtp:96 ${parameters}\n`);
+    assert.equal(media.length, 1);
+    assert.ok(performance.now() - sinceMs < 2_000, `${performance.now() - sinceMs} ms`);
+  }
+});

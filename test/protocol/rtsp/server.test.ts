@@ -12,7 +12,7 @@ import {
   RtspServer,
 } from "../../../protocol/rtsp/server.ts";
 import { systemClock } from "../../../runtime/clock.ts";
-import { silentLog } from "../../../runtime/log.ts";
+import { type Log, silentLog } from "../../../runtime/log.ts";
 import { startRelayServer, until } from "../../support/relay-server.ts";
 
 const SDP = "v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=control:t\r\n";
@@ -121,7 +121,9 @@ test("a handler refuses with a status of its own, and its faults end one session
 });
 
 test("who speaks no RTSP, guesses passwords or says nothing is sent away", async () => {
-  const { server } = await startRelayServer(() => "secret", { idleTimeoutMs: 300 });
+  const warnings: string[] = [];
+  const log: Log = { ...silentLog, warn: (_fields, message) => void warnings.push(message ?? "") };
+  const { server } = await startRelayServer(() => "secret", { idleTimeoutMs: 300, log });
   const web = new RawPeer(server.port);
   web.socket.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
   await until(() => web.closed, "the browser's end");
@@ -129,6 +131,7 @@ test("who speaks no RTSP, guesses passwords or says nothing is sent away", async
   const guess = 'Authorization: Digest username="a", realm="Headwater", nonce="0", uri="x", response="0"';
   for (let i = 0; i < 8; i++) assert.equal(await guesser.ask("DESCRIBE", "", [guess]), 401);
   await until(() => guesser.closed, "the guesser's end");
+  assert.deepEqual(warnings, ["bad RTSP peer", "too many wrong passwords"]);
   const talker = new RawPeer(server.port);
   const sinceMs = performance.now();
   while (!talker.closed) {
@@ -141,11 +144,16 @@ test("who speaks no RTSP, guesses passwords or says nothing is sent away", async
 });
 
 test("connections beyond the limit are refused, and a busy port is a clear error", async () => {
-  const { server } = await startRelayServer(undefined, { maxConnections: 1 });
+  const warnings: string[] = [];
+  const log: Log = { ...silentLog, warn: (_fields, message) => void warnings.push(message ?? "") };
+  const { server } = await startRelayServer(undefined, { maxConnections: 1, log });
   const first = new RawPeer(server.port);
   assert.equal(await first.ask("OPTIONS"), 200);
   const second = new RawPeer(server.port);
   await until(() => second.closed, "the refusal");
+  const third = new RawPeer(server.port);
+  await until(() => third.closed, "another refusal");
+  assert.deepEqual(warnings, ["too many RTSP connections; more are refused"]);
   await assert.rejects(startRelayServer(undefined, { port: server.port }), { code: "PORT_BUSY" });
   await server.close();
 });

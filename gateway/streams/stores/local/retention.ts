@@ -1,15 +1,15 @@
 /**
  * Removes from the local store's streams what is older than each keeps: once a minute, and when
  * asked. One run at a time; a run that a jump of the wall clock holds removes nothing
- * (retention-guard.ts). A crash in between leaves the rest to the next run.
+ * (runtime/retention-guard.ts). A crash in between leaves the rest to the next run.
  */
 import type { Clock } from "../../../../runtime/clock.ts";
 import { describeError } from "../../../../runtime/errors.ts";
 import type { Log } from "../../../../runtime/log.ts";
+import { HOLD_MS, RetentionGuard } from "../../../../runtime/retention-guard.ts";
 import { StreamNotFoundError, StreamsClosedError } from "../../streams.ts";
 import type { LocalStream } from "./local-stream.ts";
 import type { LogMeters } from "./log/log-meters.ts";
-import { HOLD_MS, RetentionGuard } from "./retention-guard.ts";
 
 const EVERY_MS = 60_000;
 

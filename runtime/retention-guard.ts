@@ -1,8 +1,8 @@
 /**
- * Keeps a wall clock that jumps ahead from emptying the streams: what it says is compared with a
+ * Keeps a wall clock that jumps ahead from emptying a store: what it says is compared with a
  * clock that cannot jump, and what it is ahead by is believed only after an hour.
  */
-import type { Clock } from "../../../../runtime/clock.ts";
+import type { Clock } from "./clock.ts";
 
 /** What the wall clock may gain on the other between two looks; more is a jump. */
 export const MAX_DRIFT_MS = 3_600_000;
@@ -21,7 +21,7 @@ export class RetentionGuard {
     this.#steadyMs = clock.monotonicMs();
   }
 
-  /** Whether records may be removed by what the wall clock says now. `jumped` is told once a jump. */
+  /** Whether anything may be removed by what the wall clock says now. `jumpedMs` is told once a jump. */
   look(): { readonly hold: boolean; readonly jumpedMs: number | undefined } {
     const wallMs = this.#nowMs();
     const steadyMs = this.#clock.monotonicMs();
