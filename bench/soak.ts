@@ -9,6 +9,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Bars } from "./bars.ts";
 import { percentile } from "./floor.ts";
+import { Cameras } from "./soak/cameras.ts";
+import { FootageReaders } from "./soak/footage-readers.ts";
 import { Ledger } from "./soak/ledger.ts";
 import { Loops } from "./soak/loops.ts";
 import { Mischief } from "./soak/mischief.ts";
@@ -23,8 +25,13 @@ const MIB = 1_048_576;
 /** Readers get so long to see the last of it: the delivery gathers for seconds, and the machine may be busy. */
 const DRAINED_WITHIN_MS = 60_000;
 /** Logged because of what mischief does. */
-const PROVOKED = ["publish quarantined", "MQTT packet above the limit; disconnected"];
-const MAX_FAILURES = 20;
+const PROVOKED = [
+  "publish quarantined",
+  "MQTT packet above the limit; disconnected",
+  "bad RTSP peer",
+  "device refused",
+  "device refused: unknown, or wrong password",
+];
 
 export async function benchSoak(
   say: (line: string) => void,
@@ -46,7 +53,8 @@ class Soak {
   readonly #say: (line: string) => void;
   readonly #place: SoakPlace;
   readonly #ledger = new Ledger();
-  readonly #failures: string[] = [];
+  /** By what failed: how often, and how for the first time. */
+  readonly #failures = new Map<string, { times: number; readonly first: string }>();
   #failed = 0;
   readonly #sights: Sight[] = [];
   /** Of each minute's PutRecords. */
@@ -61,7 +69,9 @@ class Soak {
     const onFailure = (what: string, error: unknown): void => {
       this.#failed++;
       const text = error instanceof Error ? error.message || error.name : String(error);
-      if (this.#failures.length < MAX_FAILURES) this.#failures.push(`${what}: ${text}`);
+      const known = this.#failures.get(what);
+      if (known === undefined) this.#failures.set(what, { times: 1, first: text.slice(0, 500) });
+      else known.times++;
     };
     this.#pressing = new Loops(onFailure);
     this.#reading = new Loops(onFailure);
@@ -73,14 +83,19 @@ class Soak {
     const readers = new Readers(this.#place, this.#ledger, this.#reading);
     const upheaval = new Upheaval(this.#place, this.#pressing);
     const mischief = new Mischief(this.#place, this.#pressing);
+    const cameras = new Cameras(this.#place, this.#ledger, this.#pressing);
+    const footage = new FootageReaders(this.#place, this.#ledger);
     await readers.start();
     await writers.start();
+    await cameras.start();
+    footage.start(this.#reading, this.#pressing);
     upheaval.start();
     mischief.start();
     await this.#watch(minutes, writers);
 
     await this.#pressing.stop();
     await writers.close();
+    await cameras.close();
     upheaval.close();
     mischief.close();
     const end = performance.now() + DRAINED_WITHIN_MS;
@@ -98,6 +113,10 @@ class Soak {
     bars.note("replays", readers.replays, "streams read whole");
     bars.note("streams", upheaval.streams, "streams that came and went");
     bars.note("reshards", upheaval.reshards, "splits and merges");
+    bars.note("scales", upheaval.scales, "times that UpdateShardCount was asked for");
+    bars.note("cameraVisits", cameras.visits, "times that a camera came");
+    bars.note("watched", footage.watched, "times that somebody watched it");
+    bars.note("fragments", footage.fragments, "fragments compared");
     bars.note("mischief", mischief.done, "refused, cut and silent");
     bars.end();
     return bars.figures;
@@ -146,7 +165,9 @@ class Soak {
   }
 
   #judge(bars: Bars, ends: ReadonlyArray<number | string>): void {
-    for (const failure of [...this.#ledger.findings, ...this.#failures]) this.#say(`  found: ${failure}`);
+    for (const finding of this.#ledger.findings) this.#say(`  found: ${finding}`);
+    for (const [what, { times, first }] of this.#failures)
+      this.#say(`  failed ${times} ×: ${what}; the first: ${first}`);
     let unexpected = 0;
     for (const [says, { times, first }] of this.#place.logged) {
       const provoked = PROVOKED.includes(says);

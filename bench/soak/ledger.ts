@@ -5,8 +5,9 @@
  *   writer ─acknowledged(producer, n)→ Ledger ←compared at the end─ View ←record─ reader
  */
 
-/** Findings told in words; the rest is only counted. */
-const MAX_FINDINGS = 20;
+/** Findings told in words, of all readers and of one; the rest is only counted. */
+const MAX_FINDINGS = 60;
+const MAX_FINDINGS_EACH = 5;
 /** Stands near the beginning, whoever added fields before it, so that a record need not be parsed whole. */
 const HEAD = /"producer":"([^"]+)","seq":(\d+)/;
 const FILLING = "0123456789abcdefghijklmnopqrstuvwxyz";
@@ -56,6 +57,7 @@ export class Ledger {
   doubled = 0;
   readonly #acknowledged = new Map<string, { readonly stream: string; last: number }>();
   readonly #views: View[] = [];
+  readonly #findings = new Map<string, number>();
 
   add(producer: string, stream: string): void {
     this.#acknowledged.set(producer, { stream, last: 0 });
@@ -69,9 +71,14 @@ export class Ledger {
 
   /** @param toTheEnd it shall have seen all that was acknowledged when the hour is over */
   view(name: string, stream: string, toTheEnd: boolean): View {
-    const view = new View(this, name, stream);
+    const view = new View(this, name, stream, false);
     if (toTheEnd) this.#views.push(view);
     return view;
+  }
+
+  /** Of one who comes when it has long begun, and goes before it ends. */
+  passingView(name: string, stream: string): View {
+    return new View(this, name, stream, true);
   }
 
   knows(producer: string): boolean {
@@ -91,12 +98,15 @@ export class Ledger {
   close(): void {
     this.#eachMissing((view, producer, missing) => {
       this.lost += missing;
-      this.find(`${view.name}: the last ${missing} records of ${producer} never came`);
+      this.find(view.name, `the last ${missing} records of ${producer} never came`);
     });
   }
 
-  find(finding: string): void {
-    if (this.findings.length < MAX_FINDINGS) this.findings.push(finding);
+  find(reader: string, finding: string): void {
+    const found = this.#findings.get(reader) ?? 0;
+    this.#findings.set(reader, found + 1);
+    if (found < MAX_FINDINGS_EACH && this.findings.length < MAX_FINDINGS)
+      this.findings.push(`${reader}: ${finding}`);
   }
 
   #eachMissing(take: (view: View, producer: string, missing: number) => void): void {
@@ -109,17 +119,19 @@ export class Ledger {
   }
 }
 
-/** One reader's sight of a stream from its beginning on. */
+/** One reader's sight of a stream from its beginning on, or from what it sees first. */
 export class View {
   readonly name: string;
   readonly stream: string;
   readonly #ledger: Ledger;
   readonly #last = new Map<string, number>();
+  readonly #joins: boolean;
 
-  constructor(ledger: Ledger, name: string, stream: string) {
+  constructor(ledger: Ledger, name: string, stream: string, joins: boolean) {
     this.#ledger = ledger;
     this.name = name;
     this.stream = stream;
+    this.#joins = joins;
   }
 
   last(producer: string): number {
@@ -135,14 +147,14 @@ export class View {
   took(producer: string, from: number, to: number): void {
     const ledger = this.#ledger;
     if (!ledger.knows(producer)) return;
-    const last = this.last(producer);
+    const last = this.#last.get(producer) ?? (this.#joins ? from - 1 : 0);
     ledger.readRecords += to - from + 1;
     if (from <= last) {
       ledger.doubled += Math.min(to, last) - from + 1;
-      ledger.find(`${this.name}: ${producer} ${from} came when ${last} had come`);
+      ledger.find(this.name, `${producer} ${from} came when ${last} had come`);
     } else if (from > last + 1) {
       ledger.lost += from - last - 1;
-      ledger.find(`${this.name}: ${producer} ${from} came after ${last}`);
+      ledger.find(this.name, `${producer} ${from} came after ${last}`);
     }
     if (to > last) this.#last.set(producer, to);
   }

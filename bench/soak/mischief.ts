@@ -2,19 +2,18 @@
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { Agent } from "node:http";
-import { connect, type Socket } from "node:net";
 import { connectAsync } from "mqtt";
 import { topicOf } from "../../protocol/topics.ts";
 import { putRecordsBody, signed, wire } from "../load/kinesis-requests.ts";
 import { connectPacket, publishPacket } from "../load/talks.ts";
-import { Caller, post } from "./calls.ts";
+import { Caller, type Door, post } from "./calls.ts";
+import { DoorMischief } from "./door-mischief.ts";
 import type { Loops } from "./loops.ts";
 import type { SoakPlace } from "./soak-place.ts";
+import { junk, opened, openedSecurely, within } from "./sockets.ts";
 
 const EVERY_MS = 3_000;
 const SILENT_MS = 30_000;
-/** Nonsense is answered or cut off within this time: what may still become a sentence has as long as a silent client. */
-const ANSWER_MS = 120_000;
 
 export class Mischief {
   /** Of each kind, together. */
@@ -36,18 +35,19 @@ export class Mischief {
       "an unknown operation": () => this.#refused("PutEverything", "{}"),
       "a stream that is not there": () => this.#refused("DescribeStream", '{"StreamName":"nowhere"}'),
       "a cut request": () => this.#cutRequest(),
-      "a cut answer": () => this.#cutAnswer(),
-      "junk over HTTP": () => this.#junk(this.#place.endpoint.port, randomBytes(300)),
+      "a cut answer": () => this.#cutAnswer(this.#place.endpoint),
+      "a cut answer over TLS": () => this.#cutAnswer(this.#place.secureEndpoint),
+      "junk over HTTP": () => junk(this.#place.endpoint.port, randomBytes(300)),
       "junk over HTTP/2": () =>
-        this.#junk(
+        junk(
           this.#place.endpoint.port,
           Buffer.concat([Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), randomBytes(300)]),
         ),
-      "junk over MQTT": () =>
-        this.#junk(this.#place.mqttPort, Buffer.concat([Buffer.of(0), randomBytes(300)])),
+      "junk over MQTT": () => junk(this.#place.mqttPort, Buffer.concat([Buffer.of(0), randomBytes(300)])),
       "a junk frame": () => this.#junkPublishes(),
       "a cut publish": () => this.#cutPublish(),
       "silent connections": () => this.#silent(),
+      ...new DoorMischief(this.#place, this.#loops).kinds(),
     };
     for (const [what, work] of Object.entries(kinds)) {
       this.#loops.every(what, EVERY_MS, async () => {
@@ -63,12 +63,7 @@ export class Mischief {
 
   async #refused(operation: string, text: string, endpoint = this.#place.endpoint): Promise<void> {
     const body = Buffer.from(text);
-    const { status } = await post(
-      endpoint.port,
-      signed(endpoint, operation, body).headers,
-      body,
-      this.#agent,
-    );
+    const { status } = await post(endpoint, signed(endpoint, operation, body).headers, body, this.#agent);
     if (status < 400 || status >= 500) throw new Error(`answered ${status}`);
   }
 
@@ -91,8 +86,7 @@ export class Mischief {
   }
 
   /** Asks for a large page and goes when it begins to come. */
-  async #cutAnswer(): Promise<void> {
-    const { endpoint } = this.#place;
+  async #cutAnswer(endpoint: Door): Promise<void> {
     const caller = new Caller(endpoint, "json", 0);
     const input = {
       StreamName: "steady",
@@ -101,25 +95,11 @@ export class Mischief {
     };
     const { ShardIterator } = await caller.call<{ ShardIterator: string }>("GetShardIterator", input);
     const body = Buffer.from(JSON.stringify({ ShardIterator, Limit: 10_000 }));
-    const socket = await opened(endpoint.port);
+    const { port, tls } = endpoint;
+    const socket = await (tls === undefined ? opened(port) : openedSecurely(port, tls));
     socket.write(wire(signed(endpoint, "GetRecords", body)));
     await within(once(socket, "data"), "an answer");
     socket.destroy();
-  }
-
-  /** Until the gateway has had enough of it. */
-  async #junk(port: number, bytes: Buffer): Promise<void> {
-    const socket = await opened(port);
-    try {
-      const closed = once(socket, "close");
-      socket.resume();
-      socket.write(bytes);
-      // Junk may look like the beginning of something; its end tells the gateway that nothing follows.
-      socket.end();
-      await within(closed, "the end of the connection");
-    } finally {
-      socket.destroy();
-    }
   }
 
   /** Acknowledged, so that they do not come again, and kept aside. */
@@ -152,24 +132,10 @@ export class Mischief {
 
   /** Connected, and never a word. */
   async #silent(): Promise<void> {
-    const sockets = [await opened(this.#place.endpoint.port), await opened(this.#place.mqttPort)];
+    const { endpoint, mqttPort, rtspPort, httpsPort, mqttsPort, rtspsPort } = this.#place;
+    const ports = [endpoint.port, mqttPort, rtspPort, httpsPort, mqttsPort, rtspsPort];
+    const sockets = await Promise.all(ports.map(opened));
     await this.#loops.wait(SILENT_MS);
     for (const socket of sockets) socket.destroy();
   }
-}
-
-async function opened(port: number): Promise<Socket> {
-  const socket = connect(port, "127.0.0.1");
-  await once(socket, "connect");
-  // How it ends is not what matters.
-  socket.on("error", () => {});
-  return socket;
-}
-
-function within<T>(work: Promise<T>, what: string): Promise<T> {
-  let late: NodeJS.Timeout | undefined;
-  const tooLate = new Promise<never>((_, reject) => {
-    late = setTimeout(() => reject(new Error(`not within ${ANSWER_MS} ms: ${what}`)), ANSWER_MS);
-  });
-  return Promise.race([work, tooLate]).finally(() => clearTimeout(late));
 }

@@ -15,12 +15,12 @@ import {
   SubscribeToShardCommand,
 } from "@aws-sdk/client-kinesis";
 import { deliveredObjects } from "../../test/support/delivered.ts";
-import { Caller, sdkClient } from "./calls.ts";
+import { Caller, type Door, sdkClient } from "./calls.ts";
 import type { Ledger, View } from "./ledger.ts";
 import type { Loops } from "./loops.ts";
 import type { SoakPlace, StreamName } from "./soak-place.ts";
 
-const MS = { tip: 250, moving: 250, replay: 250, delivered: 5_000 };
+const MS = { tip: 250, moving: 250, replay: 250, secureReplay: 1_000, delivered: 5_000 };
 /** Small enough that comparing a page does not keep those waiting who measure how long an answer takes. */
 const PAGE = 1_000;
 const CONSUMER = "soak";
@@ -45,40 +45,52 @@ export class Readers {
   readonly #ledger: Ledger;
   readonly #loops: Loops;
   readonly #callers: Caller[] = [];
-  readonly #sdk: KinesisClient;
+  readonly #sdks: KinesisClient[] = [];
 
   constructor(place: SoakPlace, ledger: Ledger, loops: Loops) {
     this.#place = place;
     this.#ledger = ledger;
     this.#loops = loops;
-    this.#sdk = sdkClient(place.endpoint);
   }
 
   async start(): Promise<void> {
-    const json = this.#caller("json", 4);
-    const cbor = this.#caller("cbor", 4);
+    const { endpoint, secureEndpoint } = this.#place;
+    const json = this.#caller(endpoint, "json", 4);
+    const cbor = this.#caller(endpoint, "cbor", 4);
     await this.#tip("steady", json);
     await this.#tip("moving", json);
+    await this.#tip("scaled", cbor);
     await this.#tip("sensors", cbor);
+    await this.#tip("secure", this.#caller(secureEndpoint, "json", 4));
     await this.#windows(json);
-    this.#replay("steady", "json");
-    this.#replay("frames", "cbor");
-    await this.#push("plain");
-    await this.#push("frames");
+    this.#replay("steady", this.#caller(endpoint, "json", 2), MS.replay);
+    this.#replay("frames", this.#caller(endpoint, "cbor", 2), MS.replay);
+    // With a handshake for each page.
+    this.#replay("secure", this.#caller(secureEndpoint, "cbor", 0), MS.secureReplay);
+    const sdk = this.#sdk(endpoint);
+    await this.#push("plain", sdk);
+    await this.#push("frames", sdk);
+    await this.#push("secure", this.#sdk(secureEndpoint));
     const delivered = this.#ledger.view("delivered files", "sensors", true);
     this.#loops.every("delivered files", MS.delivered, () => this.#readDelivered(delivered));
   }
 
   /** When the loops are being stopped: it ends what they wait for. */
   close(): void {
-    this.#sdk.destroy();
+    for (const sdk of this.#sdks) sdk.destroy();
     for (const caller of this.#callers) caller.close();
   }
 
-  #caller(codec: "json" | "cbor", connections: number): Caller {
-    const caller = new Caller(this.#place.endpoint, codec, connections);
+  #caller(door: Door, codec: "json" | "cbor", connections: number): Caller {
+    const caller = new Caller(door, codec, connections);
     this.#callers.push(caller);
     return caller;
+  }
+
+  #sdk(door: Door): KinesisClient {
+    const sdk = sdkClient(door);
+    this.#sdks.push(sdk);
+    return sdk;
   }
 
   async #tip(stream: StreamName, caller: Caller): Promise<void> {
@@ -91,10 +103,9 @@ export class Readers {
   }
 
   /** From the oldest record to the tip, and from the oldest again. */
-  #replay(stream: StreamName, codec: "json" | "cbor"): void {
-    const caller = this.#caller(codec, 2);
+  #replay(stream: StreamName, caller: Caller, periodMs: number): void {
     let follower: Follower | undefined;
-    this.#loops.every(`replay of ${stream}`, MS.replay, async () => {
+    this.#loops.every(`replay of ${stream}`, periodMs, async () => {
       if (follower === undefined) {
         const view = this.#ledger.view(`replay of ${stream}`, stream, false);
         follower = new Follower(caller, stream, (data) => view.take(data));
@@ -122,7 +133,7 @@ export class Readers {
       if (missing === 0) return;
       if (missing > 0) this.#ledger.lost += missing;
       else this.#ledger.doubled -= missing;
-      this.#ledger.find(`${view.name}: ${producer} has ${n} from ${low} to ${high}`);
+      this.#ledger.find(view.name, `${producer} has ${n} from ${low} to ${high}`);
     });
     await follower.start();
     this.#loops.every(view.name, MS.tip, async () => {
@@ -140,23 +151,23 @@ export class Readers {
     }
   }
 
-  async #push(stream: StreamName): Promise<void> {
+  async #push(stream: StreamName, sdk: KinesisClient): Promise<void> {
     const view = this.#ledger.view(`SubscribeToShard of ${stream}`, stream, true);
-    const found = await this.#sdk.send(new DescribeStreamSummaryCommand({ StreamName: stream }));
+    const found = await sdk.send(new DescribeStreamSummaryCommand({ StreamName: stream }));
     const named = { StreamARN: found.StreamDescriptionSummary!.StreamARN!, ConsumerName: CONSUMER };
-    const { Consumer } = await this.#sdk.send(new RegisterStreamConsumerCommand(named));
+    const { Consumer } = await sdk.send(new RegisterStreamConsumerCommand(named));
     for (let state: string | undefined; state !== "ACTIVE"; ) {
-      const consumer = await this.#sdk.send(new DescribeStreamConsumerCommand(named));
+      const consumer = await sdk.send(new DescribeStreamConsumerCommand(named));
       state = consumer.ConsumerDescription?.ConsumerStatus;
       if (state !== "ACTIVE") await this.#loops.wait(100);
     }
-    const { Shards = [] } = await this.#sdk.send(new ListShardsCommand({ StreamName: stream }));
+    const { Shards = [] } = await sdk.send(new ListShardsCommand({ StreamName: stream }));
     Shards.forEach(({ ShardId }, i) => {
       let from: StartingPosition = { Type: "TRIM_HORIZON" };
       const leavesAfterMs = i % 2 === 1 ? LEAVES_AFTER_MS : Number.POSITIVE_INFINITY;
       this.#loops.every(`${view.name}, ${ShardId}`, 1_000, async () => {
         const input = { ConsumerARN: Consumer!.ConsumerARN!, ShardId: ShardId!, StartingPosition: from };
-        const { EventStream } = await this.#sdk.send(new SubscribeToShardCommand(input));
+        const { EventStream } = await sdk.send(new SubscribeToShardCommand(input));
         this.subscriptions++;
         const began = performance.now();
         for await (const { SubscribeToShardEvent: event } of EventStream!) {

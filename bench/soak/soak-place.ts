@@ -1,19 +1,38 @@
 /**
- * Where the hour happens: the real gateway with a delivery and a statement, and a real agent beside
- * it, both as child processes; and what can be seen of the gateway from outside.
+ * Where the hour happens: the real gateway with a delivery and a statement, its TLS ports open beside the
+ * plain ones, and a real agent beside it, both as child processes; and what can be seen of the gateway
+ * from outside.
  */
 import { mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import type { ConnectionOptions } from "node:tls";
+import { type DeviceIdentity, tlsOptions } from "../../agent/identity/credentials.ts";
 import { freePorts, Program } from "../../test/support/program.ts";
-import type { Endpoint } from "../load/kinesis-requests.ts";
 import { cpuSeconds } from "../peers/server.ts";
+import type { Door } from "./calls.ts";
+import { joinedDevice, strangerLike } from "./device-identity.ts";
 
 const KEY = { id: "AKIASOAKSOAKSOAKSOAK", secret: "soak-secret-soak-secret-soak-secret-soak" };
 const WARN = /^\{"level":"(warn|error|fatal)"/;
 const MAX_MESSAGES = 100;
 
-/** `steady` is never resharded, `moving` without end, `plain` and `frames` are pushed, `sensors` is the agent's. */
-export const STREAMS = { steady: 4, moving: 2, plain: 2, frames: 1, sensors: 2, windows: 1 } as const;
+/** It comes with a certificate, and publishes and reads at its own paths. */
+export const TLS_DEVICE = "soak-tls";
+
+/**
+ * `steady` is never resharded, `moving` without end by split and merge, `scaled` by UpdateShardCount; `plain` and
+ * `frames` are pushed, `sensors` is the agent's, and `secure` is written and read over TLS alone.
+ */
+export const STREAMS = {
+  steady: 4,
+  moving: 2,
+  scaled: 2,
+  plain: 2,
+  frames: 1,
+  secure: 2,
+  sensors: 2,
+  windows: 1,
+} as const;
 export type StreamName = keyof typeof STREAMS;
 
 export interface Logged {
@@ -34,11 +53,18 @@ export interface Sight {
 export class SoakPlace {
   readonly delivered: string;
   mqttPort = 0;
+  rtspPort = 0;
   brokerPort = 0;
+  httpsPort = 0;
+  mqttsPort = 0;
+  rtspsPort = 0;
   /** Lines of the gateway's log from `warn` on, by what they say. */
   readonly logged = new Map<string, Logged>();
   readonly #dir: string;
   #http = 0;
+  #device: DeviceIdentity | undefined;
+  #stranger: DeviceIdentity | undefined;
+  #cookie: string | undefined;
   #gateway: Program | undefined;
   #agent: Program | undefined;
   #logRead = 0;
@@ -48,20 +74,42 @@ export class SoakPlace {
     this.delivered = join(dir, "delivered");
   }
 
-  get endpoint(): Endpoint {
+  get endpoint(): Door {
     return { port: this.#http, key: KEY };
   }
 
+  /** The same calls over TLS, with the key alone. */
+  get secureEndpoint(): Door {
+    return { port: this.httpsPort, key: KEY, tls: { ca: this.#device!.ca } };
+  }
+
+  /** Shows the certificate of TLS_DEVICE. */
+  get deviceTls(): ConnectionOptions {
+    return tlsOptions(this.#device!);
+  }
+
+  /** Shows one of the same name that another CA has signed. */
+  get strangerTls(): ConnectionOptions {
+    return tlsOptions(this.#stranger!);
+  }
+
   async start(): Promise<void> {
-    const ports = (await freePorts(5)) as [number, number, number, number, number];
-    const [http, mqtt, rtsp, status, broker] = ports;
+    const ports = await freePorts(8);
+    const [http, mqtt, rtsp, status, broker, https, mqtts, rtsps] = ports as [
+      ...[number, number, number, number],
+      ...[number, number, number, number],
+    ];
     this.#http = http;
     this.mqttPort = mqtt;
+    this.rtspPort = rtsp;
     this.brokerPort = broker;
+    this.httpsPort = https;
+    this.mqttsPort = mqtts;
+    this.rtspsPort = rtsps;
     await mkdir(this.#dir, { recursive: true });
     const gateway = join(this.#dir, "gateway.yaml");
     const agent = join(this.#dir, "agent.yaml");
-    await writeFile(gateway, gatewayYaml(http, mqtt, rtsp));
+    await writeFile(gateway, gatewayYaml({ http, mqtt, rtsp, https, mqtts, rtsps }));
     await writeFile(
       agent,
       `device: pi-1
@@ -74,6 +122,8 @@ sources: [{ name: local, type: mqtt, port: ${broker} }]
     );
     this.#gateway = new Program("gateway", gateway, join(this.#dir, "gateway.log"));
     await this.#gateway.ready;
+    this.#device = await joinedDevice(join(this.#dir, "data"), https, TLS_DEVICE);
+    this.#stranger = await strangerLike(this.#device, this.#dir);
     this.#agent = new Program("agent", agent, join(this.#dir, "agent.log"));
     await this.#agent.ready;
   }
@@ -89,6 +139,28 @@ sources: [{ name: local, type: mqtt, port: ${broker} }]
       threads: field("Threads"),
       cpuSeconds: cpuSeconds(pid),
     };
+  }
+
+  /** What the console's API has at this path. @throws unless it is 200 */
+  async read(path: string): Promise<Buffer> {
+    this.#cookie ??= await this.#signIn();
+    const answer = await fetch(`http://127.0.0.1:${this.#http}${path}`, {
+      headers: { cookie: this.#cookie },
+    });
+    const body = Buffer.from(await answer.arrayBuffer());
+    if (answer.status !== 200) throw new Error(`${path} answered ${answer.status}`);
+    return body;
+  }
+
+  async #signIn(): Promise<string> {
+    const answer = await fetch(`http://127.0.0.1:${this.#http}/api/session`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ accessKeyId: KEY.id, secretAccessKey: KEY.secret }),
+    });
+    const cookie = answer.headers.get("set-cookie")?.split(";")[0];
+    if (cookie === undefined) throw new Error(`sign-in answered ${answer.status}`);
+    return cookie;
   }
 
   agentResidentBytes(): Promise<number> {
@@ -133,18 +205,23 @@ sources: [{ name: local, type: mqtt, port: ${broker} }]
   }
 }
 
-function gatewayYaml(http: number, mqtt: number, rtsp: number): string {
+type Ports = Readonly<Record<"http" | "mqtt" | "rtsp" | "https" | "mqtts" | "rtsps", number>>;
+
+/** So little footage is kept that the oldest goes while the hour lasts. */
+function gatewayYaml({ http, mqtt, rtsp, https, mqtts, rtsps }: Ports): string {
   return `dataDir: data
 http: { port: ${http} }
 mqtt: { port: ${mqtt} }
 rtsp: { port: ${rtsp} }
+tls: { https: ${https}, mqtts: ${mqtts}, rtsps: ${rtsps} }
+video: { maxBytes: 4MiB }
 log: warn
 accessKeys: [{ id: "${KEY.id}", secret: "${KEY.secret}", allow: ["*"] }]
 streams:
 ${Object.entries(STREAMS)
   .map(([name, shards]) => `  - { name: ${name}, shards: ${shards} }`)
   .join("\n")}
-rules: [{ topic: "plant/#", stream: plain }]
+rules: [{ topic: "plant/#", stream: plain }, { topic: "vault/#", stream: secure }]
 delivery:
   - { name: sensors, stream: sensors, bufferSeconds: 5, destination: { type: files, path: delivered } }
 analytics:

@@ -1,14 +1,17 @@
-/** Streams that come and go, shards that are split and merged, and calls that only look. */
+/** Streams that come and go, shards that are split and merged one by one and all at once, and calls that only look. */
 import { randomBytes } from "node:crypto";
 import { Caller } from "./calls.ts";
 import type { Loops } from "./loops.ts";
 import { Follower } from "./readers.ts";
 import type { SoakPlace } from "./soak-place.ts";
 
-const MS = { stream: 10_000, reshard: 15_000, look: 2_000 };
+const MS = { stream: 10_000, reshard: 15_000, scale: 30_000, look: 2_000 };
 const RECORDS = 200;
 const RECORD_BYTES = 2_000;
 const MOVING = "moving";
+const SCALED = "scaled";
+/** Up and down, in turn: by whole splits and merges, and by ranges that must be cut anew. Each is at most double and at least half of the one before. */
+const SCALES = [4, 3, 6, 5, 4, 2];
 /** Between so many open shards it goes up and down. */
 const SHARDS = { fewest: 2, most: 4 };
 const ACTIVE_WITHIN_MS = 30_000;
@@ -22,6 +25,8 @@ interface Shard {
 export class Upheaval {
   streams = 0;
   reshards = 0;
+  /** Times that UpdateShardCount was asked for. */
+  scales = 0;
   readonly #loops: Loops;
   readonly #caller: Caller;
   #rising = true;
@@ -34,6 +39,7 @@ export class Upheaval {
   start(): void {
     this.#loops.every("a stream that comes and goes", MS.stream, () => this.#stream());
     this.#loops.every("resharding", MS.reshard, () => this.#reshard());
+    this.#loops.every("scaling", MS.scale, () => this.#scale());
     this.#loops.every("looking", MS.look, () => this.#look());
   }
 
@@ -70,11 +76,7 @@ export class Upheaval {
 
   /** Splits until there are many, merges until there are few. */
   async #reshard(): Promise<void> {
-    const { Shards } = await this.#caller.call<{ Shards: Shard[] }>("ListShards", {
-      StreamName: MOVING,
-      ShardFilter: { Type: "AT_LATEST" },
-    });
-    const open = Shards.sort((a, b) => (start(a) < start(b) ? -1 : 1));
+    const open = await this.#openShards(MOVING);
     if (open.length >= SHARDS.most) this.#rising = false;
     if (open.length <= SHARDS.fewest) this.#rising = true;
     const nth = Math.floor(Math.random() * (open.length - 1));
@@ -91,9 +93,37 @@ export class Upheaval {
     this.reshards++;
   }
 
+  /** Afterwards the open shards have equal ranges, which cover every hash. */
+  async #scale(): Promise<void> {
+    const target = SCALES[this.scales % SCALES.length]!;
+    const input = { TargetShardCount: target, ScalingType: "UNIFORM_SCALING" };
+    await this.#caller.call("UpdateShardCount", { StreamName: SCALED, ...input });
+    this.scales++;
+    await this.#active(SCALED);
+    const open = await this.#openShards(SCALED);
+    let next = 0n;
+    for (const shard of open) {
+      if (start(shard) !== next)
+        throw new Error(`${shard.ShardId} begins at ${start(shard)}, not at ${next}`);
+      next = BigInt(shard.HashKeyRange.EndingHashKey) + 1n;
+    }
+    if (open.length !== target || next !== 1n << 128n)
+      throw new Error(`${open.length} shards up to ${next}, not ${target} up to 2^128`);
+  }
+
+  /** By their ranges. */
+  async #openShards(StreamName: string): Promise<Shard[]> {
+    const { Shards } = await this.#caller.call<{ Shards: Shard[] }>("ListShards", {
+      StreamName,
+      ShardFilter: { Type: "AT_LATEST" },
+    });
+    return Shards.sort((a, b) => (start(a) < start(b) ? -1 : 1));
+  }
+
   async #look(): Promise<void> {
     await this.#caller.call("ListStreams", {});
     await this.#caller.call("DescribeStream", { StreamName: MOVING });
+    await this.#caller.call("DescribeStream", { StreamName: SCALED });
     await this.#caller.call("DescribeLimits", {});
     const metrics = await fetch(`http://127.0.0.1:${this.#caller.endpoint.port}/metrics`);
     await metrics.arrayBuffer();
