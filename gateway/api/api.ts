@@ -71,6 +71,11 @@ export class Api {
     });
     const { joining } = options;
     this.#devices = joining && new DeviceApi({ ...joining, streams, ingest: options.ingest, log });
+    const full = metrics.counter(
+      "headwater_api_connections_ended_total",
+      "Connections of the HTTP port that were ended because there were too many, by whose",
+      ["whose"],
+    );
     this.#door = new FrontDoor(
       host,
       port,
@@ -82,8 +87,11 @@ export class Api {
         else if (this.#devices !== undefined && isDeviceCall(exchange)) void this.#devices.handle(exchange);
         else void this.#console.handle(exchange);
       },
-      (request, socket, head) => this.#console.upgrade(request, socket, head),
+      (request, socket, head) => {
+        if (this.#console.upgrade(request, socket, head)) this.#kinesis.budget.prove(socket);
+      },
       { service: this.#kinesis, clock },
+      (whose) => full.inc({ whose }),
     );
     const door = this.#door;
     metrics.gauge("headwater_api_connections", "Open connections of the HTTP port", [], function () {
@@ -106,6 +114,7 @@ export class Api {
   /** A connection of the TLS port; whoever is behind it is not let in by that alone. */
   adopt(socket: TLSSocket, peer: SecurePeer | undefined): void {
     rememberPeer(socket, peer);
+    if (peer !== undefined) this.#kinesis.budget.prove(socket);
     this.#door.adopt(socket);
   }
 

@@ -22,6 +22,11 @@ export class BodyChunks {
     return this.#bytes;
   }
 
+  /** In their order. */
+  get pieces(): readonly Buffer[] {
+    return this.#chunks;
+  }
+
   add(chunk: Buffer): void {
     if (chunk.length === 0) return;
     this.#bytes += chunk.length;

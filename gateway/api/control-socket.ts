@@ -15,8 +15,9 @@ import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Identity } from "../identity/identity.ts";
 import type { Ingest } from "../ingest/ingest.ts";
+import { BodyBudget } from "./body-budget.ts";
 import { ConsoleError, sendJson, sendRefusal } from "./console/console-reply.ts";
-import { BodyBudget, type Exchange, openExchange, withBody } from "./exchange.ts";
+import { type Exchange, openExchange, withBody } from "./exchange.ts";
 
 const MAX_BODY_BYTES = 4_096;
 const MAX_TOKEN_SECONDS = 30 * 86_400;

@@ -21,9 +21,11 @@ import type { Log } from "../../runtime/log.ts";
 import type { Identity, SecurePeer } from "../identity/identity.ts";
 import type { Ingest } from "../ingest/ingest.ts";
 import type { Streams } from "../streams/streams.ts";
+import { BodyBudget } from "./body-budget.ts";
 import { ConsoleError, sendJson, sendRefusal } from "./console/console-reply.ts";
-import { BodyBudget, BodyCutOffError, BodyTooLargeError, type Exchange, withBody } from "./exchange.ts";
+import { BodyCutOffError, BodyTooLargeError, type Exchange, withBody } from "./exchange.ts";
 
+/** For those that join, and again for those that have joined: whoever may reach the port can fill the former. */
 const BUDGET_BYTES = 1_048_576;
 /** Enough to find one for the first record. */
 const MAX_STREAMS = 100;
@@ -62,7 +64,8 @@ export function isDeviceCall({ path }: Exchange): boolean {
 
 export class DeviceApi {
   readonly #options: DeviceApiOptions;
-  readonly #budget = new BodyBudget(BUDGET_BYTES);
+  readonly #joining = new BodyBudget(BUDGET_BYTES, true);
+  readonly #renewing = new BodyBudget(BUDGET_BYTES, true);
 
   constructor(options: DeviceApiOptions) {
     this.#options = options;
@@ -83,18 +86,15 @@ export class DeviceApi {
     if ((exchange.request.socket as Partial<TLSSocket> | undefined)?.encrypted !== true)
       throw new ConsoleError(403, "TLS_NEEDED", "devices join over HTTPS alone", "use the TLS port");
     const { method, path } = exchange;
-    if (path === JOIN_PATH && method === "POST") return this.#withBody(exchange, (body) => this.#join(body));
+    if (path === JOIN_PATH && method === "POST")
+      return withBody(exchange, MAX_JOIN_BYTES, this.#joining, (body) => this.#join(body));
     const peer = peerOf(exchange);
     if (peer === undefined)
       throw new ConsoleError(401, "CERTIFICATE_NEEDED", "this needs a device's certificate");
     if (path === STATUS_PATH && method === "GET") return Promise.resolve(this.#status(peer));
     if (path === CERTIFICATE_PATH && method === "POST")
-      return this.#withBody(exchange, (body) => this.#renew(peer, body));
+      return withBody(exchange, MAX_JOIN_BYTES, this.#renewing, (body) => this.#renew(peer, body));
     throw new ConsoleError(404, "NOT_FOUND", "there is nothing here");
-  }
-
-  #withBody<T>(exchange: Exchange, use: (body: Buffer) => Promise<T>): Promise<T> {
-    return withBody(exchange, MAX_JOIN_BYTES, this.#budget, use);
   }
 
   async #join(body: Buffer): Promise<JoinAnswer> {

@@ -5,6 +5,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
 import { HeadwaterError } from "../../runtime/errors.ts";
+import { type BodyBudget, type BodySender, BusyError, UnprovenBusyError } from "./body-budget.ts";
 import { BodyChunks } from "./body-chunks.ts";
 
 export type IncomingRequest = IncomingMessage | Http2ServerRequest;
@@ -56,6 +57,11 @@ export function plainAddress(address: string | undefined): string {
   return (address ?? "").replace(/^::ffff:/, "");
 }
 
+/** What its other calls come by as well. */
+export function connectionOf({ request }: Exchange): object {
+  return "stream" in request ? (request.stream.session ?? request.stream) : request.socket;
+}
+
 /** The value of a header that may stand once; empty when it is missing. */
 export function header(exchange: Exchange, name: string): string {
   const value = exchange.request.headers[name];
@@ -75,40 +81,14 @@ export class BodyCutOffError extends HeadwaterError {
   }
 }
 
-/** All bodies that are held at this moment fill the memory set aside for them. */
-export class BusyError extends HeadwaterError {
-  constructor() {
-    super("API_BUSY", { message: "too many requests are being read", retryable: true });
-  }
-}
-
-/** The bytes of bodies that may be held at once, over all connections. */
-export class BodyBudget {
-  readonly #maxBytes: number;
-  #usedBytes = 0;
-
-  constructor(maxBytes: number) {
-    this.#maxBytes = maxBytes;
-  }
-
-  take(bytes: number): boolean {
-    if (this.#usedBytes + bytes > this.#maxBytes) return false;
-    this.#usedBytes += bytes;
-    return true;
-  }
-
-  give(bytes: number): void {
-    this.#usedBytes -= bytes;
-  }
-}
-
 /** Why there is no body; or the body. */
 export type BodyHeard = (refusal: HeadwaterError | undefined, body: Buffer) => void;
 
 /**
- * Reads the whole body. `heard` is called once, with a BodyTooLargeError, BodyCutOffError or BusyError
- * if there is none; otherwise it owes its bytes to the budget.
+ * Reads the whole body. `heard` is called once, with a BodyTooLargeError, BodyCutOffError, BusyError or
+ * UnprovenBusyError if there is none; otherwise it owes its bytes to the budget.
  * @param keepsBody whether its bytes are needed once `heard` has returned; otherwise they may be written over
+ * @param sender of whom nothing is proven yet; all others need not be named
  */
 export function readBody(
   request: IncomingRequest,
@@ -116,19 +96,27 @@ export function readBody(
   budget: BodyBudget,
   keepsBody: boolean,
   heard: BodyHeard,
+  sender?: BodySender,
 ): void {
+  const isProven = sender === undefined;
   const chunks = new BodyChunks();
   let readBytes = 0;
   let refusal: HeadwaterError | undefined;
   const deadline = setTimeout(() => end(new BodyCutOffError()), BODY_DEADLINE_MS);
+  const giveUp = (): void => {
+    refusal ??= isProven ? new BusyError() : new UnprovenBusyError();
+    budget.give(chunks.bytes, isProven);
+    chunks.clear();
+  };
   const end = (why: HeadwaterError | undefined): void => {
     clearTimeout(deadline);
+    budget.came(giveUp);
     request.removeListener("data", onData);
     request.removeListener("end", onEnd);
     request.removeListener("close", onClose);
     if (why === undefined) heard(undefined, chunks.join(keepsBody));
     else {
-      budget.give(chunks.bytes);
+      budget.give(chunks.bytes, isProven);
       heard(why, NO_BYTES);
     }
   };
@@ -136,14 +124,13 @@ export function readBody(
     readBytes += chunk.length;
     if (refusal === undefined) {
       if (readBytes > maxBytes) refusal = new BodyTooLargeError(maxBytes);
-      else if (!budget.take(chunk.length)) refusal = new BusyError();
-      else {
+      else if (budget.takeComing(chunk.length, isProven, giveUp)) {
         chunks.add(chunk);
         return;
-      }
-      budget.give(chunks.bytes);
-      chunks.clear();
+      } else if (!isProven) for (const piece of chunks.pieces) sender.discard(piece);
+      giveUp();
     }
+    if (refusal instanceof UnprovenBusyError) sender?.discard(chunk);
     if (readBytes > maxBytes * DISCARD_FACTOR) end(refusal);
   };
   const onEnd = (): void => end(refusal);

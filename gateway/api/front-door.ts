@@ -18,6 +18,7 @@ import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { Clock } from "../../runtime/clock.ts";
 import { listenOn } from "../../runtime/listen.ts";
+import type { BodyBudget } from "./body-budget.ts";
 import { isWebSocket, withoutUpgrade } from "./declined-upgrade.ts";
 import type { IncomingRequest, OutgoingReply } from "./exchange.ts";
 import { destroyWhenLeft, endWhenIdle } from "./idle-session.ts";
@@ -64,6 +65,8 @@ const LANE_DEADLINES = {
 };
 
 export type RequestHandler = (request: IncomingRequest, reply: OutgoingReply) => void;
+/** Whose connection was ended because there were as many as there may be. */
+export type WhoLeft = "oldest stranger" | "newest";
 export type UpgradeHandler = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
 
 export class FrontDoor {
@@ -75,18 +78,27 @@ export class FrontDoor {
   /** Connections that have not yet told what they are. */
   readonly #undecided = new Set<Socket>();
   readonly #sessions = new Set<ServerHttp2Session>();
+  readonly #sessionOf = new WeakMap<Socket, ServerHttp2Session>();
+  readonly #known: BodyBudget | undefined;
+  readonly #onFull: (whoLeft: WhoLeft) => void;
   readonly #lane: RequestLane | undefined;
   readonly #streamLane: StreamLane | undefined;
   #closing: Promise<void> | undefined;
 
-  /** @param short whose calls go by the lanes; none do without it */
+  /**
+   * @param short whose calls go by the lanes; none do without it. Its budget knows whose connections are known
+   * @param onFull hears of each connection that is ended because there are too many
+   */
   constructor(
     host: string,
     port: number,
     onRequest: RequestHandler,
     onUpgrade: UpgradeHandler,
     short?: { readonly service: LaneService; readonly clock: Clock },
+    onFull: (whoLeft: WhoLeft) => void = () => {},
   ) {
+    this.#known = short?.service.budget;
+    this.#onFull = onFull;
     this.#host = host;
     this.#port = port;
     this.#lane = short && new RequestLane(short.service, LANE_DEADLINES, short.clock);
@@ -102,7 +114,6 @@ export class FrontDoor {
       },
       onRequest,
     );
-    this.#http.maxConnections = MAX_CONNECTIONS;
     this.#http.timeout = STALLED_MS;
     this.#http.on("upgrade", (request, socket, head) => {
       if (isWebSocket(request)) return onUpgrade(request, socket, head);
@@ -146,7 +157,7 @@ export class FrontDoor {
 
   /** Takes a connection that came by another port, such as a TLS one. */
   adopt(socket: Socket): void {
-    if (this.#closing !== undefined || this.#sockets.size >= MAX_CONNECTIONS) socket.destroy();
+    if (this.#closing !== undefined) socket.destroy();
     else this.#http.emit("connection", socket);
   }
 
@@ -188,6 +199,11 @@ export class FrontDoor {
     const toHttp = this.#http.listeners("connection") as ((socket: Socket) => void)[];
     this.#http.removeAllListeners("connection");
     this.#http.on("connection", (socket: Socket) => {
+      // One whose offer was declined comes again.
+      if (!this.#sockets.has(socket) && !this.#makeRoom()) {
+        socket.destroy();
+        return;
+      }
       this.#sockets.add(socket);
       socket.once("close", () => this.#sockets.delete(socket));
       const toNode = (rest: Buffer): void => {
@@ -203,11 +219,39 @@ export class FrontDoor {
           // Unlike an HTTP/1.1 client, one that closes its side of an HTTP/2 connection wants no more.
           socket.allowHalfOpen = false;
           destroyWhenLeft(socket, LINGER_MS);
+          const remember = (session: ServerHttp2Session) => void this.#sessionOf.set(socket, session);
+          this.#http2.once("session", remember);
           this.#http2.emit("connection", socket);
+          // It was made within the call, or never will be.
+          this.#http2.removeListener("session", remember);
         } else if (this.#lane !== undefined) this.#lane.adopt(socket, seen, toNode);
         else toNode(seen);
       });
     });
+  }
+
+  /**
+   * Of all connections there are, those that nobody has proven to be theirs make room, the oldest first: to
+   * open many and keep them costs nothing, and would keep everybody out otherwise.
+   * @returns false when all others are known
+   */
+  #makeRoom(): boolean {
+    if (this.#sockets.size < MAX_CONNECTIONS) return true;
+    for (const socket of this.#sockets) {
+      if (this.#isKnown(socket)) continue;
+      this.#sockets.delete(socket);
+      socket.destroy();
+      this.#onFull("oldest stranger");
+      return true;
+    }
+    this.#onFull("newest");
+    return false;
+  }
+
+  #isKnown(socket: Socket): boolean {
+    if (this.#known === undefined) return false;
+    const session = this.#sessionOf.get(socket);
+    return this.#known.isProven(socket) || (session !== undefined && this.#known.isProven(session));
   }
 
   /** What makes a request and a reply of a stream is still there, for what is unusual. */

@@ -63,10 +63,16 @@ export class GatheredBody {
     return block;
   }
 
+  /** What was added, in its order; good within the call. */
+  get pieces(): readonly Buffer[] {
+    const blocks = this.#blocks;
+    return blocks.map((block, i) => (i < blocks.length - 1 ? block : block.subarray(0, this.#used)));
+  }
+
   /** The whole body, once. @param use may look at the bytes within the call only, unless they are kept */
   use(kept: boolean, use: (body: Buffer) => void): void {
     const blocks = this.#blocks;
-    const pieces = blocks.map((block, i) => (i < blocks.length - 1 ? block : block.subarray(0, this.#used)));
+    const pieces = this.pieces;
     // Whoever uses it may already begin with the next body.
     this.#blocks = [];
     use(pieces.length === 1 && !kept ? pieces[0]! : joinPieces(pieces, this.#bytes, kept));

@@ -12,7 +12,8 @@ import type { Clock } from "../../runtime/clock.ts";
 import type { HeadwaterError } from "../../runtime/errors.ts";
 import { type Reading, readPlain, readShared } from "../../runtime/shared-read.ts";
 import { answerMemory } from "./answer-memory.ts";
-import { type BodyBudget, BodyCutOffError, BusyError } from "./exchange.ts";
+import { type BodyBudget, type BodySender, BusyError, UnprovenBusyError } from "./body-budget.ts";
+import { BodyCutOffError } from "./exchange.ts";
 import { GatheredBody } from "./gathered-body.ts";
 import { type CallHead, readRequestHead } from "./request-head.ts";
 import { isLarge, type UnreadAnswers } from "./unread-answers.ts";
@@ -27,8 +28,11 @@ export interface LaneAnswer {
 /** @returns false where there is no room for so large an answer now: a smaller one is due then */
 export type AnswerTaker = (answer: LaneAnswer) => boolean;
 
-/** A call whose head was accepted. One of the two is called, once; both answer, and never throw. */
-export interface LaneCall {
+/**
+ * A call whose head was accepted. One of `run` and `refuse` is called, once; both answer, and never throw. What
+ * `isProven` says is final once they have returned.
+ */
+export interface LaneCall extends BodySender {
   /** Otherwise the bytes of the body may be written over once `run` has returned. */
   readonly keepsBody: boolean;
   run(body: Buffer, answer: AnswerTaker): void;
@@ -135,6 +139,9 @@ class Line {
   #sinceMs: number;
   #call: LaneCall | undefined;
   readonly #body = new GatheredBody();
+  /** Whether a call of this connection was signed rightly; and whether one had been when the body in hand began. */
+  #isProven: boolean;
+  #wasProven = false;
   #reading: Reading | undefined;
   #missingBytes = 0;
   #refusal: HeadwaterError | undefined;
@@ -148,6 +155,7 @@ class Line {
     this.#socket = socket;
     this.#giveUp = giveUp;
     this.#sinceMs = lane.nowMs();
+    this.#isProven = lane.service.budget.isProven(socket);
   }
 
   start(first: Buffer): void {
@@ -163,6 +171,8 @@ class Line {
   }
 
   checkDeadline(nowMs: number): void {
+    // An answer that is under way may take long, but not rest: `stalledMs` is for that.
+    if (this.#socket.writableLength > 0) this.#sinceMs = nowMs;
     const { requestMs, keepAliveMs } = this.#lane.deadlines;
     const waitedMs = nowMs - this.#sinceMs;
     const late =
@@ -171,7 +181,9 @@ class Line {
   }
 
   closeWhenIdle(): void {
-    if (this.#state === "idle") this.#socket.destroy();
+    if (this.#state !== "idle") return;
+    if (this.#socket.writableLength > 0) this.#socket.end();
+    else this.#socket.destroy();
   }
 
   /** The chunk is another's after the call. */
@@ -214,8 +226,15 @@ class Line {
     this.#state = "body";
     this.#sinceMs = this.#lane.nowMs();
     this.#call = call;
+    if (!this.#isProven && call.isProven) this.#prove();
+    this.#wasProven = this.#isProven;
     this.#missingBytes = head.contentLength;
     this.#take(chunk.subarray(head.bytes));
+  }
+
+  #prove(): void {
+    this.#isProven = true;
+    this.#lane.service.budget.prove(this.#socket);
   }
 
   /** Bytes of the body, and what comes behind it. */
@@ -226,12 +245,9 @@ class Line {
       this.#keepBehind(chunk.subarray(this.#missingBytes));
     }
     this.#missingBytes -= piece.length;
-    if (this.#refusal !== undefined || !this.#lane.service.budget.take(piece.length)) {
-      // Read to its end and thrown away, so that the client gets to see the refusal.
-      this.#refusal ??= new BusyError();
-      this.#lane.service.budget.give(this.#body.bytes);
-      this.#body.clear();
-      if (this.#missingBytes === 0) this.#refuse(this.#refusal);
+    if (this.#refusal !== undefined || !this.#lane.service.budget.take(piece.length, this.#wasProven)) {
+      this.#discard(piece);
+      if (this.#missingBytes === 0) this.#refuse(this.#refusal!);
     } else if (this.#missingBytes > 0) this.#body.add(piece);
     else {
       this.#state = "answering";
@@ -246,13 +262,27 @@ class Line {
     }
   }
 
+  /** What there is no room for is read to its end and thrown away, so that the client gets to see the refusal. */
+  #discard(piece: Buffer): void {
+    const call = this.#call!;
+    this.#refusal ??= this.#wasProven ? new BusyError() : new UnprovenBusyError();
+    if (!this.#wasProven) {
+      for (const held of this.#body.pieces) call.discard(held);
+      call.discard(piece);
+    }
+    this.#lane.service.budget.give(this.#body.bytes, this.#wasProven);
+    this.#body.clear();
+  }
+
   readonly #run = (body: Buffer): void => {
     this.#call!.run(body, this.#answer);
   };
 
+  /** Not within the call: the next one may be there and be refused as well, and so on, and each would stand on the one before. */
   #refuse(why: HeadwaterError): void {
     this.#state = "answering";
-    this.#call!.refuse(why, this.#answer);
+    const call = this.#call!;
+    queueMicrotask(() => call.refuse(why, this.#answer));
   }
 
   #send({ status, requestId, contentType, body }: LaneAnswer): boolean {
@@ -263,6 +293,7 @@ class Line {
       answerMemory.give(body);
       return false;
     }
+    if (!this.#isProven && this.#call!.isProven) this.#prove();
     this.#release();
     if (socket.destroyed) {
       answerMemory.give(body);
@@ -272,7 +303,8 @@ class Line {
     this.#write(head, body, length, isCounted);
     this.#state = "idle";
     this.#sinceMs = this.#lane.nowMs();
-    if (this.#lane.closing || this.#ended) socket.end();
+    // A stream that has read ahead, as TLS does, ends before all that came is answered.
+    if (this.#lane.closing || (this.#ended && this.#behind === undefined)) socket.end();
     else if (socket.writableNeedDrain) socket.pause().once("drain", this.#goOn);
     else if (this.#behind !== undefined) this.#goOn();
     return true;
@@ -280,7 +312,7 @@ class Line {
 
   /** Of the request in hand. */
   #release(): void {
-    this.#lane.service.budget.give(this.#body.bytes);
+    this.#lane.service.budget.give(this.#body.bytes, this.#wasProven);
     this.#body.clear();
     this.#call = undefined;
     this.#refusal = undefined;

@@ -5,18 +5,20 @@
  *
  *   headers, query → claim → date in its window? → scope ours? → key known? → signed enough?  | body → signature
  */
-import { timingSafeEqual } from "node:crypto";
+import { createHash, type Hash, timingSafeEqual } from "node:crypto";
 import type { Clock } from "../../runtime/clock.ts";
 import { AwsError } from "./aws-error.ts";
+import type { BodySender } from "./body-budget.ts";
 import { canonicalHeaders, canonicalPath } from "./sigv4-canonical.ts";
 import { ALGORITHM, type ClaimedSignature, claimOf, incomplete } from "./sigv4-claim.ts";
-import { SigningKeys, sha256 } from "./sigv4-keys.ts";
+import { type HmacKey, SigningKeys, sha256 } from "./sigv4-keys.ts";
 
 /** Kinesis: the clocks of both sides may differ by so much. */
 const MAX_SKEW_MINUTES = 5;
 const MAX_SKEW_MS = MAX_SKEW_MINUTES * 60_000;
 const MAX_SIGNED_HEADERS = 64;
 const UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD";
+const SHA256_HEX = /^[0-9a-f]{64}$/;
 /** How much of what should have been signed is told to whoever signed something else. */
 const MAX_TOLD_CHARACTERS = 4_096;
 
@@ -41,11 +43,16 @@ export interface SigningKey {
   readonly secret: string;
 }
 
-/** Checks what the headers alone can tell, so that no body is read for somebody unknown. */
-export interface SignatureClaim<K extends SigningKey> {
+/**
+ * Checks what the headers alone can tell, so that no body is read for somebody unknown. It is proven when the
+ * signature has been found right: from the first where the head declares the hash of the body, otherwise with it.
+ */
+export interface SignatureClaim<K extends SigningKey> extends BodySender {
   readonly key: K;
   /** @throws AwsError InvalidSignatureException when the body or the headers are not what was signed */
   check(body: Uint8Array): void;
+  /** In the place of `check` where the whole body was discarded: only tells whether it is proven. */
+  checkDiscarded(): void;
 }
 
 export interface VerifierOptions<K> {
@@ -104,15 +111,15 @@ export class SignatureVerifier<K extends SigningKey> {
     for (const name of names) canonicalHead += `${name}:${headers.get(name)!}\n`;
     canonicalHead += `\n${claim.signedHeaders}\n`;
     const declaredHash = headers.get("x-amz-content-sha256");
-    return {
-      key,
-      check: (body) => {
-        const canonical = canonicalHead + this.#payloadHash(body, declaredHash);
-        const toSign = `${ALGORITHM}\n${claim.date}\n${scope.text}\n${sha256(canonical, "hex")}`;
-        const expected = this.#signingKeys.of(key, scope.date).sign(toSign);
-        if (!sameText(claim.signature, expected)) throw mismatch(canonical, toSign);
-      },
-    };
+    const opened = new OpenedClaim(key, this.#signingKeys.of(key, scope.date), claim, {
+      canonicalHead,
+      scope: scope.text,
+      // Of the bytes that came, whatever a header says, unless a sender may leave them out.
+      payloadHash: declaredHash === UNSIGNED_PAYLOAD && this.#unsignedPayload ? declaredHash : undefined,
+    });
+    // It is signed, as are all of its kind; whether the body is of that hash is for later.
+    if (declaredHash !== undefined && SHA256_HEX.test(declaredHash)) opened.tryHash(declaredHash);
+    return opened;
   }
 
   /** @throws AwsError unless it was signed now, as far as two clocks agree, or is a presigned one still good */
@@ -176,11 +183,68 @@ export class SignatureVerifier<K extends SigningKey> {
     }
     throw new AwsError("InvalidSignatureException", problems.join(""));
   }
+}
 
-  /** Always that of the bytes that came, whatever a header says. */
-  #payloadHash(body: Uint8Array, declared: string | undefined): string {
-    if (declared === UNSIGNED_PAYLOAD && this.#unsignedPayload) return declared;
-    return sha256(body, "hex");
+/** What of a signature is known before the body. */
+interface SignedHead {
+  readonly canonicalHead: string;
+  readonly scope: string;
+  /** In the place of the body's; undefined where it is the body's. */
+  readonly payloadHash: string | undefined;
+}
+
+class OpenedClaim<K extends SigningKey> implements SignatureClaim<K> {
+  readonly key: K;
+  readonly #signingKey: HmacKey;
+  readonly #claim: ClaimedSignature;
+  readonly #head: SignedHead;
+  /** Of the payload for which the signature is right, once that is known. */
+  #provenHash: string | undefined;
+  #discarded: Hash | undefined;
+
+  constructor(key: K, signingKey: HmacKey, claim: ClaimedSignature, head: SignedHead) {
+    this.key = key;
+    this.#signingKey = signingKey;
+    this.#claim = claim;
+    this.#head = head;
+  }
+
+  get isProven(): boolean {
+    return this.#provenHash !== undefined;
+  }
+
+  check(body: Uint8Array): void {
+    const hash = this.#head.payloadHash ?? sha256(body, "hex");
+    if (hash === this.#provenHash || this.tryHash(hash)) return;
+    const canonical = this.#canonical(hash);
+    throw mismatch(canonical, this.#toSign(canonical));
+  }
+
+  discard(piece: Uint8Array): void {
+    this.#discarded ??= createHash("sha256");
+    this.#discarded.update(piece);
+  }
+
+  checkDiscarded(): void {
+    const hash = this.#discarded?.digest("hex");
+    this.#discarded = undefined;
+    if (hash !== undefined) this.tryHash(this.#head.payloadHash ?? hash);
+  }
+
+  /** Whether the signature is right for a payload of that hash. */
+  tryHash(hash: string): boolean {
+    const expected = this.#signingKey.sign(this.#toSign(this.#canonical(hash)));
+    if (!sameText(this.#claim.signature, expected)) return false;
+    this.#provenHash = hash;
+    return true;
+  }
+
+  #canonical(hash: string): string {
+    return this.#head.canonicalHead + hash;
+  }
+
+  #toSign(canonical: string): string {
+    return `${ALGORITHM}\n${this.#claim.date}\n${this.#head.scope}\n${sha256(canonical, "hex")}`;
   }
 }
 

@@ -10,7 +10,8 @@ import { type IncomingHttpHeaders, type ServerHttp2Stream, sensitiveHeaders } fr
 import type { Clock } from "../../runtime/clock.ts";
 import type { HeadwaterError } from "../../runtime/errors.ts";
 import { answerMemory } from "./answer-memory.ts";
-import { BodyCutOffError, BodyTooLargeError, BusyError, DISCARD_FACTOR } from "./exchange.ts";
+import { BusyError, UnprovenBusyError } from "./body-budget.ts";
+import { BodyCutOffError, BodyTooLargeError, DISCARD_FACTOR } from "./exchange.ts";
 import { GatheredBody } from "./gathered-body.ts";
 import type { CallHead } from "./request-head.ts";
 import type { LaneAnswer, LaneCall, LaneService } from "./request-lane.ts";
@@ -112,6 +113,9 @@ class StreamCall {
   readonly #lane: StreamLane;
   readonly #stream: ServerHttp2Stream;
   readonly #call: LaneCall;
+  /** Its connection; and whether that had been proven when the body began. */
+  readonly #session: object;
+  readonly #wasProven: boolean;
   /** NaN where none were. */
   readonly #declaredBytes: number;
   readonly #body = new GatheredBody(true);
@@ -127,6 +131,9 @@ class StreamCall {
     this.#lane = lane;
     this.#stream = stream;
     this.#call = call;
+    this.#session = stream.session ?? stream;
+    this.#prove();
+    this.#wasProven = lane.service.budget.isProven(this.#session);
     this.#declaredBytes = declaredBytes;
     this.#sinceMs = lane.nowMs();
   }
@@ -148,13 +155,16 @@ class StreamCall {
     this.#seenBytes += chunk.length;
     if (this.#refusal === undefined) {
       if (this.#seenBytes > maxBodyBytes) this.#refusal = new BodyTooLargeError(maxBodyBytes);
-      else if (!budget.take(chunk.length)) this.#refusal = new BusyError();
-      else {
+      else if (!budget.take(chunk.length, this.#wasProven)) {
+        this.#refusal = this.#wasProven ? new BusyError() : new UnprovenBusyError();
+        if (!this.#wasProven) for (const piece of this.#body.pieces) this.#call.discard(piece);
+      } else {
         this.#body.add(chunk);
         return;
       }
       this.#release();
     }
+    if (this.#refusal instanceof UnprovenBusyError) this.#call.discard(chunk);
     // Read to its end and thrown away, so that the client gets to see the refusal; but not for ever.
     if (this.#seenBytes > maxBodyBytes * DISCARD_FACTOR) {
       this.#refuse(this.#refusal);
@@ -173,6 +183,7 @@ class StreamCall {
     else if (!this.#stream.aborted) {
       this.#enter("answering");
       this.#body.use(this.#call.keepsBody, (body) => this.#call.run(body, this.#answer));
+      this.#prove();
     }
   };
 
@@ -186,6 +197,11 @@ class StreamCall {
     this.#enter("answering");
     this.#release();
     this.#call.refuse(why, this.#answer);
+    this.#prove();
+  }
+
+  #prove(): void {
+    if (this.#call.isProven) this.#lane.service.budget.prove(this.#session);
   }
 
   readonly #answer = ({ status, requestId, contentType, body }: LaneAnswer): boolean => {
@@ -246,7 +262,7 @@ class StreamCall {
   }
 
   #release(): void {
-    this.#lane.service.budget.give(this.#body.bytes);
+    this.#lane.service.budget.give(this.#body.bytes, this.#wasProven);
     this.#body.clear();
   }
 }

@@ -2,7 +2,8 @@
  * Large answers that their clients have not taken yet, over all connections: an HTTP/2 connection may
  * have 128 of them, and a client that reads none would otherwise fill the memory with them.
  */
-import { BusyError, isGone, type OutgoingReply } from "./exchange.ts";
+import { BusyError } from "./body-budget.ts";
+import { isGone, type OutgoingReply } from "./exchange.ts";
 
 /** Smaller answers are not worth the counting. */
 const LARGE_BYTES = 65_536;

@@ -103,6 +103,11 @@ test("names that must differ are refused when they do not", () => {
     problems("streams: [{name: a}, {name: a}]", gatewayConfig),
     /streams\[1\]\.name: a is listed twice/,
   );
+  const key = (secret: string): string => `{id: AKIAONE, secret: ${secret}, allow: [console]}`;
+  const secrets = ["the first secret of it", "another secret of it"];
+  const twice = problems(`accessKeys: [${secrets.map(key).join(", ")}]`, gatewayConfig);
+  assert.match(twice, /accessKeys\[1\]\.id: AKIAONE is listed twice/);
+  for (const secret of secrets) assert.ok(!twice.includes(secret));
 });
 
 test("the configs of the demo are good", async () => {

@@ -14,16 +14,8 @@ import { describeError } from "../../../runtime/errors.ts";
 import type { Log } from "../../../runtime/log.ts";
 import type { Metrics } from "../../../runtime/metrics.ts";
 import { StreamNotFoundError } from "../../streams/streams.ts";
-import {
-  BodyBudget,
-  BodyCutOffError,
-  BodyTooLargeError,
-  BusyError,
-  type Exchange,
-  header,
-  send,
-  withBody,
-} from "../exchange.ts";
+import { BodyBudget, BusyError } from "../body-budget.ts";
+import { BodyCutOffError, BodyTooLargeError, type Exchange, header, send, withBody } from "../exchange.ts";
 import { ConsoleError, SECURITY_HEADERS, sendJson, sendNothing, sendRefusal } from "./console-reply.ts";
 import { LiveSockets } from "./live.ts";
 import { newestRecords } from "./newest-records.ts";
@@ -57,7 +49,7 @@ export class ConsoleApi {
   readonly #state: ConsoleState;
   readonly #readings: RecentReadings;
   readonly #live: LiveSockets;
-  readonly #budget = new BodyBudget(BODY_BUDGET_BYTES);
+  readonly #budget = new BodyBudget(BODY_BUDGET_BYTES, true);
 
   constructor(options: ConsoleOptions) {
     this.#options = options;
@@ -81,8 +73,8 @@ export class ConsoleApi {
     }
   }
 
-  /** Takes a websocket, or answers why not; never throws. */
-  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+  /** Takes a websocket, or answers why not; never throws. @returns whether it is that of somebody who is signed in */
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): boolean {
     socket.on("error", () => socket.destroy());
     try {
       checkOrigin(arrivalOf(request), this.#options.hostNames);
@@ -101,12 +93,14 @@ export class ConsoleApi {
         if (camera[1] === "camera") this.#live.camera(request, socket, head, admission, name);
         else this.#live.preview(request, socket, head, admission, name);
       } else throw notFound();
+      return true;
     } catch (error) {
       const { status, code } = this.#refusalOf(error, "websocket");
       const body = JSON.stringify({ error: { code } });
       socket.end(
         `HTTP/1.1 ${status} Refused\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`,
       );
+      return false;
     }
   }
 

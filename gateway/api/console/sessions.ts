@@ -146,8 +146,9 @@ export class Sessions {
     return `${COOKIE}=${token}; HttpOnly; SameSite=Strict; Path=/; Max-Age=${SESSION_LIFE_MS / 1000}`;
   }
 
+  /** Not the time of day: set back, it would keep sessions and links alive, and who must wait waiting, for as long. */
   #nowMs(): number {
-    return Math.floor(this.#clock.nowUs() / 1000);
+    return this.#clock.monotonicMs();
   }
 }
 

@@ -21,8 +21,21 @@ const TYPES: Readonly<Record<string, string>> = {
   ".txt": "text/plain; charset=utf-8",
 };
 
+interface StaticFile {
+  readonly tag: string;
+  readonly bytes: Buffer;
+}
+
+/**
+ * Anybody may ask for them, as often as they like and without reading the answers: so all answers share the
+ * bytes, of which there are as many as in the folder.
+ */
 export class StaticFiles {
   readonly #folder: string;
+  /** By path, as they were when somebody last asked. */
+  readonly #files = new Map<string, StaticFile>();
+  /** Those that are being looked at; who asks meanwhile gets the same. */
+  readonly #looks = new Map<string, Promise<StaticFile | undefined>>();
 
   constructor(folder: string) {
     this.#folder = folder;
@@ -48,10 +61,18 @@ export class StaticFiles {
       etag: file.tag,
     };
     if (header(exchange, "if-none-match") === file.tag) return send(exchange, 304, headers);
-    send(exchange, 200, headers, await readFile(file.path));
+    send(exchange, 200, headers, file.bytes);
   }
 
-  async #find(path: string): Promise<{ path: string; tag: string } | undefined> {
+  #find(path: string): Promise<StaticFile | undefined> {
+    const begun = this.#looks.get(path);
+    if (begun !== undefined) return begun;
+    const look = this.#look(path).finally(() => this.#looks.delete(path));
+    this.#looks.set(path, look);
+    return look;
+  }
+
+  async #look(path: string): Promise<StaticFile | undefined> {
     try {
       const root = await realpath(this.#folder);
       const found = await realpath(join(root, path));
@@ -59,7 +80,12 @@ export class StaticFiles {
       if (!found.startsWith(root + sep)) return undefined;
       const facts = await stat(found);
       if (!facts.isFile() || facts.size > MAX_FILE_BYTES) return undefined;
-      return { path: found, tag: `"${facts.size.toString(36)}-${Math.floor(facts.mtimeMs).toString(36)}"` };
+      const tag = `"${facts.size.toString(36)}-${Math.floor(facts.mtimeMs).toString(36)}"`;
+      const kept = this.#files.get(path);
+      if (kept?.tag === tag) return kept;
+      const file = { tag, bytes: await readFile(found) };
+      this.#files.set(path, file);
+      return file;
     } catch (error) {
       const code = (error as NodeJS.ErrnoException).code;
       if (code === "ENOENT" || code === "ENOTDIR" || code === "EACCES" || code === "ENAMETOOLONG")

@@ -13,7 +13,8 @@ import type { HistogramTally, Tally } from "../../../runtime/tally.ts";
 import type { Streams } from "../../streams/streams.ts";
 import { allows } from "../access.ts";
 import { AwsError } from "../aws-error.ts";
-import { BodyBudget, BusyError, type Exchange, header, readBody, send, sendAndPart } from "../exchange.ts";
+import { BodyBudget, BusyError, UnprovenBusyError } from "../body-budget.ts";
+import { connectionOf, type Exchange, header, readBody, send, sendAndPart } from "../exchange.ts";
 import type { CallHead } from "../request-head.ts";
 import { RequestIds } from "../request-ids.ts";
 import type { AnswerTaker, LaneCall, LaneService } from "../request-lane.ts";
@@ -112,6 +113,16 @@ export class KinesisApi implements LaneService {
       [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5],
       "operation",
     );
+    const { budget } = this;
+    options.metrics.gauge(
+      "headwater_api_body_bytes",
+      "Bytes of requests' bodies that are held, by whether their senders are known",
+      ["sender"],
+      function () {
+        this.set({ sender: "proven" }, budget.usedBytes - budget.unprovenBytes);
+        this.set({ sender: "unproven" }, budget.unprovenBytes);
+      },
+    );
   }
 
   /** Ends what would go on for minutes. Safe to call twice. */
@@ -136,11 +147,24 @@ export class KinesisApi implements LaneService {
       refuse(error);
       return;
     }
-    readBody(exchange.request, this.maxBodyBytes, this.budget, keepsBody(call), (refusal, body) => {
-      if (refusal !== undefined) return refuse(refusal);
+    const connection = connectionOf(exchange);
+    const prove = (): void => {
+      if (claim.isProven) this.budget.prove(connection);
+    };
+    prove();
+    const wasProven = this.budget.isProven(connection);
+    const heard = (refusal: HeadwaterError | undefined, body: Buffer): void => {
+      if (refusal !== undefined) {
+        if (refusal instanceof UnprovenBusyError) claim.checkDiscarded();
+        prove();
+        refuse(refusal);
+        return;
+      }
       const heldBytes = body.length;
-      this.perform(call, claim, body)
-        .finally(() => this.budget.give(heldBytes))
+      const performed = this.perform(call, claim, body);
+      prove();
+      performed
+        .finally(() => this.budget.give(heldBytes, wasProven))
         .then((answer) => {
           if (typeof answer !== "function") {
             this.unread.hold(exchange.reply, answer.length);
@@ -150,7 +174,9 @@ export class KinesisApi implements LaneService {
           return answer(exchange);
         })
         .then(() => this.count(call, "ok"), refuse);
-    });
+    };
+    const sender = wasProven ? undefined : claim;
+    readBody(exchange.request, this.maxBodyBytes, this.budget, keepsBody(call), heard, sender);
   }
 
   /** Calls that come by the lane; what their heads alone refuse, and what streams, goes by `handle`. */
@@ -290,12 +316,21 @@ class KinesisLaneCall implements LaneCall {
     return keepsBody(this.#call);
   }
 
+  get isProven(): boolean {
+    return this.#claim.isProven;
+  }
+
+  discard(piece: Buffer): void {
+    this.#claim.discard(piece);
+  }
+
   run(body: Buffer, answer: AnswerTaker): void {
     this.#answer = answer;
     this.#api.perform(this.#call, this.#claim, body).then(this.#done, this.#failed);
   }
 
   refuse(why: HeadwaterError, answer: AnswerTaker): void {
+    if (why instanceof UnprovenBusyError) this.#claim.checkDiscarded();
     this.#answer = answer;
     this.#failed(why);
   }

@@ -4,7 +4,8 @@ import type { Log } from "../../../runtime/log.ts";
 import { DatabaseWriteError } from "../../../runtime/synced-level.ts";
 import { LogBusyError, LogFullError, StreamsClosedError } from "../../streams/streams.ts";
 import { AwsError } from "../aws-error.ts";
-import { BodyCutOffError, BodyTooLargeError, BusyError } from "../exchange.ts";
+import { BusyError, UnprovenBusyError } from "../body-budget.ts";
+import { BodyCutOffError, BodyTooLargeError } from "../exchange.ts";
 
 /** Undefined when there is nobody left to tell. What nobody foresaw is logged. */
 export function refusalOf(
@@ -20,6 +21,10 @@ export function refusalOf(
   }
   if (error instanceof BusyError) {
     return new AwsError("ServiceUnavailable", "The gateway is busy; try again.", 503);
+  }
+  if (error instanceof UnprovenBusyError) {
+    const why = "too many bodies whose signatures could not be checked yet are being read";
+    return new AwsError("ThrottlingException", `Rate exceeded: ${why}; try again.`, 400, error);
   }
   // SDKs try these again by themselves, with back-off; nothing was stored.
   if (error instanceof LogFullError || error instanceof LogBusyError) {

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
 import { AnswerMemory } from "../../../gateway/api/answer-memory.ts";
+import { oldGarbageOf } from "../../support/old-garbage.ts";
 
 const KIB = 1_024;
 
@@ -97,3 +98,12 @@ test("nobody writes into what another one holds", () => {
 function isAll(bytes: Buffer, value: number): boolean {
   return bytes[0] === value && bytes.subarray(1).equals(bytes.subarray(0, -1));
 }
+
+test("lending leaves nothing for collections of the whole heap", async () => {
+  const memory = new AnswerMemory();
+  const bytes = await oldGarbageOf((i) => {
+    memory.give(memory.take(((i % 3) + 1) * 8 * KIB));
+    return undefined;
+  });
+  assert.ok(bytes < 40, `${bytes} bytes each`);
+});

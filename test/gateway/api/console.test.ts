@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { request } from "node:http";
+import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
@@ -118,6 +119,50 @@ test("wrong pairs are refused alike, and too many of them make the address wait"
   assert.equal((await signIn(fixture, KEY.id, KEY.secret)).status, 204);
 });
 
+test("a clock that is set back keeps nobody waiting, and nobody signed in for longer", async (t) => {
+  class SetClock extends HandClock {
+    setMs = 0;
+    override nowUs(): number {
+      return super.nowUs() + this.setMs * 1000;
+    }
+  }
+  const clock = new SetClock();
+  const fixture = await open(t, { clock });
+  const cookie = await cookieOf(fixture);
+  const link = `/open?token=${fixture.api.signInToken()}`;
+  for (let i = 0; i < 10; i++) assert.equal((await signIn(fixture, KEY.id, `wrong ${i}`)).status, 401);
+  assert.equal((await signIn(fixture, KEY.id, KEY.secret)).status, 429);
+  clock.setMs = -24 * 3_600_000;
+  clock.aheadMs = 60_001;
+  assert.equal((await signIn(fixture, KEY.id, KEY.secret)).status, 204);
+  assert.equal((await ask(fixture, "/api/session", { headers: { cookie } })).status, 200);
+  clock.aheadMs = 12 * 3_600_000;
+  assert.equal((await ask(fixture, "/api/session", { headers: { cookie } })).status, 401);
+  assert.equal((await ask(fixture, link)).headers.location, "/#link-expired");
+});
+
+test("who begins to sign in and never ends keeps nobody out", async (t) => {
+  const fixture = await open(t);
+  const sockets: Socket[] = [];
+  t.after(() => {
+    for (const socket of sockets) socket.destroy();
+  });
+  // Together more than all who sign in may send at once; the small ones fill what the large ones leave.
+  for (const [count, bytes] of [
+    [140, 65_000],
+    [50, 100],
+    [110, 1],
+  ] as const) {
+    const call = `POST /api/session HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${bytes + 1}\r\n\r\n${"x".repeat(bytes)}`;
+    for (let i = 0; i < count; i++) {
+      const socket = connect(fixture.port, "127.0.0.1").on("error", () => {});
+      sockets.push(socket);
+      await new Promise((resolve) => socket.write(call, resolve));
+    }
+  }
+  for (let turn = 0; turn < 10; turn++) assert.equal((await signIn(fixture, KEY.id, KEY.secret)).status, 204);
+});
+
 test("sign-in takes only JSON of the right form and size", async (t) => {
   const fixture = await open(t);
   const post = (body: string, headers: Record<string, string> = JSON_TYPE) =>
@@ -200,6 +245,26 @@ test("the page comes with a strict policy, and nothing beside it is given out", 
     "/\\..\\x.js",
   ])
     assert.equal((await ask(fixture, path)).status, 404, path);
+});
+
+test("who asks for a file again and again, and reads no answer, holds no memory by it", async (t) => {
+  const consoleDir = await mkdtemp(join(tmpdir(), "headwater-console-"));
+  t.after(() => rm(consoleDir, { recursive: true, force: true }));
+  const bytes = 2_000_000;
+  await writeFile(join(consoleDir, "console.js"), Buffer.alloc(bytes, "x"));
+  const fixture = await open(t, { api: { consoleDir } });
+  const before = process.memoryUsage().arrayBuffers;
+  const socket = connect(fixture.port, "127.0.0.1");
+  t.after(() => socket.destroy());
+  socket.pause();
+  socket.write("GET /console.js HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(500));
+  // Somebody else's question is answered behind all of these.
+  for (let turn = 0; turn < 3; turn++) assert.equal((await ask(fixture, "/console.js")).text.length, bytes);
+  const grown = process.memoryUsage().arrayBuffers - before;
+  assert.ok(grown < 20 * bytes, `${grown} bytes more`);
+  // A changed file is given out as it is now.
+  await writeFile(join(consoleDir, "console.js"), "changed");
+  assert.equal((await ask(fixture, "/console.js")).text, "changed");
 });
 
 test("a link out of the console's folder is not followed", async (t) => {

@@ -13,7 +13,7 @@ import {
   settings,
   writeFrameHead,
 } from "../../../bench/load/http2-frames.ts";
-import { BodyBudget } from "../../../gateway/api/exchange.ts";
+import { BodyBudget } from "../../../gateway/api/body-budget.ts";
 import { FrontDoor } from "../../../gateway/api/front-door.ts";
 import type { LaneCall, LaneService } from "../../../gateway/api/request-lane.ts";
 import { UnreadAnswers } from "../../../gateway/api/unread-answers.ts";
@@ -25,9 +25,9 @@ const FRAME_SIZE_ERROR = 6;
 
 class CountedBudget extends BodyBudget {
   tookBytes = 0;
-  override take(bytes: number): boolean {
+  override take(bytes: number, isProven: boolean): boolean {
     this.tookBytes += bytes;
-    return super.take(bytes);
+    return super.take(bytes, isProven);
   }
 }
 
@@ -38,6 +38,8 @@ class Lengths implements LaneService {
   begin(): LaneCall {
     return {
       keepsBody: false,
+      isProven: true,
+      discard: () => {},
       run: (body, answer) =>
         answer({ status: 200, requestId: "id", contentType: "text/plain", body: `${body.length} bytes` }),
       refuse: () => {},

@@ -1,5 +1,5 @@
 /** A service of the lanes that says what it heard. */
-import { BodyBudget } from "../../../gateway/api/exchange.ts";
+import { BodyBudget } from "../../../gateway/api/body-budget.ts";
 import type { CallHead } from "../../../gateway/api/request-head.ts";
 import type { LaneAnswer, LaneCall, LaneService } from "../../../gateway/api/request-lane.ts";
 import { UnreadAnswers } from "../../../gateway/api/unread-answers.ts";
@@ -26,6 +26,8 @@ export class Echo implements LaneService {
     this.heads.push(head);
     return {
       keepsBody: head.contentType === "kept",
+      isProven: true,
+      discard: () => {},
       run: (body, answer) => {
         const text = `${head.target}=${body.toString("latin1")}${"!".repeat(this.answerBytes)}`;
         const tell = (): void => {

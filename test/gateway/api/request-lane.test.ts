@@ -1,9 +1,10 @@
 /** Raw sockets against the short way of HTTP/1.1 calls, beside Node's HTTP server, which takes what it leaves. */
 import assert from "node:assert/strict";
-import { connect, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import test, { type TestContext } from "node:test";
 import fc from "fast-check";
 import { FrontDoor } from "../../../gateway/api/front-door.ts";
+import { RequestLane } from "../../../gateway/api/request-lane.ts";
 import { HandClock } from "./api-fixture.ts";
 import { BUDGET_BYTES, Echo } from "./lane-echo.ts";
 
@@ -95,6 +96,11 @@ function call(target: string, body: string, more = ""): Buffer {
     `POST / HTTP/1.1\r\nHost: localhost\r\nX-Amz-Target: ${target}\r\n${more}Content-Length: ${body.length}\r\n\r\n${body}`,
     "latin1",
   );
+}
+
+/** Until its end has been read. */
+function isReading(socket: Socket): boolean {
+  return !(socket as unknown as { _readableState: { ended: boolean } })._readableState.ended;
 }
 
 async function until(condition: () => boolean): Promise<void> {
@@ -206,6 +212,29 @@ test("while the memory for bodies is full, calls are refused and their connectio
   assert.ok(service.isIdle);
 });
 
+test("thousands of calls in one piece, of which each is refused at once, are answered one after the other", async (t) => {
+  const service = new Echo();
+  const lane = new RequestLane(
+    service,
+    { requestMs: 1_000, keepAliveMs: 1_000, stalledMs: 1_000 },
+    new HandClock(),
+  );
+  const calls = 3_000;
+  const server = createServer((socket) => {
+    lane.adopt(socket, Buffer.concat(new Array<Buffer>(calls).fill(call("one", "x"))), () => {});
+  }).listen(0, "127.0.0.1");
+  t.after(() => {
+    lane.close();
+    server.close();
+  });
+  assert.ok(service.budget.take(BUDGET_BYTES));
+  await new Promise((resolve) => server.once("listening", resolve));
+  const own = new Line((server.address() as AddressInfo).port);
+  t.after(() => own.socket.destroy());
+  const answers = await own.answers(calls);
+  assert.ok(answers.every(({ status, body }) => status === 503 && body === "API_BUSY"));
+});
+
 test("a client that leaves in the middle of its body gives its memory back", async (t) => {
   const { line, service } = await open(t);
   const own = line();
@@ -247,6 +276,23 @@ test("a client that has closed its side gets its answers", async (t) => {
     (await own.answers(2)).map(({ body }) => body),
     ["one=a", "one=b"],
   );
+});
+
+test("calls that came together with their client's end are all answered, also where the stream has read ahead", async (t) => {
+  const { door } = await open(t);
+  // As a TLS socket does, which has decrypted all that came before anybody listens.
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    Object.assign(socket, { encrypted: true });
+    socket.read(0);
+    void until(() => socket.readableLength > 0 && !isReading(socket)).then(() => door.adopt(socket));
+  }).listen(0, "127.0.0.1");
+  t.after(() => server.close());
+  await new Promise((resolve) => server.once("listening", resolve));
+  const own = new Line((server.address() as AddressInfo).port);
+  t.after(() => own.socket.destroy());
+  own.socket.end(Buffer.concat([call("one", "a"), call("one", "b"), call("one", "c")]));
+  await own.closed;
+  assert.deepEqual(own.heard.match(/one=./g), ["one=a", "one=b", "one=c"]);
 });
 
 test("who does not read answers is not read from, either", async (t) => {
@@ -291,6 +337,51 @@ test("who is silent or slow is let go", async (t) => {
   door.sweep();
   await idle.closed;
   assert.equal(door.connections, 0);
+});
+
+/** Larger than what the kernel takes of it. */
+const LARGE_ANSWER_BYTES = 12_000_000;
+
+test("an answer may take long to be read, but not rest", async (t) => {
+  const { line, service, clock, door } = await open(t);
+  service.answerBytes = LARGE_ANSWER_BYTES;
+  const slow = line();
+  slow.socket.write(call("bytes", "a"));
+  await until(() => slow.heard.length > 0);
+  slow.socket.pause();
+  for (let second = 0; second < 300; second += 60) {
+    clock.aheadMs += 60_000;
+    door.sweep();
+  }
+  slow.socket.resume();
+  let isCut = false;
+  void slow.closed.then(() => {
+    isCut = true;
+  });
+  await until(() => isCut || slow.heard.length > LARGE_ANSWER_BYTES);
+  assert.ok(!isCut, `cut off behind ${slow.heard.length} bytes`);
+  service.answerBytes = 0;
+  // From here on it is silent.
+  door.sweep();
+  slow.socket.write(call("one", "b"));
+  await slow.answers(2);
+  clock.aheadMs += 80_000;
+  door.sweep();
+  await slow.closed;
+});
+
+test("closing lets an answer go out that is not read yet", async (t) => {
+  const { line, service, door } = await open(t);
+  service.answerBytes = LARGE_ANSWER_BYTES;
+  const slow = line();
+  slow.socket.write(call("bytes", "a"));
+  await until(() => slow.heard.length > 0);
+  slow.socket.pause();
+  const closed = door.close();
+  slow.socket.resume();
+  await slow.closed;
+  assert.ok(slow.heard.length > LARGE_ANSWER_BYTES, `${slow.heard.length} bytes came`);
+  await Promise.all([slow.closed, closed]);
 });
 
 test("closing answers what has begun, says that it was the last, and lets the idle go", async (t) => {

@@ -109,6 +109,33 @@ test("whatever the SDK's signer signs is accepted, and a changed body is not", a
   );
 });
 
+test("a sender is known by a head that declares the body's hash, otherwise with the body, kept or not", async () => {
+  const body = "{}";
+  const declaring = verifier.open(await arriving({ ...plain, body }));
+  assert.ok(declaring.isProven);
+  assert.equal(
+    refusal(() => declaring.check(Buffer.from("{ }"))),
+    "InvalidSignatureException",
+    "what came is not what was declared",
+  );
+  const request = await arriving({ ...plain, body, applyChecksum: false });
+  const claim = verifier.open(request);
+  assert.ok(!claim.isProven);
+  claim.check(Buffer.from(body));
+  assert.ok(claim.isProven);
+  const thrownAway = verifier.open(request);
+  for (const piece of ["{", "", "}"]) thrownAway.discard(Buffer.from(piece));
+  assert.ok(!thrownAway.isProven);
+  thrownAway.checkDiscarded();
+  assert.ok(thrownAway.isProven);
+  const cutOff = verifier.open(request);
+  cutOff.discard(Buffer.from("{"));
+  cutOff.checkDiscarded();
+  assert.ok(!cutOff.isProven);
+  const forged = { ...KEY, secret: "another secret of it" };
+  assert.ok(!verifier.open(await arriving({ ...plain, body, key: forged })).isProven);
+});
+
 test("a change of any signed part is noticed", async () => {
   const request = await arriving(plain);
   const check = (changed: Partial<SignedRequest>): string =>

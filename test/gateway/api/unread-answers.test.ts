@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { EventEmitter } from "node:events";
 import test from "node:test";
-import { BusyError, type OutgoingReply } from "../../../gateway/api/exchange.ts";
+import { BusyError } from "../../../gateway/api/body-budget.ts";
+import type { OutgoingReply } from "../../../gateway/api/exchange.ts";
 import { UnreadAnswers } from "../../../gateway/api/unread-answers.ts";
 
 const reply = (state: object = { destroyed: false }) =>
