@@ -198,6 +198,27 @@ export function decodeFrames(bytes: Uint8Array): Frame[] {
   return frames;
 }
 
+/** Of a publish that `decodeFrames` refuses, the frames that are sound by themselves. */
+export function soundFrames(bytes: Uint8Array): Frame[] {
+  const payload = asBuffer(bytes);
+  const frames: Frame[] = [];
+  try {
+    for (let at = 0; at < payload.length; ) {
+      const end = at + frameLengthAt(payload, at);
+      if (end > payload.length) break;
+      try {
+        frames.push(decodeFrame(payload.subarray(at, end)));
+      } catch {
+        // The others stand on their own.
+      }
+      at = end;
+    }
+  } catch {
+    // Nobody knows where the next one would begin.
+  }
+  return frames;
+}
+
 function frameLengthAt(bytes: Buffer, at: number): number {
   if (at + HEAD_BYTES > bytes.length) throw new MalformedFrameError("shorter than its head");
   if (u16(bytes, at) !== MAGIC) throw new MalformedFrameError("does not begin with HW");

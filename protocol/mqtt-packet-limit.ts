@@ -5,9 +5,25 @@
  */
 import type { Socket } from "node:net";
 
+/**
+ * The first packet is CONNECT (MQTT 3.1.1 §3.1), and who sends it has not proven anything yet: a few names, a
+ * password and a will do not need more, and thousands who never end theirs do not fill the memory.
+ */
+export const MAX_CONNECT_BYTES = 65_536;
+/**
+ * Of packets that are no PUBLISH. A SUBSCRIBE of 12 MiB names millions of topics, and the library looks at
+ * them for seconds, in which nobody else is heard.
+ */
+export const MAX_OTHER_BYTES = 16_384;
+/** MQTT 3.1.1 §2.2.1: the upper half of a packet's first byte. */
+const PUBLISH = 3;
+
 /** Follows a byte stream from packet to packet without keeping any of it. */
 export class PacketLengths {
   readonly #maxBytes: number;
+  /** What the packet in hand may have. */
+  #limitBytes = 0;
+  #isFirst = true;
   /** Bytes of the current packet's body that have yet to pass. */
   #bodyLeft = 0;
   #inLength = false;
@@ -23,7 +39,7 @@ export class PacketLengths {
     return this.#bodyLeft === 0 && !this.#inLength;
   }
 
-  /** False as soon as a packet announces more than the limit, or a length of more than four bytes. */
+  /** False as soon as a packet announces more than its limit, or a length of more than four bytes. */
   accept(chunk: Uint8Array): boolean {
     let at = 0;
     while (at < chunk.length) {
@@ -33,6 +49,8 @@ export class PacketLengths {
         at += passed;
       } else if (!this.#inLength) {
         // The first byte holds type and flags; the remaining length follows.
+        this.#limitBytes = this.#limitOf(chunk[at]! >> 4);
+        this.#isFirst = false;
         this.#inLength = true;
         this.#length = 0;
         this.#shift = 0;
@@ -44,11 +62,16 @@ export class PacketLengths {
     return true;
   }
 
+  #limitOf(type: number): number {
+    if (this.#isFirst) return Math.min(this.#maxBytes, MAX_CONNECT_BYTES);
+    return type === PUBLISH ? this.#maxBytes : Math.min(this.#maxBytes, MAX_OTHER_BYTES);
+  }
+
   /** MQTT 3.1.1 §2.2.3: seven bits a byte, least significant first, at most four bytes. */
   #lengthByte(byte: number): boolean {
     this.#length += (byte & 0x7f) * 2 ** this.#shift;
     this.#shift += 7;
-    if (this.#length > this.#maxBytes || (byte >= 0x80 && this.#shift === 28)) return false;
+    if (this.#length > this.#limitBytes || (byte >= 0x80 && this.#shift === 28)) return false;
     if (byte < 0x80) {
       this.#inLength = false;
       this.#bodyLeft = this.#length;

@@ -82,16 +82,27 @@ export class DeviceRegistry {
     );
   }
 
-  /** The device begins anew: only this certificate of its is good. */
+  /** The device begins anew: only this certificate of its is good. When that cannot be written, all is as it was. */
   async joined(device: string, certificate: { serial: string; notAfterMs: number }): Promise<void> {
     const issuedMs = this.#nowMs();
-    this.#devices.set(device, { joinedMs: issuedMs, certificates: [{ ...certificate, issuedMs }] });
-    await this.#write();
+    const before = this.#devices.get(device);
+    const entry: Entry = { joinedMs: issuedMs, certificates: [{ ...certificate, issuedMs }] };
+    this.#devices.set(device, entry);
+    try {
+      await this.#write();
+    } catch (error) {
+      // Nobody was given the new certificate. What was revoked meanwhile stays so.
+      if (this.#devices.get(device) === entry && entry.revokedMs === undefined) {
+        if (before === undefined) this.#devices.delete(device);
+        else this.#devices.set(device, before);
+      }
+      throw error;
+    }
   }
 
   /**
    * @param usedSerial what it asked with: good until it ends, as the answer may be lost on the way
-   * @throws DeviceUnknownError, also for a revoked one
+   * @throws DeviceUnknownError, also for a revoked one, and where the device has joined anew meanwhile
    */
   async renewed(
     device: string,
@@ -99,7 +110,7 @@ export class DeviceRegistry {
     certificate: { serial: string; notAfterMs: number },
   ): Promise<void> {
     const entry = this.#devices.get(device);
-    if (entry === undefined || entry.revokedMs !== undefined) throw new DeviceUnknownError(device);
+    if (entry === undefined || !this.admits(device, usedSerial)) throw new DeviceUnknownError(device);
     const used = entry.certificates.filter(({ serial }) => serial === usedSerial);
     entry.certificates = [...used, { ...certificate, issuedMs: this.#nowMs() }];
     await this.#write();

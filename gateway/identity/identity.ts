@@ -17,7 +17,7 @@ import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
 import { CertificateAuthority, requestKeyHash } from "./ca.ts";
-import { DeviceRegistry, type JoinedDevice } from "./device-registry.ts";
+import { DeviceRegistry, DeviceUnknownError, type JoinedDevice } from "./device-registry.ts";
 import { type SecureDoor, SecureListener } from "./secure-listener.ts";
 import { TokenStore } from "./tokens.ts";
 
@@ -146,6 +146,8 @@ export class Identity {
       this.#tokens.deviceOf(secret);
       const device = await this.#tokens.spend(secret, await requestKeyHash(request));
       const issued = await this.#ca.issueDevice(device, request, this.#options.deviceDays);
+      // Whoever was revoked meanwhile has no token any more. It is entered within this step.
+      this.#tokens.deviceOf(secret);
       await this.#registry.joined(device, issued);
       // Whatever used the name before is another's.
       this.#disconnect(device);
@@ -173,12 +175,22 @@ export class Identity {
     return this.#registry.list();
   }
 
-  /** Its connections end now; it and its open tokens are refused from now on. @throws DeviceUnknownError */
+  /**
+   * Its connections end now; it and its tokens are refused from now on, also by a join that is under way.
+   * @throws DeviceUnknownError where it has neither joined nor a token
+   */
   async revoke(device: string): Promise<void> {
-    const revoked = this.#registry.revoke(device);
+    const forgotten = this.#tokens.forget(device);
+    const revoked = this.#registry.revoke(device).then(
+      () => true,
+      (error: unknown) => {
+        if (error instanceof DeviceUnknownError) return false;
+        throw error;
+      },
+    );
     this.#disconnect(device);
-    await revoked;
-    await this.#tokens.forget(device);
+    const [hadToken, hasJoined] = await Promise.all([forgotten, revoked]);
+    if (!hadToken && !hasJoined) throw new DeviceUnknownError(device);
     this.#options.log.warn({ device }, "device revoked");
   }
 

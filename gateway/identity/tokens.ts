@@ -119,17 +119,22 @@ export class TokenStore {
     const token = this.#find(secret);
     if (token.usedBy !== undefined && token.usedBy !== keyHash) throw new TokenUsedError();
     if (token.expiresMs <= this.#nowMs()) throw new TokenExpiredError();
-    if (token.usedBy === undefined) {
-      token.usedBy = keyHash;
-      await this.#write();
-    }
+    token.usedBy = keyHash;
+    // Also where it was spent before: a full disk may have kept that from being written.
+    await this.#write();
     return token.device;
   }
 
-  /** Whoever holds an open token of the device cannot join with it any more. */
-  async forget(device: string): Promise<void> {
+  /**
+   * Whoever holds a token of the device cannot join with it from the call on.
+   * @returns whether there was one
+   */
+  async forget(device: string): Promise<boolean> {
+    const before = this.#tokens.length;
     this.#tokens = this.#tokens.filter((token) => token.device !== device);
+    if (this.#tokens.length === before) return false;
     await this.#write();
+    return true;
   }
 
   #find(secret: Uint8Array): Token {

@@ -1,6 +1,6 @@
 /** What agents publish below `headwater/v1/{device}/`: frames, drained epochs, their status, what time it is. */
 import type { Client } from "aedes";
-import { decodeFrames, type Frame } from "../../protocol/frame.ts";
+import { decodeFrames, type Frame, soundFrames } from "../../protocol/frame.ts";
 import { BROTLI, isEnvelope } from "../../protocol/publish-envelope.ts";
 import { type ControlMessage, type TopicKind, topicOf } from "../../protocol/topics.ts";
 import type { Clock } from "../../runtime/clock.ts";
@@ -104,23 +104,25 @@ export class AgentPublishes {
 
   /**
    * Appends the frames within the call.
-   * @param came what is kept of it where it holds no frames
+   * @param came what is kept of it where it holds something else than frames
    * @returns resolves when they are answered for
    */
   #storeFrames(to: Addressed, bytes: Buffer, came: Buffer, device: string): Promise<unknown> {
     const { session, answers, topic } = to;
     let frames: Frame[];
+    let reason: string | undefined;
     try {
       frames = decodeFrames(bytes);
     } catch (error) {
-      this.#desk.quarantine(to, came, describeError(error));
-      return DONE;
+      reason = describeError(error);
+      frames = soundFrames(bytes);
     }
     if (frames.some((frame) => frame.device !== device)) {
       const error = new NotAllowedError(`${device} sent a frame of another device`);
       this.#desk.disconnect(session, answers, error);
       return DONE;
     }
+    if (reason !== undefined) return this.#answerWhen(this.#salvage(to, frames, came, reason), to);
     const stored =
       frames.length === 1
         ? this.#store(session, topic, frames[0]!)
@@ -128,6 +130,14 @@ export class AgentPublishes {
             (outcomes) => outcomes.find((outcome) => outcome === "stored") ?? outcomes[0]!,
           );
     return this.#answerWhen(stored, to);
+  }
+
+  /** The publish is kept aside whole; those of its frames that are sound are stored. */
+  #salvage(to: Addressed, sound: readonly Frame[], came: Buffer, reason: string): Promise<Answer> {
+    const { session, topic } = to;
+    const kept = this.#desk.keep(session, topic, came, reason);
+    const stored = sound.map((frame) => this.#store(session, topic, frame));
+    return Promise.all([kept, ...stored]).then(() => "quarantined");
   }
 
   #store(session: Session, topic: string, frame: Frame): Promise<Answer> {

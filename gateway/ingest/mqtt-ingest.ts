@@ -21,6 +21,7 @@ import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
 import { readPlain, readShared } from "../../runtime/shared-read.ts";
 import type { Streams } from "../streams/streams.ts";
+import { Admission, MAX_LABEL_CHARACTERS } from "./admission.ts";
 import { AgentPublishes } from "./agent-publishes.ts";
 import { Destinations } from "./destinations.ts";
 import type { DeviceDirectory } from "./device-directory.ts";
@@ -43,10 +44,17 @@ import type { TopicRules } from "./topic-rules.ts";
 /** One publish carries a few frames; the largest single frame must fit, with its topic. */
 const MAX_PACKET_BYTES = MAX_FRAME_BYTES + 1_024;
 const MAX_CONNECTIONS = 10_000;
+/** A peer of which so long nothing comes is asked for by TCP: with MQTT's keep-alive at 0 nobody else notices that it is gone. */
+const ASK_PEER_MS = 60_000;
 /** MQTT allows 65,535 bytes, and what is remembered of a client is kept under its id. */
 const MAX_CLIENT_ID_CHARACTERS = 256;
-/** A name that is only a label is shown in the console. */
-const MAX_LABEL_CHARACTERS = 128;
+/**
+ * Packets that may come along with CONNECT, before it is answered: as many as a client may have under way
+ * (docs/reference/wire.md), and some. They come in one piece at most, as no more is read meanwhile.
+ */
+const MAX_EARLY_PACKETS = 1_000;
+/** So long a closing door waits for the disk. */
+const LAST_ANSWERS_MS = 2_000;
 /** MQTT 3.1.1 §3.9.3: the subscription was not granted. */
 const REFUSED = 0x80;
 /** What a publish is replaced by once it is stored: nobody is subscribed to it, and QoS 2 would be kept until PUBREL. */
@@ -63,23 +71,27 @@ export interface MqttIngestOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** 10,000 unless given: of plain ones, and of all with those by TLS. */
+  readonly maxConnections?: number;
 }
 
 export class MqttIngest implements Ingest {
   readonly #options: MqttIngestOptions;
   readonly #server: Server;
+  readonly #maxConnections: number;
   readonly #sockets = new Set<Socket>();
   readonly #sessions = new WeakMap<Client, Session>();
   /** Those that asked for a session that outlives its connection: they send again also after a DISCONNECT. */
   readonly #keepsSession = new WeakSet<Client>();
+  /** Those that were let in and have not left. */
+  readonly #present = new WeakSet<Client>();
   readonly #desk: PublishDesk;
   readonly #plain: PlainPublishes;
   readonly #agents: AgentPublishes;
   readonly #destinations: Destinations;
   readonly #lane: PublishLane;
   readonly #lanes = new WeakMap<Client, LaneConnection>();
-  /** Of sockets that came by TLS: the device that its certificate proves, or undefined without one. */
-  readonly #secure = new WeakMap<object, string | undefined>();
+  readonly #admission: Admission;
   #broker: Aedes | undefined;
   #closing: Promise<void> | undefined;
 
@@ -87,6 +99,7 @@ export class MqttIngest implements Ingest {
     this.#options = options;
     const { metrics } = options;
     this.#desk = new PublishDesk(options);
+    this.#admission = new Admission(options.directory, this.#desk);
     this.#plain = new PlainPublishes({ ...options, desk: this.#desk });
     this.#agents = new AgentPublishes({ ...options, desk: this.#desk });
     this.#destinations = new Destinations(options.rules);
@@ -97,7 +110,9 @@ export class MqttIngest implements Ingest {
       tooLarge: (client) => this.#tooLarge(client.conn as Socket),
     });
     this.#server = createServer((socket) => this.#connection(socket));
-    this.#server.maxConnections = MAX_CONNECTIONS;
+    this.#maxConnections = options.maxConnections ?? MAX_CONNECTIONS;
+    this.#server.maxConnections = this.#maxConnections;
+    this.#server.on("drop", (peer) => this.#noRoom(peer?.remoteAddress));
     metrics.gauge("headwater_ingest_connections", "Open MQTT connections", [], () => {
       metrics.gauge("headwater_ingest_connections", "").set(this.#sockets.size);
     });
@@ -105,8 +120,9 @@ export class MqttIngest implements Ingest {
 
   async start(): Promise<void> {
     this.#broker = await Aedes.createBroker({
-      maxClientsIdLength: 256,
+      maxClientsIdLength: MAX_LABEL_CHARACTERS + 1 + MAX_CLIENT_ID_CHARACTERS,
       concurrency: 1_000,
+      queueLimit: MAX_EARLY_PACKETS,
       preConnect: (client, packet, done) => {
         // No session is kept: its QoS 2 publishes and its will would stay in memory for a client
         // that may never return (§3.2.2.2 allows it). A will is no reading.
@@ -118,9 +134,7 @@ export class MqttIngest implements Ingest {
           return done(new Error("client id too long"), false);
         }
         if (keepsSession) this.#keepsSession.add(client);
-        const proven = this.#secure.get(client.conn);
-        // Client ids are the device's own, so that none can end another's connection by taking its id.
-        if (proven !== undefined) packet.clientId = `${proven}/${packet.clientId ?? ""}`;
+        packet.clientId = this.#admission.clientId(client, packet.username, packet.clientId);
         done(null, true);
       },
       authenticate: (client, username, password, done) =>
@@ -130,15 +144,16 @@ export class MqttIngest implements Ingest {
         done(null, this.#maySubscribe(client, subscription.topic) ? subscription : null),
     });
     this.#broker.on("clientReady", (client) => {
+      // It may have ended while it was let in.
+      if (client.closed) return;
       const session = this.#session(client);
+      this.#present.add(client);
       this.#options.directory.connected(session.device);
       const lane = this.#lanes.get(client);
       if (lane !== undefined) lane.session = session;
     });
     this.#broker.on("clientDisconnect", (client) => {
-      const session = this.#session(client);
-      this.#options.directory.disconnected(session.device);
-      this.#agents.gone(session);
+      this.#gone(client);
       this.#endOfSession(client);
     });
     this.#broker.on("subscribe", (subscriptions, client) => {
@@ -172,24 +187,40 @@ export class MqttIngest implements Ingest {
    * configured device's password, also where the plain port is open
    */
   adopt(socket: TLSSocket, device: string | undefined): void {
-    if (this.#closing !== undefined || this.#sockets.size >= MAX_CONNECTIONS) {
+    const isFull = this.#sockets.size >= this.#maxConnections;
+    if (isFull) this.#noRoom(socket.remoteAddress);
+    if (isFull || this.#closing !== undefined) {
       socket.destroy();
       return;
     }
-    this.#secure.set(socket, device);
+    this.#admission.cameByTls(socket, device);
     this.#connection(socket);
   }
 
   close(): Promise<void> {
     this.#closing ??= (async () => {
       const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
-      this.#plain.flush();
+      for (const socket of this.#sockets) socket.pause();
+      await this.#answerAll();
       for (const socket of this.#sockets) socket.destroy();
       await closed;
       const broker = this.#broker;
       if (broker !== undefined) await new Promise<void>((resolve) => broker.close(() => resolve()));
     })();
     return this.#closing;
+  }
+
+  /** What is taken already comes to the disk, and its client shall know: it would send it again. */
+  async #answerAll(): Promise<void> {
+    this.#plain.flush();
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, LAST_ANSWERS_MS);
+    });
+    await Promise.race([this.#lane.stop(), late]);
+    clearTimeout(timer);
+    // What was answered in this turn leaves at its end.
+    await new Promise((resolve) => setImmediate(resolve));
   }
 
   devices(): DeviceStatus[] {
@@ -203,10 +234,12 @@ export class MqttIngest implements Ingest {
   #connection(socket: Socket): void {
     this.#sockets.add(socket);
     socket.setNoDelay(true);
+    socket.setKeepAlive(true, ASK_PEER_MS);
     socket.on("close", () => this.#sockets.delete(socket));
     socket.on("error", () => {});
     const client = this.#broker?.handle(socket);
     const lane = client && this.#lane.attach(client);
+    if (client !== undefined) socket.on("close", () => this.#gone(client));
     if (client === undefined || lane === undefined) {
       limitPackets(socket, MAX_PACKET_BYTES, () => this.#tooLarge(socket));
       return;
@@ -214,13 +247,26 @@ export class MqttIngest implements Ingest {
     this.#lanes.set(client, lane);
     socket.on("close", () => lane.close());
     // What TLS has decrypted is in memory of its own already.
-    const read = this.#secure.has(socket) ? readPlain : readShared;
+    const read = this.#admission.isByTls(socket) ? readPlain : readShared;
     read(socket, (chunk) => lane.read(chunk));
+  }
+
+  /** Called by the library, and when the socket has closed: of a client whose id two others take at a time, the library says nothing. */
+  #gone(client: Client): void {
+    if (!this.#present.delete(client)) return;
+    const session = this.#session(client);
+    this.#options.directory.disconnected(session.device);
+    this.#agents.gone(session);
+  }
+
+  #noRoom(peer: string | undefined): void {
+    this.#desk.refuse("too many connections");
+    this.#desk.warn({ peer }, "MQTT connection refused: there are too many");
   }
 
   #tooLarge(socket: Socket): void {
     this.#desk.refuse("packet too large");
-    this.#options.log.warn({ peer: socket.remoteAddress }, "MQTT packet above the limit; disconnected");
+    this.#desk.warn({ peer: socket.remoteAddress }, "MQTT packet above the limit; disconnected");
     socket.destroy();
   }
 
@@ -230,30 +276,15 @@ export class MqttIngest implements Ingest {
     password: Buffer | undefined,
     done: (error: AuthenticateError | null, success: boolean | null) => void,
   ): void {
-    const { directory, log } = this.#options;
-    const proven = this.#secure.get(client.conn);
-    if (proven !== undefined && (username ?? proven) === proven) {
-      this.#sessions.set(client, newSession(client, proven, true));
+    const session = this.#admission.admit(client, username, password);
+    if (session !== undefined) {
+      this.#sessions.set(client, session);
       done(null, true);
       return;
     }
-    const mayTry = proven === undefined && !(directory.open && this.#secure.has(client.conn));
-    if (mayTry && directory.admits(username, password)) {
-      // Without configured devices a name is only a label, and the client's id serves as well.
-      const device = username ?? client.id;
-      this.#sessions.set(client, newSession(client, device.slice(0, MAX_LABEL_CHARACTERS)));
-      done(null, true);
-      return;
-    }
-    this.#desk.refuse("credentials");
-    log.warn(
-      { client: client.id, device: username?.slice(0, 64) },
-      "device refused: unknown, or wrong password",
-    );
-    done(
-      Object.assign(new Error("not authorised"), { returnCode: 5 as AuthenticateError["returnCode"] }),
-      false,
-    );
+    // MQTT 3.1.1 §3.2.2.3: not authorised.
+    const returnCode = 5 as AuthenticateError["returnCode"];
+    done(Object.assign(new Error("not authorised"), { returnCode }), false);
   }
 
   #session(client: Client): Session {

@@ -109,14 +109,17 @@ export class PlainPublishes {
 
   /** Decided in the call, before anything is awaited: what follows in the same chunk depends on it. */
   #mayRepeat(session: Session, publish: Publish, stream: string): boolean {
-    if (publish.qos === 0 || session.anew || session.fresh.has(stream)) return false;
+    if (publish.qos === 0) return false;
+    // [MQTT-3.3.1-1]: what DUP marks was sent before, perhaps on this very connection: some clients send
+    // again when an answer takes its time.
+    if (!publish.dup && (session.anew || session.fresh.has(stream))) return false;
     // An earlier connection of the client may have ended in this very turn.
     this.flush();
     const packetId = Math.max(publish.packetId, 0);
     session.anew ??= numbersAnew(packetId, publish.dup, (id) =>
       this.#streams.remembersPacket(session.clientId, id),
     );
-    if (session.anew) return false;
+    if (session.anew && !publish.dup) return false;
     const asked = {
       clientId: session.clientId,
       packetId,
@@ -126,7 +129,8 @@ export class PlainPublishes {
     };
     if (this.#desk.missing(stream) === undefined && this.#streams.recognises(stream, asked)) return true;
     session.fresh.add(stream);
-    return false;
+    // Of what DUP marks the store has the last word: it may not know yet what is on its way.
+    return publish.dup;
   }
 }
 

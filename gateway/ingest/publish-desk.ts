@@ -9,11 +9,12 @@
 import { type ControlMessage, parseTopic, topicOf } from "../../protocol/topics.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { describeError, HeadwaterError } from "../../runtime/errors.ts";
-import type { Log } from "../../runtime/log.ts";
+import type { Log, LogFields } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
 import { StreamNotFoundError, type Streams } from "../streams/streams.ts";
 import type { Addressed, Answers, Session } from "./publish.ts";
 import type { Quarantine } from "./quarantine.ts";
+import { SparingLog } from "./sparing-log.ts";
 
 const RETRY_AFTER_MS = 1_000;
 /** Time for the control message to leave before its connection ends. */
@@ -41,9 +42,11 @@ export class PublishDesk {
   readonly #options: PublishDeskOptions;
   readonly #counters: ReadonlyMap<Answer, { inc(count: number): void }>;
   readonly #refused;
+  readonly #log: SparingLog;
 
   constructor(options: PublishDeskOptions) {
     this.#options = options;
+    this.#log = new SparingLog(options.log);
     const { metrics } = options;
     const publishes = metrics.counter(
       "headwater_ingest_publishes_total",
@@ -65,6 +68,11 @@ export class PublishDesk {
   /** A client was refused, or its connection ended. */
   refuse(reason: string): void {
     this.#refused.inc({ reason });
+  }
+
+  /** Says what a client did, or what became of it; not each time. */
+  warn(fields: LogFields, message: string): void {
+    this.#log.warn(this.#options.clock.nowUs(), fields, message);
   }
 
   /**
@@ -106,7 +114,7 @@ export class PublishDesk {
 
   disconnect({ client, clientId }: Session, answers: Answers, error: NotAllowedError): void {
     this.refuse("not allowed");
-    this.#options.log.warn({ client: clientId, error: describeError(error) }, "device disconnected");
+    this.warn({ client: clientId, error: describeError(error) }, "device disconnected");
     // The library, and the lane, are in the midst of its packets.
     process.nextTick(() => {
       if (!client.closed) answers.disconnect(error);
@@ -120,7 +128,7 @@ export class PublishDesk {
     this.count("withheld", 1);
     const { client, clientId } = session;
     const reason = describeError(error);
-    this.#options.log.warn({ client: clientId, reason }, "publish not stored; PUBACK withheld");
+    this.warn({ client: clientId, reason }, "publish not stored; PUBACK withheld");
     const device = parseTopic(topic)?.device;
     if (device !== undefined) {
       const message: ControlMessage = {

@@ -45,6 +45,8 @@ export class PublishLane {
   #due: LaneConnection[] = [];
   #waitingBytes = 0;
   readonly #held = new Set<LaneConnection>();
+  #isStopped = false;
+  #allAnswered = (): void => {};
 
   constructor(options: LaneOptions) {
     this.options = options;
@@ -64,6 +66,20 @@ export class PublishLane {
 
   waits(bytes: number): void {
     this.#waitingBytes += bytes;
+    if (this.#waitingBytes === 0) this.#allAnswered();
+  }
+
+  /** No connection that has to stop is read on any more. Resolves when nothing waits for an answer. */
+  stop(): Promise<void> {
+    this.#isStopped = true;
+    if (this.#waitingBytes === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#allAnswered = resolve;
+    });
+  }
+
+  get isStopped(): boolean {
+    return this.#isStopped;
   }
 
   get isFull(): boolean {
@@ -143,6 +159,8 @@ export class LaneConnection implements Answers {
       }
     }
     if (client.closed) return;
+    // Answers to what it asks, such as the time, count for nothing here; who does not take them is not read on.
+    if (client.conn.writableNeedDrain) this.#drain();
     // [MQTT-3.1.2-24]: any packet shows that the client is alive.
     if (client._keepaliveInterval > 0) client._keepaliveTimer?.refresh();
     if (!this.#mayReadOn()) this.#pause();
@@ -169,15 +187,19 @@ export class LaneConnection implements Answers {
     this.#pubacks = "";
     if (closed || conn.destroyed) return;
     // A client that takes no answers is not read on.
-    if (pubacks !== "" && !conn.write(pubacks, "latin1")) {
-      this.#isDraining = true;
-      this.#client.waitForDrain((error) => {
-        if (error) this.#client._nextBatch(error);
-        this.#isDraining = false;
-        this.readOn();
-      });
-    }
+    if (pubacks !== "" && !conn.write(pubacks, "latin1")) this.#drain();
     this.readOn();
+  }
+
+  /** It is read on when it has taken what was written to it; one that never does is ended by the library. */
+  #drain(): void {
+    if (this.#isDraining) return;
+    this.#isDraining = true;
+    this.#client.waitForDrain((error) => {
+      if (error) this.#client._nextBatch(error);
+      this.#isDraining = false;
+      this.readOn();
+    });
   }
 
   /** Reads again, if it had to stop and need not any more. */
@@ -204,7 +226,7 @@ export class LaneConnection implements Answers {
 
   #mayReadOn(): boolean {
     if (this.#isDraining || this.#client._parsingBatch > 0 || this.session?.withheld) return false;
-    if (this.#waitingBytes > MAX_WAITING_BYTES) return false;
+    if (this.#waitingBytes > MAX_WAITING_BYTES || this.#lane.isStopped) return false;
     if (!this.#lane.isFull || this.#waitingBytes === 0) return true;
     this.#lane.hold(this);
     return false;

@@ -9,6 +9,7 @@ import {
   type FrameHead,
   MAX_FRAME_BYTES,
   MalformedFrameError,
+  soundFrames,
 } from "../../protocol/frame.ts";
 import { encodeBatch, MalformedBatchError } from "../../protocol/record-batch.ts";
 import { crc32c } from "../../runtime/crc32c.ts";
@@ -148,4 +149,21 @@ test("what a frame may not say", () => {
 test("an epoch is written with 16 digits", () => {
   assert.equal(epochName(0xabn), "00000000000000ab");
   assert.equal(epochName(MAX_U64), "ffffffffffffffff");
+});
+
+test("frames around a damaged one are told apart, and what is no frame ends it", () => {
+  fc.assert(
+    fc.property(fc.array(frame, { minLength: 1, maxLength: 5 }), fc.nat(), fc.nat(7), (list, which, bit) => {
+      const frames = list.map(({ head, batch }) => encodeFrame(head, batch));
+      const hit = frames[which % frames.length]!;
+      // Anywhere in what its checksum covers.
+      hit[12 + (which % (hit.length - 12))]! ^= 1 << bit;
+      const found = soundFrames(Buffer.concat(frames)).map(({ bytes }) => bytes);
+      const others = frames.filter((bytes) => bytes !== hit);
+      assert.deepEqual(found, others);
+    }),
+  );
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 200 }), (noise) => assert.deepEqual(soundFrames(noise), [])),
+  );
 });

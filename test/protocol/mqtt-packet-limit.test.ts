@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
-import { PacketLengths } from "../../protocol/mqtt-packet-limit.ts";
+import { MAX_CONNECT_BYTES, MAX_OTHER_BYTES, PacketLengths } from "../../protocol/mqtt-packet-limit.ts";
 
-/** A packet of type 3 with `length` bytes of body. */
-function packet(length: number): Buffer {
-  const head = [0x30];
+/** A packet with `length` bytes of body; PUBLISH unless told. */
+function packet(length: number, first = 0x30): Buffer {
+  const head = [first];
   let rest = length;
   do {
     head.push((rest % 128) + (rest >= 128 ? 128 : 0));
@@ -20,7 +20,7 @@ test("packets up to the limit pass, however they are cut into chunks", () => {
       fc.array(fc.integer({ min: 0, max: 20_000 }), { maxLength: 8 }),
       fc.integer({ min: 1, max: 997 }),
       (sizes, step) => {
-        const stream = Buffer.concat(sizes.map(packet));
+        const stream = Buffer.concat(sizes.map((size) => packet(size)));
         const lengths = new PacketLengths(20_000);
         for (let at = 0; at < stream.length; at += step)
           assert.equal(lengths.accept(stream.subarray(at, at + step)), true);
@@ -43,6 +43,24 @@ test("a packet above the limit is refused at its header, before its body comes",
       assert.equal(chunks.map((chunk) => lengths.accept(chunk)).includes(false), true);
     }),
   );
+});
+
+test("the first packet, CONNECT, has a limit of its own", () => {
+  const lengths = new PacketLengths(1_000_000);
+  assert.equal(lengths.accept(packet(MAX_CONNECT_BYTES)), true);
+  assert.equal(lengths.accept(packet(1_000_000)), true);
+  assert.equal(lengths.accept(packet(1_000_001)), false);
+  assert.equal(new PacketLengths(1_000_000).accept(packet(MAX_CONNECT_BYTES + 1)), false);
+});
+
+test("packets that are no PUBLISH are small, whatever their type", () => {
+  for (let first = 0; first < 256; first++) {
+    const isPublish = first >> 4 === 3;
+    const lengths = new PacketLengths(1_000_000);
+    assert.equal(lengths.accept(packet(10, 0x10)), true);
+    assert.equal(lengths.accept(packet(MAX_OTHER_BYTES, first)), true);
+    assert.equal(lengths.accept(packet(MAX_OTHER_BYTES + 1, first)), isPublish);
+  }
 });
 
 test("a length of more than four bytes is refused", () => {

@@ -149,6 +149,19 @@ test("a device publishes as itself alone", async (t) => {
   await second.endAsync(true);
 });
 
+test("two clients of one device that name no id do not end one another's connections", async (t) => {
+  const rig = await JoiningRig.start(t, "", "rules: [{topic: plant, stream: sensors}]");
+  const identity = await rig.joined("pi-1");
+  const [one, two] = [
+    client(rig, as(identity, { clientId: "" })),
+    client(rig, as(identity, { clientId: "" })),
+  ];
+  await Promise.all([heard(one, "connect"), heard(two, "connect")]);
+  await two.publishAsync("plant", "1", { qos: 1 });
+  await one.publishAsync("plant", "1", { qos: 1 });
+  await Promise.all([one.endAsync(), two.endAsync()]);
+});
+
 test("a revoked device is cut off at once, and refused at every door from then on", async (t) => {
   const rig = await JoiningRig.start(t);
   const identity = await rig.joined("pi-1");

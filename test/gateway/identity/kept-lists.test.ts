@@ -1,6 +1,6 @@
 /** The lists of tokens and devices as they may be found on disk: damaged, cut off, edited by hand. */
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, rmdir, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
@@ -30,6 +30,50 @@ test("a token that is damaged is good no more, and hurts no other", async (t) =>
   assert.throws(() => again.deviceOf(one), { code: "TOKEN_UNKNOWN" });
   assert.equal(again.deviceOf(two), "pi-2");
   assert.equal(await again.spend(two, "key"), "pi-2");
+});
+
+test("a token that a full disk kept from being spent is spent when it is used, also for the next start", async (t) => {
+  const file = join(await folder(t), "tokens.json");
+  const store = new TokenStore(file, systemClock);
+  await store.start();
+  const secret = await store.make("pi-1", 60_000);
+  // Nothing can be written in its place.
+  await mkdir(`${file}.tmp`);
+  await assert.rejects(store.spend(secret, "key"));
+  await rmdir(`${file}.tmp`);
+  assert.equal(await store.spend(secret, "key"), "pi-1");
+  const again = new TokenStore(file, systemClock);
+  await again.start();
+  await assert.rejects(again.spend(secret, "another key"), { code: "TOKEN_USED" });
+});
+
+test("a join that could not be written takes nothing from the device that is there", async (t) => {
+  const file = join(await folder(t), "devices.json");
+  const registry = new DeviceRegistry(file, systemClock);
+  await registry.start();
+  await registry.joined("pi-1", { serial: "01", notAfterMs: 5 });
+  await mkdir(`${file}.tmp`);
+  await assert.rejects(registry.joined("pi-1", { serial: "02", notAfterMs: 5 }));
+  await assert.rejects(registry.joined("pi-2", { serial: "03", notAfterMs: 5 }));
+  assert.deepEqual(
+    [registry.admits("pi-1", "01"), registry.admits("pi-1", "02"), registry.list().length],
+    [true, false, 1],
+  );
+  const revoked = [registry.joined("pi-1", { serial: "04", notAfterMs: 5 }), registry.revoke("pi-1")];
+  for (const { status } of await Promise.allSettled(revoked)) assert.equal(status, "rejected");
+  // What was revoked stays so, whatever the disk says.
+  assert.equal(registry.admits("pi-1", "01"), false);
+});
+
+test("a certificate that a new join has ended renews nothing", async (t) => {
+  const registry = new DeviceRegistry(join(await folder(t), "devices.json"), systemClock);
+  await registry.start();
+  await registry.joined("pi-1", { serial: "01", notAfterMs: 5 });
+  await registry.joined("pi-1", { serial: "02", notAfterMs: 5 });
+  await assert.rejects(registry.renewed("pi-1", "01", { serial: "03", notAfterMs: 9 }), {
+    code: "DEVICE_UNKNOWN",
+  });
+  assert.deepEqual([registry.admits("pi-1", "02"), registry.admits("pi-1", "03")], [true, false]);
 });
 
 test("a list of devices that is damaged stops the start, and says where", async (t) => {

@@ -1,6 +1,5 @@
 /** A real MQTT door over a real stream log, and a client that sends exactly what it is told. */
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -15,7 +14,7 @@ import { openLocalStreams } from "../../../gateway/streams/stores/local/local.ts
 import type { Streams } from "../../../gateway/streams/streams.ts";
 import { forEachRecord } from "../../../protocol/record-batch.ts";
 import { systemClock } from "../../../runtime/clock.ts";
-import { silentLog } from "../../../runtime/log.ts";
+import { type Log, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 
 export interface Door {
@@ -33,6 +32,8 @@ export async function openDoor(
     devices?: Array<{ id: string; password: string }>;
     rules?: readonly TopicRule[];
     wrap?: (streams: Streams) => Streams;
+    log?: Log;
+    maxConnections?: number;
   } = {},
 ): Promise<Door> {
   const dir = await mkdtemp(join(tmpdir(), "headwater-ingest-"));
@@ -50,6 +51,8 @@ export async function openDoor(
     quarantine,
     rules: new TopicRules(options.rules ?? [{ topic: "plant/+/temperature", stream: "sensors" }]),
     ...shared,
+    log: options.log ?? silentLog,
+    ...(options.maxConnections !== undefined && { maxConnections: options.maxConnections }),
   });
   await ingest.start();
   context.after(async () => {
@@ -80,7 +83,8 @@ export class RawSensor {
 
   constructor(port: number) {
     this.socket = connect(port, "127.0.0.1");
-    this.ended = once(this.socket, "close");
+    // A reset is an end as well.
+    this.ended = new Promise((resolve) => this.socket.once("close", resolve));
     const parser = mqttPacket.parser();
     parser.on("packet", (packet) => {
       this.#packets.push(packet);

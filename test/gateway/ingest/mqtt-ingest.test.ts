@@ -102,6 +102,20 @@ test("an invalid publish is quarantined and acknowledged, and what follows gets 
   assert.match(kept[1]!, /there is no stream nowhere/);
 });
 
+test("a damaged frame takes no other of its publish with it", async (context) => {
+  const { url, streams, ingest, dir } = await openDoor(context);
+  const client = await agent(context, url);
+  const damaged = frame(2, ["b"]);
+  damaged[damaged.length - 1]! ^= 1;
+  const publish = Buffer.concat([frame(1, ["a"]), damaged, frame(3, ["c"])]);
+  await client.publishAsync(FRAMES, publish, { qos: 1 });
+  await client.publishAsync(FRAMES, frame(3, ["c"]), { qos: 1 });
+  assert.deepEqual(await stored(streams), ["a", "c"]);
+  assert.equal(ingest.quarantine().publishes, 1);
+  const kept = JSON.parse(await readFile(join(dir, "quarantine", "publishes.ndjson"), "utf8"));
+  assert.equal(Buffer.from(kept.payload, "base64").equals(publish), true);
+});
+
 test("while storing fails no PUBACK is given, the agent is told, and nothing later overtakes", async (context) => {
   let full = true;
   const refused: bigint[] = [];

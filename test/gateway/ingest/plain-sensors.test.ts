@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import test from "node:test";
+import { LogFile } from "../../../gateway/streams/stores/local/segments/log-file.ts";
 import { LogFullError, type PublishColumns } from "../../../gateway/streams/streams.ts";
+import { eventually } from "../../support/program.ts";
 import { type Door, openDoor, RawSensor, stored } from "./door.ts";
 
 const TOPIC = "plant/a/temperature";
@@ -30,6 +32,27 @@ test("what DUP marks as a resend is stored once, also as the first packet", asyn
   assert.deepEqual(await stored(door.streams), ["21.5"]);
 });
 
+test("what DUP marks as a resend is stored once also on the connection on which it was sent before", async (t) => {
+  const door = await openDoor(t);
+  const client = await sensor(door);
+  await client.acknowledged(1, TOPIC, "21.5");
+  await client.acknowledged(1, TOPIC, "21.5", true);
+  // Before the first is on disk, too.
+  client.socket.cork();
+  client.publish(2, TOPIC, "21.6");
+  client.publish(2, TOPIC, "21.6", { dup: true });
+  client.socket.uncork();
+  await client.next();
+  await client.next();
+  for (const dup of [false, true]) {
+    client.publish(3, TOPIC, "21.7", { qos: 2, dup });
+    assert.equal((await client.next()).cmd, "pubrec");
+  }
+  // A new reading may be as an old one, and says so.
+  await client.acknowledged(1, TOPIC, "21.5");
+  assert.deepEqual(await stored(door.streams), ["21.5", "21.5", "21.6", "21.7"]);
+});
+
 test("after a DISCONNECT the same packet id and payload are a new reading", async (t) => {
   const door = await openDoor(t);
   for (let call = 0; call < 3; call++) {
@@ -39,6 +62,74 @@ test("after a DISCONNECT the same packet id and payload are a new reading", asyn
   }
   assert.deepEqual(await stored(door.streams), ["21.5", "21.5", "21.5"]);
   assert.equal(door.streams.describe("sensors").producers, 0);
+});
+
+test("a reading behind a DISCONNECT is new also while the disk is at work on the one before", async (t) => {
+  const door = await openDoor(t);
+  const syncs: Array<() => void> = [];
+  const { datasync } = LogFile.prototype;
+  const held = t.mock.method(LogFile.prototype, "datasync", async function (this: LogFile) {
+    await new Promise<void>((resolve) => syncs.push(resolve));
+    return datasync.call(this);
+  });
+  const latest = (): number =>
+    door.streams.describe("sensors").shardList.reduce((sum, { latest }) => sum + latest, 0);
+  const before = await sensor(door);
+  before.publish(700, TOPIC, "21.5");
+  await eventually("the first is written", 5_000, async () => syncs.length === 1 || undefined);
+  // It does not wait for its PUBACK.
+  await before.disconnect();
+  await eventually("it is gone", 5_000, async () => !door.ingest.devices()[0]?.connected || undefined);
+  syncs.shift()?.();
+  await eventually("the first is stored", 5_000, async () => latest() === 1 || undefined);
+  const after = await sensor(door);
+  after.publish(700, TOPIC, "21.5");
+  await eventually("the next write", 5_000, async () => syncs.length === 1 || undefined);
+  held.mock.restore();
+  syncs.shift()?.();
+  assert.equal((await after.next()).cmd, "puback");
+  assert.deepEqual(await stored(door.streams), ["21.5", "21.5"]);
+});
+
+test("what a gateway that ends has taken is answered before it closes, and nothing more is taken", async (t) => {
+  const door = await openDoor(t);
+  const { datasync } = LogFile.prototype;
+  let release = (): void => {};
+  const isHeld = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const held = t.mock.method(LogFile.prototype, "datasync", async function (this: LogFile) {
+    await isHeld;
+    return datasync.call(this);
+  });
+  const client = await sensor(door);
+  for (let i = 0; i < 5; i++) client.publish(10 + i, TOPIC, String(i));
+  await eventually("the write", 5_000, async () => held.mock.callCount() > 0 || undefined);
+  const closed = door.ingest.close();
+  client.publish(20, TOPIC, "late");
+  setImmediate(release);
+  for (let i = 0; i < 5; i++) assert.equal((await client.next()).messageId, 10 + i);
+  await assert.rejects(client.next(), /ended/);
+  await closed;
+  assert.deepEqual(await stored(door.streams), ["0", "1", "2", "3", "4"]);
+});
+
+test("a gateway whose disk does not answer ends all the same", async (t) => {
+  const door = await openDoor(t);
+  const { datasync } = LogFile.prototype;
+  let release = (): void => {};
+  const isHeld = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  t.mock.method(LogFile.prototype, "datasync", async function (this: LogFile) {
+    await isHeld;
+    return datasync.call(this);
+  });
+  const client = await sensor(door);
+  client.publish(10, TOPIC, "1");
+  await door.ingest.close();
+  await assert.rejects(client.next(), /ended/);
+  release();
 });
 
 test("a session that outlives its connection may send again after a DISCONNECT", async (t) => {
@@ -127,6 +218,21 @@ test("QoS 0 readings do not push out what is remembered", async (t) => {
   await after.acknowledged(30, TOPIC, "21.5");
   await after.acknowledged(31, TOPIC, "21.6");
   assert.equal((await stored(door.streams)).length, 102);
+});
+
+test("readings that come along with CONNECT are all stored, in their order", async (t) => {
+  const door = await openDoor(t);
+  const client = new RawSensor(door.port);
+  client.socket.cork();
+  client.hello("eager");
+  for (let i = 0; i < 100; i++) client.publish(10 + i, TOPIC, String(1_000 + i));
+  client.socket.uncork();
+  assert.equal((await client.next()).cmd, "connack");
+  for (let i = 0; i < 100; i++) assert.equal((await client.next()).cmd, "puback");
+  assert.deepEqual(
+    await stored(door.streams),
+    Array.from({ length: 100 }, (_, i) => String(1_000 + i)),
+  );
 });
 
 test("a publish for a stream that was deleted is quarantined, and does not come again", async (t) => {

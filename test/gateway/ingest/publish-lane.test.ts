@@ -43,6 +43,7 @@ function stand(take: (publish: Publish, answers: Answers) => void) {
   });
   const conn = Object.assign(new EventEmitter(), {
     destroyed: false,
+    writableNeedDrain: false,
     isPaused: false,
     takes: true,
     write(text: string) {
@@ -214,6 +215,17 @@ test("a client that takes no answers is not read on", async () => {
   await turn();
   lane.read(bytesOf(2));
   assert.equal(conn.isPaused, true);
+  conn.emit("drain");
+  assert.equal(conn.isPaused, false);
+});
+
+test("a client that takes no answers of the library is not read on either", () => {
+  const { conn, open } = stand(() => {});
+  const lane = open();
+  conn.writableNeedDrain = true;
+  lane.read(bytesOf(1));
+  assert.equal(conn.isPaused, true);
+  conn.writableNeedDrain = false;
   conn.emit("drain");
   assert.equal(conn.isPaused, false);
 });

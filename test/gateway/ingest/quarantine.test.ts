@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
@@ -50,5 +50,67 @@ test("a flood of invalid publishes writes few lines to the log, and the next lin
   assert.equal(lines.length, 11);
   assert.equal(lines[10]!.unsaid, 15);
   assert.equal(quarantine.status().publishes, 26);
+  await quarantine.close();
+});
+
+test("what comes while the disk is at work goes to it together, and all of it is there", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-quarantine-"));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  const quarantine = new Quarantine(dir, silentLog, new Metrics());
+  await quarantine.start();
+  const any = await open(join(dir, "any"), "w");
+  const datasync = t.mock.method(Object.getPrototypeOf(any), "datasync");
+  await any.close();
+  await Promise.all(Array.from({ length: 2_000 }, (_, i) => quarantine.keep(publish(`ü${i}`))));
+  assert.ok(datasync.mock.callCount() <= 4, `${datasync.mock.callCount()} times`);
+  const text = await readFile(join(dir, "publishes.ndjson"), "utf8");
+  const found = text
+    .trim()
+    .split("\n")
+    .map((line) => Buffer.from(JSON.parse(line).payload, "base64").toString());
+  assert.deepEqual(
+    found,
+    Array.from({ length: 2_000 }, (_, i) => `ü${i}`),
+  );
+  assert.equal(quarantine.status().keptBytes, Buffer.byteLength(text));
+  await quarantine.close();
+});
+
+test("no file grows above its limit, however much comes together", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-quarantine-"));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  const quarantine = new Quarantine(dir, silentLog, new Metrics(), 1_000);
+  await quarantine.start();
+  await Promise.all(Array.from({ length: 100 }, (_, i) => quarantine.keep(publish(String(i)))));
+  for (const name of ["publishes.ndjson", "publishes.1.ndjson"]) {
+    const text = await readFile(join(dir, name), "utf8");
+    assert.ok(text.length > 0 && text.length <= 1_000, `${text.length} bytes`);
+  }
+  await quarantine.close();
+});
+
+test("behind a line that a crash has torn, the next one stands by itself", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-quarantine-"));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  await writeFile(join(dir, "publishes.ndjson"), '{"time":"2023-');
+  const quarantine = new Quarantine(dir, silentLog, new Metrics());
+  await quarantine.start();
+  await quarantine.keep(publish("1"));
+  await quarantine.keep(publish("2"));
+  await quarantine.close();
+  const lines = (await readFile(join(dir, "publishes.ndjson"), "utf8")).trim().split("\n");
+  assert.deepEqual(
+    lines.slice(1).map((line) => Buffer.from(JSON.parse(line).payload, "base64").toString()),
+    ["1", "2"],
+  );
+});
+
+test("a reason is told in a few words, whatever a client had a hand in", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-quarantine-"));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  const quarantine = new Quarantine(dir, silentLog, new Metrics());
+  await quarantine.start();
+  await quarantine.keep({ ...publish("1"), reason: `there is no stream ${"x".repeat(60_000)}` });
+  assert.equal(quarantine.status().lastReason?.length, 500);
   await quarantine.close();
 });

@@ -17,6 +17,8 @@ export const MAX_CLIENTS = 4_096;
  * so only a broken one comes near.
  */
 export const MAX_EPOCHS = 100_000;
+/** Of one device, its first ones go first: one that begins an epoch with each frame harms nobody but itself. */
+export const MAX_EPOCHS_OF_DEVICE = 1_000;
 
 interface EpochState {
   readonly device: string;
@@ -37,9 +39,19 @@ export type Verdict = "new" | "duplicate" | "duplicate-of-waiting";
 
 export class Producers {
   #epochs = new Map<string, EpochState>();
+  /** The keys of each device's epochs, in the order in which they began. */
+  #epochsOf = new Map<string, Set<string>>();
   #clients = new Map<string, string[]>();
+  /**
+   * Also what is on disk by now, for as long as its epoch is known: a Map that empties and fills with each
+   * frame gets a new table from V8 each time, which only a collection of the whole heap finds to be free.
+   */
   #waitingFrames = new Map<string, bigint>();
+  /** The one that stands last; it need not be moved. */
+  #newestEpoch: EpochState | undefined;
   #waitingPublishes = new Map<string, string[]>();
+  /** Of clients whose session has ended, how many publishes of it wait for the disk still: they come before all others. */
+  #endedPublishes = new Map<string, number>();
 
   get size(): number {
     return this.#epochs.size + this.#clients.size;
@@ -110,21 +122,50 @@ export class Producers {
 
   #settleFrame(frame: Producer & { kind: "frame" }): void {
     const key = epochKey(frame.device, frame.epoch);
-    if (this.#waitingFrames.get(key) === frame.sequence) this.#waitingFrames.delete(key);
     const known = this.#epochs.get(key);
     if (known !== undefined) {
       if (frame.sequence > known.last) known.last = frame.sequence;
+      if (known === this.#newestEpoch) return;
       // Set anew, so that the Map's order is the order of last use.
       this.#epochs.delete(key);
       this.#epochs.set(key, known);
+      this.#newestEpoch = known;
       return;
     }
     const { device, epoch, epochStart } = frame;
-    this.#epochs.set(key, { device, epoch, epochStart, last: frame.sequence });
-    if (this.#epochs.size > MAX_EPOCHS) this.#epochs.delete(this.#epochs.keys().next().value!);
+    this.#newestEpoch = { device, epoch, epochStart, last: frame.sequence };
+    this.#begin(key, this.#newestEpoch);
+    if (this.#epochs.size > MAX_EPOCHS) this.#forgetEpoch(this.#epochs.keys().next().value!);
   }
 
-  #settlePublishes(clientId: string, identities: readonly string[], from: number, end: number): void {
+  #begin(key: string, state: EpochState): void {
+    const { device } = state;
+    this.#epochs.set(key, state);
+    const others = this.#epochsOf.get(device);
+    if (others === undefined) {
+      this.#epochsOf.set(device, new Set([key]));
+      return;
+    }
+    others.add(key);
+    if (others.size > MAX_EPOCHS_OF_DEVICE) this.#forgetEpoch(others.keys().next().value!);
+  }
+
+  /** What waits for the disk stays known. */
+  #forgetEpoch(key: string): void {
+    const known = this.#epochs.get(key);
+    const last = known?.last ?? 0n;
+    this.#epochs.delete(key);
+    if (known !== undefined) {
+      const others = this.#epochsOf.get(known.device);
+      others?.delete(key);
+      if (others?.size === 0) this.#epochsOf.delete(known.device);
+    }
+    if ((this.#waitingFrames.get(key) ?? 0n) <= last) this.#waitingFrames.delete(key);
+  }
+
+  #settlePublishes(clientId: string, identities: readonly string[], first: number, end: number): void {
+    const from = this.#endedPublishes.size === 0 ? first : first + this.#passEnded(clientId, end - first);
+    if (from === end) return;
     const waiting = this.#waitingPublishes.get(clientId);
     const seen = this.#clients.get(clientId) ?? [];
     for (let i = from; i < end; i++) {
@@ -140,22 +181,35 @@ export class Producers {
     if (this.#clients.size > MAX_CLIENTS) this.#clients.delete(this.#clients.keys().next().value!);
   }
 
+  /** How many of the client's next publishes are of a session that has ended. */
+  #passEnded(clientId: string, publishes: number): number {
+    const ended = this.#endedPublishes.get(clientId) ?? 0;
+    if (ended <= publishes) this.#endedPublishes.delete(clientId);
+    else this.#endedPublishes.set(clientId, ended - publishes);
+    return Math.min(ended, publishes);
+  }
+
   /** An epoch that is drained, or a client whose session has ended. */
   forgetProducer(producer: Producer): void {
-    if (producer.kind === "frame") this.#epochs.delete(epochKey(producer.device, producer.epoch));
+    if (producer.kind === "frame") this.#forgetEpoch(epochKey(producer.device, producer.epoch));
     else if (producer.kind === "publish") this.#clients.delete(producer.clientId);
   }
 
   /** A client's session has ended, before that is on disk: what it sends next is new. */
   endSession(clientId: string): void {
     this.#clients.delete(clientId);
+    const waiting = this.#waitingPublishes.get(clientId);
+    if (waiting === undefined) return;
     this.#waitingPublishes.delete(clientId);
+    const ended = this.#endedPublishes.get(clientId) ?? 0;
+    this.#endedPublishes.set(clientId, ended + waiting.length);
   }
 
   /** What waited was not written. */
   dropWaiting(): void {
     this.#waitingFrames.clear();
     this.#waitingPublishes.clear();
+    this.#endedPublishes.clear();
   }
 
   /** What is on disk, without what waits: it is written ahead of that. */
@@ -176,10 +230,11 @@ export class Producers {
 
   restore(snapshot: ProducerSnapshot): void {
     this.#epochs.clear();
+    this.#epochsOf.clear();
     this.#clients.clear();
     for (const [device, epochHex, epochStart, last] of snapshot.epochs) {
       const epoch = BigInt(`0x${epochHex}`);
-      this.#epochs.set(epochKey(device, epoch), { device, epoch, epochStart, last: BigInt(last) });
+      this.#begin(epochKey(device, epoch), { device, epoch, epochStart, last: BigInt(last) });
     }
     for (const [clientId, seen] of snapshot.clients) {
       this.#clients.set(
