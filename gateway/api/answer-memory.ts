@@ -11,12 +11,30 @@
 const MAX_IDLE_BYTES = 32 * 1_048_576;
 const LEAST_BYTES = 8_192;
 
+/** It knows whose it is, so that nobody keeps a list of what is lent. */
+class LentMemory extends ArrayBuffer {
+  readonly owner: AnswerMemory;
+  isLent = false;
+
+  constructor(bytes: number, owner: AnswerMemory) {
+    super(bytes);
+    this.owner = owner;
+  }
+}
+
+/** What is idle of one size, and when some of it was given back last, counted in gifts. */
+interface Idle {
+  readonly size: number;
+  readonly memories: LentMemory[];
+  lastGift: number;
+}
+
 export class AnswerMemory {
   readonly #maxIdleBytes: number;
-  /** By their size, a power of two, none without any; the size that was given back last stands last. */
-  readonly #idle = new Map<number, ArrayBuffer[]>();
-  readonly #lent = new WeakSet<ArrayBufferLike>();
+  /** By the logarithm of their size. No Map: one that empties and fills makes garbage that only whole collections find. */
+  readonly #idle: Array<Idle | undefined> = [];
   #idleBytes = 0;
+  #gifts = 0;
 
   constructor(maxIdleBytes = MAX_IDLE_BYTES) {
     this.#maxIdleBytes = maxIdleBytes;
@@ -29,13 +47,10 @@ export class AnswerMemory {
   /** @returns so many bytes, with whatever stands in them */
   take(bytes: number): Buffer {
     const size = sizeFor(bytes);
-    const idle = this.#idle.get(size);
-    const memory = idle?.pop() ?? new ArrayBuffer(size);
-    if (idle !== undefined) {
-      this.#idleBytes -= size;
-      if (idle.length === 0) this.#idle.delete(size);
-    }
-    this.#lent.add(memory);
+    let memory = this.#idle[Math.log2(size)]?.memories.pop();
+    if (memory === undefined) memory = new LentMemory(size, this);
+    else this.#idleBytes -= size;
+    memory.isLent = true;
     return Buffer.from(memory, 0, bytes);
   }
 
@@ -46,24 +61,28 @@ export class AnswerMemory {
    */
   give(answer: Buffer | string): void {
     if (typeof answer === "string") return;
-    const memory = answer.buffer as ArrayBuffer;
-    if (!this.#lent.delete(memory)) return;
+    const memory: ArrayBufferLike = answer.buffer;
+    if (!(memory instanceof LentMemory) || memory.owner !== this || !memory.isLent) return;
+    memory.isLent = false;
     const size = memory.byteLength;
     if (size > this.#maxIdleBytes) return;
-    const idle = this.#idle.get(size) ?? [];
-    idle.push(memory);
-    this.#idle.delete(size);
-    this.#idle.set(size, idle);
+    const idle = this.#idle[Math.log2(size)] ?? { size, memories: [], lastGift: 0 };
+    this.#idle[Math.log2(size)] = idle;
+    idle.memories.push(memory);
+    idle.lastGift = ++this.#gifts;
     this.#idleBytes += size;
     // What a burst of other answers left behind makes room; it would keep these out for ever.
     while (this.#idleBytes > this.#maxIdleBytes) this.#dropOldest();
   }
 
   #dropOldest(): void {
-    const [size, idle] = this.#idle.entries().next().value!;
-    idle.shift();
-    this.#idleBytes -= size;
-    if (idle.length === 0) this.#idle.delete(size);
+    let oldest: Idle | undefined;
+    for (const idle of this.#idle) {
+      if (idle === undefined || idle.memories.length === 0) continue;
+      if (oldest === undefined || idle.lastGift < oldest.lastGift) oldest = idle;
+    }
+    this.#idleBytes -= oldest!.size;
+    oldest!.memories.shift();
   }
 }
 

@@ -55,6 +55,7 @@ export function writeFourDigits(target: DataView, at: number, value: number): vo
 }
 
 const sums = new Float64Array(LIMBS);
+const scratch = Buffer.alloc(SEQUENCE_NUMBER_DIGITS);
 
 export class SequenceDigits {
   /** What is the same for all numbers of the shard. */
@@ -93,6 +94,12 @@ export class SequenceDigits {
     const limbs = this.#limbs;
     let to = at;
     for (let i = LIMBS - 1; i >= 0; i--, to += LIMB_DIGITS) target.setInt32(to, ascii[limbs[i]!]!, true);
+  }
+
+  /** As `formatSequenceNumber`. */
+  text(offset: number, arrivalMs: number): string {
+    this.write(scratch, 0, offset, arrivalMs);
+    return scratch.toString("latin1", 0, SEQUENCE_NUMBER_DIGITS);
   }
 
   #moveTo(offset: number, arrivalMs: number): void {
@@ -138,4 +145,24 @@ export class SequenceDigits {
 
 function secondOf(ms: number): number {
   return Math.min(Math.max(0, Math.floor(ms / 1000)), MAX_SECONDS);
+}
+
+/** Numberings that are kept for the next who write numbers of the same shards. */
+const KEPT = 64;
+
+interface Kept {
+  readonly shardCreatedMs: number;
+  readonly shardIndex: number;
+  readonly digits: SequenceDigits;
+}
+
+const kept: Array<Kept | undefined> = new Array(KEPT).fill(undefined);
+
+/** For numbers that are written at once, with nothing awaited in between: others are given the same object. */
+export function digitsOf(shardCreatedMs: number, shardIndex: number): SequenceDigits {
+  const known = kept[shardIndex % KEPT];
+  if (known?.shardIndex === shardIndex && known.shardCreatedMs === shardCreatedMs) return known.digits;
+  const digits = new SequenceDigits(shardCreatedMs, shardIndex);
+  kept[shardIndex % KEPT] = { shardCreatedMs, shardIndex, digits };
+  return digits;
 }

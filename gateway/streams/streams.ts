@@ -12,7 +12,7 @@ import { HeadwaterError } from "../../runtime/errors.ts";
 
 export { forEachUserRecord } from "./kpl-aggregate.ts";
 export { md5Words as keyHashWords } from "./md5.ts";
-export { SEQUENCE_NUMBER_DIGITS, SequenceDigits, writeFourDigits } from "./sequence-digits.ts";
+export { digitsOf, SEQUENCE_NUMBER_DIGITS, SequenceDigits, writeFourDigits } from "./sequence-digits.ts";
 export {
   BadSequenceNumberError,
   formatSequenceNumber,
@@ -21,6 +21,8 @@ export {
 } from "./sequence-number.ts";
 export { MAX_HASH, partitionHash } from "./shard-map.ts";
 export { SHARD_BYTES_PER_SECOND, SHARD_RECORDS_PER_SECOND } from "./shard-rates.ts";
+export { UnreadShards } from "./unread-shards.ts";
+export { forEachUserRecordInTurns } from "./user-record-turns.ts";
 
 /** `shardId-` and twelve digits, as Kinesis writes it. */
 export type ShardId = string;
@@ -71,8 +73,12 @@ export interface ShardDescription {
   /** The oldest record still kept, and the place of the next one to come; of a closed shard, its end. */
   readonly trimHorizon: Offset;
   readonly latest: Offset;
+  /** All places before it are given out, to records of this shard or to none: `latest` unless told, or beyond it. */
+  readonly passed?: Offset;
   readonly storedBytes: number;
   readonly appendedRecords: number;
+  /** Where a store counts them: `storedBytes` may be no more than its share of a stream's. */
+  readonly appendedBytes?: number;
 }
 
 /** What a stream is, without its shards: cheap to ask for. */

@@ -16,6 +16,9 @@ export interface PageLimits {
   readonly dataBytes: number;
 }
 
+const NOTHING = Buffer.alloc(0);
+const JSON_END = Buffer.from("]}");
+
 /** A batch of fewer records is walked over sooner than it is copied. */
 const MIN_MEASURED = 4;
 
@@ -141,16 +144,20 @@ export class RecordPage {
     room = { before: 0, after: 0 },
   ): Buffer {
     const empty = codec.encode({ ...members, Records: [] });
-    // With no record, JSON ends in `[]}` and CBOR in an array of none.
-    const [begin, finish] =
-      typeof empty === "string"
-        ? [Buffer.from(empty.slice(0, -2)), Buffer.from("]}")]
-        : [Buffer.concat([empty.subarray(0, -1), cborHead(4, this.#count)]), Buffer.alloc(0)];
+    const isText = typeof empty === "string";
+    // With no record, JSON ends in `]}` and CBOR in an array of none: there the records go.
+    const head = isText ? NOTHING : cborHead(4, this.#count);
+    const beginBytes = isText ? Buffer.byteLength(empty) - JSON_END.length : empty.length - 1 + head.length;
+    const finish = isText ? JSON_END : NOTHING;
     const data = Math.ceil((this.#dataBytes * 4) / 3);
     const records = data + this.#keyBytes + this.#count * MAX_FRAME_BYTES;
-    const at = room.before + begin.length;
+    const at = room.before + beginBytes;
     const out = memory(at + records + finish.length + room.after);
-    begin.copy(out, room.before);
+    if (isText) out.write(empty, room.before);
+    else {
+      empty.copy(out, room.before, 0, empty.length - 1);
+      head.copy(out, at - head.length);
+    }
     const writer = new RecordWriter(codec.name, this.#shard, out, at, this.#window);
     for (const stretch of this.#stretches) writer.write(stretch);
     let end = writer.end();

@@ -11,9 +11,10 @@
  */
 import { BatchWalk } from "../../../protocol/batch-walk.ts";
 import { BATCH_HEAD_BYTES } from "../../../protocol/record-batch.ts";
-import { type Offset, SEQUENCE_NUMBER_DIGITS, SequenceDigits } from "../../streams/streams.ts";
+import { digitsOf, type Offset, SEQUENCE_NUMBER_DIGITS, type SequenceDigits } from "../../streams/streams.ts";
 import { encodeCbor, Timestamp } from "./cbor.ts";
 import type { Codec } from "./codec.ts";
+import { writeSeconds } from "./decimal-seconds.ts";
 import { AGAIN, MAX_HEAD_BYTES, stateWord } from "./record-simd.ts";
 import {
   CBOR_FORM,
@@ -78,7 +79,7 @@ export class RecordWriter {
   ) {
     this.#isJson = codec === "json";
     this.#form = this.#isJson ? JSON_FORM : CBOR_FORM;
-    this.#digits = new SequenceDigits(shard.createdMs, shard.index);
+    this.#digits = digitsOf(shard.createdMs, shard.index);
     this.#target = target;
     this.#targetAt = at;
     this.#window = window;
@@ -203,7 +204,7 @@ export class RecordWriter {
     const { memory } = this.#window.arena;
     const { headAt, timeAt, texts } = this.#form;
     const timeBytes = this.#isJson
-      ? memory.write(String(arrivalMs / 1000), timeAt, "latin1")
+      ? writeSeconds(memory, timeAt, arrivalMs)
       : encodeCbor(new Timestamp(arrivalMs)).copy(memory, timeAt);
     memory.set(texts.behindTime, timeAt + timeBytes);
     this.#headBytes = timeAt + timeBytes + texts.behindTime.length - headAt;

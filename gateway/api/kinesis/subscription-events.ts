@@ -4,12 +4,7 @@
  *
  *   initial-response | SubscribeToShardEvent … | exception, if it does not end in peace
  */
-import {
-  formatSequenceNumber,
-  type Offset,
-  type ReadResult,
-  type ShardDescription,
-} from "../../streams/streams.ts";
+import { digitsOf, type Offset, type ReadResult, type ShardDescription } from "../../streams/streams.ts";
 import { answerMemory } from "../answer-memory.ts";
 import type { AwsError } from "../aws-error.ts";
 import { encodeEvent, encodeEventHeaders, eventRoom, sealEvent } from "../event-stream.ts";
@@ -161,10 +156,5 @@ class SharedEvent implements CutEvent {
  * record, so nothing comes twice. Before the first record it is the shard's beginning.
  */
 export function continuation(shard: ShardDescription, next: Offset, nowMs: number): string {
-  return formatSequenceNumber({
-    shardCreatedMs: shard.createdMs,
-    shardIndex: shard.index,
-    offset: Math.max(0, next - 1),
-    arrivalMs: next === 0 ? 0 : nowMs,
-  });
+  return digitsOf(shard.createdMs, shard.index).text(Math.max(0, next - 1), next === 0 ? 0 : nowMs);
 }

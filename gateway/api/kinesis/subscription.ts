@@ -16,7 +16,7 @@ import {
 } from "../../streams/streams.ts";
 import { AwsError, notFound } from "../aws-error.ts";
 import { isGone, type OutgoingReply } from "../exchange.ts";
-import { type ChildShard, MAX_EVENT_BYTES, type SubscriptionEvents } from "./subscription-events.ts";
+import type { ChildShard, SubscriptionEvents } from "./subscription-events.ts";
 
 /** An event also comes when there is nothing new, so that clients can tell idleness from a dead connection. */
 export const IDLE_EVENT_EVERY_MS = 5_000;
@@ -37,7 +37,7 @@ export interface SubscriptionParts {
   readonly nowMs: () => number;
   readonly monotonicMs: () => number;
   /** A read that others who stand at the same place may share. */
-  readonly read: (place: SubscriptionPlace, from: Offset, maxBytes: number) => Promise<ReadResult>;
+  readonly read: (from: Offset) => Promise<ReadResult>;
   readonly onPush: (records: number, behindMs: number) => void;
 }
 
@@ -104,7 +104,7 @@ export class Subscription {
     // A stream that was deleted and made anew has nothing to do with this subscription.
     if (streams.settings(stream).streamId !== streamId) throw new StreamNotFoundError(stream);
     const from = this.#next;
-    const drained = this.#pushRead(await this.#parts.read(this.place, from, MAX_EVENT_BYTES));
+    const drained = this.#pushRead(await this.#parts.read(from));
     if (drained !== undefined) return await drained;
     if (this.#next > from || this.#ending !== undefined) return;
     this.#waiting = true;

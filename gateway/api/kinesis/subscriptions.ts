@@ -4,14 +4,15 @@
  */
 import type { Clock } from "../../../runtime/clock.ts";
 import type { Metrics } from "../../../runtime/metrics.ts";
-import type { Offset, ReadResult, RegisteredReader, Streams } from "../../streams/streams.ts";
+import type { RegisteredReader, Streams } from "../../streams/streams.ts";
 import { AwsError, notFound } from "../aws-error.ts";
 import { isGone } from "../exchange.ts";
 import type { Codec } from "./codec.ts";
 import { cborCodec, jsonCodec } from "./codec.ts";
 import type { ReadMeters } from "./read-meters.ts";
+import { SharedReads } from "./shared-reads.ts";
 import { Subscription, type SubscriptionParts, type SubscriptionPlace } from "./subscription.ts";
-import { SubscriptionEvents } from "./subscription-events.ts";
+import { MAX_EVENT_BYTES, SubscriptionEvents } from "./subscription-events.ts";
 
 const SUBSCRIPTION_MS = 300_000;
 const TAKE_OVER_AFTER_MS = 5_000;
@@ -37,8 +38,7 @@ export class Subscriptions {
   readonly #active = new Map<string, Active>();
   /** When each began, oldest first; of the last five seconds only, whether they still run or not. */
   readonly #begun = new Map<string, number>();
-  /** Reads that are under way, by place: who comes to the tip at the same moment shares one. */
-  readonly #reading = new Map<string, Promise<ReadResult>>();
+  readonly #shared = new SharedReads();
   readonly #events = {
     json: new SubscriptionEvents(jsonCodec),
     cbor: new SubscriptionEvents(cborCodec),
@@ -74,6 +74,9 @@ export class Subscriptions {
     const key = JSON.stringify([place.streamId, place.shard.index, reader.name, reader.createdMs]);
     const nowMs = this.#clock.monotonicMs();
     this.#admit(key, nowMs, place, reader);
+    const shared = this.#shared.join(place.streamId, place.shard.index, (from) =>
+      this.#streams.read(place.stream, place.shard.shardId, from, MAX_EVENT_BYTES),
+    );
     const subscription = new Subscription(place, {
       streams: this.#streams,
       events: this.#events[codec.name],
@@ -81,7 +84,7 @@ export class Subscriptions {
       headers,
       nowMs: () => Math.floor(this.#clock.nowUs() / 1000),
       monotonicMs: () => this.#clock.monotonicMs(),
-      read: (...where) => this.#read(...where),
+      read: shared.read,
       onPush: (records, behindMs) => this.#reads.pushed(place.stream, records, behindMs),
     });
     const mine: Active = { subscription, reader, endsMs: nowMs + SUBSCRIPTION_MS };
@@ -90,6 +93,7 @@ export class Subscriptions {
     try {
       await subscription.run();
     } finally {
+      shared.leave();
       if (this.#active.get(key) === mine) this.#active.delete(key);
       if (this.#active.size === 0) this.#stopTicking();
     }
@@ -115,17 +119,6 @@ export class Subscriptions {
     if (this.#begun.has(key)) throw inUse();
     this.#begun.set(key, nowMs);
     this.#active.get(key)?.subscription.end(inUse());
-  }
-
-  #read({ stream, streamId, shard }: SubscriptionPlace, from: Offset, maxBytes: number): Promise<ReadResult> {
-    const key = `${from} ${shard.index} ${streamId}`;
-    const running = this.#reading.get(key);
-    if (running !== undefined) return running;
-    const reading = this.#streams.read(stream, shard.shardId, from, maxBytes);
-    this.#reading.set(key, reading);
-    const done = (): void => void this.#reading.delete(key);
-    reading.then(done, done);
-    return reading;
   }
 
   #tick(): void {

@@ -2,7 +2,11 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
-import { SEQUENCE_NUMBER_DIGITS, SequenceDigits } from "../../../gateway/streams/sequence-digits.ts";
+import {
+  digitsOf,
+  SEQUENCE_NUMBER_DIGITS,
+  SequenceDigits,
+} from "../../../gateway/streams/sequence-digits.ts";
 import { formatSequenceNumber } from "../../../gateway/streams/sequence-number.ts";
 
 test("runs of offsets, with gaps, repetitions and times that pass, are written as formatSequenceNumber gives them", () => {
@@ -37,9 +41,29 @@ test("runs of offsets, with gaps, repetitions and times that pass, are written a
           target.fill("x");
           words.writeTo(view, 1, offset, arrivalMs);
           assert.equal(target.toString("latin1"), `x${plain}x`);
+          assert.equal(digitsOf(createdMs, index).text(offset, arrivalMs), plain);
         }
       }
     }),
     { numRuns: 200 },
   );
+});
+
+test("shards that take turns keep their own numbers, also those that fall on the same place", () => {
+  const shards = [
+    [1_000, 0],
+    [1_000, 64],
+    [5_000_000, 0],
+    [1_000, 128],
+    [1_000, 1],
+  ] as const;
+  for (let offset = 0; offset < 50; offset++) {
+    for (const [shardCreatedMs, shardIndex] of shards) {
+      const arrivalMs = 1_700_000_000_000 + offset * 400;
+      assert.equal(
+        digitsOf(shardCreatedMs, shardIndex).text(offset, arrivalMs),
+        formatSequenceNumber({ shardCreatedMs, shardIndex, offset, arrivalMs }),
+      );
+    }
+  }
 });

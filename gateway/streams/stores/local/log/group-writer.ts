@@ -104,12 +104,19 @@ export class GroupWriter {
 
   async #drain(): Promise<void> {
     // All appends of this turn of the event loop belong to one group.
-    await new Promise((resolve) => setImmediate(resolve));
+    await new Promise(endOfTurn);
     const { waiting, chain } = this.#parts;
+    const { meters, monotonicMs } = this.#options;
     for (let group = waiting.oldest(); group !== undefined; group = waiting.oldest()) {
       try {
         if (group.generation !== chain.active.generation) await this.#startSegment(group.generation);
-        if (group.bytes > 0) await this.#store(group);
+        if (group.bytes > 0) {
+          await chain.write(group.contents);
+          const before = monotonicMs();
+          await chain.datasync();
+          meters.datasyncSeconds.observe((monotonicMs() - before) / 1000);
+          meters.groupEntries.observe(group.entries.length);
+        }
       } catch (error) {
         this.#fail(error);
         break;
@@ -118,15 +125,6 @@ export class GroupWriter {
     }
     // Within the same step: whoever appends from here on has to start the next drain.
     this.#pumping = undefined;
-  }
-
-  async #store(group: Group): Promise<void> {
-    const { meters, monotonicMs } = this.#options;
-    await this.#parts.chain.write(group.contents);
-    const before = monotonicMs();
-    await this.#parts.chain.datasync();
-    meters.datasyncSeconds.observe((monotonicMs() - before) / 1000);
-    meters.groupEntries.observe(group.entries.length);
   }
 
   /** Its state entry says where the log ends now, not where it will when all that waits is written. */
@@ -158,6 +156,11 @@ export class GroupWriter {
     this.#outcomes.repaired();
     report.repaired();
   }
+}
+
+/** Written once: a closure for each group would be garbage. */
+function endOfTurn(resolve: (value: unknown) => void): void {
+  setImmediate(resolve);
 }
 
 function failureOf(stream: string, error: unknown): HeadwaterError {

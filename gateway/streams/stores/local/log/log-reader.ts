@@ -6,15 +6,14 @@ import { ENTRY_KIND } from "../../log-entry.ts";
 import type { RecentChunks } from "../segments/recent-chunks.ts";
 import { SEGMENT_HEAD_BYTES, type Segment } from "../segments/segment.ts";
 import type { Extent } from "../segments/segment-index.ts";
-import { EntryWalk, type ReadableFile } from "../segments/segment-scan.ts";
+import { EntryWalk, type ReadableFile, type RecentOf } from "../segments/segment-scan.ts";
+import { ReadPlaces } from "./read-places.ts";
 
 const MIN_CHUNK_BYTES = 128 * 1024;
 const MAX_CHUNK_BYTES = 1_048_576;
 /** A reader that is no farther behind than this will soon want what is written now. */
 const FOLLOWED_BYTES = 8 * 1_048_576;
 const FOLLOWED_MS = 1_000;
-/** Places where readers stopped, so that the next read need not walk there from an index point. */
-const REMEMBERED_PLACES = 256;
 const INDEXED_SEGMENTS = 4;
 
 export interface PartsRead {
@@ -27,7 +26,7 @@ export class LogReader {
   readonly #recent: RecentChunks | undefined;
   readonly #onDamage: (segment: Segment, extent: Extent) => void;
   readonly #monotonicMs: () => number;
-  readonly #places = new Map<string, { segment: Segment; position: number }>();
+  readonly #places = new ReadPlaces();
   /** Closed segments whose index points are in memory. */
   readonly #indexed: Segment[] = [];
   #tipReadMs = Number.NEGATIVE_INFINITY;
@@ -66,12 +65,33 @@ export class LogReader {
    * @param from at or after the horizon
    * @param latest where what is on disk ends
    */
-  async read(shard: number, from: number, latest: number, maxBytes: number): Promise<PartsRead> {
+  read(shard: number, from: number, latest: number, maxBytes: number): Promise<PartsRead> {
+    // A reader at the tip finds all in memory: then nothing is awaited, and the promise is all that is made.
+    const segment = from < latest ? this.#segmentOf(shard, from) : undefined;
+    if (segment === undefined) return Promise.resolve({ parts: [], next: latest });
+    const position = this.#places.take(segment, shard, from);
+    if (position < 0) return this.#readOn(shard, from, latest, maxBytes);
+    const reading = this.#begin(segment, shard, from, position, maxBytes);
+    const isDone = reading.gather() === "done" && reading.parts.length > 0;
+    return isDone
+      ? Promise.resolve(this.#end(reading))
+      : this.#readOn(shard, from, latest, maxBytes, reading);
+  }
+
+  /** @param begun a read from there that needs the disk */
+  async #readOn(
+    shard: number,
+    from: number,
+    latest: number,
+    maxBytes: number,
+    begun?: PartsReading,
+  ): Promise<PartsRead> {
     let at = from;
     while (at < latest) {
       const segment = this.#segmentOf(shard, at);
       if (segment === undefined) break;
-      const found = await this.#readSegment(segment, shard, at, maxBytes);
+      const goesOn = begun?.segment === segment && begun.from === at;
+      const found = await this.#readSegment(segment, shard, at, maxBytes, goesOn ? begun : undefined);
       if (found.parts.length > 0) return found;
       // Nothing sound was left of it: on with what comes behind.
       at = Math.max(found.next, at + 1);
@@ -107,80 +127,58 @@ export class LogReader {
     return behind;
   }
 
-  async #readSegment(segment: Segment, shard: number, from: number, maxBytes: number): Promise<PartsRead> {
-    const index = segment.shards.get(shard)!;
-    // What is appended during the read is left to the next one.
-    const segmentNext = index.next;
-    const file = new LazyFile(segment.path);
-    try {
-      const key = `${shard}:${from}`;
-      const place = this.#places.get(key);
-      if (place !== undefined) this.#places.delete(key);
-      const isKnown = place?.segment === segment;
-      if (!isKnown) await this.#index(segment);
-      const position = isKnown ? place.position : segment.positionOf(shard, from);
-      const chunkBytes = Math.min(MAX_CHUNK_BYTES, Math.max(MIN_CHUNK_BYTES, maxBytes));
-      const { end, generation } = segment;
-      const recent = this.#recent === undefined ? undefined : { chunks: this.#recent, segment };
-      const walk = new EntryWalk(file, position, end, generation, chunkBytes, recent);
-      const parts = await this.#collect(walk, segment, shard, from, segmentNext, maxBytes);
-      const last = parts.at(-1);
-      const next = last === undefined ? segmentNext : last.first + last.count;
-      if (last !== undefined) this.#remember(`${shard}:${next}`, segment, walk.position);
-      if (segment === this.#segments.at(-1) && segment.end - walk.position < FOLLOWED_BYTES) {
-        this.#tipReadMs = this.#monotonicMs();
-      }
-      return { parts, next };
-    } catch (error) {
-      // Retention took it since; what is left begins behind it.
-      if ((error as NodeJS.ErrnoException).code === "ENOENT" && !this.#segments.includes(segment)) {
-        return { parts: [], next: segmentNext };
-      }
-      throw error;
-    } finally {
-      await file.close();
-    }
-  }
-
-  async #collect(
-    walk: EntryWalk,
+  async #readSegment(
     segment: Segment,
     shard: number,
     from: number,
-    end: number,
     maxBytes: number,
-  ): Promise<LogPart[]> {
-    const parts: LogPart[] = [];
-    let bytes = 0;
-    for (let next = from; next < end && bytes < maxBytes; ) {
-      const position = walk.position;
-      const entry = walk.next();
-      if (entry === "end") break;
-      if (entry === "read") {
-        await walk.fill();
-        continue;
-      }
-      if (entry === "damaged") {
-        const extent = await walk.skipDamage();
-        // Retention took it since, and its file may be written over for another log.
-        if (!this.#segments.includes(segment)) return parts;
-        this.#note(segment, extent);
-        continue;
-      }
-      if (entry.kind !== ENTRY_KIND.records) continue;
-      const arrivalMs = entry.arrivalMs;
-      for (const part of entry.parts()) {
-        if (part.shard !== shard || part.first + part.count <= from || part.first >= end) continue;
-        if (parts.length > 0 && bytes + part.batch.length > maxBytes) {
-          walk.position = position;
-          return parts;
+    begun: PartsReading | undefined,
+  ): Promise<PartsRead> {
+    let reading = begun;
+    try {
+      if (reading === undefined) {
+        let position = this.#places.take(segment, shard, from);
+        if (position < 0) {
+          await this.#index(segment);
+          position = segment.positionOf(shard, from);
         }
-        bytes += part.batch.length;
-        next = part.first + part.count;
-        parts.push(new BatchPart(part.first, part.count, arrivalMs, part.batch));
+        reading = this.#begin(segment, shard, from, position, maxBytes);
       }
+      for (let state = reading.gather(); state !== "done"; state = reading.gather()) {
+        if (state === "read") await reading.walk.fill();
+        else {
+          const extent = await reading.walk.skipDamage();
+          // Retention took it since, and its file may be written over for another log.
+          if (!this.#segments.includes(segment)) break;
+          this.#note(segment, extent);
+        }
+      }
+      return this.#end(reading);
+    } catch (error) {
+      // Retention took it since; what is left begins behind it.
+      if ((error as NodeJS.ErrnoException).code === "ENOENT" && !this.#segments.includes(segment)) {
+        return { parts: [], next: reading?.end ?? segment.shards.get(shard)!.next };
+      }
+      throw error;
+    } finally {
+      await reading?.file.close();
     }
-    return parts;
+  }
+
+  #begin(segment: Segment, shard: number, from: number, position: number, maxBytes: number): PartsReading {
+    const recent = this.#recent === undefined ? undefined : { chunks: this.#recent, segment };
+    return new PartsReading(segment, shard, from, position, maxBytes, recent);
+  }
+
+  #end({ segment, shard, end, parts, walk }: PartsReading): PartsRead {
+    const last = parts.at(-1);
+    const next = last === undefined ? end : last.first + last.count;
+    if (last !== undefined)
+      this.#places.put(segment, shard, next, Math.max(walk.position, SEGMENT_HEAD_BYTES));
+    if (segment === this.#segments.at(-1) && segment.end - walk.position < FOLLOWED_BYTES) {
+      this.#tipReadMs = this.#monotonicMs();
+    }
+    return { parts, next };
   }
 
   /** Has the segment's index points at hand; those of the segments that were asked least recently go. */
@@ -198,10 +196,67 @@ export class LogReader {
     segment.damage.push(extent);
     this.#onDamage(segment, extent);
   }
+}
 
-  #remember(key: string, segment: Segment, position: number): void {
-    this.#places.set(key, { segment, position: Math.max(position, SEGMENT_HEAD_BYTES) });
-    if (this.#places.size > REMEMBERED_PLACES) this.#places.delete(this.#places.keys().next().value!);
+/** One read of a segment: a walk, and what was found on it so far. */
+class PartsReading {
+  readonly segment: Segment;
+  readonly shard: number;
+  readonly from: number;
+  /** What is appended during the read is left to the next one. */
+  readonly end: number;
+  readonly file: LazyFile;
+  readonly walk: EntryWalk;
+  readonly parts: LogPart[] = [];
+  readonly #maxBytes: number;
+  #bytes = 0;
+  #next: number;
+
+  constructor(
+    segment: Segment,
+    shard: number,
+    from: number,
+    position: number,
+    maxBytes: number,
+    recent: RecentOf | undefined,
+  ) {
+    this.segment = segment;
+    this.shard = shard;
+    this.from = from;
+    this.#next = from;
+    this.#maxBytes = maxBytes;
+    this.end = segment.shards.get(shard)!.next;
+    this.file = new LazyFile(segment.path);
+    const chunkBytes = Math.min(MAX_CHUNK_BYTES, Math.max(MIN_CHUNK_BYTES, maxBytes));
+    this.walk = new EntryWalk(this.file, position, segment.end, segment.generation, chunkBytes, recent);
+  }
+
+  /** Goes on as far as it can without waiting. @returns what the walk has to do first: `fill`, or `skipDamage` */
+  gather(): "done" | "read" | "damaged" {
+    const { walk, parts, shard, from, end } = this;
+    while (this.#next < end && this.#bytes < this.#maxBytes) {
+      const position = walk.position;
+      const entry = walk.next();
+      if (entry === "end") break;
+      if (entry === "read") {
+        if (walk.fillFromMemory()) continue;
+        return "read";
+      }
+      if (entry === "damaged") return "damaged";
+      if (entry.kind !== ENTRY_KIND.records) continue;
+      const arrivalMs = entry.arrivalMs;
+      for (const part of entry.parts()) {
+        if (part.shard !== shard || part.first + part.count <= from || part.first >= end) continue;
+        if (parts.length > 0 && this.#bytes + part.batch.length > this.#maxBytes) {
+          walk.position = position;
+          return "done";
+        }
+        this.#bytes += part.batch.length;
+        this.#next = part.first + part.count;
+        parts.push(new BatchPart(part.first, part.count, arrivalMs, part.batch));
+      }
+    }
+    return "done";
   }
 }
 

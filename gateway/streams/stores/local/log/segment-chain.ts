@@ -60,16 +60,16 @@ export class SegmentChain {
   }
 
   /** Behind the active segment's end; on disk when this resolves. `end` is the caller's to move. */
-  async write(bytes: Buffer): Promise<void> {
-    await this.#options.disk.write(this.#file, bytes, this.active.end);
+  write(bytes: Buffer): Promise<void> {
+    return this.#options.disk.write(this.#file, bytes, this.active.end);
   }
 
-  async datasync(): Promise<void> {
-    await this.#options.disk.datasync(this.#file);
-    const { spares, segmentBytes } = this.#options;
+  datasync(): Promise<void> {
+    const { disk, spares, segmentBytes } = this.#options;
     // Half a segment ahead is time enough to fill one with zeros.
     const soon = !this.active.isRecycled || this.active.end >= segmentBytes / 2;
     if (spares !== undefined && soon && this.#isBrisk()) spares.want();
+    return disk.datasync(this.#file);
   }
 
   /** Whether a new segment should begin behind `plannedBytes` of the last one. */

@@ -232,6 +232,7 @@ export class StreamLog {
     this.#closed = true;
     await this.#writer.settled();
     this.#listeners.checkAll();
+    this.#listeners.rest();
     this.#chain.active.reach((shard) => this.#end.next(shard));
     await this.#chain.close(this.#end.number, !this.#writer.hasFailed);
     this.#options.recent?.forget(this.#chain.segments);

@@ -15,9 +15,14 @@
  * only write over what is there: their fdatasync then has no table of the file system to write.
  * What stands behind the last write is zeros, no more than `MAX_PADDING_BYTES`, and no entries;
  * `truncate` takes them away.
+ *
+ * The usual write, of one piece behind the last one, and each fdatasync are one call of node:fs and one
+ * promise (file-calls.ts). Any other write, and one that the kernel took in part, goes the plain way, piece by
+ * piece.
  */
 import { constants, type FileHandle, open } from "node:fs/promises";
 import { alignedMemory } from "../../../../../runtime/aligned-memory.ts";
+import { FileCalls } from "./file-calls.ts";
 
 /** What direct writes must be aligned to, in the file and in memory: the largest that disks in use ask for. */
 export const BLOCK_BYTES = 4_096;
@@ -41,10 +46,14 @@ export class LogFile {
   /** Where the last write ended, and where the file does. */
   #end: number;
   #size: number;
+  readonly #syncs: FileCalls;
+  readonly #writes: FileCalls | undefined;
 
   private constructor(file: FileHandle, direct: FileHandle | undefined, size: number) {
     this.#file = file;
     this.#direct = direct;
+    this.#syncs = new FileCalls(file.fd);
+    this.#writes = direct && new FileCalls(direct.fd);
     this.#end = size;
     this.#size = size;
   }
@@ -75,7 +84,57 @@ export class LogFile {
   }
 
   /** On disk only after `datasync`. One at a time. @param position at most where the last write ended */
-  async write(bytes: Buffer, position: number): Promise<void> {
+  write(bytes: Buffer, position: number): Promise<void> {
+    const before = position % BLOCK_BYTES;
+    const isUsual =
+      this.#direct !== undefined &&
+      before + bytes.length <= STAGE_BYTES &&
+      (before === 0 || this.#blockAt === position - before);
+    const stage = isUsual && this.#writes!.isFree ? stages.takeFree() : undefined;
+    return stage === undefined
+      ? this.#writeAnyhow(bytes, position)
+      : this.#writeAtOnce(stage, bytes, position, before);
+  }
+
+  datasync(): Promise<void> {
+    return this.#syncs.isFree ? this.#syncs.datasync() : this.#file.datasync();
+  }
+
+  /** Nothing stands behind `end` any more; on disk when this resolves. */
+  async truncate(end: number): Promise<void> {
+    await this.#file.truncate(end);
+    await this.#file.datasync();
+    this.#end = end;
+    this.#size = end;
+    this.#blockAt = -1;
+  }
+
+  async close(): Promise<void> {
+    // The kernel may give the number of a closed file to the next one that is opened.
+    await Promise.all([this.#writes?.end(), this.#syncs.end()]);
+    await Promise.all([this.#direct?.close(), this.#file.close()]);
+  }
+
+  /** @param before bytes of the last block that stand before `position` */
+  #writeAtOnce(stage: Buffer, bytes: Buffer, position: number, before: number): Promise<void> {
+    if (before > 0) this.#block.copy(stage, 0, 0, before);
+    bytes.copy(stage, before);
+    const at = position - before;
+    const staged = before + bytes.length;
+    const whole = this.#wholeBytes(at, staged, bytes.length);
+    stage.fill(0, staged, whole);
+    return this.#writes!.write(stage, whole, at, (error, written) => {
+      const isWhole = error === null && written === whole;
+      if (isWhole) this.#note(stage, at, staged, whole);
+      stages.give(stage);
+      if (isWhole) return undefined;
+      if (error !== null && error.code !== "EINVAL") throw error;
+      // The same bytes go to the same places once more: what stands there already stays what it is.
+      return this.#writeAnyhow(bytes, position);
+    });
+  }
+
+  async #writeAnyhow(bytes: Buffer, position: number): Promise<void> {
     if (this.#direct === undefined) return this.#writeThrough(bytes, position);
     const stage = await stages.take();
     try {
@@ -91,21 +150,13 @@ export class LogFile {
     }
   }
 
-  async datasync(): Promise<void> {
-    await this.#file.datasync();
-  }
-
-  /** Nothing stands behind `end` any more; on disk when this resolves. */
-  async truncate(end: number): Promise<void> {
-    await this.#file.truncate(end);
-    await this.#file.datasync();
-    this.#end = end;
-    this.#size = end;
-    this.#blockAt = -1;
-  }
-
-  async close(): Promise<void> {
-    await Promise.all([this.#direct?.close(), this.#file.close()]);
+  /** The file holds `whole` bytes of the stage at `at`, of which `staged` were asked for. */
+  #note(stage: Buffer, at: number, staged: number, whole: number): void {
+    const tail = staged - (staged % BLOCK_BYTES);
+    this.#blockAt = tail < staged ? at + tail : -1;
+    if (tail < staged) stage.copy(this.#block, 0, tail, tail + BLOCK_BYTES);
+    this.#end = at + staged;
+    this.#size = Math.max(this.#size, at + whole);
   }
 
   async #writeBlocks(direct: FileHandle, stage: Buffer, bytes: Buffer, position: number): Promise<void> {
@@ -122,11 +173,7 @@ export class LogFile {
       const whole = this.#wholeBytes(at, staged, bytes.length);
       stage.fill(0, staged, whole);
       await writeWhole(direct, stage, whole, at);
-      const tail = staged - (staged % BLOCK_BYTES);
-      this.#blockAt = tail < staged ? at + tail : -1;
-      stage.copy(this.#block, 0, tail, tail + BLOCK_BYTES);
-      this.#end = at + staged;
-      this.#size = Math.max(this.#size, at + whole);
+      this.#note(stage, at, staged, whole);
       at += whole;
       staged = 0;
     }
@@ -182,8 +229,13 @@ class Stages {
     return this.#there;
   }
 
+  /** undefined when all are in use. */
+  takeFree(): Buffer | undefined {
+    return this.#make().pop();
+  }
+
   take(): Promise<Buffer> | Buffer {
-    return this.#make().pop() ?? new Promise((resolve) => this.#waiting.push(resolve));
+    return this.takeFree() ?? new Promise((resolve) => this.#waiting.push(resolve));
   }
 
   give(stage: Buffer): void {

@@ -148,9 +148,9 @@ export class RecycledSegments {
   }
 
   #stayAwake(): void {
-    clearTimeout(this.#idle);
-    this.#idle = setTimeout(() => void this.release(), IDLE_MS);
-    this.#idle.unref();
+    // Asked for with each group: a new timer each time would be garbage.
+    if (this.#idle !== undefined) this.#idle.refresh();
+    else this.#idle = setTimeout(() => void this.release(), IDLE_MS).unref();
   }
 
   #inTurn(work: () => Promise<void>): Promise<void> {

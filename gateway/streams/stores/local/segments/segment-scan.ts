@@ -17,6 +17,7 @@ import type { Extent } from "./segment-index.ts";
 import type { Chunk } from "./written-tail.ts";
 
 const CHUNK_BYTES = 1_048_576;
+const NOTHING = Buffer.alloc(0);
 
 /** The chunks that were read last, as far as they are of one segment. */
 export interface RecentOf {
@@ -62,7 +63,7 @@ export class EntryWalk {
     this.#file = file;
     this.position = from;
     this.claimedEnd = from;
-    this.#chunk = { segment: undefined, bytes: Buffer.alloc(0), at: from, verifiedTo: from };
+    this.#chunk = { segment: undefined, bytes: NOTHING, at: from, verifiedTo: from };
     this.#recent = recent;
     this.#end = end;
     this.#generation = generation;
@@ -89,16 +90,22 @@ export class EntryWalk {
 
   /** Reads a chunk from `position` on that holds at least what stands there. */
   async fill(): Promise<void> {
-    const at = this.position - this.#chunk.at;
-    const found = entryAt(this.#chunk.bytes, at, this.#generation);
-    const needed = typeof found === "number" ? found : ENTRY_HEAD_BYTES;
-    const known = this.#recent?.chunks.find(this.#recent.segment, this.position, needed);
-    if (known !== undefined) {
-      this.#chunk = known;
-      return;
-    }
-    await this.#load(this.position, Math.max(this.#chunkBytes, needed));
+    if (this.fillFromMemory()) return;
+    await this.#load(this.position, Math.max(this.#chunkBytes, this.#needed()));
     if (this.#recent !== undefined) this.#recent.chunks.add(this.#chunk);
+  }
+
+  /** As `fill`, if that needs no read from the disk. */
+  fillFromMemory(): boolean {
+    const known = this.#recent?.chunks.find(this.#recent.segment, this.position, this.#needed());
+    if (known === undefined) return false;
+    this.#chunk = known;
+    return true;
+  }
+
+  #needed(): number {
+    const found = entryAt(this.#chunk.bytes, this.position - this.#chunk.at, this.#generation);
+    return typeof found === "number" ? found : ENTRY_HEAD_BYTES;
   }
 
   async #load(from: number, bytes: number): Promise<void> {

@@ -1,0 +1,37 @@
+/**
+ * Garbage in V8's old space: what only a collection of the whole heap finds. New objects do not count,
+ * unless they live on through scavenges, but tables of Maps and Sets that are old themselves do.
+ */
+import { getHeapSpaceStatistics, setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+
+const WARM_UP = 2_000;
+
+/** Of each promise the test runner remembers something in a Map of its own; a table that comes and goes takes 160 and more. */
+export const PROMISES_BYTES = 120;
+
+/** @returns bytes of old space for each of the rounds, the warm-up before them apart */
+export async function oldGarbageOf(
+  round: (i: number) => undefined | Promise<unknown>,
+  rounds = 20_000,
+): Promise<number> {
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as () => void;
+  const run = async (from: number, to: number): Promise<void> => {
+    for (let i = from; i < to; i++) {
+      const ended = round(i);
+      if (ended !== undefined) await ended;
+    }
+  };
+  await run(0, WARM_UP);
+  // Whatever the rounds use again is old from here on.
+  collect();
+  collect();
+  const before = oldBytes();
+  await run(WARM_UP, WARM_UP + rounds);
+  return (oldBytes() - before) / rounds;
+}
+
+function oldBytes(): number {
+  return getHeapSpaceStatistics().find(({ space_name }) => space_name === "old_space")!.space_used_size;
+}
