@@ -7,6 +7,7 @@
  * It keeps nothing on disk: after a start it measures again before it changes anything.
  */
 import type { Counter } from "prom-client";
+import { pause } from "../../runtime/backoff.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
@@ -20,6 +21,7 @@ const LOOK_EVERY_MS = 1_000;
 const MERGE_EVERY_MS = 60_000;
 /** After a change that failed. */
 const WAIT_AFTER_FAILURE_MS = 30_000;
+const CLOSE_WITHIN_MS = 3_000;
 
 export interface OnDemandOptions {
   readonly streams: Pick<Streams, "listStreams" | "settings" | "describe" | "splitShard" | "mergeShards">;
@@ -71,9 +73,12 @@ export class OnDemand {
     }, LOOK_EVERY_MS).unref();
   }
 
+  /** A change that gets no answer for long, as of a cluster that is down, holds nobody up. */
   async close(): Promise<void> {
     clearInterval(this.#timer);
-    await this.#looking;
+    const done = new AbortController();
+    void (this.#looking ?? Promise.resolve()).finally(() => done.abort());
+    await pause(CLOSE_WITHIN_MS, done.signal);
   }
 
   /** Looks at every stream in on-demand mode and changes what has to be, one shard or pair in each. Never rejects. */

@@ -23,6 +23,7 @@ interface Measured {
   /** The highest utilisation of each of the last minutes. */
   highs: { readonly sinceMs: number; high: number }[];
   appendedRecords: number;
+  appendedBytes: number | undefined;
   storedBytes: number;
   trimHorizon: Offset;
   futileSplits: number;
@@ -63,24 +64,24 @@ export class StreamLoad {
   }
 
   #look(shard: ShardDescription, nowMs: number): void {
-    const { shardId, appendedRecords, storedBytes, trimHorizon } = shard;
+    const { shardId, appendedRecords, appendedBytes, storedBytes, trimHorizon } = shard;
     const before = this.#shards.get(shardId);
     if (before === undefined) {
       const samples = [{ atMs: nowMs, records: 0, bytes: 0 }];
-      const seen = { appendedRecords, storedBytes, trimHorizon };
+      const seen = { appendedRecords, appendedBytes, storedBytes, trimHorizon };
       this.#shards.set(shardId, { sinceMs: nowMs, samples, highs: [], ...seen, futileSplits: 0 });
       return;
     }
     const last = before.samples.at(-1)!;
     const records = Math.max(0, appendedRecords - before.appendedRecords);
-    // Where retention took something meanwhile, what came is put at the size of what was there.
-    const grown = storedBytes - before.storedBytes;
-    const mean = before.storedBytes / Math.max(1, before.appendedRecords - before.trimHorizon);
-    const bytes = trimHorizon === before.trimHorizon && grown >= 0 ? grown : records * mean;
+    const bytes =
+      appendedBytes === undefined || before.appendedBytes === undefined
+        ? grownBytes(before, shard, records)
+        : Math.max(0, appendedBytes - before.appendedBytes);
     before.samples.push({ atMs: nowMs, records: last.records + records, bytes: last.bytes + bytes });
     // The oldest is as old as the window, or just older.
     while (before.samples.length > 2 && nowMs - before.samples[1]!.atMs >= RECENT_MS) before.samples.shift();
-    Object.assign(before, { appendedRecords, storedBytes, trimHorizon });
+    Object.assign(before, { appendedRecords, appendedBytes, storedBytes, trimHorizon });
     this.#noteHigh(before, nowMs);
   }
 
@@ -123,6 +124,13 @@ export class StreamLoad {
       return false;
     });
   }
+}
+
+/** Where retention took something meanwhile, what came is put at the size of what was there. */
+function grownBytes(before: Measured, shard: ShardDescription, records: number): number {
+  const grown = shard.storedBytes - before.storedBytes;
+  const mean = before.storedBytes / Math.max(1, before.appendedRecords - before.trimHorizon);
+  return shard.trimHorizon === before.trimHorizon && grown >= 0 ? grown : records * mean;
 }
 
 /** Undefined until it was looked at for a whole window. */

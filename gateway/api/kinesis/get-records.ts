@@ -26,6 +26,11 @@ const GUESSED_RECORD_BYTES = 256;
 /** Heads and a key, beside the data. */
 const GUESSED_FRAME_BYTES = 64;
 /**
+ * A page that takes longer is given as far as it came. Where shards share a log, and the records of one lie far
+ * apart in it, its client would otherwise give up each time and ask for the same again.
+ */
+const MAX_PAGE_MS = 1_000;
+/**
  * Pages that are read and written at once, over all connections: each may hold 10 MiB of the log and an
  * answer a third larger. What is written and not taken is counted by itself (unread-answers.ts).
  */
@@ -131,6 +136,7 @@ async function gather(
   limit: number,
 ): Promise<Gathered> {
   const page = new RecordPage(shard, offset, { records: limit, dataBytes: MAX_ANSWER_BYTES });
+  const untilMs = context.clock.monotonicMs() + MAX_PAGE_MS;
   for (;;) {
     const from = page.next;
     const read = await context.streams.read(stream, shard.shardId, from, readBytes(page, limit));
@@ -143,7 +149,8 @@ async function gather(
     if (read.ended) return { page, behindMs: 0, ended: true };
     const behindMs = Math.round(read.behindMs);
     if (page.next === from) return { page, behindMs: Math.max(0, behindMs), ended: false };
-    if (page.count >= limit && page.next < shard.latest) {
+    const isFull = page.count >= limit || context.clock.monotonicMs() > untilMs;
+    if (isFull && page.next < shard.latest) {
       return { page, behindMs: Math.max(1, behindMs), ended: false };
     }
   }

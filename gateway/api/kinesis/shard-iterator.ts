@@ -167,8 +167,8 @@ async function offsetOf(
   const known =
     isStart || parts.shardCreatedMs !== created ? shard : await heardOf(context, stream, shard, parts);
   // A closed shard's EndingSequenceNumber stands where the next record would.
-  const isEnd = known.closedMs !== undefined && parts.offset === known.latest;
-  if (parts.shardCreatedMs !== created || (!isStart && !isEnd && parts.offset >= known.latest)) {
+  const isEnd = known.closedMs !== undefined && parts.offset === passedBy(known);
+  if (parts.shardCreatedMs !== created || (!isStart && !isEnd && parts.offset >= passedBy(known))) {
     throw invalidArgument(`${used} because it did not come from this stream.`);
   }
   // The shard's beginning stands before its first record, so "after" it is that record.
@@ -187,10 +187,15 @@ async function heardOf(
   shard: ShardDescription,
   { offset, arrivalMs }: SequenceParts,
 ): Promise<ShardDescription> {
-  if (offset < shard.latest || shard.closedMs !== undefined) return shard;
+  if (offset < passedBy(shard) || shard.closedMs !== undefined) return shard;
   if (arrivalMs < nowMs(context.clock) - YOUNG_MS) return shard;
   await context.streams.appended(stream, shard.shardId, offset, AbortSignal.timeout(HEARD_WITHIN_MS));
   return context.streams.shard(stream, shard.index);
+}
+
+/** Numbers before it were given out, by this gateway or another: to a record, or to say how far a reader had come. */
+function passedBy({ latest, passed = latest }: ShardDescription): Offset {
+  return passed;
 }
 
 /** Thu Jan 22 01:22:02 UTC 2015 */

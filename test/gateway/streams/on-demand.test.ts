@@ -304,3 +304,34 @@ test("a real stream grows under load and shrinks without, and each key keeps its
     await place.remove();
   }
 });
+
+test("a change that gets no answer does not hold up a gateway that closes", {
+  timeout: 60_000,
+}, async (t) => {
+  const range = equalRanges(1)[0]!;
+  const shard = { ...range, shardId: "shardId-0", index: 0, createdMs: 0, parents: [], closedMs: undefined };
+  const counts = { trimHorizon: 0, latest: 0, storedBytes: 0, appendedRecords: 0 };
+  let nowMs = 0;
+  const described = (): StreamDescription => {
+    const busy = { ...counts, latest: nowMs * 2, appendedRecords: nowMs * 2 };
+    const shardList = [{ ...shard, ...busy }];
+    return { streamId: "id", mode: "on-demand", shardList } as unknown as StreamDescription;
+  };
+  const asked = t.mock.fn(() => new Promise<void>(() => undefined));
+  const streams = {
+    listStreams: () => ["s"],
+    settings: described,
+    describe: described,
+    splitShard: asked,
+    mergeShards: asked,
+  };
+  // A second of it is a look of the timer.
+  const clock = { nowUs: () => nowMs * 1_000, monotonicMs: () => nowMs };
+  const onDemand = new OnDemand({ streams, clock, log: silentLog, metrics: new Metrics() });
+  for (; nowMs < 10_000; nowMs += 1_000) await onDemand.look();
+  onDemand.start();
+  while (asked.mock.callCount() === 0) await new Promise((resolve) => setTimeout(resolve, 50));
+  const fromMs = performance.now();
+  await onDemand.close();
+  assert.ok(performance.now() - fromMs < 10_000);
+});

@@ -1,7 +1,14 @@
 /** The consumers whose leases this gateway holds, and all that are known of a stream. */
 import type { Clock } from "../../../../runtime/clock.ts";
 import type { Log } from "../../../../runtime/log.ts";
-import { type Consumer, LeaseHeldError, type Offset, type ShardId } from "../../streams.ts";
+import {
+  type Consumer,
+  LeaseHeldError,
+  type Offset,
+  type ShardId,
+  StreamNotFoundError,
+  StreamsClosedError,
+} from "../../streams.ts";
 import type { Documents } from "./documents.ts";
 import type { JetStreamStream } from "./jetstream-stream.ts";
 import { type ConsumerRecord, type LeasedConsumer, openLeasedConsumer } from "./leased-consumer.ts";
@@ -18,6 +25,7 @@ export class Consumers {
   readonly #options: ConsumersOptions;
   /** `stream/name` → the consumer; undefined while it is being opened. */
   readonly #held = new Map<string, LeasedConsumer | undefined>();
+  #closed = false;
 
   constructor(options: ConsumersOptions) {
     this.#options = options;
@@ -31,14 +39,16 @@ export class Consumers {
     takeOver: boolean,
   ): Promise<Consumer> {
     const local = `${streamName}/${name}`;
-    if (this.#held.has(local)) {
-      if (!takeOver) throw new LeaseHeldError(streamName, name);
-      await this.#held.get(local)?.lose();
+    // The name is taken before anything is awaited; who is being opened has no lease yet that could be taken.
+    const holder = this.#held.get(local);
+    if (this.#held.has(local) && !(takeOver && holder !== undefined)) {
+      throw new LeaseHeldError(streamName, name);
     }
     this.#held.set(local, undefined);
     let opened: LeasedConsumer | undefined;
     const { link, ...parts } = this.#options;
     try {
+      await holder?.lose();
       opened = await openLeasedConsumer({
         ...parts,
         tail: stream.tail,
@@ -52,11 +62,26 @@ export class Consumers {
           if (this.#held.get(local) === opened) this.#held.delete(local);
         },
       });
+      await this.#refuseWhenLate(opened, streamName, stream);
       this.#held.set(local, opened);
       return opened;
     } finally {
-      if (opened === undefined) this.#held.delete(local);
+      if (this.#held.get(local) === undefined) this.#held.delete(local);
     }
+  }
+
+  /** Who is being opened is not there to lose its lease when the stream is deleted or the gateway closes. */
+  async #refuseWhenLate(
+    opened: LeasedConsumer,
+    streamName: string,
+    { tail, streamId }: JetStreamStream,
+  ): Promise<void> {
+    if (!this.#closed && !tail.closed) return;
+    await opened.close();
+    if (this.#closed) throw new StreamsClosedError();
+    // Its document may have come behind the removal of the others.
+    await this.#options.documents.drop(`c.${streamId}`);
+    throw new StreamNotFoundError(streamName);
   }
 
   /** All that were ever opened, by whatever gateway. Sorted by name. */
@@ -83,6 +108,7 @@ export class Consumers {
 
   /** Hands the leases over, so that another gateway goes on at once. */
   async close(): Promise<void> {
+    this.#closed = true;
     await Promise.all([...this.#held.values()].map((consumer) => consumer?.close()));
   }
 }

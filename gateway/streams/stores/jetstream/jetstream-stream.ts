@@ -27,6 +27,7 @@ import { type MapContent, rangeOf, type ShardRecord } from "./shard-history.ts";
 import { ShardReader } from "./shard-reader.ts";
 import { ID_HEADER } from "./stored-message.ts";
 import { StreamTail } from "./stream-tail.ts";
+import type { CacheRoom } from "./tail-entry.ts";
 
 const RENEWED_AT_ONCE = 32;
 /** So often within a retention it is looked for producers to be renewed. */
@@ -43,6 +44,7 @@ export interface JetStreamStreamOptions {
   readonly subject: string;
   readonly tellSubject: string;
   readonly map: MapContent;
+  readonly room: CacheRoom;
   readonly onMap: (content: MapContent) => void;
 }
 
@@ -90,27 +92,29 @@ export class JetStreamStream {
   }
 
   describeShards(retentionMs: number): ShardDescription[] {
-    const { history } = this.tail;
-    const nowMs = this.#options.clock.nowUs() / 1000;
-    const open = history.openShards;
-    const visible = history.shards.filter(
-      ({ closedAt, closedMs = 0 }) =>
-        closedAt === undefined || closedAt > this.tail.firstSequence || closedMs + retentionMs > nowMs,
-    );
-    return visible.map((shard) => this.#describe(shard, open));
+    const isExpired = this.isExpired(retentionMs);
+    const visible = this.tail.history.shards.filter((shard) => !isExpired(shard));
+    return visible.map((shard) => this.#describe(shard));
+  }
+
+  /** Tells of a shard whether it was closed before the retention began, and nothing of it is kept. */
+  isExpired(retentionMs: number): (shard: ShardRecord) => boolean {
+    const { firstSequence } = this.tail;
+    const cutoffMs = this.#options.clock.nowUs() / 1000 - retentionMs;
+    return ({ closedAt, closedMs = 0 }) =>
+      closedAt !== undefined && closedAt <= firstSequence && closedMs <= cutoffMs;
   }
 
   /** Undefined when there is none of this index. */
   describeShard(index: number): ShardDescription | undefined {
-    const { shards, openShards } = this.tail.history;
-    const found = shards.find((shard) => shard.index === index);
-    return found === undefined ? undefined : this.#describe(found, openShards);
+    const found = this.tail.history.at(index);
+    return found === undefined ? undefined : this.#describe(found);
   }
 
   /** What may change is as it is when it is looked at. */
-  #describe(known: ShardRecord, open: number): ShardDescription {
+  #describe(known: ShardRecord): ShardDescription {
     const { tail } = this;
-    const now = (): ShardRecord => tail.history.shards.find(({ index }) => index === known.index) ?? known;
+    const now = (): ShardRecord => tail.history.at(known.index) ?? known;
     return {
       shardId: known.shardId,
       createdMs: known.createdMs,
@@ -125,12 +129,19 @@ export class JetStreamStream {
       get latest() {
         return latestOf(tail, now());
       },
+      // A gateway that started later knows of no record before its start, and so begins, or ends, further behind.
+      get passed() {
+        return Math.max(this.latest, offsetOf(now().closedAt ?? tail.tip + 1));
+      },
       // The cluster counts bytes per stream; a closed shard's are counted with the open ones.
       get storedBytes() {
-        return now().closedAt === undefined ? Math.round(tail.storedBytes / open) : 0;
+        return now().closedAt === undefined ? Math.round(tail.storedBytes / tail.history.openShards) : 0;
       },
       get appendedRecords() {
-        return tail.ends.appendedRecords(known.index);
+        return tail.ends.appended(known.index).records;
+      },
+      get appendedBytes() {
+        return tail.ends.appended(known.index).bytes;
       },
     };
   }
@@ -265,7 +276,8 @@ export class JetStreamStream {
       const id = `map-${randomBytes(9).toString("base64url")}`;
       const payload = Buffer.from(JSON.stringify(content));
       const expected = this.tail.history.lastMapAt;
-      const outcome = await link.publish(stream, `${subject}.map`, payload, {}, expected, id);
+      const isGone = (): boolean => this.tail.closed;
+      const outcome = await link.publish(stream, `${subject}.map`, payload, {}, expected, id, isGone);
       let sequence = outcome.stored ? outcome.sequence : undefined;
       if (!outcome.stored) {
         const last = await link.leaderGet(stream, { last_by_subj: `${subject}.map` });
@@ -310,8 +322,18 @@ export class JetStreamStream {
 
   /** Ends what waits, then the tail. */
   async close(): Promise<void> {
-    await Promise.all([...this.#lanes.values()].map((lane) => lane.drained()));
+    await this.#drained();
     this.tail.close(new StreamNotFoundError(this.#options.name));
+  }
+
+  /** The stream was deleted: what waits for an answer of the cluster may never get one, and fails. */
+  async end(): Promise<void> {
+    this.tail.close(new StreamNotFoundError(this.#options.name));
+    await this.#drained();
+  }
+
+  async #drained(): Promise<void> {
+    await Promise.all([...this.#lanes.values()].map((lane) => lane.drained()));
   }
 }
 

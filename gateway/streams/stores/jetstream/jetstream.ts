@@ -47,6 +47,7 @@ import { Documents } from "./documents.ts";
 import type { JetStreamStream } from "./jetstream-stream.ts";
 import { Link } from "./link.ts";
 import { RegisteredReaders } from "./registered-readers.ts";
+import type { MapContent, ShardRecord } from "./shard-history.ts";
 import type { StreamRecord } from "./stream-list.ts";
 import { StreamRegistry } from "./stream-registry.ts";
 
@@ -141,7 +142,7 @@ class ClusterStreams implements Streams {
   }
 
   listStreams(): string[] {
-    return [...this.#registry.streams.keys()].sort();
+    return [...this.#registry.streams.keys()].filter((name) => this.#registry.find(name)).sort();
   }
 
   describe(name: string): StreamDescription {
@@ -180,18 +181,24 @@ class ClusterStreams implements Streams {
   }
 
   async splitShard(name: string, shardId: ShardId, startingHash: bigint): Promise<void> {
-    const stream = this.#get(name);
-    await stream.reshard(() => stream.tail.history.split(shardId, startingHash, this.#nowMs()));
-    await this.#mapKept(name, stream);
+    const { history } = this.#get(name).tail;
+    await this.#reshard(name, (isExpired) => history.split(shardId, startingHash, this.#nowMs(), isExpired));
   }
 
   async mergeShards(name: string, shardId: ShardId, adjacentShardId: ShardId): Promise<void> {
-    const stream = this.#get(name);
-    await stream.reshard(() => stream.tail.history.merge(shardId, adjacentShardId, this.#nowMs()));
-    await this.#mapKept(name, stream);
+    const { history } = this.#get(name).tail;
+    await this.#reshard(name, (isExpired) =>
+      history.merge(shardId, adjacentShardId, this.#nowMs(), isExpired),
+    );
   }
 
-  async #mapKept(name: string, stream: JetStreamStream): Promise<void> {
+  async #reshard(
+    name: string,
+    change: (isExpired: (shard: ShardRecord) => boolean) => MapContent,
+  ): Promise<void> {
+    const stream = this.#get(name);
+    const retentionMs = this.settings(name).retentionHours * 3_600_000;
+    await stream.reshard(() => change(stream.isExpired(retentionMs)));
     await this.#registry.keepMap(name, stream.streamId, stream.tail.history.content);
     this.#registry.tellAll();
   }
@@ -329,7 +336,7 @@ class ClusterStreams implements Streams {
 
   #get(name: string): JetStreamStream {
     this.#refuseWhenClosed();
-    const stream = this.#registry.streams.get(name);
+    const stream = this.#registry.find(name);
     if (stream === undefined) throw new StreamNotFoundError(name);
     return stream;
   }

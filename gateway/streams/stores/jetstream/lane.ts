@@ -179,7 +179,7 @@ export class Lane {
       group.flatMap(({ runs }) => runs),
     );
     const id = link.nextMessageId();
-    const outcome = await link.publish(stream, subject, payload, fields, expected, id);
+    const outcome = await link.publish(stream, subject, payload, fields, expected, id, () => tail.closed);
     let sequence: number;
     if (outcome.stored) sequence = outcome.sequence;
     else {

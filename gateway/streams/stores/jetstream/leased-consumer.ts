@@ -16,6 +16,7 @@ import {
   LeaseLostError,
   type Offset,
   type ShardId,
+  StreamNotFoundError,
 } from "../../streams.ts";
 import type { Document, Documents } from "./documents.ts";
 import { offsetOf } from "./entry.ts";
@@ -25,6 +26,8 @@ import type { StreamTail } from "./stream-tail.ts";
 const HEARTBEAT_MS = 1_000;
 export const LEASE_MS = 4_000;
 const LOOK_EVERY_MS = 250;
+/** A cluster that does not answer for so long holds nobody up: then the lease ends by itself. */
+const CLOSE_WITHIN_MS = 3_000;
 
 export interface ConsumerRecord {
   readonly name: string;
@@ -51,15 +54,18 @@ export interface LeasedConsumerOptions {
   readonly released: () => void;
 }
 
-/** Waits for the lease of a holder that gives no sign of life. @throws LeaseHeldError */
+/** Waits for the lease of a holder that gives no sign of life. @throws LeaseHeldError, StreamNotFoundError */
 export async function openLeasedConsumer(options: LeasedConsumerOptions): Promise<LeasedConsumer> {
   const { documents, clock, key, name, owner, stream } = options;
   let seen: Document<ConsumerRecord> = await documents.get<ConsumerRecord>(key);
   let sinceMs = clock.monotonicMs();
   for (;;) {
+    if (options.tail.closed) throw new StreamNotFoundError(stream);
     const free = seen.value === undefined || seen.value.owner === "";
     if (free || options.takeOver || clock.monotonicMs() - sinceMs >= LEASE_MS) {
-      const record = { name, owner, beat: 0, positions: seen.value?.positions ?? {} };
+      // Where it begins is written down: else what retention takes before its first checkpoint would go unnoticed.
+      const positions = seen.value?.positions ?? beginnings(options.tail);
+      const record = { name, owner, beat: 0, positions };
       const revision = await documents.put(key, record, seen.revision);
       if (revision === undefined) {
         if (!options.takeOver) throw new LeaseHeldError(stream, name);
@@ -119,38 +125,30 @@ export class LeasedConsumer implements Consumer {
   }
 
   get shards(): readonly ShardId[] {
-    const { tail } = this.#options;
-    const all = tail.history.shards;
-    const done = this.#done();
-    return all
-      .filter((shard) => !done.has(shard.shardId) && this.#ready(shard, done))
-      .map(({ shardId }) => shardId);
+    return [...this.#sorted().readable];
   }
 
-  /** Rising by index, so parents come before their children. */
-  #done(): Set<ShardId> {
+  /** Which shards have nothing left to read, and which may be read now. */
+  #sorted(): { readonly done: ReadonlySet<ShardId>; readonly readable: ReadonlySet<ShardId> } {
+    const { history } = this.#options.tail;
     const done = new Set<ShardId>();
-    for (const shard of this.#options.tail.history.shards) {
-      if (this.#ready(shard, done) && this.#finished(shard)) done.add(shard.shardId);
+    const readable = new Set<ShardId>();
+    // Rising by index, so parents come before their children. One that expired has nothing left to read.
+    for (const shard of history.shards) {
+      if (!shard.parents.every((one) => done.has(one) || !history.has(one))) continue;
+      (this.#finished(shard) ? done : readable).add(shard.shardId);
     }
-    return done;
-  }
-
-  #ready(shard: ShardRecord, done: ReadonlySet<ShardId>): boolean {
-    const { shards } = this.#options.tail.history;
-    // A parent that expired has nothing left to read.
-    return shard.parents.every((one) => done.has(one) || !shards.some(({ shardId }) => shardId === one));
+    return { done, readable };
   }
 
   /** Nothing of it is left to read. */
   #finished(shard: ShardRecord): boolean {
-    if (shard.closedAt === undefined) return false;
-    const end = Math.min(offsetOf(shard.closedAt), this.#options.tail.ends.latest(shard.index));
-    return this.#position(shard) >= end;
+    return shard.closedAt !== undefined && this.#position(shard) >= latestOf(this.#options.tail, shard);
   }
 
+  /** A shard without one was made after the consumer: it is read from its very first record on. */
   #position(shard: ShardRecord): Offset {
-    return this.#record.positions[shard.shardId] ?? trimHorizonOf(this.#options.tail, shard);
+    return this.#record.positions[shard.shardId] ?? offsetOf(shard.openedAt + 1);
   }
 
   positions(): ReadonlyMap<ShardId, Offset> {
@@ -187,13 +185,16 @@ export class LeasedConsumer implements Consumer {
       if (kept.has(shardId)) merged[shardId] = offset;
     }
     let moved = false;
-    const done = this.#done();
+    const { done, readable } = this.#sorted();
     for (const [shardId, offset] of wanted) {
+      if (tail.history.hasForgotten(shardId)) continue;
       const shard = tail.history.shard(shardId);
-      if (!this.#ready(shard, done)) throw this.#bad(`${shardId} comes after its parents`);
+      if (!done.has(shardId) && !readable.has(shardId)) throw this.#bad(`${shardId} comes after its parents`);
       const known = merged[shardId] ?? 0;
-      // Another gateway may have begun at a later end of the same log.
-      const latest = Math.max(known, latestOf(tail, shard));
+      // Another gateway may have begun at a later end of the same log; and who read a closed shard before its last
+      // records were known here read to where it was closed.
+      const { closedAt } = shard;
+      const latest = Math.max(known, closedAt === undefined ? latestOf(tail, shard) : offsetOf(closedAt));
       if (!Number.isSafeInteger(offset) || offset < known) {
         throw this.#bad(`${shardId} would go back from ${known} to ${offset}`);
       }
@@ -268,24 +269,38 @@ export class LeasedConsumer implements Consumer {
   }
 
   close(): Promise<void> {
-    this.#closing ??= this.#inTurn(async () => {
-      if (!this.#held) return;
-      // Without an owner another gateway takes it at once.
-      await this.#write({ ...this.#record, owner: "" }).catch(() => undefined);
-      if (this.#held) this.#end();
-    });
+    this.#closing ??= this.#close();
     return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    const given = new AbortController();
+    void this.#inTurn(async () => {
+      // Without an owner another gateway takes it at once.
+      if (this.#held) await this.#write({ ...this.#record, owner: "" });
+    })
+      .catch(() => undefined)
+      .finally(() => given.abort());
+    await pause(CLOSE_WITHIN_MS, given.signal);
+    if (this.#held) this.#end();
   }
 }
 
-/** The oldest record of the shard that may be kept. */
+function beginnings(tail: StreamTail): Record<ShardId, Offset> {
+  return Object.fromEntries(tail.history.shards.map((shard) => [shard.shardId, trimHorizonOf(tail, shard)]));
+}
+
+/** The oldest record of the shard that may be kept; the place of the next one where none is. */
 export function trimHorizonOf(tail: StreamTail, shard: ShardRecord): Offset {
-  const horizon = offsetOf(Math.max(tail.firstSequence, shard.openedAt + 1));
-  return shard.closedAt === undefined ? horizon : Math.min(horizon, offsetOf(shard.closedAt));
+  return Math.min(offsetOf(Math.max(tail.firstSequence, shard.openedAt + 1)), latestOf(tail, shard));
 }
 
 /** Behind its newest record; of a closed shard, its end. */
 export function latestOf(tail: StreamTail, shard: ShardRecord): Offset {
-  if (shard.closedAt !== undefined) return offsetOf(shard.closedAt);
-  return Math.max(tail.ends.latest(shard.index), offsetOf(shard.openedAt + 1));
+  const newest = Math.max(tail.ends.latest(shard.index), offsetOf(shard.openedAt + 1));
+  const { closedAt } = shard;
+  if (closedAt === undefined) return newest;
+  // The list of streams tells of a closed shard sooner than its last records are here: which is the last one
+  // is known only behind them.
+  return tail.tip >= closedAt ? Math.min(newest, offsetOf(closedAt)) : offsetOf(closedAt);
 }

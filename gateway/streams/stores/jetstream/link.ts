@@ -148,6 +148,7 @@ export class Link {
   /**
    * Resolves when a quorum has it.
    * @param expected sequence of the last message on the subject, 0 for none
+   * @param isGone true once the stream was deleted: nobody will answer any more
    * @throws LogFullError, StreamNotFoundError, LogWriteError; of the last two tries nobody knows whether they were stored
    */
   async publish(
@@ -157,6 +158,7 @@ export class Link {
     fields: Readonly<Record<string, string>>,
     expected: number,
     messageId = this.nextMessageId(),
+    isGone: () => boolean = () => false,
   ): Promise<PublishOutcome> {
     const head = headers();
     for (const [name, value] of Object.entries(fields)) head.set(name, value);
@@ -166,6 +168,7 @@ export class Link {
     const answer = await this.#insist(
       stream,
       async () => {
+        if (isGone()) throw new StreamNotFoundError(stream);
         try {
           const message = await this.#nc.request(subject, payload, {
             headers: head,
@@ -202,6 +205,7 @@ export class Link {
         if (settled(answer)) return answer;
         failure = new Error(JSON.stringify(answer).slice(0, 200));
       } catch (error) {
+        if (error instanceof StreamNotFoundError) throw error;
         failure = error;
       }
       if (this.#clock.monotonicMs() > untilMs) throw new LogWriteError(what, failure);

@@ -62,6 +62,8 @@ export class RegisteredReaders {
       ...record,
       readers: change(record.readers),
     }));
+    // Another gateway deleted it meanwhile: nothing was written.
+    if (this.#registry.list.records[stream]?.streamId !== streamId) throw new StreamNotFoundError(stream);
     this.#registry.tellAll();
   }
 }

@@ -3,10 +3,19 @@ import type { Offset } from "../../streams.ts";
 import { offsetOf } from "./entry.ts";
 import type { TailEntry } from "./tail-entry.ts";
 
+interface Appended {
+  records: number;
+  bytes: number;
+}
+
+const NOTHING: Readonly<Appended> = { records: 0, bytes: 0 };
+
 export class ShardEnds {
-  readonly #appended = new Map<number, number>();
+  readonly #appended = new Map<number, Appended>();
   /** Shard index → behind its newest record. */
   readonly #ends = new Map<number, Offset>();
+  /** Of shards that were empty when their next record came: where they had ended, and where that one stands. */
+  readonly #quiet = new Map<number, { readonly from: Offset; readonly to: Offset }>();
   #begin: Offset = 0;
 
   /** What came up to this message is not counted. */
@@ -14,10 +23,20 @@ export class ShardEnds {
     this.#begin = offsetOf(lastSequence + 1);
   }
 
-  take(entry: TailEntry): void {
+  /** @param firstSequence of what is kept */
+  take(entry: TailEntry, firstSequence: number): void {
     for (const [shard, parts] of entry.parts) {
-      const count = parts.reduce((sum, part) => sum + part.count, 0);
-      this.#appended.set(shard, (this.#appended.get(shard) ?? 0) + count);
+      const from = this.latest(shard);
+      if (from <= offsetOf(firstSequence)) this.#quiet.set(shard, { from, to: parts[0]!.first });
+      let appended = this.#appended.get(shard);
+      if (appended === undefined) {
+        appended = { records: 0, bytes: 0 };
+        this.#appended.set(shard, appended);
+      }
+      for (const { count, runs } of parts) {
+        appended.records += count;
+        for (const { body } of runs) appended.bytes += body.length;
+      }
       const last = parts.at(-1)!;
       this.#ends.set(shard, last.first + last.count);
     }
@@ -28,7 +47,13 @@ export class ShardEnds {
     return this.#ends.get(shard) ?? this.#begin;
   }
 
-  appendedRecords(shard: number): number {
-    return this.#appended.get(shard) ?? 0;
+  /** The first place at or behind `from` where a record of the shard may have stood, as far as is known. */
+  nextBehind(shard: number, from: Offset): Offset {
+    const quiet = this.#quiet.get(shard);
+    return quiet !== undefined && from >= quiet.from ? Math.max(from, quiet.to) : from;
+  }
+
+  appended(shard: number): Readonly<Appended> {
+    return this.#appended.get(shard) ?? NOTHING;
   }
 }

@@ -32,6 +32,8 @@ export interface MapContent {
 export class ShardHistory {
   readonly stream: string;
   #content: MapContent;
+  #byId: ReadonlyMap<string, ShardRecord> = new Map();
+  #byIndex: ReadonlyMap<number, ShardRecord> = new Map();
   /** Sequence of the newest map message known; 0 when none is. */
   lastMapAt = 0;
   openShards = 0;
@@ -67,14 +69,23 @@ export class ShardHistory {
   }
 
   #rebuild(): void {
+    this.#byId = new Map(this.shards.map((shard) => [shard.shardId, shard]));
+    this.#byIndex = new Map(this.shards.map((shard) => [shard.index, shard]));
     this.openShards = this.shards.filter(({ closedAt }) => closedAt === undefined).length;
     const places = new Set<number>();
     for (const { openedAt, closedAt } of this.shards) {
       places.add(openedAt);
       if (closedAt !== undefined) places.add(closedAt);
     }
+    // What was open at a place stays so: only what is new is looked at.
+    const known = new Map(this.#maps.map((one) => [one.from, one]));
     this.#maps = [];
     for (const from of [...places].sort((a, b) => a - b)) {
+      const there = known.get(from);
+      if (there !== undefined) {
+        this.#maps.push(there);
+        continue;
+      }
       const open = this.shards.filter(
         (shard) => shard.openedAt <= from && (shard.closedAt ?? Infinity) > from,
       );
@@ -100,15 +111,37 @@ export class ShardHistory {
     return this.#maps.at(-1)!.map;
   }
 
+  has(shardId: string): boolean {
+    return this.#byId.has(shardId);
+  }
+
+  at(index: number): ShardRecord | undefined {
+    return this.#byIndex.get(index);
+  }
+
+  /** Whether it was one of this stream's, and is forgotten. */
+  hasForgotten(shardId: string): boolean {
+    const index = Number(/^shardId-(\d{12})$/.exec(shardId)?.[1] ?? Infinity);
+    return index < this.#next && !this.#byId.has(shardId);
+  }
+
+  /** The index of the next shard. The newest one is open, and so never forgotten. */
+  get #next(): number {
+    return this.shards.at(-1)!.index + 1;
+  }
+
   /** @throws ShardNotFoundError */
   shard(shardId: string): ShardRecord {
-    const shard = this.shards.find((one) => one.shardId === shardId);
+    const shard = this.#byId.get(shardId);
     if (shard === undefined) throw new ShardNotFoundError(this.stream, shardId);
     return shard;
   }
 
-  /** @throws ShardNotFoundError, BadReshardError */
-  split(shardId: string, startingHash: bigint, nowMs: number): MapContent {
+  /**
+   * @param isExpired those shards are forgotten with this
+   * @throws ShardNotFoundError, BadReshardError
+   */
+  split(shardId: string, startingHash: bigint, nowMs: number, isExpired = keepAll): MapContent {
     const parent = this.#open(shardId);
     const { hashFrom, hashTo } = rangeOf(parent);
     if (startingHash <= hashFrom || startingHash > hashTo) {
@@ -118,17 +151,17 @@ export class ShardHistory {
       { hashFrom, hashTo: startingHash - 1n },
       { hashFrom: startingHash, hashTo },
     ];
-    return this.#after([parent], children, nowMs);
+    return this.#after([parent], children, nowMs, isExpired);
   }
 
-  /** @throws ShardNotFoundError, BadReshardError */
-  merge(shardId: string, adjacentShardId: string, nowMs: number): MapContent {
+  /** As `split`. */
+  merge(shardId: string, adjacentShardId: string, nowMs: number, isExpired = keepAll): MapContent {
     const parents = [this.#open(shardId), this.#open(adjacentShardId)];
     const [low, high] = parents.map(rangeOf).sort((a, b) => (a.hashFrom < b.hashFrom ? -1 : 1));
     if (low!.hashTo + 1n !== high!.hashFrom) {
       throw this.#bad(`the hash ranges of ${shardId} and ${adjacentShardId} do not touch`);
     }
-    return this.#after(parents, [{ hashFrom: low!.hashFrom, hashTo: high!.hashTo }], nowMs);
+    return this.#after(parents, [{ hashFrom: low!.hashFrom, hashTo: high!.hashTo }], nowMs, isExpired);
   }
 
   #open(shardId: string): ShardRecord {
@@ -141,11 +174,16 @@ export class ShardHistory {
     return new BadReshardError(this.stream, reason);
   }
 
-  #after(parents: readonly ShardRecord[], ranges: readonly HashRange[], nowMs: number): MapContent {
-    const next = Math.max(...this.shards.map(({ index }) => index)) + 1;
-    const shards = this.shards.map((shard) =>
-      parents.includes(shard) ? { ...shard, closedAt: -1, closedMs: nowMs } : shard,
-    );
+  #after(
+    parents: readonly ShardRecord[],
+    ranges: readonly HashRange[],
+    nowMs: number,
+    isExpired: (shard: ShardRecord) => boolean,
+  ): MapContent {
+    const next = this.#next;
+    const shards = this.shards
+      .filter((shard) => !isExpired(shard))
+      .map((shard) => (parents.includes(shard) ? { ...shard, closedAt: -1, closedMs: nowMs } : shard));
     const parentIds = parents.map(({ shardId }) => shardId);
     // A second above its parents', as sequence numbers begin with it and must rise from them.
     const above = Math.max(...parents.map(({ createdMs }) => Math.floor(createdMs / 1000) * 1000 + 1000));
@@ -156,6 +194,8 @@ export class ShardHistory {
     return { version: this.#content.version + 1, shards };
   }
 }
+
+const keepAll = (_: ShardRecord): boolean => false;
 
 export function shardRecord(index: number, range: HashRange, createdMs: number): ShardRecord {
   return {

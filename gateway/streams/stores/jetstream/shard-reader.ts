@@ -5,10 +5,12 @@ import { offsetOf, sequenceOf } from "./entry.ts";
 import { latestOf, trimHorizonOf } from "./leased-consumer.ts";
 import type { ShardRecord } from "./shard-history.ts";
 import type { StreamTail } from "./stream-tail.ts";
+import type { TailEntry } from "./tail-entry.ts";
 
 const READ_AHEAD = 16;
-/** Messages looked through in one read of a shard of which they hold nothing. */
+/** Messages looked through in one read of a shard of which they hold nothing, and how long. */
 const MAX_SCANNED = 4_096;
+const MAX_SCAN_MS = 1_000;
 
 export class ShardReader {
   readonly #tail: StreamTail;
@@ -39,12 +41,19 @@ export class ShardReader {
       if (entry === undefined || entry.arrivalMs >= arrivalMs - skewMs) high = middle;
       else low = middle;
     }
-    for (let at = low; offsetOf(at) < end; at++) {
-      const entry = await this.#tail.entry(at);
-      const parts = entry?.parts.get(shard.index);
-      if (entry !== undefined && parts !== undefined && entry.arrivalMs >= arrivalMs) return parts[0]!.first;
+    // Any message that is new enough will do: the next one of this shard may be a whole log away.
+    const stop = sequenceOf(end - 1) + 1;
+    for (let from = low; from < stop; from += READ_AHEAD) {
+      for (const entry of await this.#entries(from, Math.min(READ_AHEAD, stop - from))) {
+        if (entry === undefined || entry.arrivalMs < arrivalMs) continue;
+        return Math.min(end, entry.parts.get(shard.index)?.[0]?.first ?? offsetOf(entry.sequence));
+      }
     }
     return end;
+  }
+
+  #entries(from: number, count: number): Promise<Array<TailEntry | undefined>> {
+    return Promise.all(Array.from({ length: count }, (_, i) => this.#tail.entry(from + i)));
   }
 
   async read(shardId: ShardId, from: Offset, maxBytes: number): Promise<ReadResult> {
@@ -53,20 +62,22 @@ export class ShardReader {
     const horizon = trimHorizonOf(this.#tail, shard);
     const at = Math.max(from, horizon);
     // Numbers before the shard's first were never given out, so nothing is missing there.
-    const trimmed = Math.max(0, horizon - Math.max(from, offsetOf(shard.openedAt + 1)));
+    const wanted = Math.max(from, offsetOf(shard.openedAt + 1));
+    const trimmed = Math.max(0, horizon - this.#tail.ends.nextBehind(shard.index, wanted));
     const result = (parts: readonly LogPart[], next: Offset, behindMs = 0): ReadResult => {
-      const ended = shard.closedAt !== undefined && next >= offsetOf(shard.closedAt);
+      const ended = shard.closedAt !== undefined && next >= end;
       return { parts, next, behindMs, trimmed, ended };
     };
     if (at >= end) return result([], at);
     const parts: LogPart[] = [];
     let bytes = 0;
-    let scannedMs = 0;
+    let scannedMs = this.#clock.nowUs() / 1000;
     const stop = Math.min(sequenceOf(end - 1) + 1, sequenceOf(at) + MAX_SCANNED);
-    for (let sequence = sequenceOf(at); sequence < stop; ) {
+    const untilMs = this.#clock.monotonicMs() + MAX_SCAN_MS;
+    let sequence = sequenceOf(at);
+    while (sequence < stop) {
       const ahead = Math.min(stop - sequence, bytes === 0 && maxBytes < 4_096 ? 1 : READ_AHEAD);
-      const wanted = Array.from({ length: ahead }, (_, i) => this.#tail.entry(sequence + i));
-      for (const entry of await Promise.all(wanted)) {
+      for (const entry of await this.#entries(sequence, ahead)) {
         sequence++;
         scannedMs = entry?.arrivalMs ?? scannedMs;
         for (const part of entry?.parts.get(shard.index) ?? []) {
@@ -80,8 +91,9 @@ export class ShardReader {
           parts.push(part);
         }
       }
+      if (this.#clock.monotonicMs() > untilMs) break;
     }
-    const next = Math.min(end, offsetOf(stop));
+    const next = Math.min(end, offsetOf(sequence));
     // Messages without a record of this shard: at their end a reader is not at the tip yet.
     return result(parts, next, next < end ? Math.max(1, this.#ageMs(scannedMs)) : 0);
   }
@@ -94,12 +106,12 @@ export class ShardReader {
   async appended(shardId: ShardId, from: Offset, signal: AbortSignal): Promise<void> {
     let at = from;
     while (!signal.aborted && !this.#tail.closed) {
-      const moved = this.#tail.next(signal);
+      const { tip } = this.#tail;
       const { parts, next, ended } = await this.read(shardId, at, 1);
       const last = parts.at(-1);
       if (last !== undefined && last.first + last.count > from) return;
       if (this.#tail.history.shard(shardId).closedAt !== undefined || ended) return;
-      if (next === at) await moved;
+      if (next === at && this.#tail.tip === tip) await this.#tail.next(signal);
       at = next;
     }
   }

@@ -114,6 +114,16 @@ export class StreamList {
     return this.#list.streams[name]?.streamId === streamId;
   }
 
+  /** It is not made after all. @returns false when another gateway has made it meanwhile, or it was deleted */
+  async giveUp({ name, streamId }: StreamRecord): Promise<boolean> {
+    await this.#update((list) => {
+      const { [name]: record, ...coming } = list.coming;
+      if (record?.streamId !== streamId) return undefined;
+      return { ...list, coming, going: [...list.going, streamId] };
+    });
+    return this.#list.going.includes(streamId);
+  }
+
   /** From now on it is gone for all; its data is still to be removed. */
   depart(name: string, streamId: string): Promise<void> {
     return this.#update((list) => {

@@ -25,6 +25,7 @@ import { JetStreamStream } from "./jetstream-stream.ts";
 import { DUPLICATE_WINDOW_NS, type Link } from "./link.ts";
 import { type MapContent, shardRecord } from "./shard-history.ts";
 import { StreamList, type StreamRecord } from "./stream-list.ts";
+import { CacheRoom } from "./tail-entry.ts";
 
 const REFRESH_MS = 1_000;
 /** Making and removing take well under a second; a leader's election may take a few. */
@@ -47,6 +48,7 @@ export interface StreamRegistryOptions {
 export class StreamRegistry {
   readonly list: StreamList;
   readonly #options: StreamRegistryOptions;
+  readonly #room = new CacheRoom();
   readonly #streams = new Map<string, JetStreamStream>();
   /** By id, from before they are ready, so that no word of them is missed. */
   readonly #byId = new Map<string, JetStreamStream>();
@@ -74,6 +76,12 @@ export class StreamRegistry {
 
   get streams(): ReadonlyMap<string, JetStreamStream> {
     return this.#streams;
+  }
+
+  /** Undefined also where the list of streams says already that it is gone, or that another one has its name. */
+  find(name: string): JetStreamStream | undefined {
+    const stream = this.#streams.get(name);
+    return this.list.records[name]?.streamId === stream?.streamId ? stream : undefined;
   }
 
   #heard(token: string, text: string): void {
@@ -123,7 +131,7 @@ export class StreamRegistry {
       this.#streams.delete(name);
       this.#byId.delete(stream.streamId);
       await this.#options.gone(name);
-      await stream.close();
+      await stream.end();
     }
     for (const record of Object.values(records)) {
       const known = this.#streams.get(record.name);
@@ -154,6 +162,7 @@ export class StreamRegistry {
       name,
       streamId,
       map,
+      room: this.#room,
       stream: this.#streamOf(streamId),
       subject: `${prefix}.d.${streamId}`,
       tellSubject: `${prefix}.n.${streamId}`,
@@ -186,8 +195,8 @@ export class StreamRegistry {
     try {
       await this.#makeJetStream(record);
     } catch (error) {
-      await this.list.depart(record.name, record.streamId);
-      await this.#remove(record.streamId);
+      // Another gateway brings to its end what takes long: by now it may hold records.
+      if (await this.list.giveUp(record)) await this.#remove(record.streamId);
       throw error;
     }
     await this.list.arrived(record);

@@ -18,7 +18,7 @@ import { ProducerStates, stateOf } from "./producer-states.ts";
 import { ShardEnds } from "./shard-ends.ts";
 import { type MapContent, ShardHistory } from "./shard-history.ts";
 import { expectedOf, ID_HEADER, type StoredMessage } from "./stored-message.ts";
-import { EntryCache, openMessage, type TailEntry } from "./tail-entry.ts";
+import { CacheRoom, EntryCache, openMessage, type TailEntry } from "./tail-entry.ts";
 import { VoidMessages } from "./void-messages.ts";
 
 const POLL_MS = 1_000;
@@ -40,6 +40,8 @@ export interface TailOptions {
   readonly stream: string;
   readonly subject: string;
   readonly map: MapContent;
+  /** Shared with the other streams; of its own unless given. */
+  readonly room?: CacheRoom;
   /** Called when the log says something newer of the shards than `map`. */
   readonly onMap: (content: MapContent) => void;
 }
@@ -52,7 +54,7 @@ export class StreamTail {
   readonly #staged = new Map<number, StoredMessage>();
   /** Whether a message counts, where the cluster had to be asked. */
   readonly #verdicts = new Map<number, boolean>();
-  readonly #cache = new EntryCache();
+  readonly #cache: EntryCache;
   readonly #void = new VoidMessages();
   readonly #acknowledged: Acknowledged;
   #lostSinceMs: number | undefined;
@@ -69,6 +71,7 @@ export class StreamTail {
 
   constructor(options: TailOptions) {
     this.#options = options;
+    this.#cache = new EntryCache(options.room ?? new CacheRoom());
     this.history = new ShardHistory(options.name, options.map);
     this.#acknowledged = new Acknowledged(options);
   }
@@ -310,8 +313,8 @@ export class StreamTail {
       if (token !== FORMER_TOKEN) this.#remember(token, message);
       const entry = token === "map" ? undefined : openMessage(this.history, message);
       if (entry === undefined) return;
-      this.#cache.keep(entry);
-      this.ends.take(entry);
+      this.#keep(entry);
+      this.ends.take(entry, this.firstSequence);
     } catch (error) {
       log.error(
         { stream: name, sequence: message.sequence, error: describeError(error) },
@@ -344,12 +347,17 @@ export class StreamTail {
     if (!judged && !(await link.counts(stream, message))) return undefined;
     try {
       const entry = openMessage(this.history, message);
-      this.#cache.keep(entry);
+      this.#keep(entry);
       return entry;
     } catch {
       // Told in the log when it was taken; there is nothing to give.
       return undefined;
     }
+  }
+
+  /** Who was waiting for it when the stream was closed gets it, but it takes up no room. */
+  #keep(entry: TailEntry): void {
+    if (this.#closed === undefined) this.#cache.keep(entry);
   }
 
   #wake(): void {
@@ -374,6 +382,7 @@ export class StreamTail {
   close(reason: Error): void {
     this.#closed ??= reason;
     clearInterval(this.#timer);
+    this.#cache.clear();
     this.#wake();
   }
 }

@@ -4,12 +4,17 @@ import { decodeEntry, type HashedRun, offsetOf } from "./entry.ts";
 import type { ShardHistory } from "./shard-history.ts";
 import type { StoredMessage } from "./stored-message.ts";
 
-const CACHED_BYTES = 32 * 1_048_576;
+/** Of all streams together. */
+const CACHED_BYTES = 128 * 1_048_576;
+/** What an entry and each run in it take beside their bytes, as measured: of small messages that is most. */
+const ENTRY_BYTES = 1_200;
+const RUN_BYTES = 280;
 
 /** A message, taken apart by shard. */
 export interface TailEntry {
   readonly sequence: number;
   readonly arrivalMs: number;
+  /** Of memory. */
   readonly bytes: number;
   readonly runs: readonly HashedRun[];
   /** Shard index → its records, where they stand one behind the other. */
@@ -42,13 +47,47 @@ export function openMessage(history: ShardHistory, message: StoredMessage): Tail
     index += run.count;
   }
   end();
-  return { sequence, arrivalMs, bytes: payload.length, runs, parts };
+  const bytes = payload.length + ENTRY_BYTES + runs.length * RUN_BYTES;
+  return { sequence, arrivalMs, bytes, runs, parts };
 }
 
-/** Bounded in bytes; what was put in first leaves first. */
+/** What the caches of all streams hold together, bounded in bytes; what was put in first leaves first, whosever it is. */
+export class CacheRoom {
+  readonly #maxBytes: number;
+  readonly #owners = new Map<TailEntry, Map<number, TailEntry>>();
+  #bytes = 0;
+
+  constructor(maxBytes = CACHED_BYTES) {
+    this.#maxBytes = maxBytes;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  take(entry: TailEntry, owner: Map<number, TailEntry>): void {
+    this.#owners.set(entry, owner);
+    this.#bytes += entry.bytes;
+    for (const [oldest, itsOwner] of this.#owners) {
+      if (this.#bytes <= this.#maxBytes) break;
+      itsOwner.delete(oldest.sequence);
+      this.give(oldest);
+    }
+  }
+
+  give(entry: TailEntry): void {
+    if (this.#owners.delete(entry)) this.#bytes -= entry.bytes;
+  }
+}
+
+/** Of one stream. */
 export class EntryCache {
   readonly #entries = new Map<number, TailEntry>();
-  #bytes = 0;
+  readonly #room: CacheRoom;
+
+  constructor(room: CacheRoom) {
+    this.#room = room;
+  }
 
   get(sequence: number): TailEntry | undefined {
     return this.#entries.get(sequence);
@@ -57,11 +96,11 @@ export class EntryCache {
   keep(entry: TailEntry): void {
     if (this.#entries.has(entry.sequence)) return;
     this.#entries.set(entry.sequence, entry);
-    this.#bytes += entry.bytes;
-    for (const [sequence, oldest] of this.#entries) {
-      if (this.#bytes <= CACHED_BYTES) break;
-      this.#entries.delete(sequence);
-      this.#bytes -= oldest.bytes;
-    }
+    this.#room.take(entry, this.#entries);
+  }
+
+  clear(): void {
+    for (const entry of this.#entries.values()) this.#room.give(entry);
+    this.#entries.clear();
   }
 }

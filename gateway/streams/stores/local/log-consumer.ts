@@ -37,7 +37,7 @@ export class LogConsumer implements Consumer {
   readonly name: string;
   readonly #host: ConsumerHost;
   /** Also those of finished parents: they tell that the children may be read. */
-  #positions: ReadonlyMap<ShardId, Offset>;
+  #positions: Map<ShardId, Offset>;
   #shards: readonly ShardId[] = [];
   #readable: ReadonlySet<ShardId> = new Set();
   #finished: ReadonlySet<ShardId> = new Set();
@@ -50,7 +50,7 @@ export class LogConsumer implements Consumer {
   constructor(name: string, host: ConsumerHost, positions: ReadonlyMap<ShardId, Offset>) {
     this.name = name;
     this.#host = host;
-    this.#positions = positions;
+    this.#positions = new Map(positions);
     this.refresh();
   }
 
@@ -142,7 +142,11 @@ export class LogConsumer implements Consumer {
       const free = parents.every((parent) => finished.has(parent) || this.#host.find(parent) === undefined);
       if (!free) continue;
       if (end !== undefined && this.#position(shardId) >= end) finished.add(shardId);
-      else shards.push(shardId);
+      else {
+        shards.push(shardId);
+        // It may expire before its first checkpoint, and is known all the same.
+        if (!this.#positions.has(shardId)) this.#positions.set(shardId, 0);
+      }
     }
     this.#finished = finished;
     const same =

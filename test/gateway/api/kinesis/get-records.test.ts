@@ -203,3 +203,32 @@ test("what a page costs does not grow with the number of shards: none is describ
   }
   assert.equal(described.mock.callCount(), 0);
 });
+
+test("a page whose records lie far apart, or come slowly, is given as far as it came, and the next goes on", async (t) => {
+  const { streams, clock, context } = await open(t);
+  const entries = Array.from({ length: 60 }, (_, i) => ({ partitionKey: "k", data: Buffer.from(`${i}`) }));
+  for (const entry of entries) await streams.append("s", [entry]);
+  const read = streams.read.bind(streams);
+  // As of a shard that shares a long log with busier ones: each look takes its time, and gives little.
+  t.mock.method(streams, "read", async (name: string, shardId: string, from: number) => {
+    clock.aheadMs += 300;
+    const found = await read(name, shardId, from, 1);
+    return found.next < 60 ? { ...found, behindMs: Math.max(1, found.behindMs) } : found;
+  });
+  const seen: string[] = [];
+  let iterator: string | undefined = beginning(context, streams);
+  let pages = 0;
+  for (let behind = 1; behind > 0; pages++) {
+    const fromMs = clock.aheadMs;
+    const page: Page = await ask(context, iterator!, undefined, jsonCodec);
+    assert.ok(clock.aheadMs - fromMs < 5_000, `${clock.aheadMs - fromMs} ms`);
+    seen.push(...texts(page));
+    behind = page.MillisBehindLatest;
+    iterator = page.NextShardIterator;
+  }
+  assert.ok(pages > 1);
+  assert.deepEqual(
+    seen,
+    entries.map(({ data }) => `k ${data.toString("hex")}`),
+  );
+});

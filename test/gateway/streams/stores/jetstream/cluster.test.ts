@@ -194,10 +194,15 @@ fact(
     const [a, b] = [await open(), await open()];
     await a.createStream({ name: "s", shards: 1, retentionHours: 24 });
     await a.openConsumer("s", "c");
+    await until(() => b.listStreams().includes("s"));
+    const stage = await b.openConsumer("s", "of a stage");
     assert.equal(await a.appendFrame(makeFrame("s", 1n, ["f1"])), "stored");
     await Promise.all([cluster.kill(0), cluster.kill(1)]);
     const waiting = a.appendFrame(makeFrame("s", 2n, ["f2"]));
     const closedMs = performance.now();
+    // The stages give their leases back first.
+    await stage.close();
+    assert.ok(stage.lost.aborted);
     await b.close();
     assert.ok(performance.now() - closedMs < 10_000, "closed within ten seconds");
     assert.equal(await Promise.race([waiting, "waits"]), "waits");

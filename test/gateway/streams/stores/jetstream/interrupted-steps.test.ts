@@ -1,7 +1,9 @@
 /** A gateway is killed between any two steps of making or deleting a stream; the next one brings it to its end. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { mock } from "node:test";
 import { Documents } from "../../../../../gateway/streams/stores/jetstream/documents.ts";
+import { JetStreams } from "../../../../../gateway/streams/stores/jetstream/jet-streams.ts";
 import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";
@@ -96,3 +98,31 @@ clusterFact(
     assert.equal(before.describe("s").name, "s");
   },
 );
+
+clusterFact("a gateway that gives a stream up leaves it where another one has made it", async ({ open }) => {
+  const [a, b] = [await open(), await open()];
+  const { make } = JetStreams.prototype;
+  // As when the cluster refuses one of them for long: its request, and nobody else's.
+  let calls = 0;
+  const made = mock.method(
+    JetStreams.prototype,
+    "make",
+    async function (this: JetStreams, config: { name: string }) {
+      if (calls++ > 0) return make.call(this, config);
+      await until(() => b.listStreams().includes("s"));
+      await b.append("s", RECORD);
+      throw new Error("the cluster refused to make it");
+    },
+  );
+  try {
+    // Either it says that it is there, or that it could not make it; it takes nothing away.
+    const [outcome] = await Promise.allSettled([
+      a.createStream({ name: "s", shards: 1, retentionHours: 24 }),
+    ]);
+    assert.ok(outcome!.status === "fulfilled" || /refused to make/.test(String(outcome!.reason)));
+    await new Promise((resolve) => setTimeout(resolve, 1_500));
+    for (const streams of [a, b]) assert.deepEqual(await textsOf(streams), ["there"]);
+  } finally {
+    made.mock.restore();
+  }
+});

@@ -1,0 +1,117 @@
+/** A stream that one gateway deletes while others use it: who used it hears so at once, and nothing of it stays. */
+import assert from "node:assert/strict";
+import { Documents } from "../../../../../gateway/streams/stores/jetstream/documents.ts";
+import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
+import { StreamNotFoundError } from "../../../../../gateway/streams/streams.ts";
+import { systemClock } from "../../../../../runtime/clock.ts";
+import { Metrics } from "../../../../../runtime/metrics.ts";
+import { clusterFact as fact, until } from "./cluster-fact.ts";
+
+fact("a stream that another gateway deletes under load holds nobody up", async ({ open }) => {
+  const [a, b] = [await open(), await open()];
+  await a.createStream({ name: "s", shards: 1, retentionHours: 24 });
+  await until(() => b.listStreams().includes("s"));
+  let refused: unknown;
+  const write = async (i: number): Promise<void> => {
+    while (refused === undefined) await a.append("s", [{ partitionKey: `k${i}`, data: Buffer.alloc(10) }]);
+  };
+  const writers = Array.from({ length: 8 }, (_, i) =>
+    write(i).catch((error: unknown) => {
+      refused = error;
+    }),
+  );
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  await b.deleteStream("s");
+  const fromMs = performance.now();
+  await a.createStream({ name: "other", shards: 1, retentionHours: 24 });
+  await Promise.all(writers);
+  const tookMs = performance.now() - fromMs;
+  assert.ok(refused instanceof StreamNotFoundError, String(refused));
+  assert.ok(tookMs < 15_000, `it took ${tookMs} ms`);
+});
+
+fact(
+  "a consumer that is being opened while its stream is deleted is refused, and leaves nothing",
+  async (ground) => {
+    const { open, cluster, prefix } = ground;
+    const [a, b] = [await open(), await open()];
+    await a.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    await until(() => b.listStreams().includes("s"));
+    const link = await Link.open({
+      servers: cluster.servers,
+      clock: systemClock,
+      metrics: new Metrics(),
+    });
+    try {
+      const documents = new Documents(link, prefix);
+      const { streamId } = a.settings("s");
+      // Of a gateway that was killed: its lease is waited for.
+      const dead = { name: "c", owner: "dead", beat: 1, positions: {} };
+      await documents.put(`c.${streamId}.${Buffer.from("c").toString("base64url")}`, dead, 0);
+      const opening = a.openConsumer("s", "c");
+      const refused = assert.rejects(opening, StreamNotFoundError);
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      await b.deleteStream("s");
+      await refused;
+      assert.deepEqual(await documents.keys("c"), []);
+    } finally {
+      await link.close();
+    }
+  },
+);
+
+fact("of two that take a lease over at once one holds it", async ({ open }) => {
+  const streams = await open();
+  await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+  const first = await streams.openConsumer("s", "c");
+  const both = await Promise.allSettled([
+    streams.openConsumer("s", "c", { takeOver: true }),
+    streams.openConsumer("s", "c", { takeOver: true }),
+  ]);
+  const opened = both.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
+  const held = [first, ...opened].filter(({ lost }) => !lost.aborted);
+  assert.equal(held.length, 1);
+  await new Promise((resolve) => setTimeout(resolve, 2_500));
+  assert.equal(held[0]!.lost.aborted, false);
+});
+
+fact(
+  "a stream that is listed can be described, also while it is being deleted and made anew",
+  async ({ open }) => {
+    const [a, b] = [await open(), await open()];
+    for (let i = 0; i < 6; i++) {
+      const maker = i % 2 === 0 ? a : b;
+      await maker.createStream({ name: "s", shards: 1, retentionHours: 24 });
+      const { streamId } = maker.settings("s");
+      await until(() => [a, b].every((streams) => streams.listStreams().includes("s")));
+      let going = true;
+      const deleted = maker.deleteStream("s").finally(() => {
+        going = false;
+      });
+      while (going || b.listStreams().length + a.listStreams().length > 0) {
+        for (const streams of [a, b]) {
+          for (const name of streams.listStreams()) assert.equal(streams.describe(name).streamId, streamId);
+        }
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      await deleted;
+    }
+  },
+);
+
+fact("a reader is not registered with a stream that another gateway has just deleted", async (ground) => {
+  const { open, cluster, prefix } = ground;
+  const streams = await open();
+  await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+  const link = await Link.open({ servers: cluster.servers, clock: systemClock, metrics: new Metrics() });
+  try {
+    // As the other one leaves the list, before anybody hears of it.
+    await new Documents(link, prefix).update<{ streams: object }>("streams", (list) => ({
+      ...list!,
+      streams: {},
+    }));
+    await assert.rejects(streams.registerReader("s", "reader", {}), StreamNotFoundError);
+  } finally {
+    await link.close();
+  }
+});

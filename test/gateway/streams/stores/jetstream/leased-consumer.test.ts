@@ -1,0 +1,79 @@
+/** Which shards a consumer may read while its gateway lags behind another one that splits them. */
+import assert from "node:assert/strict";
+import test from "node:test";
+import { encodeEntry, offsetOf, runsOf } from "../../../../../gateway/streams/stores/jetstream/entry.ts";
+import {
+  LeasedConsumer,
+  type LeasedConsumerOptions,
+} from "../../../../../gateway/streams/stores/jetstream/leased-consumer.ts";
+import { ShardEnds } from "../../../../../gateway/streams/stores/jetstream/shard-ends.ts";
+import {
+  type MapContent,
+  ShardHistory,
+  shardRecord,
+} from "../../../../../gateway/streams/stores/jetstream/shard-history.ts";
+import { openMessage } from "../../../../../gateway/streams/stores/jetstream/tail-entry.ts";
+import { MAX_HASH } from "../../../../../gateway/streams/streams.ts";
+import { systemClock } from "../../../../../runtime/clock.ts";
+import { silentLog } from "../../../../../runtime/log.ts";
+
+const [PARENT, LOW, HIGH] = [0, 1, 2].map(
+  (index) => shardRecord(index, { hashFrom: 0n, hashTo: MAX_HASH }, 0).shardId,
+);
+
+function open() {
+  const map: MapContent = { version: 1, shards: [shardRecord(0, { hashFrom: 0n, hashTo: MAX_HASH }, 0)] };
+  const history = new ShardHistory("s", map);
+  const ends = new ShardEnds();
+  const tail = { history, ends, tip: 100, firstSequence: 1, closed: false };
+  ends.begin(100);
+  /** A message that the gateway takes at its tip. */
+  const take = (sequence: number): void => {
+    const payload = encodeEntry(1, runsOf([{ key: "k", timeUs: 1, payload: Buffer.from("x") }]));
+    ends.take(openMessage(history, { sequence, subject: "", payload, header: () => "" }), tail.firstSequence);
+    tail.tip = sequence;
+  };
+  let revision = 1;
+  const options = {
+    documents: { put: async () => ++revision },
+    tail,
+    clock: systemClock,
+    log: silentLog,
+    stream: "s",
+    name: "c",
+    key: "c.c",
+    owner: "me",
+    signal: new AbortController().signal,
+    takeOver: false,
+    released: () => undefined,
+  } as unknown as LeasedConsumerOptions;
+  const record = { name: "c", owner: "me", beat: 0, positions: {} };
+  return { history, tail, take, consumer: new LeasedConsumer(options, record, 1) };
+}
+
+test("a split that the list of streams tells before the parent's last records are here leaves the parent to be read", async () => {
+  const { history, tail, take, consumer } = open();
+  take(120);
+  await consumer.checkpoint(new Map([[PARENT!, offsetOf(120, 1)]]));
+  const split = history.split(PARENT!, 2n ** 127n, 5_000);
+  const placed = split.shards.map((shard) => ({
+    ...shard,
+    openedAt: shard.openedAt === -1 ? 150 : shard.openedAt,
+    ...(shard.closedAt !== undefined && { closedAt: 150 }),
+  }));
+  history.adopt({ ...split, shards: placed }, 0);
+  assert.deepEqual(consumer.shards, [PARENT]);
+  take(149);
+  assert.deepEqual(consumer.shards, [PARENT]);
+  tail.tip = 150;
+  assert.deepEqual(consumer.shards, [PARENT]);
+  // Behind the newest record nothing is left to read, though the shard ends later.
+  await consumer.checkpoint(new Map([[PARENT!, offsetOf(149, 1)]]));
+  assert.deepEqual(consumer.shards, [LOW, HIGH]);
+  // What was read while the end was not known yet goes as far as the place where it was closed.
+  await consumer.checkpoint(new Map([[PARENT!, offsetOf(150)]]));
+  await assert.rejects(consumer.checkpoint(new Map([[PARENT!, offsetOf(150, 1)]])), {
+    code: "BAD_CHECKPOINT",
+  });
+  await consumer.close();
+});
