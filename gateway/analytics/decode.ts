@@ -75,7 +75,7 @@ function own(fields: Record<string, unknown>, name: string): unknown {
 }
 
 function keyReader(type: ColumnType): (value: unknown) => Value {
-  if (type === "STRING") return readString;
+  if (type === "STRING") return readKeyText;
   if (type === "BOOLEAN") return readBoolean;
   return integerReader(type);
 }
@@ -83,17 +83,34 @@ function keyReader(type: ColumnType): (value: unknown) => Value {
 function measureReader(column: Column): (value: unknown) => number | null {
   if (measureKind(column) === "double") return column.type === "FLOAT" ? readFloat : readDouble;
   if (measureKind(column) === "integer") return integerReader(column.type);
-  // Only COUNT takes such a column, but a value of the wrong type is still wrong.
-  const read = isTimestamp(column.type) ? readTime : column.type === "BOOLEAN" ? readBoolean : readString;
+  // Only COUNT takes such a column. Whatever it is has a text; what is no BOOLEAN or no time is still wrong.
+  if (column.type === "STRING") return (value) => (value === undefined || value === null ? null : 1);
+  const read = isTimestamp(column.type) ? readTime : readBoolean;
   return (value) => (read(value) === null ? null : 1);
 }
 
 /** Flink turns a number, boolean or object in a STRING column into its text. */
-function readString(value: unknown): string | null {
+function readKeyText(value: unknown): string | null {
   if (value === undefined || value === null) return null;
-  const text = typeof value === "string" ? value : JSON.stringify(value);
-  if (text.length > MAX_KEY_CHARACTERS) throw new Unfit(`more than ${MAX_KEY_CHARACTERS} characters`);
+  const text = typeof value === "string" ? value : jsonText(value);
+  if (text === undefined || text.length > MAX_KEY_CHARACTERS) {
+    throw new Unfit(`more than ${MAX_KEY_CHARACTERS} characters`);
+  }
   return text;
+}
+
+/**
+ * JSON.parse takes any depth, JSON.stringify only what the stack holds: some thousand levels, and so
+ * more characters than a key may have. Undefined then; thrown on, one such record would stop its
+ * statement for good.
+ */
+function jsonText(value: unknown): string | undefined {
+  try {
+    return JSON.stringify(value);
+  } catch (error) {
+    if (error instanceof RangeError) return undefined;
+    throw error;
+  }
 }
 
 function readBoolean(value: unknown): boolean | null {

@@ -8,12 +8,14 @@
 import { createHash } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { StatementConfig } from "../../config/gateway-config.ts";
+import type { BatchRecord } from "../../protocol/record-batch.ts";
 import { Backoff, pause } from "../../runtime/backoff.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
-import { type Consumer, LeaseLostError, type Streams } from "../streams/streams.ts";
+import { type Consumer, LeaseLostError, type Streams, UnreadShards } from "../streams/streams.ts";
 import type { StatementStatus } from "./analytics.ts";
 import type { AnalyticsMetrics } from "./analytics-metrics.ts";
 import {
@@ -38,6 +40,8 @@ const GATHER_MS = 100;
 /** Idleness is a matter of time, so no wait is longer. */
 const MAX_WAIT_MS = 1_000;
 const CHECKPOINT_EVERY_MS = 5_000;
+/** As many windows as the state holds may close at once, and the event loop is everybody's. */
+const RESULTS_A_TURN = 1_000;
 const LATE_LOG_EVERY_MS = 60_000;
 
 /** The durable steps of a commit, in their order. */
@@ -75,6 +79,7 @@ export class Statement {
   readonly #planHash: string;
   readonly #file: string;
   readonly #stop = new AbortController();
+  readonly #unread = new UnreadShards();
   #state: "running" | "failed" = "running";
   #totals: Totals = { records: 0, late: 0, rejected: 0, results: 0, trimmed: 0, skipped: 0 };
   #counted: Totals | undefined;
@@ -122,7 +127,10 @@ export class Statement {
         partials = await this.#parts.openPartials();
         consumer = await streams.openConsumer(plan.inputStream, `analytics/${config.name}`);
         const session = await this.#resume(consumer, partials);
-        await this.#work(session, () => backoff.reset());
+        await this.#work(session, () => {
+          backoff.reset();
+          this.#unread.clear();
+        });
       } catch (error) {
         this.#lastError = describeError(error);
         metrics.errors.inc({ statement: config.name });
@@ -148,7 +156,8 @@ export class Statement {
     const { config, plan, streams, clock, log, dir, maxGroups } = this.#parts;
     await mkdir(dir, { recursive: true, mode: 0o700 });
     const stored = await readCheckpoint(this.#file, config.name);
-    const { streamId, shardList } = streams.describe(plan.inputStream);
+    const description = streams.describe(plan.inputStream);
+    const { streamId, shardList } = description;
     if (stored === undefined && readBefore(consumer.positions(), shardList)) {
       throw new AnalyticsStateError(
         config.name,
@@ -184,6 +193,12 @@ export class Statement {
         } else state.panes.restore(stored.groups);
       } else
         log.error({ windows: stored.groups.length }, "the input stream was made anew; open windows are lost");
+    }
+    const reached = stored?.streamId === streamId ? stored.positions : new Map();
+    const missed = this.#unread.look(description, consumer, reached);
+    if (missed > 0) {
+      state.totals.trimmed += missed;
+      log.error({ records: missed }, "retention removed shards before they were read");
     }
     watermark.follow(consumer.shards, shardList, nowMs);
     const input = new InputPositions(positions, shardList);
@@ -221,9 +236,11 @@ export class Statement {
   async #newestIn(range: Range, state: WindowState): Promise<number> {
     const { streams, plan } = this.#parts;
     let newestMs = Number.NEGATIVE_INFINITY;
-    for (let at = range.from; at < range.to && !this.#stop.signal.aborted; ) {
+    for (let at = range.from; at < range.to; ) {
+      // Half of them would let a window be opened again, and the next start would not look once more.
+      this.#stop.signal.throwIfAborted();
       const { parts, next } = await streams.read(plan.inputStream, range.shardId, at, READ_BYTES);
-      for (const part of parts) newestMs = Math.max(newestMs, state.newestMs(part, range) ?? newestMs);
+      newestMs = Math.max(newestMs, (await state.newestMs(parts, range)) ?? newestMs);
       if (next === at) break;
       at = next;
     }
@@ -239,7 +256,7 @@ export class Statement {
       this.#follow(session);
       const read = await this.#gather(session);
       const closed = await session.state.advance(clock.monotonicMs());
-      if (closed.length > 0) this.#emit(session, closed);
+      if (closed.length > 0) await this.#emit(session, closed);
       const due = session.moved && clock.monotonicMs() - session.checkpointMs >= CHECKPOINT_EVERY_MS;
       // The children of a closed shard are read once the checkpoint is behind its end.
       const ended = session.moved && session.input.ended.size > 0;
@@ -279,7 +296,7 @@ export class Statement {
         state.totals.trimmed += result.trimmed;
         log.error({ shardId, records: result.trimmed }, "retention removed records before they were read");
       }
-      for (const part of result.parts) state.gather(shardId, part, from);
+      await state.gather(shardId, result.parts, from);
       if (result.next === from && !result.ended) continue;
       state.watermark.active(shardId, clock.monotonicMs());
       input.moved(shardId, result.next, result.ended);
@@ -289,18 +306,24 @@ export class Statement {
     return progressed;
   }
 
-  #emit(session: Session, closed: readonly Group[]): void {
+  async #emit(session: Session, closed: readonly Group[]): Promise<void> {
     const { config, plan, clock } = this.#parts;
     const sink = { device: sinkDevice(config.name), stream: plan.outputStream, epoch: session.epoch };
-    const records = closed.map((group) => resultRecord(plan, group));
+    const records: BatchRecord[] = [];
+    for (const group of closed) {
+      records.push(resultRecord(plan, group));
+      if (records.length % RESULTS_A_TURN === 0) await nextTurn();
+    }
     session.pending = resultFrames(sink, session.nextSequence, Math.floor(clock.nowUs()), records);
     session.nextSequence += BigInt(session.pending.length);
     session.state.totals.results += records.length;
   }
 
   async #commit(session: Session): Promise<void> {
-    const { streams, clock, onStep } = this.#parts;
-    const { state } = session;
+    const { streams, clock, plan, onStep } = this.#parts;
+    const { state, consumer } = session;
+    // A stream that was made anew meanwhile is read under this one's positions; nobody may see what came of it.
+    if (consumer.lost.aborted) throw new LeaseLostError(plan.inputStream, consumer.name);
     const checkpoint: Checkpoint = {
       planHash: this.#planHash,
       streamId: session.streamId,
@@ -320,7 +343,7 @@ export class Statement {
     for (const frame of session.pending) await streams.appendFrame(asFrame(frame));
     await onStep("frames");
     // Only for retention and the console: after a crash the file's positions count.
-    await session.consumer.checkpoint(session.input.open);
+    await consumer.checkpoint(session.input.open);
     await onStep("consumer");
     session.pending = [];
     session.moved = false;
@@ -354,12 +377,14 @@ export class Statement {
   #report(state: WindowState): void {
     const { config, log, metrics, clock } = this.#parts;
     const labels = { statement: config.name };
-    const before = this.#counted ?? state.totals;
-    // After a failure the totals begin again at the checkpoint, behind what was counted.
+    this.#counted ??= { ...state.totals };
     for (const name of ["records", "late", "rejected", "results", "trimmed", "skipped"] as const) {
-      metrics[name].inc(labels, Math.max(0, state.totals[name] - before[name]));
+      // After a failure the totals begin again at the checkpoint, behind what was counted.
+      const more = state.totals[name] - this.#counted[name];
+      if (more <= 0) continue;
+      metrics[name].inc(labels, more);
+      this.#counted[name] += more;
     }
-    this.#counted = { ...state.totals };
     this.#totals = { ...state.totals };
     this.#watermarkMs = state.watermark.ms;
     metrics.groups.set(labels, state.panes.groups);

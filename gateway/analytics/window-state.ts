@@ -2,7 +2,7 @@
  * A statement's state in memory: records in, closed windows out. It knows event time and SQL, and
  * nothing of files or streams.
  */
-import { forEachUserRecord, type LogPart, type Offset, type ShardId } from "../streams/streams.ts";
+import { forEachUserRecordInTurns, type LogPart, type Offset, type ShardId } from "../streams/streams.ts";
 import type { Totals } from "./checkpoint.ts";
 import { ColumnBatch } from "./columns.ts";
 import { compileDecoder, type DecodedRecord, type Decoder } from "./decode.ts";
@@ -39,44 +39,39 @@ export class WindowState {
     return this.#batch.rows;
   }
 
-  /** Decodes the records of a part from `from` on, those that the KPL packed one by one. Lateness is judged by the watermark before the batch. */
-  gather(shardId: ShardId, part: LogPart, from: Offset): void {
+  /**
+   * Decodes the records from `from` on, those that the KPL packed one by one. Lateness is judged by the
+   * watermark before the batch.
+   */
+  async gather(shardId: ShardId, parts: readonly LogPart[], from: Offset): Promise<void> {
     const { windowMs } = this.#plan;
     const watermarkMs = this.watermark.ms ?? Number.NEGATIVE_INFINITY;
     const record = this.#record;
-    let first = part.first;
-    for (const run of part.runs) {
-      forEachUserRecord(run, (payload, _timeUs, index) => {
-        if (first + index < from) return;
-        this.totals.records++;
-        const problem = this.#decode(payload, part.arrivalMs, record);
-        if (problem !== undefined) {
-          this.totals.rejected++;
-          this.lastRejection = problem;
-          return;
-        }
-        this.watermark.seen(shardId, record.timeMs);
-        const paneMs = Math.floor(record.timeMs / windowMs) * windowMs;
-        if (paneMs + windowMs <= watermarkMs) this.totals.late++;
-        else this.#batch.add(record.keyName, record.key, paneMs, record.measures);
-      });
-      first += run.count;
-    }
+    await forEachUserRecordInTurns(parts, (payload, offset, arrivalMs) => {
+      if (offset < from) return;
+      this.totals.records++;
+      const problem = this.#decode(payload, arrivalMs, record);
+      if (problem !== undefined) {
+        this.totals.rejected++;
+        this.lastRejection = problem;
+        return;
+      }
+      this.watermark.seen(shardId, record.timeMs);
+      const paneMs = Math.floor(record.timeMs / windowMs) * windowMs;
+      if (paneMs + windowMs <= watermarkMs) this.totals.late++;
+      else this.#batch.add(record.keyName, record.key, paneMs, record.measures);
+    });
   }
 
-  /** The newest event time of a part's records within the range; undefined when none can be decoded. */
-  newestMs(part: LogPart, { from, to }: Range): number | undefined {
+  /** The newest event time of the records within the range; undefined when none can be decoded. */
+  async newestMs(parts: readonly LogPart[], { from, to }: Range): Promise<number | undefined> {
     const record = this.#record;
     let newest: number | undefined;
-    let first = part.first;
-    for (const run of part.runs) {
-      forEachUserRecord(run, (payload, _timeUs, index) => {
-        if (first + index < from || first + index >= to) return;
-        if (this.#decode(payload, part.arrivalMs, record) !== undefined) return;
-        if (newest === undefined || record.timeMs > newest) newest = record.timeMs;
-      });
-      first += run.count;
-    }
+    await forEachUserRecordInTurns(parts, (payload, offset, arrivalMs) => {
+      if (offset < from || offset >= to) return;
+      if (this.#decode(payload, arrivalMs, record) !== undefined) return;
+      if (newest === undefined || record.timeMs > newest) newest = record.timeMs;
+    });
     return newest;
   }
 

@@ -4,25 +4,27 @@
  *   cut.json       the manifest of the one cut that is under way; absent when none is
  *   delivery.json  the ledger: this delivery's id, its last finished cut, totals, the newest objects
  *
- * Both are replaced as a whole (runtime/durable.ts).
+ * Both are replaced as a whole (runtime/durable.ts): one line of JSON, and the CRC-32C of it in a second.
  */
 import { randomBytes } from "node:crypto";
 import { mkdir, readFile, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { z } from "zod";
+import { crc32c } from "../../runtime/crc32c.ts";
 import { syncFolder, writeDurably } from "../../runtime/durable.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
 
-const FORMAT_VERSION = 1;
-/** 2 names the destination. A manifest of version 1 goes where the config says now. */
-const MANIFEST_VERSION = 2;
+/** 2 has a checksum. */
+const FORMAT_VERSION = 2;
+/** 2 names the destination; one of version 1 goes where the config says now. 3 has a checksum. */
+const MANIFEST_VERSION = 3;
 /** As many finished objects are remembered for the console. */
 export const MAX_RECENT_OBJECTS = 200;
 
 const count = z.number().int().min(0);
 
 const manifestSchema = z.strictObject({
-  formatVersion: z.literal([1, MANIFEST_VERSION]),
+  formatVersion: z.literal([1, 2, MANIFEST_VERSION]),
   cut: count,
   streamId: z.string(),
   /** Where the object goes, also when the config names another place by now. */
@@ -39,10 +41,12 @@ const manifestSchema = z.strictObject({
   records: count,
   failedRecords: count,
   bytes: count,
+  /** Records that retention took before the object could be built; none unless given. */
+  trimmedRecords: count.optional(),
 });
 
 const ledgerSchema = z.strictObject({
-  formatVersion: z.literal(FORMAT_VERSION),
+  formatVersion: z.literal([1, FORMAT_VERSION]),
   /** Random; part of every object's name, so that a lost data folder never overwrites old objects. */
   id: z.string().regex(/^[0-9a-f]{8}$/),
   lastCut: count,
@@ -90,7 +94,7 @@ export class CutLedger {
     let pending = await readState(join(dir, "cut.json"), manifestSchema);
     if (ledger === undefined) {
       ledger = { ...emptyLedger(), id: randomBytes(4).toString("hex") };
-      await writeDurably(join(dir, "delivery.json"), JSON.stringify(ledger));
+      await writeState(join(dir, "delivery.json"), ledger);
     }
     // The crash came between "finished" and the manifest's removal: the next cut replaces the file.
     if (pending !== undefined && pending.cut <= ledger.lastCut) pending = undefined;
@@ -99,7 +103,7 @@ export class CutLedger {
 
   /** From here on the object will exist. */
   async begin(manifest: CutManifest): Promise<void> {
-    await writeDurably(this.#cutFile, JSON.stringify(manifest));
+    await writeState(this.#cutFile, manifest);
     this.pending = manifest;
   }
 
@@ -114,8 +118,8 @@ export class CutLedger {
   }
 
   async update(changes: Partial<Ledger>, onTotals?: () => void): Promise<void> {
-    const next = { ...this.ledger, ...changes };
-    await writeDurably(this.#ledgerFile, JSON.stringify(next));
+    const next: Ledger = { ...this.ledger, ...changes, formatVersion: FORMAT_VERSION };
+    await writeState(this.#ledgerFile, next);
     this.ledger = next;
     onTotals?.();
   }
@@ -142,10 +146,27 @@ async function readState<T extends z.ZodType>(file: string, schema: T): Promise<
     throw new DeliveryStateError(file, error);
   }
   try {
-    return schema.parse(JSON.parse(text));
+    return schema.parse(JSON.parse(checked(text)));
   } catch (error) {
     throw new DeliveryStateError(file, error);
   }
+}
+
+/** Files of earlier versions are JSON alone. */
+function checked(text: string): string {
+  const [json = "", checksum] = text.split("\n");
+  const hasNone = checksum === undefined && /^\{"formatVersion":[12],/.test(json);
+  if (!hasNone && checksum !== checksumOf(json)) throw new Error("its checksum does not match");
+  return json;
+}
+
+function checksumOf(json: string): string {
+  return crc32c(Buffer.from(json)).toString(16).padStart(8, "0");
+}
+
+async function writeState(file: string, state: Ledger | CutManifest): Promise<void> {
+  const json = JSON.stringify(state);
+  await writeDurably(file, `${json}\n${checksumOf(json)}\n`);
 }
 
 /** `2026/11/21/09/<delivery>-<id>-<cut>`: the folder from the first record's arrival, in UTC. */

@@ -4,14 +4,13 @@
  *
  *   count (positions only) → due → build from the log → manifest → object → checkpoint → ledger
  */
-import { isDeepStrictEqual, promisify } from "node:util";
-import { gzip } from "node:zlib";
+import { isDeepStrictEqual } from "node:util";
 import type { DeliveryConfig } from "../../config/gateway-config.ts";
 import { Backoff, pause } from "../../runtime/backoff.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
-import { type Consumer, LeaseLostError, type Streams } from "../streams/streams.ts";
+import { type Consumer, LeaseLostError, type Streams, UnreadShards } from "../streams/streams.ts";
 import {
   CutLedger,
   type CutManifest,
@@ -27,15 +26,14 @@ import { LineWriter } from "./ndjson.ts";
 import { readRange } from "./range-reader.ts";
 import { Waiting } from "./waiting.ts";
 
-const compress = promisify(gzip);
-/** Sensor JSON measured: as small as level 6 (0.2 % more) in 70 % of its time; level 4 saves a fifth more but is 11 % larger. */
-const GZIP_LEVEL = 5;
-/** An object is built in memory; a larger bufferBytes is cut in pieces of this. */
+/** The compressed object is built in memory; a larger bufferBytes is cut in pieces of this. */
 const MAX_CUT_BYTES = 128 * 1_048_576;
 /** The clock may jump and retention may move, so no wait is longer. */
 const MAX_WAIT_MS = 1_000;
 /** Appends come in bursts; reading each alone would cost more than it tells. */
 const GATHER_MS = 50;
+
+const TRIMMED = "retention removed records before they were delivered";
 
 /** The durable steps of a cut, in their order. `built` comes before the first of them. */
 export type CutStep = "built" | "manifest" | "object" | "checkpoint" | "ledger";
@@ -67,6 +65,7 @@ export class Cutter {
   readonly #destination: Destination;
   readonly #stop = new AbortController();
   readonly #maxBytes: number;
+  readonly #unread = new UnreadShards();
   #waiting: Waiting | undefined;
   #lastError: string | undefined;
   #running: Promise<void> | undefined;
@@ -120,8 +119,12 @@ export class Cutter {
       let consumer: Consumer | undefined;
       try {
         consumer = await streams.openConsumer(config.stream, `delivery/${config.name}`);
+        await this.#countMissed(consumer);
         await this.#recover(consumer);
-        await this.#deliver(consumer, () => backoff.reset());
+        await this.#deliver(consumer, () => {
+          backoff.reset();
+          this.#unread.clear();
+        });
       } catch (error) {
         this.#lastError = describeError(error);
         metrics.errors.inc({ delivery: config.name });
@@ -141,42 +144,65 @@ export class Cutter {
   async #recover(consumer: Consumer): Promise<void> {
     const manifest = this.#state.pending;
     if (manifest === undefined) return;
-    const { config, streams, log } = this.#parts;
-    const { streamId } = streams.describe(config.stream);
-    if (streamId !== manifest.streamId) {
-      log.error(
-        { cut: manifest.cut, object: manifest.object },
-        "its stream was deleted; the cut is given up",
-      );
-      const lost = manifest.ranges.reduce((sum, range) => sum + range.to - range.from, 0);
-      await this.#countTrimmed(lost);
-      await this.#state.finish(manifest.cut, {});
-      return;
+    const { streams, log } = this.#parts;
+    const stream = streams
+      .listStreams()
+      .find((name) => streams.settings(name).streamId === manifest.streamId);
+    if (stream === undefined) return this.#giveUp(manifest);
+    if (stream === consumer.stream) return this.#resume(consumer, manifest);
+    // Given up, it would come twice once the config names its stream again: the object may be there.
+    log.warn(
+      { cut: manifest.cut, object: manifest.object, from: stream },
+      "the config names another stream now; the cut under way is finished from its own",
+    );
+    const own = await streams.openConsumer(stream, consumer.name);
+    try {
+      await this.#resume(own, manifest);
+    } finally {
+      await own.close();
     }
+  }
+
+  /** Its stream was deleted. */
+  async #giveUp(manifest: CutManifest): Promise<void> {
+    if (await this.#isThere(this.#destinationOf(manifest), manifest)) return this.#finish(manifest);
+    this.#parts.log.error(
+      { cut: manifest.cut, object: manifest.object },
+      "its stream was deleted; the cut is given up",
+    );
+    const { records, failedRecords, trimmedRecords = 0 } = manifest;
+    const lost = records + failedRecords + trimmedRecords;
+    await this.#finish({ ...manifest, records: 0, failedRecords: 0, trimmedRecords: lost });
+  }
+
+  async #resume(consumer: Consumer, manifest: CutManifest): Promise<void> {
     // Past it, the object was there: it may have been taken away since, and must not come again.
-    if (await this.#isPast(consumer, manifest)) {
-      await this.#finish(manifest, manifest.records, manifest.failedRecords);
-      return;
-    }
+    if (await this.#isPast(consumer, manifest)) return this.#finish(manifest);
+    const { log } = this.#parts;
     log.info({ cut: manifest.cut, object: manifest.object }, "a cut is delivered again from its manifest");
+    const isThere = await this.#isThere(this.#destinationOf(manifest), manifest);
+    // What retention has taken since need not be missed: the object holds it.
+    const built = isThere ? undefined : await this.#build(consumer.stream, manifest.ranges);
+    const now: CutManifest = built === undefined ? manifest : { ...manifest, ...factsOf(built) };
     // A kill between the manifest's rename and the sync of its folder leaves it seen but not yet durable.
-    await this.#state.begin(manifest);
-    await this.#bring(consumer, manifest, await this.#build(manifest.ranges));
+    await this.#state.begin(now);
+    await this.#bring(consumer, now, built);
+  }
+
+  async #isThere(destination: Destination, manifest: CutManifest): Promise<boolean> {
+    const { records, failedRecords, object, errorObject } = manifest;
+    if (failedRecords > 0 && !(await destination.has(errorObject))) return false;
+    return records === 0 || (await destination.has(object));
   }
 
   /**
-   * One checkpoint covers all ranges of a cut, so any shard that is still read tells. When all of
-   * them are closed and gone from the consumer, it was through with them, or retention was.
+   * One checkpoint covers all ranges of a cut, so any of them tells. As it is stored, and not what the
+   * consumer may read: a shard may have expired, and one without a checkpoint begins where retention ends.
    */
   async #isPast(consumer: Consumer, manifest: CutManifest): Promise<boolean> {
-    const positions = consumer.positions();
-    for (const { shardId, to } of manifest.ranges) {
-      const position = positions.get(shardId);
-      if (position !== undefined) return position >= to;
-    }
     const known = await this.#parts.streams.consumers(consumer.stream);
-    const kept = known.find(({ name }) => name === consumer.name)?.positions;
-    return manifest.ranges.every(({ shardId, to }) => (kept?.get(shardId) ?? to) >= to);
+    const stored = known.find(({ name }) => name === consumer.name)?.positions;
+    return manifest.ranges.some(({ shardId, to }) => (stored?.get(shardId) ?? 0) >= to);
   }
 
   /** A cut goes to where it was going when its manifest was made: part of it may be there already. */
@@ -226,8 +252,10 @@ export class Cutter {
     const { config, clock, streams } = this.#parts;
     const { ledger } = this.#state;
     const ranges = waiting.ranges();
-    const built = await this.#build(ranges);
+    const built = await this.#build(config.stream, ranges);
     await this.#parts.onStep("built");
+    // Of a stream that was made anew meanwhile the id would be another one than that of the records.
+    if (consumer.lost.aborted) throw new LeaseLostError(config.stream, consumer.name);
     const cut = ledger.lastCut + 1;
     const name = objectName(config.name, ledger.id, cut, waiting.firstArrivalMs ?? 0);
     const manifest = newManifest({
@@ -239,55 +267,55 @@ export class Cutter {
       errorObject: `errors/${name}`,
       firstArrivalMs: waiting.firstArrivalMs ?? 0,
       createdMs: Math.floor(clock.nowUs() / 1_000),
-      records: built.records,
-      failedRecords: built.failedRecords,
-      bytes: built.object?.length ?? 0,
+      ...factsOf(built),
     });
     await this.#state.begin(manifest);
     await this.#parts.onStep("manifest");
     await this.#bring(consumer, manifest, built);
   }
 
-  async #build(ranges: CutManifest["ranges"]): Promise<Built> {
-    const { streams, config } = this.#parts;
+  async #build(stream: string, ranges: CutManifest["ranges"]): Promise<Built> {
     const writer = new LineWriter();
     let trimmedRecords = 0;
     for (const range of ranges) {
-      trimmedRecords += await readRange(streams, config.stream, range, (payload, place) =>
-        writer.add(payload, place),
-      );
+      trimmedRecords += await readRange(this.#parts.streams, stream, range, writer);
     }
-    const lines = writer.finish();
+    const lines = await writer.finish();
     return {
-      object: await zipped(lines.delivered),
-      errorObject: await zipped(lines.failed),
+      object: lines.delivered,
+      errorObject: lines.failed,
       records: lines.deliveredRecords,
       failedRecords: lines.failedRecords,
       trimmedRecords,
     };
   }
 
-  /** Each step may be repeated after a crash: `put` keeps what is there, a checkpoint may come twice. */
-  async #bring(consumer: Consumer, manifest: CutManifest, built: Built): Promise<void> {
+  /**
+   * Each step may be repeated after a crash: `put` keeps what is there, a checkpoint may come twice.
+   * @param built undefined when its objects are there
+   */
+  async #bring(consumer: Consumer, manifest: CutManifest, built: Built | undefined): Promise<void> {
     const { onStep } = this.#parts;
     const destination = this.#destinationOf(manifest);
-    if (built.errorObject !== undefined) await destination.put(manifest.errorObject, built.errorObject);
-    if (built.object !== undefined) await destination.put(manifest.object, built.object);
+    if (built?.errorObject !== undefined) await destination.put(manifest.errorObject, built.errorObject);
+    if (built?.object !== undefined) await destination.put(manifest.object, built.object);
     await onStep("object");
     // A closed shard whose records all fell to retention is no longer there to be checkpointed.
     const read = new Set(consumer.shards);
     const ends = manifest.ranges.filter(({ shardId }) => read.has(shardId));
     await consumer.checkpoint(new Map(ends.map(({ shardId, to }) => [shardId, to])));
     await onStep("checkpoint");
-    // Retention took records between manifest and object, and a crash kept the object from being made before.
-    if (built.trimmedRecords > 0) await this.#countTrimmed(built.trimmedRecords);
-    await this.#finish(manifest, built.records, built.failedRecords);
+    await this.#finish(manifest);
   }
 
-  async #finish(manifest: CutManifest, records: number, failedRecords: number): Promise<void> {
+  async #finish(manifest: CutManifest): Promise<void> {
     const { config, clock, log, metrics, onStep } = this.#parts;
     const { ledger } = this.#state;
-    const changes: Partial<Ledger> = { failedRecords: ledger.failedRecords + failedRecords };
+    const { records, failedRecords, trimmedRecords = 0 } = manifest;
+    const changes: Partial<Ledger> = {
+      failedRecords: ledger.failedRecords + failedRecords,
+      trimmedRecords: ledger.trimmedRecords + trimmedRecords,
+    };
     if (records > 0) {
       const object = {
         name: manifest.object,
@@ -310,15 +338,27 @@ export class Cutter {
       }
       metrics.records.inc(labels, records);
       metrics.failedRecords.inc(labels, failedRecords);
+      metrics.trimmedRecords.inc(labels, trimmedRecords);
     });
     await onStep("ledger");
     log.debug({ object: manifest.object, records, failedRecords }, "delivered");
     if (failedRecords > 0) log.warn({ object: manifest.errorObject, failedRecords }, "records are no JSON");
+    if (trimmedRecords > 0) log.error({ records: trimmedRecords }, TRIMMED);
+  }
+
+  /** Shards may have expired since the last try. What of them is in the cut under way, that one counts. */
+  async #countMissed(consumer: Consumer): Promise<void> {
+    const description = this.#parts.streams.describe(consumer.stream);
+    const { pending } = this.#state;
+    const underWay = pending?.streamId === description.streamId ? pending.ranges : [];
+    const reached = new Map(underWay.map(({ shardId, to }) => [shardId, to]));
+    const missed = this.#unread.look(description, consumer, reached);
+    if (missed > 0) await this.#countTrimmed(missed);
   }
 
   async #countTrimmed(records: number): Promise<void> {
     const { config, log, metrics } = this.#parts;
-    log.error({ records }, "retention removed records before they were delivered");
+    log.error({ records }, TRIMMED);
     const trimmedRecords = this.#state.ledger.trimmedRecords + records;
     await this.#state.update({ trimmedRecords }, () =>
       metrics.trimmedRecords.inc({ delivery: config.name }, records),
@@ -334,7 +374,12 @@ export class Cutter {
   }
 }
 
-async function zipped(lines: Buffer): Promise<Uint8Array | undefined> {
-  // The header of node:zlib holds no time and no name, so the same lines give the same bytes.
-  return lines.length === 0 ? undefined : await compress(lines, { level: GZIP_LEVEL });
+/** What a manifest says of its objects. */
+function factsOf({ object, records, failedRecords, trimmedRecords }: Built) {
+  return {
+    records,
+    failedRecords,
+    bytes: object?.length ?? 0,
+    ...(trimmedRecords > 0 && { trimmedRecords }),
+  };
 }

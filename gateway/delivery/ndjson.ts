@@ -3,11 +3,11 @@
  * becomes a line of the error output that holds it whole, with the reason.
  */
 import { isUtf8 } from "node:buffer";
+import { GzipWriter } from "./gzip-writer.ts";
 
 const LINE_FEED = 0x0a;
 const CARRIAGE_RETURN = 0x0d;
 const SPACE = 0x20;
-const NEW_LINE = Buffer.from("\n");
 
 /** Where a record stood, for whoever repairs it. */
 export interface RecordPlace {
@@ -24,23 +24,29 @@ export interface RecordPlace {
 }
 
 export interface Lines {
-  readonly delivered: Buffer;
-  readonly failed: Buffer;
+  /** Compressed; undefined when there are none. */
+  readonly delivered: Uint8Array | undefined;
+  readonly failed: Uint8Array | undefined;
   readonly deliveredRecords: number;
   readonly failedRecords: number;
 }
 
+/**
+ * The line of a failed record may be a hundred times as long as the record, so lines are compressed
+ * as they come: millions of records of one byte must not take the gateway's memory.
+ */
 export class LineWriter {
-  readonly #delivered: Uint8Array[] = [];
-  readonly #failed: Uint8Array[] = [];
+  #delivered: GzipWriter | undefined;
+  #failed: GzipWriter | undefined;
   #deliveredRecords = 0;
   #failedRecords = 0;
 
-  /** @param payload is read again at `finish`; do not write to it until then */
+  /** Copies the payload. Call `drain` after some hundred. */
   add(payload: Buffer, place: () => RecordPlace): void {
     const reason = whyNotJson(payload);
     if (reason === undefined) {
-      this.#delivered.push(asOneLine(payload), NEW_LINE);
+      this.#delivered ??= new GzipWriter();
+      this.#delivered.addLine(asOneLine(payload));
       this.#deliveredRecords++;
       return;
     }
@@ -51,14 +57,21 @@ export class LineWriter {
       arrival: new Date(arrivalMs).toISOString(),
       data: payload.toString("base64"),
     };
-    this.#failed.push(Buffer.from(`${JSON.stringify(line)}\n`));
+    this.#failed ??= new GzipWriter();
+    this.#failed.addLine(Buffer.from(JSON.stringify(line)));
     this.#failedRecords++;
   }
 
-  finish(): Lines {
+  /** Resolves once hardly anything waits to be compressed. */
+  async drain(): Promise<void> {
+    await this.#delivered?.drain();
+    await this.#failed?.drain();
+  }
+
+  async finish(): Promise<Lines> {
     return {
-      delivered: Buffer.concat(this.#delivered),
-      failed: Buffer.concat(this.#failed),
+      delivered: await this.#delivered?.finish(),
+      failed: await this.#failed?.finish(),
       deliveredRecords: this.#deliveredRecords,
       failedRecords: this.#failedRecords,
     };

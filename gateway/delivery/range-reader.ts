@@ -4,11 +4,10 @@
  */
 import { invariant } from "../../runtime/errors.ts";
 import {
-  forEachUserRecord,
+  forEachUserRecordInTurns,
   formatSequenceNumber,
   type LogPart,
   type Offset,
-  type ShardDescription,
   type ShardId,
   type Streams,
 } from "../streams/streams.ts";
@@ -23,12 +22,19 @@ export interface Range {
   readonly to: Offset;
 }
 
+export interface Visitor {
+  /** The payload may be looked at within the call only. */
+  add(payload: Buffer, place: () => RecordPlace): void;
+  /** Called after some hundred records; the next come when it resolved. */
+  drain(): Promise<void>;
+}
+
 /** @returns how many records of the range retention had removed already */
 export async function readRange(
   streams: Streams,
   stream: string,
   range: Range,
-  visit: (payload: Buffer, place: () => RecordPlace) => void,
+  visitor: Visitor,
 ): Promise<number> {
   const shard = streams.describe(stream).shardList.find(({ shardId }) => shardId === range.shardId);
   // Closed, and all its records older than the retention.
@@ -37,43 +43,33 @@ export async function readRange(
   for (let at = range.from; at < range.to; ) {
     const result = await streams.read(stream, range.shardId, at, READ_BYTES);
     trimmed += Math.min(result.trimmed, range.to - at);
-    for (const part of result.parts) visitPart(stream, shard, { ...range, from: at }, part, visit);
+    const from = at;
+    await forEachUserRecordInTurns(
+      result.parts,
+      (payload, offset, arrivalMs, timeUs, partitionKey, sub) => {
+        if (offset < from || offset >= range.to) return;
+        visitor.add(payload, () => ({
+          stream,
+          shardId: range.shardId,
+          offset,
+          sequenceNumber: formatSequenceNumber({
+            shardCreatedMs: shard.createdMs,
+            shardIndex: shard.index,
+            offset,
+            arrivalMs,
+          }),
+          ...(sub !== undefined && { subSequenceNumber: sub }),
+          arrivalMs,
+          timeUs,
+          partitionKey,
+        }));
+      },
+      () => visitor.drain(),
+    );
     invariant(result.next > at, `${stream} ${range.shardId} ends at ${at}, before ${range.to} of a cut`);
     at = result.next;
   }
   return trimmed;
-}
-
-function visitPart(
-  stream: string,
-  shard: ShardDescription,
-  range: Range,
-  part: LogPart,
-  visit: (payload: Buffer, place: () => RecordPlace) => void,
-): void {
-  let first = part.first;
-  for (const run of part.runs) {
-    forEachUserRecord(run, (payload, timeUs, index, partitionKey, sub) => {
-      const own = first + index;
-      if (own < range.from || own >= range.to) return;
-      visit(payload, () => ({
-        stream,
-        shardId: range.shardId,
-        offset: own,
-        sequenceNumber: formatSequenceNumber({
-          shardCreatedMs: shard.createdMs,
-          shardIndex: shard.index,
-          offset: own,
-          arrivalMs: part.arrivalMs,
-        }),
-        ...(sub !== undefined && { subSequenceNumber: sub }),
-        arrivalMs: part.arrivalMs,
-        timeUs,
-        partitionKey,
-      }));
-    });
-    first += run.count;
-  }
 }
 
 /** Bytes of payload that a part brings. */

@@ -4,6 +4,7 @@
  * starts: a gateway without statements does not carry it.
  */
 
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { DuckDBConnection, DuckDBDataChunk, DuckDBInstance } from "@duckdb/node-api";
 import type { Vector } from "@duckdb/node-bindings";
 import type { ColumnBatch, MeasureKind } from "../columns.ts";
@@ -11,6 +12,7 @@ import type { GroupPartial, MeasurePartial } from "../panes.ts";
 
 /** duckdb_vector_size(): a data chunk holds no more rows. */
 const CHUNK_ROWS = 2_048;
+const CHUNKS_A_TURN = 8;
 const MEMORY_LIMIT = "256MB";
 const COLUMNS_BEFORE_MEASURES = 2;
 const FIELDS_BEFORE_MEASURES = 3;
@@ -92,6 +94,8 @@ export class Partials {
       for (let from = 0; from < batch.rows; from += CHUNK_ROWS) {
         this.#fill(batch, from, Math.min(CHUNK_ROWS, batch.rows - from));
         appender.appendDataChunk(this.#chunk);
+        // A pack of the KPL may make a batch of a million rows, and the event loop is everybody's.
+        if ((from / CHUNK_ROWS) % CHUNKS_A_TURN === CHUNKS_A_TURN - 1) await nextTurn();
       }
     } finally {
       appender.closeSync();

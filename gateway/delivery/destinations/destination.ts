@@ -10,6 +10,11 @@ export interface Destination {
    * @throws DestinationError (retryable)
    */
   put(name: string, bytes: Uint8Array): Promise<void>;
+  /**
+   * True when the object is there; then it is durable, too.
+   * @throws DestinationError (retryable)
+   */
+  has(name: string): Promise<boolean>;
 }
 
 /** Nothing is lost: the delivery tries again, and the records stay in the stream meanwhile. */

@@ -28,8 +28,7 @@ export class FilesDestination implements Destination {
    * after it leaves the whole object, as its bytes were synced before.
    */
   async put(name: string, bytes: Uint8Array): Promise<void> {
-    const path = join(this.#root, name);
-    invariant(path.startsWith(this.#root + sep), `object name ${name} leaves the destination`);
+    const path = this.#pathOf(name);
     try {
       await this.#makeFolder(dirname(path));
       if (!(await exists(path))) await writeWhole(path, bytes);
@@ -38,6 +37,25 @@ export class FilesDestination implements Destination {
     } catch (error) {
       throw new DestinationError(path, error);
     }
+  }
+
+  async has(name: string): Promise<boolean> {
+    const path = this.#pathOf(name);
+    try {
+      if (!(await exists(path))) return false;
+      // The crash may have come between the rename and the sync, or between the folder's making and its own.
+      await this.#makeFolder(dirname(path));
+      await syncFolder(dirname(path));
+      return true;
+    } catch (error) {
+      throw new DestinationError(path, error);
+    }
+  }
+
+  #pathOf(name: string): string {
+    const path = join(this.#root, name);
+    invariant(path.startsWith(this.#root + sep), `object name ${name} leaves the destination`);
+    return path;
   }
 
   /** Also syncs each folder above, up to the one that holds the root: an entry of a new folder is lost otherwise. */

@@ -43,6 +43,7 @@ export type Result = Record<string, string | number | null>;
 export interface Rig {
   readonly streams: LocalStreams;
   readonly analytics: Analytics;
+  readonly metrics: Metrics;
   put(readings: readonly Reading[]): Promise<void>;
   close(): Promise<void>;
 }
@@ -80,6 +81,7 @@ export async function openRig(dir: string, options: RigOptions = {}): Promise<Ri
   const rig: Rig = {
     streams,
     analytics,
+    metrics,
     put: async (readings) => {
       await streams.append(
         INPUT,

@@ -247,6 +247,53 @@ test("restarted at random moments, it yields each window once with the right val
     await rig.close();
   }));
 
+test("a failing step does not make the metrics count a record or a result twice", () =>
+  inFolder(async (dir) => {
+    let commits = 0;
+    const rig = await openRig(dir, {
+      shards: 1,
+      onStep: (step) => {
+        if (step === "checkpoint" && ++commits === 2) throw new Error("the disk said no");
+      },
+    });
+    // Counted as read, and read again: the failing commit is the first that would have held it.
+    const read = rig.streams.read.bind(rig.streams);
+    let refused = 0;
+    rig.streams.read = async (...args) => {
+      const result = await read(...args);
+      if (result.parts.length === 0 || refused > 0) return result;
+      const status = rig.analytics.status()[0]!;
+      if (status.records === 0) return result;
+      refused++;
+      throw new Error("the disk said no");
+    };
+    await rig.analytics.start();
+    await rig.put([{ sensor: "a", timeMs: START_MS }]);
+    await until("read", () => rig.analytics.status()[0]!.records === 1);
+    await rig.put([{ sensor: "a", timeMs: START_MS + 15_000 }]);
+    await until("the window comes", async () => (await results(rig.streams)).length === 1);
+    await until("both are counted", () => rig.analytics.status()[0]!.records === 2);
+    assert.equal(refused, 1);
+    const text = await rig.metrics.render();
+    assert.match(text, /headwater_analytics_records_total\{statement="tens"\} 2\n/);
+    assert.match(text, /headwater_analytics_results_total\{statement="tens"\} 1\n/);
+  }));
+
+test("a record that is nested more deeply than the stack goes is rejected, and others are read on", () =>
+  inFolder(async (dir) => {
+    const rig = await openRig(dir, { shards: 1 });
+    await rig.analytics.start();
+    const deep = `{"time":"2026-01-01T00:00:01Z","sensor":${"[".repeat(200_000)}${"]".repeat(200_000)}}`;
+    await rig.streams.append(INPUT, [{ partitionKey: "x", data: Buffer.from(deep) }]);
+    await rig.put([
+      { sensor: "a", timeMs: START_MS },
+      { sensor: "a", timeMs: START_MS + 15_000 },
+    ]);
+    await until("a window", async () => (await results(rig.streams)).length === 1);
+    assert.equal(rig.analytics.status()[0]!.rejected, 1);
+    assert.equal(rig.analytics.status()[0]!.lastError, undefined);
+  }));
+
 test("an output stream that is missing is waited for, and its results come once", () =>
   inFolder(async (dir) => {
     const rig = await openRig(dir, { shards: 1 });

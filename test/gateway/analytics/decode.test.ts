@@ -87,6 +87,15 @@ test("what does not fit is rejected with the column's name", () => {
   }
 });
 
+test("a value of any depth is rejected where it is a key, and counted where it is not", () => {
+  const deep = (levels: number): string => `${"[".repeat(levels)}${"]".repeat(levels)}`;
+  for (const levels of [600, 10_000, 500_000]) {
+    assert.equal(read(`{"time":0,"must":"","s":${deep(levels)}}`), "s: more than 1024 characters");
+    assert.equal(typeof read(`{"time":0,"must":${deep(levels)}}`), "object");
+  }
+  assert.equal(typeof read(`{"time":0,"must":"${"x".repeat(5_000)}"}`), "object");
+});
+
 test("no payload makes the decoder throw, and what it takes fits its columns", () => {
   const column = fc.constantFrom(
     "s",

@@ -30,6 +30,8 @@ export interface RigOptions {
   readonly segmentBytes?: number;
   /** Name of the folder of the destination; `out` unless given. */
   readonly out?: string;
+  /** The stream that is delivered; `STREAM` unless given. */
+  readonly stream?: string;
   readonly onStep?: (step: CutStep) => void | Promise<void>;
 }
 
@@ -43,13 +45,15 @@ export async function openRig(dir: string, options: RigOptions = {}): Promise<Ri
     metrics,
     ...(options.segmentBytes !== undefined && { segmentBytes: options.segmentBytes }),
   });
-  if (!streams.listStreams().includes(STREAM)) {
-    await streams.createStream({ name: STREAM, shards: SHARDS, retentionHours: 24 });
+  for (const name of new Set([STREAM, options.stream ?? STREAM])) {
+    if (!streams.listStreams().includes(name)) {
+      await streams.createStream({ name, shards: SHARDS, retentionHours: 24 });
+    }
   }
   const out = join(dir, options.out ?? "out");
   const config: DeliveryConfig = {
     name: "archive",
-    stream: STREAM,
+    stream: options.stream ?? STREAM,
     bufferBytes: options.bufferBytes ?? 1_048_576,
     bufferSeconds: options.bufferSeconds ?? 0.1,
     destination: { type: "files", path: out, compression: "gzip" },

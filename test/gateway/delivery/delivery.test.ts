@@ -248,7 +248,7 @@ async function runKilled(dir: string, step: CutStep, nth: number): Promise<void>
 async function pendingManifest(dir: string): Promise<string | undefined> {
   try {
     const text = await readFile(join(dir, "delivery", "archive", "cut.json"), "utf8");
-    return (JSON.parse(text) as { object: string }).object;
+    return (JSON.parse(text.split("\n")[0]!) as { object: string }).object;
   } catch {
     return undefined;
   }

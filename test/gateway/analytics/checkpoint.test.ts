@@ -1,0 +1,83 @@
+import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import test from "node:test";
+import {
+  AnalyticsStateError,
+  type Checkpoint,
+  readCheckpoint,
+  writeCheckpoint,
+} from "../../../gateway/analytics/checkpoint.ts";
+
+async function inFolder(body: (file: string) => Promise<void>): Promise<void> {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-checkpoint-"));
+  try {
+    await body(join(dir, "checkpoint"));
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+}
+
+function checkpointOf(groups: number): Checkpoint {
+  return {
+    planHash: "plan",
+    streamId: "stream",
+    positions: new Map([
+      ["shardId-000000000000", 7],
+      ["shardId-000000000001", 0],
+    ]),
+    watermarkMs: undefined,
+    maxTimes: new Map([["shardId-000000000000", -5]]),
+    groups: Array.from({ length: groups }, (_, i) => ({
+      key: [`k"${i}`, i % 3 === 0 ? null : i],
+      paneMs: i * 1_000,
+      rows: i,
+      measures: [
+        { count: i, sum: BigInt(i) * 10n ** 20n, lost: 0, min: i - 5, max: i },
+        { count: i, sum: Number.POSITIVE_INFINITY, lost: Number.NaN, min: 0.1, max: 1e300 },
+      ],
+    })),
+    totals: { records: 1, late: 2, rejected: 3, results: 4, trimmed: 5, skipped: 6 },
+    epoch: 2n ** 64n - 1n,
+    nextSequence: 9n,
+    pending: [Buffer.from("a frame"), Buffer.alloc(300_000, 1)],
+  };
+}
+
+test("what is written is read again, however many windows are open", () =>
+  inFolder(async (file) => {
+    for (const groups of [0, 1, 999, 1_000, 1_001, 5_000]) {
+      const checkpoint = checkpointOf(groups);
+      await writeCheckpoint(file, checkpoint);
+      assert.deepEqual(await readCheckpoint(file, "s"), checkpoint);
+    }
+  }));
+
+test("others have their turn while many windows are written", () =>
+  inFolder(async (file) => {
+    let turns = 0;
+    let writing = true;
+    const watch = (): void => {
+      turns++;
+      if (writing) setImmediate(watch);
+    };
+    setImmediate(watch);
+    await writeCheckpoint(file, checkpointOf(20_000));
+    writing = false;
+    assert.ok(turns >= 20, `${turns} turns of the event loop`);
+  }));
+
+test("a bit that is another one, or an end that is missing, is noticed", () =>
+  inFolder(async (file) => {
+    await writeCheckpoint(file, { ...checkpointOf(3), pending: [] });
+    const good = await readFile(file);
+    for (let i = 0; i < good.length; i++) {
+      const bad = Buffer.from(good);
+      bad[i]! ^= 1;
+      await writeFile(file, bad);
+      await assert.rejects(readCheckpoint(file, "s"), AnalyticsStateError, `byte ${i}`);
+      await writeFile(file, good.subarray(0, i));
+      await assert.rejects(readCheckpoint(file, "s"), AnalyticsStateError, `cut at ${i}`);
+    }
+  }));
