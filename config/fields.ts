@@ -28,7 +28,9 @@ export function bytes(fallback: string) {
 
 export const port = z.number().int().min(0).max(65_535);
 
-export const name = z.string().regex(/^[A-Za-z0-9_.-]{1,64}$/, "1 to 64 letters, digits, _, - or .");
+export const name = z
+  .string()
+  .regex(/^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$/, "1 to 64 letters, digits, _, - or ., and not . or .. alone");
 export const streamName = z.string().regex(/^[A-Za-z0-9_.-]{1,128}$/, "1 to 128 letters, digits, _, - or .");
 
 /** Addresses that only this machine can reach. */
