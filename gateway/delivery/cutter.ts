@@ -98,6 +98,7 @@ export class Cutter {
       name: config.name,
       stream: config.stream,
       destination: this.#destination.description,
+      state: "running",
       deliveredObjects: ledger.objects,
       deliveredRecords: ledger.records,
       failedRecords: ledger.failedRecords,

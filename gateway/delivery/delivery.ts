@@ -9,6 +9,8 @@ export interface DeliveryStatus {
   readonly name: string;
   readonly stream: string;
   readonly destination: string;
+  /** `failed` is for good, until somebody acts on `lastError`. While it tries again it is `running`. */
+  readonly state: "running" | "failed";
   readonly deliveredObjects: number;
   readonly deliveredRecords: number;
   /** Records that are no JSON; they are in the error output, with the reason. */

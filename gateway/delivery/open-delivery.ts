@@ -2,13 +2,16 @@
 import { join } from "node:path";
 import type { DeliveryConfig } from "../../config/gateway-config.ts";
 import type { Clock } from "../../runtime/clock.ts";
+import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
 import type { Streams } from "../streams/streams.ts";
+import { DeliveryStateError } from "./cut-ledger.ts";
 import { type CutStep, Cutter } from "./cutter.ts";
 import type { DeliveredObject, Delivery, DeliveryStatus } from "./delivery.ts";
-import { deliveryMetrics } from "./delivery-metrics.ts";
+import { type DeliveryMetrics, deliveryMetrics } from "./delivery-metrics.ts";
 import { FilesDestination } from "./destinations/files.ts";
+import { HaltedCutter } from "./halted-cutter.ts";
 
 export interface DeliveryOptions {
   /** Where manifests and ledgers are kept, a folder for each delivery. */
@@ -23,24 +26,10 @@ export interface DeliveryOptions {
   readonly onStep?: (delivery: string, step: CutStep) => void | Promise<void>;
 }
 
-/** @throws DeliveryStateError */
 export async function openDelivery(options: DeliveryOptions): Promise<Delivery> {
   const metrics = deliveryMetrics(options.metrics);
-  const cutters: Cutter[] = [];
-  for (const config of options.deliveries) {
-    cutters.push(
-      await Cutter.open({
-        dir: join(options.dir, config.name),
-        config,
-        streams: options.streams,
-        openDestination: ({ path }) => new FilesDestination(path),
-        clock: options.clock,
-        log: options.log.child({ delivery: config.name, stream: config.stream }),
-        metrics,
-        onStep: (step) => options.onStep?.(config.name, step),
-      }),
-    );
-  }
+  const cutters: Array<Cutter | HaltedCutter> = [];
+  for (const config of options.deliveries) cutters.push(await openCutter(options, config, metrics));
   const delivery = new FileDeliveries(cutters);
   options.metrics.gauge(
     "headwater_delivery_waiting_seconds",
@@ -53,10 +42,37 @@ export async function openDelivery(options: DeliveryOptions): Promise<Delivery> 
   return delivery;
 }
 
-class FileDeliveries implements Delivery {
-  readonly #cutters: readonly Cutter[];
+/** One whose files are damaged stops no other, and nothing else of the gateway. */
+async function openCutter(
+  options: DeliveryOptions,
+  config: DeliveryConfig,
+  metrics: DeliveryMetrics,
+): Promise<Cutter | HaltedCutter> {
+  const log = options.log.child({ delivery: config.name, stream: config.stream });
+  const openDestination = ({ path }: DeliveryConfig["destination"]) => new FilesDestination(path);
+  try {
+    return await Cutter.open({
+      dir: join(options.dir, config.name),
+      config,
+      streams: options.streams,
+      openDestination,
+      clock: options.clock,
+      log,
+      metrics,
+      onStep: (step) => options.onStep?.(config.name, step),
+    });
+  } catch (error) {
+    if (!(error instanceof DeliveryStateError)) throw error;
+    metrics.errors.inc({ delivery: config.name });
+    log.error({ error: describeError(error) }, "nothing is delivered");
+    return new HaltedCutter(config, openDestination(config.destination).description, error);
+  }
+}
 
-  constructor(cutters: readonly Cutter[]) {
+class FileDeliveries implements Delivery {
+  readonly #cutters: ReadonlyArray<Cutter | HaltedCutter>;
+
+  constructor(cutters: ReadonlyArray<Cutter | HaltedCutter>) {
     this.#cutters = cutters;
   }
 

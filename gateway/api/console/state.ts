@@ -129,7 +129,8 @@ export function healthOf(parts: GatewayParts): Health {
       problems.push(`statement ${statement.name}: ${statement.lastError ?? "failed"}`);
   }
   for (const delivery of parts.delivery.status()) {
-    if (delivery.lastError !== undefined && delivery.waitingMs > 0)
+    const isStuck = delivery.state === "failed" || delivery.waitingMs > 0;
+    if (delivery.lastError !== undefined && isStuck)
       problems.push(`delivery ${delivery.name}: ${delivery.lastError}`);
   }
   return { status: problems.length === 0 ? "ok" : "failing", version: VERSION, problems };

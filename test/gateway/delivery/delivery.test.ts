@@ -3,9 +3,8 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import test from "node:test";
-import { DeliveryStateError } from "../../../gateway/delivery/cut-ledger.ts";
 import type { CutStep } from "../../../gateway/delivery/cutter.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { nodeFlags, scriptPath } from "../../support/script.ts";
@@ -226,11 +225,25 @@ test("a stream that does not exist yet is waited for", () =>
     await rig.close();
   }));
 
-test("a damaged ledger is refused, never guessed at", () =>
+test("a damaged ledger is never guessed at: that delivery halts, everything else runs", () =>
   inFolder(async (dir) => {
-    await mkdir(join(dir, "delivery", "archive"), { recursive: true });
-    await writeFile(join(dir, "delivery", "archive", "delivery.json"), '{"formatVersion":2}');
-    await assert.rejects(openRig(dir), DeliveryStateError);
+    const ledger = join(dir, "delivery", "archive", "delivery.json");
+    await mkdir(dirname(ledger), { recursive: true });
+    await writeFile(ledger, '{"formatVersion":2}');
+    const halted = await openRig(dir);
+    await halted.delivery.start();
+    await halted.streams.append(STREAM, numbered(0, 5));
+    const [status] = halted.delivery.status();
+    assert.equal(status?.state, "failed");
+    assert.match(status.lastError ?? "", /^DELIVERY_STATE_DAMAGED: .*restore it from a backup/);
+    assert.match(await halted.metrics.render(), /headwater_delivery_errors_total\{delivery="archive"\} 1/);
+    await halted.close();
+    assert.equal(await readFile(ledger, "utf8"), '{"formatVersion":2}');
+    await rm(ledger);
+    const rig = await openRig(dir);
+    await rig.delivery.start();
+    await until("delivered", () => rig.delivery.status()[0]!.deliveredRecords === 5);
+    await rig.close();
   }));
 
 async function runKilled(dir: string, step: CutStep, nth: number): Promise<void> {
