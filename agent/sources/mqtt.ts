@@ -257,7 +257,9 @@ export class MqttSource implements Source {
     if (connection.refused || this.#closing) return undefined;
     const key = publishKey(messageId, topic, payload);
     connection.leading ??= connection.memory.leading();
-    const before = connection.leading.match(key, packet.dup);
+    const before =
+      connection.leading.match(key, packet.dup) ??
+      (packet.dup ? connection.memory.sentBefore(key, connection.leading) : undefined);
     if (before !== undefined) {
       this.#assembly.meters.repeated();
       return before;
@@ -271,12 +273,16 @@ export class MqttSource implements Source {
       void pause(REFUSED_CLOSE_MS).then(() => client.close());
       return undefined;
     }
-    if (this.#anonymous.has(client)) return this.#append(arrived);
+    if (this.#anonymous.has(client)) {
+      const stored = this.#append(arrived);
+      connection.memory.add(key, stored, connection.leading);
+      return stored;
+    }
     const mark = { source: this.#memories.markName(client.id), value: connection.memory.encodeWith(key) };
     const evicted = this.#memories.touch(client.id, connection.memory);
     if (evicted.length > 0) this.#options.buffer.setMarks(evicted).catch(() => {});
     const stored = this.#append(arrived, mark, unshaped);
-    connection.memory.add(key, stored);
+    connection.memory.add(key, stored, connection.leading);
     return stored;
   }
 

@@ -7,6 +7,10 @@
  * [MQTT-4.6.0-1]), before anything new. As PUBACKs go out in the order of storing, those that were
  * stored are the newest entries here, up to the end. Only such a run of leading publishes is
  * recognised; the first that does not continue it ends the search for this connection.
+ *
+ * Some clients also send again on the same connection, when a PUBACK takes its time, which the standard
+ * does not know. They do set DUP ([MQTT-3.3.1-1]): what bears it is looked up among all that came on its
+ * connection. Not among what came earlier: a number and a reading come again, and the first of them may be lost.
  */
 import { createHash } from "node:crypto";
 import { numbersAnew } from "../../protocol/packet-numbering.ts";
@@ -33,6 +37,8 @@ interface Entry {
   readonly key: PublishKey;
   /** Settles when it is stored; undefined once it is. */
   pending: Promise<void> | undefined;
+  /** The connection that it came on; undefined for one before the agent's start. */
+  readonly connection: LeadingPublishes | undefined;
 }
 
 export class PublishMemory {
@@ -42,7 +48,11 @@ export class PublishMemory {
   constructor(mark?: Uint8Array) {
     const bytes = Buffer.from(mark ?? []);
     for (let at = 0; at + ENTRY_BYTES <= bytes.length; at += ENTRY_BYTES) {
-      this.#entries.push({ key: bytes.toString("latin1", at, at + ENTRY_BYTES), pending: undefined });
+      this.#entries.push({
+        key: bytes.toString("latin1", at, at + ENTRY_BYTES),
+        pending: undefined,
+        connection: undefined,
+      });
     }
   }
 
@@ -51,8 +61,8 @@ export class PublishMemory {
   }
 
   /** Remembers a publish that is about to be stored. When that fails it is forgotten again. */
-  add(key: PublishKey, stored: Promise<void>): void {
-    const entry: Entry = { key, pending: stored };
+  add(key: PublishKey, stored: Promise<void>, connection: LeadingPublishes): void {
+    const entry: Entry = { key, pending: stored, connection };
     this.#entries.push(entry);
     if (this.#entries.length > MEMORY_ENTRIES) this.#entries.shift();
     stored.then(
@@ -63,6 +73,12 @@ export class PublishMemory {
         this.#entries = this.#entries.filter((other) => other !== entry);
       },
     );
+  }
+
+  /** Of a publish that bears DUP: when it is stored. @returns undefined when it did not come on this connection */
+  sentBefore(key: PublishKey, connection: LeadingPublishes): Promise<void> | undefined {
+    const entry = this.#entries.findLast((entry) => entry.key === key && entry.connection === connection);
+    return entry && (entry.pending ?? Promise.resolve());
   }
 
   /** The mark that is stored together with one more publish. */

@@ -300,6 +300,44 @@ test("a sensor that wakes, says the same as its first packet and loses its power
   await buffer.close();
 });
 
+for (const clientId of ["impatient", ""]) {
+  const who = clientId === "" ? "a client without an id" : "a client";
+  test(`${who} that sends again on the same connection, with DUP, is stored once`, async (t) => {
+    const buffer = await openBuffer(await temporaryFolder(t));
+    const made = await source(t, buffer);
+    const client = await new RawClient(made.port).connect(clientId);
+    const again = (messageId: number, payload: string): void =>
+      client.send({
+        cmd: "publish",
+        topic: "farm/gate",
+        payload,
+        qos: 1,
+        messageId,
+        dup: true,
+        retain: false,
+      });
+    // The second goes out before the first is answered.
+    client.publish(1, "farm/gate", "0");
+    again(1, "0");
+    for (const id of [1, 1]) await client.acknowledged(id);
+    client.publish(2, "farm/gate", "1");
+    await client.acknowledged(2);
+    again(1, "0");
+    again(2, "1");
+    // Never seen before, whatever DUP says; and the same reading under a number of its own.
+    again(3, "2");
+    client.publish(4, "farm/gate", "2");
+    for (const id of [1, 2, 3, 4]) await client.acknowledged(id);
+    assert.deepEqual(
+      (await records(buffer)).map(({ value }) => value),
+      [0, 1, 2, 2],
+    );
+    await client.break();
+    await made.close();
+    await buffer.close();
+  });
+}
+
 test("a SenML pack is several records of one commit, and is stored once when it is sent again", async (t) => {
   const buffer = await openBuffer(await temporaryFolder(t));
   const made = await source(t, buffer);

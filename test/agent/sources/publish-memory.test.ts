@@ -7,7 +7,7 @@ const done = Promise.resolve();
 
 function remembering(count: number): PublishMemory {
   const memory = new PublishMemory();
-  for (let i = 0; i < count; i++) memory.add(key(i, String(i)), done);
+  for (let i = 0; i < count; i++) memory.add(key(i, String(i)), done, memory.leading());
   return memory;
 }
 
@@ -37,7 +37,7 @@ test("a mark brings the memory back, and holds the newest only", () => {
 test("a publish that could not be stored is forgotten, and whoever waited for it hears so", async () => {
   const memory = new PublishMemory();
   let fail = (_: Error): void => {};
-  memory.add(key(9, "1"), new Promise((_, reject) => (fail = reject)));
+  memory.add(key(9, "1"), new Promise((_, reject) => (fail = reject)), memory.leading());
   const again = memory.leading().match(key(9, "1"))!;
   assert.equal(memory.hasPending, true);
   fail(new Error("full"));
@@ -47,7 +47,7 @@ test("a publish that could not be stored is forgotten, and whoever waited for it
 
 test("a sensor that lost its power and numbers anew says something new, also with the same words", () => {
   const memory = new PublishMemory();
-  for (const packetId of [1, 2, 3]) memory.add(key(packetId, "21.5"), done);
+  for (const packetId of [1, 2, 3]) memory.add(key(packetId, "21.5"), done, memory.leading());
   const rebooted = memory.leading();
   for (const packetId of [1, 2, 3]) assert.equal(rebooted.match(key(packetId, "21.5")), undefined);
   assert.ok(memory.leading().match(key(1, "21.5"), true), "DUP says that it is a resend");
@@ -56,6 +56,21 @@ test("a sensor that lost its power and numbers anew says something new, also wit
 
 test("packet ids that have come round are no new beginning", () => {
   const memory = new PublishMemory();
-  for (const packetId of [65_534, 65_535, 1]) memory.add(key(packetId, "on"), done);
+  for (const packetId of [65_534, 65_535, 1]) memory.add(key(packetId, "on"), done, memory.leading());
   assert.ok(memory.leading().match(key(1, "on")));
+});
+
+test("what bears DUP is known by what came on its own connection, not by what came earlier", async () => {
+  const memory = new PublishMemory();
+  const [first, second] = [memory.leading(), memory.leading()];
+  memory.add(key(1, "0"), done, first);
+  assert.notEqual(memory.sentBefore(key(1, "0"), first), undefined);
+  assert.equal(memory.sentBefore(key(1, "0"), second), undefined);
+  assert.equal(memory.sentBefore(key(2, "0"), first), undefined);
+  let fail: (reason: Error) => void = () => {};
+  memory.add(key(3, "0"), new Promise((_, reject) => (fail = reject)), first);
+  const waiting = memory.sentBefore(key(3, "0"), first);
+  fail(new Error("full"));
+  await assert.rejects(waiting!, /full/);
+  assert.equal(memory.sentBefore(key(3, "0"), first), undefined);
 });
