@@ -18,17 +18,21 @@ import type { Clock } from "../../runtime/clock.ts";
 import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import { DatabaseWriteError } from "../../runtime/synced-level.ts";
+import { ArchiveTotals } from "./archive-totals.ts";
 import { buildFragment, DamagedFragmentError, readFacts, type Sound } from "./fragment-file.ts";
 import { type FragmentFile, FragmentFiles, hourOf } from "./fragment-files.ts";
-import { FRAGMENT_ID, type FragmentId, type FragmentIndex, type FragmentRow } from "./fragment-index.ts";
+import {
+  FRAGMENT_ID,
+  type FragmentId,
+  type FragmentIndex,
+  type FragmentRow,
+  startUsOf,
+} from "./fragment-index.ts";
+import { KnownEpochs } from "./known-epochs.ts";
 import { SequenceRanges } from "./sequence-ranges.ts";
 import type { Fragment } from "./video.ts";
 import type { Picture, VideoFormat } from "./video-format.ts";
 
-/** The epochs of a camera that are remembered, most recently used first; an agent starts one a start. */
-const MAX_EPOCHS = 256;
-/** Answers to GET_PARAMETER stay below a message's size. */
-const MAX_PERSISTED_RANGES = 1_000;
 const REMOVE_AT_ONCE = 256;
 /** More than an index on a full disk wants to be free before it writes again. */
 const INDEX_ROOM_BYTES = 16 * 1_048_576;
@@ -51,25 +55,15 @@ export interface ArrivedUnit {
 
 export type StoreResult = "whole" | "truncated" | "quarantined" | "repeated" | "empty";
 
-interface Epochs {
-  ranges: SequenceRanges;
-  usedUs: number;
-}
-
 export class CameraArchive {
   readonly camera: string;
   readonly #files: FragmentFiles;
   readonly #index: FragmentIndex;
   readonly #clock: Clock;
   readonly #log: Log;
-  readonly #epochs = new Map<string, Epochs>();
+  readonly #epochs = new KnownEpochs();
+  readonly #totals = new ArchiveTotals();
   #tail: Promise<unknown> = Promise.resolve();
-  #rows = 0;
-  #bytes = 0;
-  #quarantined = 0;
-  #longestUs = 0;
-  #oldestUs: number | undefined;
-  #newestUs: number | undefined;
 
   constructor(camera: string, folder: string, index: FragmentIndex, clock: Clock, log: Log) {
     this.camera = camera;
@@ -79,25 +73,8 @@ export class CameraArchive {
     this.#log = log.child({ camera });
   }
 
-  get rows(): number {
-    return this.#rows;
-  }
-
-  get storedBytes(): number {
-    return this.#bytes;
-  }
-
-  get quarantined(): number {
-    return this.#quarantined;
-  }
-
-  get oldestUs(): number | undefined {
-    return this.#oldestUs;
-  }
-
-  /** The end of the newest fragment. */
-  get newestUs(): number | undefined {
-    return this.#newestUs;
+  get totals(): Readonly<ArchiveTotals> {
+    return this.#totals;
   }
 
   /** Makes index and files agree. What is asked to be stored meanwhile waits. */
@@ -108,7 +85,7 @@ export class CameraArchive {
   async #reconcile(): Promise<void> {
     await this.#files.create();
     for (const [name, stored] of await this.#index.epochs(this.camera)) {
-      this.#epochs.set(name, { ranges: SequenceRanges.parse(stored.ranges), usedUs: stored.usedUs });
+      this.#epochs.set(name, SequenceRanges.parse(stored.ranges), stored.usedUs);
     }
     const lost: FragmentId[] = [];
     const hours = new Set(await this.#files.hours());
@@ -122,7 +99,7 @@ export class CameraArchive {
       }
       if (onDisk.get(row.id)?.state === row.state) {
         onDisk.delete(row.id);
-        this.#count(row);
+        this.#totals.add(row);
       } else if (!onDisk.has(row.id)) lost.push(row.id);
     }
     await this.#adoptAll(onDisk.values());
@@ -190,21 +167,12 @@ export class CameraArchive {
 
   /** True once the whole unit (or its raw packets) is on disk and indexed. */
   has(epoch: Epoch, sequence: FrameSequence): boolean {
-    return this.#epochs.get(epochName(epoch))?.ranges.has(sequence) ?? false;
+    return this.#epochs.has(epoch, sequence);
   }
 
   /** Of agents' epochs, the most recently used first. */
   persisted(): PersistedRange[] {
-    const found: PersistedRange[] = [];
-    const epochs = [...this.#epochs].sort(([, a], [, b]) => b.usedUs - a.usedUs);
-    for (const [name, { ranges }] of epochs) {
-      // The newest ranges of an epoch come last.
-      for (const range of ranges.ranges.toReversed()) {
-        if (found.length === MAX_PERSISTED_RANGES) return found;
-        found.push({ epoch: BigInt(`0x${name}`), ...range });
-      }
-    }
-    return found;
+    return this.#epochs.persisted();
   }
 
   /** Resolves when the unit is on disk and indexed, or was before. One unit at a time. */
@@ -271,24 +239,22 @@ export class CameraArchive {
     if (row.state === "truncated" || !remembered) {
       await this.#index.put(this.camera, row);
     } else {
-      const ranges = (this.#epochs.get(name)?.ranges ?? new SequenceRanges()).with(BigInt(sequence));
+      const ranges = this.#epochs.ranges(name).with(BigInt(sequence));
       const usedUs = this.#clock.nowUs();
       await this.#index.put(this.camera, row, { name, stored: { ranges: ranges.toString(), usedUs } });
-      this.#epochs.set(name, { ranges, usedUs });
-      await this.#forgetOldEpochs(name);
+      this.#epochs.set(name, ranges, usedUs);
+      await this.#forgetSurplus(name);
     }
-    if (before !== undefined) this.#uncount(before);
-    this.#count(row);
+    if (before !== undefined) this.#totals.subtract(before);
+    this.#totals.add(row);
   }
 
-  /** Never the one in use, which is not the newest by a clock that was set back. */
-  async #forgetOldEpochs(inUse: string): Promise<void> {
-    if (this.#epochs.size <= MAX_EPOCHS) return;
-    const others = [...this.#epochs].filter(([name]) => name !== inUse);
-    const oldest = others.sort(([, a], [, b]) => a.usedUs - b.usedUs)[0]![0];
+  async #forgetSurplus(inUse: string): Promise<void> {
+    const surplus = this.#epochs.surplus(inUse);
+    if (surplus === undefined) return;
     try {
-      await this.#index.forgetEpochs(this.camera, [oldest]);
-      this.#epochs.delete(oldest);
+      await this.#index.forgetEpochs(this.camera, [surplus]);
+      this.#epochs.forget(surplus);
     } catch (error) {
       // What was recorded stands; the next unit tries again.
       this.#log.warn({ error: describeError(error) }, "an old epoch cannot be forgotten");
@@ -298,7 +264,7 @@ export class CameraArchive {
   /** Those that overlap [fromUs, toUs), oldest first. */
   async fragments(fromUs: number, toUs: number, limit: number): Promise<Fragment[]> {
     const found: Fragment[] = [];
-    const first = timeKey(fromUs - this.#longestUs);
+    const first = timeKey(fromUs - this.#totals.longestUs);
     for await (const row of this.#index.rows(this.camera, first, timeKey(toUs))) {
       if (found.length >= limit) break;
       const fragment = fragmentOf(this.camera, row);
@@ -331,7 +297,7 @@ export class CameraArchive {
     if (row === undefined || row.state !== state) return;
     await this.#setAside(row, why);
     await this.#index.remove(this.camera, [id]);
-    this.#uncount(row);
+    this.#totals.subtract(row);
     await this.#findOldest();
   }
 
@@ -372,7 +338,7 @@ export class CameraArchive {
   async *#oldest(beforeUs: number, freeBytes: number): AsyncGenerator<FragmentRow> {
     let freed = 0;
     for await (const row of this.#index.rows(this.camera)) {
-      const endUs = Number(row.id.slice(0, 16)) + row.durationUs;
+      const endUs = startUsOf(row) + row.durationUs;
       if (endUs >= beforeUs && freed >= freeBytes) return;
       freed += row.bytes;
       yield row;
@@ -385,7 +351,7 @@ export class CameraArchive {
       rows.map((row) => row.id),
     );
     // What is counted is what has a row, also where its file cannot be removed: that is adopted at the next start.
-    for (const row of rows) this.#uncount(row);
+    for (const row of rows) this.#totals.subtract(row);
     for (const row of rows) {
       await this.#files.remove(row).catch((error: unknown) => {
         this.#log.error({ fragment: row.id, error: describeError(error) }, "old footage cannot be removed");
@@ -396,12 +362,12 @@ export class CameraArchive {
   }
 
   async #findOldest(): Promise<void> {
-    this.#oldestUs = undefined;
+    let oldest: FragmentRow | undefined;
     for await (const row of this.#index.rows(this.camera)) {
-      this.#oldestUs = Number(row.id.slice(0, 16));
+      oldest = row;
       break;
     }
-    if (this.#oldestUs === undefined) this.#newestUs = undefined;
+    this.#totals.setOldest(oldest);
   }
 
   /** Resolves when all that was given is stored. */
@@ -413,22 +379,6 @@ export class CameraArchive {
     const done = this.#tail.then(task);
     this.#tail = done.catch(() => undefined);
     return done;
-  }
-
-  #count(row: FragmentRow): void {
-    const startUs = Number(row.id.slice(0, 16));
-    this.#rows++;
-    this.#bytes += row.bytes;
-    if (row.state === "quarantined") this.#quarantined++;
-    this.#longestUs = Math.max(this.#longestUs, row.durationUs);
-    this.#oldestUs = Math.min(this.#oldestUs ?? startUs, startUs);
-    this.#newestUs = Math.max(this.#newestUs ?? 0, startUs + row.durationUs);
-  }
-
-  #uncount(row: FragmentRow): void {
-    this.#rows--;
-    this.#bytes -= row.bytes;
-    if (row.state === "quarantined") this.#quarantined--;
   }
 }
 

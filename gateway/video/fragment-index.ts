@@ -29,6 +29,11 @@ export interface FragmentRow extends IndexedFragment {
   readonly id: FragmentId;
 }
 
+/** When the fragment began, in µs since 1970 UTC. */
+export function startUsOf({ id }: FragmentRow): number {
+  return Number(id.slice(0, 16));
+}
+
 /** Behind every character of an id. */
 const END = "\uffff";
 /** Rows that are read at once; a week of one camera is 300,000. */

@@ -204,11 +204,11 @@ export class VideoArchive implements Video {
         codec: format?.codec,
         width: format?.width,
         height: format?.height,
-        fragments: archive.rows,
-        storedBytes: archive.storedBytes,
-        oldestUs: archive.oldestUs,
-        newestUs: archive.newestUs,
-        quarantined: archive.quarantined,
+        fragments: archive.totals.rows,
+        storedBytes: archive.totals.bytes,
+        oldestUs: archive.totals.oldestUs,
+        newestUs: archive.totals.newestUs,
+        quarantined: archive.totals.quarantined,
         viewers: live.viewers,
       };
     });
@@ -268,7 +268,7 @@ export class VideoArchive implements Video {
     const { retentionHours, clock } = this.#options;
     const beforeUs = clock.nowUs() - retentionHours * HOUR_US;
     for (const { archive } of this.#cameras.values()) {
-      if (archive.oldestUs === undefined || archive.oldestUs >= beforeUs) continue;
+      if (archive.totals.oldestUs === undefined || archive.totals.oldestUs >= beforeUs) continue;
       await this.#remove(archive, beforeUs, 0).catch((error: unknown) => failures.push(error));
     }
   }
@@ -279,8 +279,8 @@ export class VideoArchive implements Video {
     for (let excess = this.#totalBytes() - maxBytes; excess > 0; ) {
       const archives = [...this.#cameras.values()].map((entry) => entry.archive);
       const oldest = archives
-        .filter((archive) => archive.oldestUs !== undefined && !failed.has(archive))
-        .sort((a, b) => a.oldestUs! - b.oldestUs!)[0];
+        .filter((archive) => archive.totals.oldestUs !== undefined && !failed.has(archive))
+        .sort((a, b) => a.totals.oldestUs! - b.totals.oldestUs!)[0];
       if (oldest === undefined) break;
       try {
         if ((await this.#remove(oldest, 0, Math.min(excess, FREE_AT_ONCE_BYTES))) === 0) break;
@@ -309,7 +309,7 @@ export class VideoArchive implements Video {
 
   #totalBytes(): number {
     let total = 0;
-    for (const { archive } of this.#cameras.values()) total += archive.storedBytes;
+    for (const { archive } of this.#cameras.values()) total += archive.totals.bytes;
     return total;
   }
 

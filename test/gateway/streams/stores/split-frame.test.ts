@@ -1,29 +1,15 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
-import { equalRanges, ShardMap } from "../../../../gateway/streams/shard-map.ts";
 import { splitPlainly } from "../../../../gateway/streams/stores/routing.ts";
 import { MAX_SPLIT_RUNS, splitFrame } from "../../../../gateway/streams/stores/split-frame.ts";
-import { decodeFrame, encodeFrame, type Frame } from "../../../../protocol/frame.ts";
+import { decodeFrame, type Frame } from "../../../../protocol/frame.ts";
 import { type BatchRecord, encodeInOrder } from "../../../../protocol/record-batch.ts";
 import { crc32c } from "../../../../runtime/crc32c.ts";
+import { frameOf, shardsOf } from "./frames.ts";
 
-const shardsOf = (count: number): ShardMap =>
-  new ShardMap(equalRanges(count).map((range, index) => ({ ...range, index })));
-
-function frameOf(records: readonly BatchRecord[]): Frame {
-  const head = {
-    device: "d",
-    stream: "s",
-    epoch: 7n,
-    epochStart: 1,
-    sequence: 3n,
-    storedUs: 5,
-    recordCount: records.length,
-    timeSource: "ntp",
-  } as const;
-  return decodeFrame(encodeFrame(head, encodeInOrder(records)));
-}
+const inOrder = (records: readonly BatchRecord[]): Frame =>
+  decodeFrame(frameOf(records.length, encodeInOrder(records)));
 
 const record = fc.record({
   key: fc.oneof(fc.constantFrom("a", "b", "ü"), fc.string({ unit: "binary", minLength: 1, maxLength: 30 })),
@@ -41,7 +27,7 @@ test("a frame is split into the batches that the plain way makes", () => {
       fc.array(record, { minLength: 1, maxLength: 30 }),
       fc.constantFrom(1, 2, 5, 64),
       (records, count) => {
-        const frame = frameOf(records);
+        const frame = inOrder(records);
         const shards = shardsOf(count);
         const parts = splitFrame(frame, shards);
         assert.deepEqual(
@@ -64,11 +50,11 @@ test("as many runs as it takes, and frames of more runs or bytes", () => {
   const alike = (count: number, bytes: number): BatchRecord[] =>
     Array.from({ length: count }, (_, i) => ({ key: `k${i}`, timeUs: i, payload: new Uint8Array(bytes) }));
   const shards = shardsOf(3);
-  const many = frameOf(alike(MAX_SPLIT_RUNS, 1));
+  const many = inOrder(alike(MAX_SPLIT_RUNS, 1));
   assert.deepEqual(
     splitFrame(many, shards)?.map(({ batch }) => Buffer.from(batch)),
     splitPlainly(many, shards).map(({ batch }) => batch),
   );
-  assert.equal(splitFrame(frameOf(alike(MAX_SPLIT_RUNS + 1, 1)), shards), undefined);
-  assert.equal(splitFrame(frameOf(alike(3, 100_000)), shards), undefined);
+  assert.equal(splitFrame(inOrder(alike(MAX_SPLIT_RUNS + 1, 1)), shards), undefined);
+  assert.equal(splitFrame(inOrder(alike(3, 100_000)), shards), undefined);
 });
