@@ -16,13 +16,14 @@ import { describeError } from "../runtime/errors.ts";
 import type { Log } from "../runtime/log.ts";
 import type { Metrics } from "../runtime/metrics.ts";
 import { VERSION } from "../runtime/version.ts";
-import type { FootageBuffer, FootageGap } from "./buffer/footage-buffer.ts";
-import { openLevelRecordBuffer } from "./buffer/level-record-buffer.ts";
+import type { FootageBuffer } from "./buffer/footage-buffer.ts";
 import type { RecordBuffer } from "./buffer/record-buffer.ts";
+import { openLevelRecordBuffer } from "./buffer/records/level-record-buffer.ts";
+import { explainedFolder } from "./data-folder.ts";
+import type { FootageGaps } from "./footage-gaps.ts";
 import { HealthServer } from "./health.ts";
 import { Credentials, OtherDeviceError } from "./identity/credentials.ts";
 import { parseAddress } from "./identity/gateway-address.ts";
-import { gapRecord } from "./sources/reading-record.ts";
 import type { Source } from "./sources/source.ts";
 import { ActivityWatch } from "./status/activity-watch.ts";
 import { type AgentStatus, judge } from "./status/agent-status.ts";
@@ -68,6 +69,7 @@ export class Agent {
   readonly #started: Part[] = [];
   #records: RecordBuffer | undefined;
   #footage: FootageBuffer | undefined;
+  #gaps: FootageGaps | undefined;
   #uplink: MqttUplink | undefined;
   #rules: LinkRules | undefined;
   #closing: Promise<void> | undefined;
@@ -107,7 +109,7 @@ export class Agent {
       await this.#start(this.#activity);
     } catch (error) {
       await this.close();
-      throw error;
+      throw explainedFolder(error);
     }
     this.#options.log.info({ device: this.#options.config.device, httpPort: this.httpPort }, "agent runs");
   }
@@ -132,14 +134,17 @@ export class Agent {
     // Footage that an earlier config left is still sent.
     const folder = join(dataDir, "footage");
     if (config.sources.some(({ type }) => type === "camera") || existsSync(folder)) {
-      await this.#openFootage(folder);
+      await this.#openFootage(folder, this.#records);
     }
     await this.#learnTime(this.#records, this.#footage);
   }
 
-  async #openFootage(folder: string): Promise<void> {
+  async #openFootage(folder: string, records: RecordBuffer): Promise<void> {
     const { config, clock, log, metrics } = this.#options;
-    const { openLevelFootageBuffer } = await import("./buffer/level-footage-buffer.ts");
+    const { openLevelFootageBuffer } = await import("./buffer/footage/level-footage-buffer.ts");
+    const { FootageGaps } = await import("./footage-gaps.ts");
+    const gaps = new FootageGaps({ device: config.device, buffer: records, log });
+    this.#gaps = gaps;
     this.#footage = await openLevelFootageBuffer({
       dir: folder,
       clock,
@@ -147,7 +152,7 @@ export class Agent {
       metrics,
       maxBytes: config.video.maxBytes,
       minFreeBytes: config.buffer.minFreeBytes,
-      onGap: (gap) => this.#recordFootageGap(gap),
+      onGap: (gap) => gaps.tell(gap),
     });
   }
 
@@ -177,18 +182,6 @@ export class Agent {
   #fail(error: Error): void {
     this.#faults.push(describeError(error));
     this.#options.onFailure(error);
-  }
-
-  /** Lost footage is told where all gaps are told. Its stream is the camera. */
-  #recordFootageGap({ camera, fromUs, toUs, reason }: FootageGap): void {
-    const { device } = this.#options.config;
-    const gap = gapRecord(device, { sensor: camera, stream: `video.${camera}`, reason, fromUs, toUs });
-    this.#records?.append([gap]).catch((error: unknown) => {
-      this.#options.log.error(
-        { camera, error: describeError(error) },
-        "a gap in the footage is not recorded",
-      );
-    });
   }
 
   async #makeSources(): Promise<Source[]> {
@@ -377,6 +370,7 @@ export class Agent {
     const [health, ...others] = this.#started;
     await Promise.all(others.map((part) => quietly(part.close())));
     await quietly(this.#footage?.close());
+    await quietly(this.#gaps?.close());
     await quietly(this.#records?.close());
     await quietly(health?.close());
     if (faults.length > 0) throw faults[0];

@@ -118,8 +118,8 @@ export function decodeFrame(bytes: Uint8Array): Frame {
   if (length !== frame.length) throw new MalformedFrameError(`says ${length} bytes, has ${frame.length}`);
   const { deviceEnd, streamEnd, batch, runs } = readParts(frame);
   const runChecksums = checkSum(frame, runs);
-  const timeSource = TIME_SOURCES[frame[3]!];
-  if (timeSource === undefined) throw new MalformedFrameError(`time source ${frame[3]}`);
+  // The checksum does not reach it. A code that nobody wrote makes no claim, and the records are sound.
+  const timeSource = TIME_SOURCES[frame[3]!] ?? "system";
   const sequence = frame.readBigUInt64BE(24);
   if (sequence === 0n) throw new MalformedFrameError("sequence 0");
   const recordCount = u32(frame, 40);
@@ -155,6 +155,9 @@ function readParts(frame: Buffer): {
     const streamEnd = deviceEnd + u16(frame, 46);
     if (streamEnd > frame.length) throw new MalformedFrameError("its names run over the end");
     const batch = frame.subarray(streamEnd);
+    // Before anything is made of each run: there is a record in each.
+    if (batch.length >= 4 && u32(batch, 0) > MAX_FRAME_RECORDS)
+      throw new MalformedFrameError("too many runs");
     return { deviceEnd, streamEnd, batch, runs: decodeBatch(batch) };
   } catch (error) {
     // What was damaged on the way may read as anything, and is called damaged.
@@ -196,6 +199,28 @@ export function decodeFrames(bytes: Uint8Array): Frame[] {
   }
   if (frames.length === 0) throw new MalformedFrameError("empty publish");
   return frames;
+}
+
+/**
+ * Cuts a publish into pieces of at most `maxFrames` frames, by their lengths alone. From where that cannot be read,
+ * all is one piece, which `decodeFrames` refuses.
+ */
+export function cutFrames(bytes: Uint8Array, maxFrames: number): Buffer[] {
+  const payload = asBuffer(bytes);
+  const pieces: Buffer[] = [];
+  let from = 0;
+  try {
+    for (let at = 0, frames = 1; at < payload.length; frames++) {
+      at += frameLengthAt(payload, at);
+      if (frames % maxFrames !== 0 || at > payload.length) continue;
+      pieces.push(payload.subarray(from, at));
+      from = at;
+    }
+  } catch {
+    // Whoever decodes the last piece says what is wrong with it.
+  }
+  if (from < payload.length || pieces.length === 0) pieces.push(payload.subarray(from));
+  return pieces;
 }
 
 /** Of a publish that `decodeFrames` refuses, the frames that are sound by themselves. */

@@ -41,8 +41,18 @@ export class PacketLengths {
 
   /** False as soon as a packet announces more than its limit, or a length of more than four bytes. */
   accept(chunk: Uint8Array): boolean {
+    return this.pass(chunk, Number.POSITIVE_INFINITY) >= 0;
+  }
+
+  /**
+   * The same, up to where the `maxPackets`th packet ends.
+   * @returns how many bytes have passed; -1 where `accept` is false
+   */
+  pass(chunk: Uint8Array, maxPackets: number): number {
     let at = 0;
+    let packets = 0;
     while (at < chunk.length) {
+      if (this.isBetween && packets++ === maxPackets) return at;
       if (this.#bodyLeft > 0) {
         const passed = Math.min(this.#bodyLeft, chunk.length - at);
         this.#bodyLeft -= passed;
@@ -56,10 +66,10 @@ export class PacketLengths {
         this.#shift = 0;
         at++;
       } else if (!this.#lengthByte(chunk[at++]!)) {
-        return false;
+        return -1;
       }
     }
-    return true;
+    return at;
   }
 
   #limitOf(type: number): number {

@@ -62,6 +62,13 @@ export interface RecordBuffer {
    * @throws BufferFullError when they do not fit; nothing was stored.
    */
   append(records: readonly BufferRecord[]): Promise<void>;
+  /**
+   * Stores what a source has to tell of a loss. A full buffer, or one on a short disk, has a little room left
+   * for this, whatever its policy; nothing waits for more.
+   * @returns whether there was room; false when these took of that little, and what comes next should be gathered
+   * @throws BufferFullError when that is used up, too; nothing was stored
+   */
+  report(records: readonly BufferRecord[]): Promise<boolean>;
   /** True when `append` of these would throw BufferFullError now, so that a source can decide without a wait. */
   refuses(records: readonly BufferRecord[]): boolean;
   /** The last stored mark of a source, also of an earlier start. */

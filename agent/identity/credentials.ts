@@ -8,6 +8,7 @@ import { dirname, join } from "node:path";
 import type { ConnectionOptions } from "node:tls";
 import { writeDurably } from "../../runtime/durable.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
+import { explainedFolder } from "../data-folder.ts";
 
 const FILE = "identity.json";
 /** A join that was not answered: the next try asks with the same key, which alone may use the token again. */
@@ -153,8 +154,12 @@ function identityIn(text: string): DeviceIdentity | undefined {
 
 async function writeSecret(file: string, value: object): Promise<void> {
   const folder = dirname(file);
-  await mkdir(folder, { recursive: true, mode: 0o700 });
-  await writeDurably(file, `${JSON.stringify(value)}\n`, 0o600);
+  try {
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    await writeDurably(file, `${JSON.stringify(value)}\n`, 0o600);
+  } catch (error) {
+    throw explainedFolder(error);
+  }
   if (process.getuid?.() !== 0) return;
   // Root ran the join; the agent runs as whoever owns its folder.
   const { uid, gid } = await stat(folder);

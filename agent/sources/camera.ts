@@ -154,7 +154,7 @@ export class CameraSource implements Source {
   async #run(): Promise<void> {
     const { signal } = this.#closing;
     while (!signal.aborted) {
-      const reason = await this.#runOnce(signal);
+      const reason = await this.#runOnce(signal).catch((error: unknown) => error);
       if (signal.aborted) return;
       this.#lastError = describeError(reason);
       this.#counts.restarts.inc({ camera: this.name });

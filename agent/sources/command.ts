@@ -39,6 +39,8 @@ export class CommandEndedError extends HeadwaterError {
 /** What a program gets of our environment. */
 const PASSED_ON = ["PATH", "HOME", "LANG", "TZ", "USER"];
 const KILL_AFTER_MS = 1_500;
+/** What it left behind may write on for so long, and hold its output while nothing comes from there. */
+const LEFT_BEHIND_MS = 1_000;
 /** Of what it last wrote to stderr, for the error. */
 const MAX_SAID_CHARACTERS = 300;
 /** The exit codes of a launcher that did not find, or could not run, what it should. */
@@ -95,16 +97,24 @@ export class CommandSource implements Source {
     const lines = new LineSplitter(() => this.#assembly.meters.rejected("a line of more than 64 KiB"));
     this.#decoder = lineDecoder(config.format, config.name, config.csv);
     const child = this.#spawn();
+    if (child.stdout === undefined) {
+      // Without descriptors Node makes no pipes, either, and says why in the next turn.
+      const [error] = await once(child, "error");
+      throw new CommandEndedError(program, "could not be started", describeError(error));
+    }
     this.#child = child;
     let said = "";
     let timedOut = false;
     child.stderr!.setEncoding("utf8").on("data", (text: string) => {
       said = (said + text).slice(-MAX_SAID_CHARACTERS);
     });
+    let chunks = 0;
     child.stdout!.on("data", (chunk: Buffer) => {
+      chunks++;
       life.fed();
       this.#queue.push(lines.push(chunk), clock.nowUs());
     });
+    const stopFreeing = freeOutput(child, { chunks: () => chunks, isHeld: () => this.#queue.isFull });
     const late = timeoutMs === undefined ? undefined : setTimeout(onTimeout, timeoutMs);
     function onTimeout(): void {
       timedOut = true;
@@ -128,6 +138,7 @@ export class CommandSource implements Source {
       throw new CommandEndedError(program, "could not be started", describeError(error));
     } finally {
       clearTimeout(late);
+      stopFreeing();
       life.signal.removeEventListener("abort", stop);
       // Children of its own that it left behind.
       signalGroup(child, "SIGKILL");
@@ -193,6 +204,27 @@ function endGently(child: ChildProcess): void {
   signalGroup(child, "SIGTERM");
   const late = setTimeout(() => kill(child), KILL_AFTER_MS);
   child.once("close", () => clearTimeout(late));
+}
+
+/**
+ * A program that ended may have left something behind that holds its output, and its end would never be
+ * noticed. What is still in the pipe is read first, however long the buffer takes. @returns ends that
+ */
+function freeOutput(
+  child: ChildProcess,
+  output: { chunks: () => number; isHeld: () => boolean },
+): () => void {
+  let timer: NodeJS.Timeout | undefined;
+  let seen: number | undefined;
+  const look = (): void => {
+    signalGroup(child, "SIGKILL");
+    if (!output.isHeld() && output.chunks() === seen) kill(child);
+    seen = output.isHeld() ? undefined : output.chunks();
+  };
+  child.once("exit", () => {
+    timer = setInterval(look, LEFT_BEHIND_MS);
+  });
+  return () => clearInterval(timer);
 }
 
 /** A grandchild that left the group may hold the pipes for ever; the program is over all the same. */

@@ -96,21 +96,27 @@ export function runFfmpeg(run: FfmpegRun): RunningFfmpeg {
 
 /**
  * When the program cannot be spawned, fluent-ffmpeg 2.1.3 calls back without the rings of lines
- * that it then reads: an uncaught TypeError, which would end the agent. Empty rings prevent it.
+ * that it then reads: an uncaught TypeError, which would end the agent. Empty rings prevent it, and
+ * where it cannot be spawned for want of descriptors another such error is caught.
  * Its capability checks start ffmpeg twice more and cannot matter, as nothing is encoded.
  */
 function makeSafe(command: Internals): void {
   const spawn = command._spawnFfmpeg;
   command._spawnFfmpeg = function (args, options, started, ended) {
-    spawn.call(this, args, options, started, (error, out, err) =>
-      ended(error, out ?? NO_LINES, err ?? NO_LINES),
-    );
+    const over: Ended = (error, out, err) => ended(error, out ?? NO_LINES, err ?? NO_LINES);
+    try {
+      spawn.call(this, args, options, started, over);
+    } catch (error) {
+      // Without descriptors Node makes no pipes, which it reads all the same. Why is told before this is.
+      setImmediate(() => over(error as Error, NO_LINES, NO_LINES));
+    }
   };
   command._checkCapabilities = (done) => done();
   command.availableEncoders = (done) => done(null, {});
 }
 
 const CAUSES: readonly (readonly [RegExp, string, string?])[] = [
+  [/\b(EMFILE|ENFILE|EAGAIN)\b/, "ffmpeg cannot be started now: too many files or processes are open"],
   [/killed with signal/, "ffmpeg was killed"],
   [/401 Unauthorized/, "the camera refused the credentials", "check username and password of this source"],
   [/403 Forbidden/, "the camera forbids access", "check username and password of this source"],

@@ -9,6 +9,7 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { TextDecoder } from "node:util";
 import { isLoopback } from "../../config/fields.ts";
 import type { HttpSourceConfig } from "../../config/source-config.ts";
 import { pause } from "../../runtime/backoff.ts";
@@ -16,8 +17,10 @@ import { describeError } from "../../runtime/errors.ts";
 import { listenOn } from "../../runtime/listen.ts";
 import { BufferFullError, type BufferRecord, RecordInvalidError } from "../buffer/record-buffer.ts";
 import { Assembly } from "./assembly.ts";
-import { decodeJsonBatch } from "./decode/json-batch.ts";
-import { bodyKind, RequestRefusal, readBody } from "./http-body.ts";
+import { BodyRoom } from "./body-room.ts";
+import { ConnectionPlaces } from "./connection-places.ts";
+import { type BatchKind, decodeJsonBatch } from "./decode/json-batch.ts";
+import { bodyKind, busy, RETRY_AFTER_SECONDS, RequestRefusal, readBody } from "./http-body.ts";
 import { RequestMemory } from "./request-memory.ts";
 import type { SensorReading, Source, SourceParts, SourceReport } from "./source.ts";
 import type { Life } from "./supervisor.ts";
@@ -28,20 +31,21 @@ export interface HttpSourceOptions extends SourceParts {
   readonly whenFull: "pause" | "reject" | "drop-oldest";
 }
 
-/** Bodies held in memory at once; more are told to come again. */
+/** Whole bodies held in memory at once; more are told to come again. As many may gather beside them. */
 const MAX_IN_FLIGHT = 16;
 const MAX_CONNECTIONS = 200;
 const REQUEST_TIMEOUT_MS = 30_000;
-const RETRY_AFTER_SECONDS = 5;
 /** What a record costs in the buffer beside its payload, about. */
 const RECORD_BYTES = 64;
 const MAX_KEY_CHARACTERS = 255;
 const CLOSE_WAIT_MS = 2_000;
+const utf8 = new TextDecoder("utf-8", { fatal: true });
 
 export class HttpSource implements Source {
   readonly #options: HttpSourceOptions;
   readonly #assembly: Assembly;
   readonly #tokens: readonly Buffer[];
+  readonly #room: BodyRoom;
   #memory = new RequestMemory();
   #server: Server | undefined;
   #inFlight = 0;
@@ -50,6 +54,7 @@ export class HttpSource implements Source {
     this.#options = options;
     const { config } = options;
     this.#tokens = config.tokens.map(digest);
+    this.#room = new BodyRoom(MAX_IN_FLIGHT * config.maxBodyBytes, options.clock);
     this.#assembly = new Assembly(options, (life) => this.#live(life));
   }
 
@@ -73,24 +78,30 @@ export class HttpSource implements Source {
   async #live(life: Life): Promise<void> {
     const { config, log, buffer } = this.#options;
     this.#memory = new RequestMemory(await buffer.mark(this.#markName));
+    const places = new ConnectionPlaces(MAX_CONNECTIONS, () =>
+      this.#assembly.meters.fault(`more than ${MAX_CONNECTIONS} connections`),
+    );
     const server = createServer((request, response) => {
-      this.#handle(request, response).catch(() => response.destroy());
+      this.#handle(request, response, places).catch(() => response.destroy());
     });
+    server.on("connection", (socket) => places.admit(socket));
     server.requestTimeout = REQUEST_TIMEOUT_MS;
     server.headersTimeout = REQUEST_TIMEOUT_MS;
-    server.maxConnections = MAX_CONNECTIONS;
     await listenOn(server, config.host, config.port);
     this.#server = server;
     life.running();
     log.info({ host: config.host, port: this.port }, "posts are taken");
     const failed = new Promise<never>((_, reject) => server.once("error", reject));
+    let end = (): void => {};
     const aborted = new Promise<void>((resolve) => {
-      life.signal.addEventListener("abort", () => resolve(), { once: true });
-      if (life.signal.aborted) resolve();
+      end = resolve;
+      life.signal.addEventListener("abort", end, { once: true });
+      if (life.signal.aborted) end();
     });
     try {
       await Promise.race([failed, aborted]);
     } finally {
+      life.signal.removeEventListener("abort", end);
       await this.#drain(server);
       this.#server = undefined;
     }
@@ -106,15 +117,17 @@ export class HttpSource implements Source {
     await closed;
   }
 
-  async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  async #handle(request: IncomingMessage, response: ServerResponse, places: ConnectionPlaces): Promise<void> {
     let counted = false;
     try {
       const sensor = this.#admit(request);
+      const kind = bodyKind(request);
+      const body = await readBody(request, this.#options.config.maxBodyBytes, this.#room);
       if (this.#inFlight >= MAX_IN_FLIGHT) throw busy("too many requests at once");
       counted = true;
       this.#inFlight++;
-      const stored = await this.#store(request, sensor);
-      await answer(response, 200, stored);
+      places.keep(request.socket);
+      await answer(response, 200, await this.#store(request, sensor, kind, body));
     } catch (error) {
       const { status, message, headers } = error instanceof RequestRefusal ? error : this.#failure(error);
       if (status === 400) this.#assembly.meters.rejected(message);
@@ -124,6 +137,7 @@ export class HttpSource implements Source {
       request.resume();
     } finally {
       if (counted) this.#inFlight--;
+      places.release(request.socket);
     }
   }
 
@@ -161,16 +175,20 @@ export class HttpSource implements Source {
     return this.#tokens.map((token) => timingSafeEqual(token, hash)).includes(true);
   }
 
-  async #store(request: IncomingMessage, sensor: string): Promise<{ stored: number; repeated?: true }> {
-    const kind = bodyKind(request);
-    const body = await readBody(request, this.#options.config.maxBodyBytes);
+  async #store(
+    request: IncomingMessage,
+    sensor: string,
+    kind: BatchKind,
+    body: Buffer,
+  ): Promise<{ stored: number; repeated?: true }> {
     const arrivalUs = this.#options.clock.nowUs();
-    const { readings, reason } = decodeJsonBatch(kind, body.toString(), sensor, arrivalUs);
+    const { readings, reason } = decodeJsonBatch(kind, textOf(body), sensor, arrivalUs);
     if (reason !== undefined) throw new RequestRefusal(400, reason);
     const key = request.headers["idempotency-key"];
     if (key === undefined) return this.#append(readings, arrivalUs);
-    if (typeof key !== "string" || key.length > MAX_KEY_CHARACTERS)
-      throw new RequestRefusal(400, `an Idempotency-Key has at most ${MAX_KEY_CHARACTERS} characters`);
+    // An empty one would make all that bear it one request.
+    if (typeof key !== "string" || key.length === 0 || key.length > MAX_KEY_CHARACTERS)
+      throw new RequestRefusal(400, `an Idempotency-Key has 1 to ${MAX_KEY_CHARACTERS} characters`);
     const hash = RequestMemory.hash(`${sensor}\0${key}`);
     const before = this.#memory.known(hash);
     if (before === undefined) return this.#append(readings, arrivalUs, hash);
@@ -230,10 +248,6 @@ export class HttpSource implements Source {
   }
 }
 
-function busy(message: string): RequestRefusal {
-  return new RequestRefusal(429, message, { "retry-after": String(RETRY_AFTER_SECONDS) });
-}
-
 /** Resolves when the system has taken it, or the client is gone. */
 function answer(
   response: ServerResponse,
@@ -248,6 +262,15 @@ function answer(
       .writeHead(status, { ...headers, "content-type": "application/json", "cache-control": "no-store" })
       .end(`${JSON.stringify(body)}\n`, () => resolve());
   });
+}
+
+/** RFC 8259 §8.1: JSON is UTF-8. @throws RequestRefusal */
+function textOf(body: Buffer): string {
+  try {
+    return utf8.decode(body);
+  } catch {
+    throw new RequestRefusal(400, "not UTF-8");
+  }
 }
 
 function digest(text: string): Buffer {

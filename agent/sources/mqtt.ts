@@ -18,6 +18,7 @@ import type { BufferRecord, Mark } from "../buffer/record-buffer.ts";
 import { Assembly } from "./assembly.ts";
 import { isUser } from "./broker-users.ts";
 import { ClientMemories } from "./client-memories.ts";
+import { ConnectionPlaces } from "./connection-places.ts";
 import { PublishDecoder } from "./decode/publish.ts";
 import { DiscoveryMemory } from "./discovery-memory.ts";
 import type { Arrived } from "./intake.ts";
@@ -69,6 +70,9 @@ export class MqttSource implements Source {
   /** Those that asked for a session that outlives its connection: they send again also after a DISCONNECT. */
   readonly #keepsSession = new WeakSet<Client>();
   readonly #sockets = new Set<Socket>();
+  readonly #places = new ConnectionPlaces(MAX_CONNECTIONS, () =>
+    this.#assembly.meters.fault(`more than ${MAX_CONNECTIONS} connections`),
+  );
   readonly #pending = new Set<Promise<void>>();
   /** When the oldest append began that is still not on disk, by its promise's order. */
   #pendingSinceMs: number | undefined;
@@ -110,12 +114,12 @@ export class MqttSource implements Source {
     const broker = await this.#makeBroker();
     this.#broker = broker;
     const server = createServer((socket) => {
+      this.#places.admit(socket);
       this.#sockets.add(socket);
       socket.on("close", () => this.#sockets.delete(socket));
       limitPackets(socket, MAX_PACKET_BYTES, () => this.#assembly.meters.fault("a packet above the limit"));
       broker.handle(socket);
     });
-    server.maxConnections = MAX_CONNECTIONS;
     this.#server = server;
     const ended = new Promise<void>((resolve, reject) => {
       life.signal.addEventListener("abort", () => resolve(), { once: true });
@@ -196,6 +200,7 @@ export class MqttSource implements Source {
       this.#assembly.meters.fault("wrong user name or password");
       return false;
     }
+    this.#places.keep(client.conn as Socket);
     const memory = await this.#memories.open(client.id);
     this.#connections.set(client, { memory, leading: undefined, acknowledged: undefined, refused: false });
     return true;

@@ -75,11 +75,13 @@ export class SerialSource implements Source {
     const port = await openSerialPort(path, baudRate, parity);
     this.#lines.reset();
     const openedUs = this.#options.clock.nowUs();
+    let end = (): void => {};
     const closed = new Promise<Error | undefined>((resolve) => {
       port.once("close", (error?: Error) => resolve(error ?? undefined));
       port.on("error", (error) => resolve(error));
-      life.signal.addEventListener("abort", () => resolve(undefined), { once: true });
-      if (life.signal.aborted) resolve(undefined);
+      end = () => resolve(undefined);
+      life.signal.addEventListener("abort", end, { once: true });
+      if (life.signal.aborted) end();
     });
     let error: Error | undefined;
     try {
@@ -96,6 +98,7 @@ export class SerialSource implements Source {
       });
       error = await closed;
     } finally {
+      life.signal.removeEventListener("abort", end);
       this.#port = undefined;
       // Left open, it could not be opened again.
       if (port.isOpen) await new Promise<void>((resolve) => port.close(() => resolve()));

@@ -209,7 +209,7 @@ export class TimeKeeper {
 
   /**
    * A consumer can see in the stream of gaps whose times are not what they say. Not waited for, as a
-   * buffer that is full waits for the uplink; a crash before it is stored loses this report alone.
+   * buffer that drops waits for its disk; a crash before it is stored loses this report alone.
    */
   #tellEstimates(estimated: readonly BootEntry[]): void {
     const { buffer, device, log } = this.#options;
@@ -222,7 +222,7 @@ export class TimeKeeper {
     }));
     if (gaps.length === 0) return;
     log.warn({ boots: gaps.length }, "earlier boots never knew the time; their records have estimated ones");
-    buffer.append(gaps.map((gap) => gapRecord(device, gap))).catch((error: unknown) => {
+    buffer.report(gaps.map((gap) => gapRecord(device, gap))).catch((error: unknown) => {
       log.error({ error: describeError(error) }, "the bounds of estimated times are not recorded");
     });
   }

@@ -36,6 +36,10 @@ export class TimedRecords implements RecordBuffer {
     return this.#inner.append(...records);
   }
 
+  report(...records: Parameters<RecordBuffer["report"]>): Promise<boolean> {
+    return this.#inner.report(...records);
+  }
+
   refuses(...records: Parameters<RecordBuffer["refuses"]>): boolean {
     return this.#inner.refuses(...records);
   }

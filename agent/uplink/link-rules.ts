@@ -96,7 +96,9 @@ export class LinkRules implements UplinkRules {
     const { metered, paused } = this.#options.config;
     if (mode === "full") return true;
     const minimum = mode === "metered" ? metered.minPriority : paused.minPriority;
-    return minimum !== undefined && (this.#options.priorities[stream] ?? 0) >= minimum;
+    const { priorities } = this.#options;
+    const priority = Object.hasOwn(priorities, stream) ? priorities[stream]! : 0;
+    return minimum !== undefined && priority >= minimum;
   }
 
   /** Records that began to wait now are sent after so long, together. */

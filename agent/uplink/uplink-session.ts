@@ -17,6 +17,7 @@ import type { PublishPacker } from "./publish-packer.ts";
 import { type SilenceOptions, SilenceWatch } from "./silence.ts";
 import { TimeExchange, type TimeListener } from "./time-exchange.ts";
 import type { UplinkMeters } from "./uplink-meters.ts";
+import { Wait } from "./wait.ts";
 
 export interface SessionOptions {
   readonly url: string;
@@ -187,17 +188,21 @@ export class UplinkSession {
     });
   }
 
-  /** Resolves when we hear the control topic, or when the session ends before. */
+  /**
+   * Resolves when we hear the control topic, or when the session ends before. A gateway that answers pings and
+   * not this is as good as none: a `busy` would not be heard, and nothing is sent before.
+   */
   async #subscribe(client: MqttClient): Promise<void> {
-    const { signal } = this.#end;
-    const subscribed = client.subscribeAsync(topicOf(this.#options.device, "control"), { qos: 0 });
-    let ended = (): void => {};
-    const over = new Promise<void>((resolve) => {
-      ended = resolve;
-      signal.addEventListener("abort", ended, { once: true });
+    const { device, connectTimeoutMs } = this.#options;
+    const wait = new Wait(this.#end.signal, connectTimeoutMs);
+    let isAnswered = false;
+    const subscribed = client.subscribeAsync(topicOf(device, "control"), { qos: 0 }).then(() => {
+      isAnswered = true;
     });
     subscribed.catch(() => {});
-    await Promise.race([subscribed, over]).finally(() => signal.removeEventListener("abort", ended));
+    await Promise.race([subscribed, wait.over]).finally(wait.end);
+    if (!isAnswered && !this.#end.signal.aborted)
+      throw new Error(`the gateway has not confirmed a subscription for ${connectTimeoutMs} ms`);
   }
 
   #message(client: MqttClient, topic: string, payload: Buffer): void {

@@ -14,12 +14,23 @@ export class DigestGate {
   readonly #nonce = randomBytes(16).toString("hex");
   readonly #proven: ProvenPeer | undefined;
   #wrongAnswers = 0;
+  #passed = false;
 
   /** @param proven who the connection itself has proved to be: then nobody is asked for a password */
   constructor(realm: string, authenticate: Authenticator | undefined, proven?: ProvenPeer) {
     this.#realm = realm;
     this.#authenticate = authenticate;
     this.#proven = proven;
+  }
+
+  /** Whether nobody is asked who he is. */
+  get isOpen(): boolean {
+    return this.#authenticate === undefined && this.#proven === undefined;
+  }
+
+  /** Whoever is behind it has proved who it is. */
+  get passed(): boolean {
+    return this.#passed || this.#proven !== undefined;
   }
 
   /** For WWW-Authenticate. */
@@ -52,6 +63,7 @@ export class DigestGate {
       this.#wrongAnswers++;
       throw new RtspError(401, "Unauthorized");
     }
+    this.#passed = true;
     return answer.username;
   }
 }

@@ -50,12 +50,13 @@ export interface ReaderSession extends RtspSession {
   whenReady(ready: () => void): void;
 }
 
-/** What a publisher sends goes here, in order. Views of received bytes: keep them, but do not write to them. */
+/** What a publisher sends goes here, in order. Do not write to it. */
 export interface Publication {
   /** RECORD came; packets follow. @param clockUs of `Range: clock=`, the producer's time in µs; undefined: from now on. */
   record?(clockUs: number | undefined): void;
-  /** An RTP packet of version 2, at least as long as its fixed header. */
+  /** An RTP packet of version 2, at least as long as its fixed header. Those that are kept hold little more than themselves. */
   packet(track: number, rtp: Buffer): void;
+  /** A view of a whole chunk: copy what is to be kept. */
   rtcp(track: number, bytes: Buffer): void;
   /** The value of one GET_PARAMETER name; undefined when there is no such parameter (451). */
   getParameter?(name: string): string | undefined | Promise<string | undefined>;
@@ -79,8 +80,11 @@ export interface RtspHandler {
     session: PublisherSession,
     description: SessionDescription,
   ): Publication | Promise<Publication>;
-  /** DESCRIBE: the SDP text of `path`; undefined answers 404. Absent: nobody may read (405). */
-  describe?(path: string): string | undefined | Promise<string | undefined>;
+  /**
+   * DESCRIBE: the SDP text of `path`; undefined answers 404. Absent: nobody may read (405).
+   * @param user who authenticated; undefined without an authenticator
+   */
+  describe?(path: string, user: string | undefined): string | undefined | Promise<string | undefined>;
   /** PLAY. */
   play?(path: string, session: ReaderSession): Playback | Promise<Playback>;
 }

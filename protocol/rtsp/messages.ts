@@ -3,6 +3,7 @@
  * The bytes come from strangers, so every length has a limit.
  */
 import { HeadwaterError } from "../../runtime/errors.ts";
+import { PacketBlocks } from "./packet-blocks.ts";
 
 export const MAX_LINE_BYTES = 8 * 1_024;
 export const MAX_HEADERS = 64;
@@ -69,6 +70,7 @@ export class RtspParser {
   #lineBytes = 0;
   #head: Head | undefined;
   #channel = 0;
+  readonly #blocks = new PacketBlocks();
   /** A body or payload of which the rest has not come; a fresh one each time, as it is handed out. */
   #store: Buffer = EMPTY;
   #storedBytes = 0;
@@ -152,7 +154,7 @@ export class RtspParser {
         this.#finish(chunk.subarray(at, end));
         return end;
       }
-      this.#store = Buffer.allocUnsafe(this.#neededBytes);
+      this.#store = this.#blocks.take(this.#neededBytes);
     }
     this.#storedBytes += chunk.copy(this.#store, this.#storedBytes, at, end);
     if (this.#storedBytes === this.#neededBytes) {

@@ -9,6 +9,7 @@
  */
 import type { Playback, ReaderSession } from "./handler.ts";
 import { GroupFinder } from "./keyframe.ts";
+import { PacketBlocks } from "./packet-blocks.ts";
 import { parseRtcp } from "./rtcp.ts";
 import { formatSdp, parseSdp, type SessionDescription } from "./sdp.ts";
 
@@ -55,6 +56,7 @@ export class Relay {
   readonly #finder: GroupFinder;
   readonly #readers = new Set<Reader>();
   readonly #reports = new Map<number, Buffer>();
+  readonly #blocks = new PacketBlocks();
   #before: Group | undefined;
   #newest: Group = { number: 0, startsWithKeyFrame: false, entries: [], bytes: 0 };
   #skippedGroups = 0;
@@ -90,8 +92,9 @@ export class Relay {
   /** Sender reports are passed on; what else a publisher says to us is not meant for readers. */
   rtcp(track: number, bytes: Buffer): void {
     if (this.#closed || parseRtcp(bytes)[0]?.type !== "sr") return;
-    this.#reports.set(track, bytes);
-    this.#append({ track, isRtcp: true, bytes });
+    const report = this.#blocks.copy(bytes);
+    this.#reports.set(track, report);
+    this.#append({ track, isRtcp: true, bytes: report });
     this.#bound();
     this.#feedAll();
   }

@@ -5,7 +5,8 @@
 import type { Socket } from "node:net";
 import type { Clock } from "../../runtime/clock.ts";
 import { describeError } from "../../runtime/errors.ts";
-import type { Log } from "../../runtime/log.ts";
+import type { Log, LogFields } from "../../runtime/log.ts";
+import type { SparingLog } from "../../runtime/sparing-log.ts";
 import { DigestGate } from "./digest-gate.ts";
 import { type Authenticator, type ProvenPeer, RtspError, type RtspHandler } from "./handler.ts";
 import { InterleavedWriter } from "./interleaved-writer.ts";
@@ -26,6 +27,8 @@ export interface ServerConnectionOptions {
   readonly proven: ProvenPeer | undefined;
   readonly realm: string;
   readonly log: Log;
+  /** Of all connections: what strangers do wrong. */
+  readonly warnings: SparingLog;
   readonly clock: Clock;
   readonly idleTimeoutMs: number;
   readonly maxBacklogBytes: number;
@@ -68,6 +71,11 @@ export class ServerConnection {
     socket.on("close", () => this.close("the peer closed the connection"));
   }
 
+  /** Nobody has proved who it is or, where nobody is asked, it has no session yet. */
+  get isStranger(): boolean {
+    return this.#gate.isOpen ? !this.#session.isSetUp : !this.#gate.passed;
+  }
+
   /** Safe to call twice. */
   close(reason: string): void {
     if (this.#closed) return;
@@ -104,10 +112,11 @@ export class ServerConnection {
 
   #receive(chunk: Buffer): void {
     if (this.#session.isSetUp) this.#aliveMs = this.#options.clock.monotonicMs();
+    this.#session.came(chunk.length);
     try {
       this.#parser.push(chunk);
     } catch (error) {
-      this.#options.log.warn({ peer: this.#remoteAddress, error: describeError(error) }, "bad RTSP peer");
+      this.#warn({ peer: this.#remoteAddress, error: describeError(error) }, "bad RTSP peer");
       this.close("it does not speak RTSP");
     }
     this.#steer();
@@ -140,12 +149,13 @@ export class ServerConnection {
     try {
       call();
     } catch (error) {
-      this.#options.log.warn(
-        { path: this.#session.path, error: describeError(error) },
-        "RTSP session failed",
-      );
+      this.#warn({ path: this.#session.path, error: describeError(error) }, "RTSP session failed");
       this.close("it cannot be handled");
     }
+  }
+
+  #warn(fields: LogFields, message: string): void {
+    this.#options.warnings.warn(this.#options.clock.nowUs(), fields, message);
   }
 
   async #onRequest(request: RtspRequest): Promise<void> {
@@ -168,7 +178,7 @@ export class ServerConnection {
       const allow = error.status === 405 || error.status === 455 ? METHODS : undefined;
       this.#respond(request, error.status, error.reason, { "WWW-Authenticate": challenge, Allow: allow }, "");
       if (this.#gate.exhausted) {
-        this.#options.log.warn({ peer: this.#remoteAddress }, "too many wrong passwords");
+        this.#warn({ peer: this.#remoteAddress }, "too many wrong passwords");
         this.close("too many wrong passwords");
       }
     } else {

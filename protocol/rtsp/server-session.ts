@@ -16,6 +16,7 @@ import {
 } from "./handler.ts";
 import type { InterleavedWriter } from "./interleaved-writer.ts";
 import type { HeaderFields, InterleavedFrame, RtspRequest } from "./messages.ts";
+import { SparingPackets } from "./packet-blocks.ts";
 import { controlUrl, parseSdp, type SessionDescription } from "./sdp.ts";
 import { TrackChannels } from "./track-channels.ts";
 import { formatTransport, parseClockRange, parseTransport, pathOf, withoutTrailing } from "./transport.ts";
@@ -51,6 +52,7 @@ export class ServerSession {
   readonly #handler: RtspHandler;
   readonly #link: SessionLink;
   readonly #channels = new TrackChannels();
+  readonly #packets = new SparingPackets();
   #state: State = "init";
   #path = "";
   #user: string | undefined;
@@ -86,6 +88,11 @@ export class ServerSession {
     publication?.close(reason);
   }
 
+  /** So many bytes came, of whatever it is that comes next. */
+  came(bytes: number): void {
+    this.#packets.came(bytes);
+  }
+
   /** Throws what the handler throws. */
   frame(frame: InterleavedFrame): void {
     const publication = this.#publication;
@@ -94,7 +101,7 @@ export class ServerSession {
     const { payload } = frame;
     if (use.isRtcp) publication.rtcp(use.track, payload);
     else if (payload.length >= MIN_RTP_BYTES && payload[0]! >> 6 === 2)
-      publication.packet(use.track, payload);
+      publication.packet(use.track, this.#packets.take(payload));
   }
 
   /** What a 200 says. @throws RtspError for another status */
@@ -202,7 +209,7 @@ export class ServerSession {
     const handler = this.#handler;
     if (handler.describe === undefined || handler.play === undefined)
       throw new RtspError(405, "Method Not Allowed");
-    const sdp = await handler.describe(path);
+    const sdp = await handler.describe(path, this.#user);
     if (sdp === undefined) throw new RtspError(404, "Not Found");
     this.#description = parseSdp(sdp);
     this.#path = path;
@@ -260,10 +267,16 @@ export class ServerSession {
   }
 
   #reader(): ReaderSession {
+    // A reader of one small track must not hold all the others' packets while it takes its own.
+    const packets = new SparingPackets();
     const send = (channel: number | undefined, bytes: Buffer): boolean => {
-      if (channel === undefined || this.#ended) return true;
+      if (channel === undefined || this.#ended) {
+        packets.came(bytes.length);
+        return true;
+      }
       if (this.#link.writer.full) return false;
-      this.#link.writer.write(channel, bytes);
+      packets.came(bytes.length);
+      this.#link.writer.write(channel, packets.take(bytes));
       return true;
     };
     return {

@@ -6,6 +6,7 @@ import { createServer, type Server, type Socket } from "node:net";
 import type { Clock } from "../../runtime/clock.ts";
 import { listenOn } from "../../runtime/listen.ts";
 import type { Log } from "../../runtime/log.ts";
+import { SparingLog } from "../../runtime/sparing-log.ts";
 import type { Authenticator, ProvenPeer, RtspHandler } from "./handler.ts";
 import { ServerConnection } from "./server-connection.ts";
 
@@ -20,6 +21,9 @@ export type {
 } from "./handler.ts";
 export { RtspError } from "./handler.ts";
 
+/** Whose connection was ended because there were as many as there may be. */
+export type WhoLeft = "oldest stranger" | "newest";
+
 export interface RtspServerOptions {
   readonly host: string;
   /** 0 for any free one. */
@@ -32,8 +36,12 @@ export interface RtspServerOptions {
   readonly realm?: string;
   /** A connection without any traffic for so long is closed. 60 s unless told. */
   readonly idleTimeoutMs?: number;
-  /** 256 unless told. */
+  /** 1,024 unless told. */
   readonly maxConnections?: number;
+  /** Of them those whose peers have not yet shown that they may do anything here; 256 unless told. */
+  readonly maxStrangers?: number;
+  /** Hears of each connection that is ended because there are too many. */
+  onFull?(whose: WhoLeft): void;
   /** Bytes that may wait for a slow reader before further packets are dropped. 1 MiB unless told. */
   readonly maxReaderBacklogBytes?: number;
 }
@@ -42,6 +50,7 @@ export class RtspServer {
   readonly #options: RtspServerOptions;
   readonly #server: Server;
   readonly #connections = new Set<ServerConnection>();
+  readonly #warnings: SparingLog;
   #idleCheck: NodeJS.Timeout | undefined;
   /** Told in the log, once until there is room again. */
   #full = false;
@@ -50,6 +59,7 @@ export class RtspServer {
   constructor(options: RtspServerOptions) {
     this.#options = options;
     const { authenticate } = options;
+    this.#warnings = new SparingLog(options.log);
     this.#server = createServer({ noDelay: true }, (socket) => this.#accept(socket, authenticate, undefined));
   }
 
@@ -94,19 +104,11 @@ export class RtspServer {
   }
 
   #accept(socket: Socket, authenticate: Authenticator | undefined, proven: ProvenPeer | undefined): void {
-    const { handler, log, clock, maxConnections = 256 } = this.#options;
-    if (this.#closing !== undefined || this.#connections.size >= maxConnections) {
-      if (!this.#full && this.#closing === undefined) {
-        log.warn(
-          { from: socket.remoteAddress, maxConnections },
-          "too many RTSP connections; more are refused",
-        );
-      }
-      this.#full = true;
+    const { handler, log, clock } = this.#options;
+    if (this.#closing !== undefined || !this.#makeRoom(socket.remoteAddress)) {
       socket.destroy();
       return;
     }
-    this.#full = false;
     const connection = new ServerConnection({
       socket,
       handler,
@@ -114,12 +116,39 @@ export class RtspServer {
       proven,
       realm: this.#options.realm ?? "Headwater",
       log,
+      warnings: this.#warnings,
       clock,
       idleTimeoutMs: this.#options.idleTimeoutMs ?? 60_000,
       maxBacklogBytes: this.#options.maxReaderBacklogBytes ?? 1_048_576,
       onClose: () => this.#connections.delete(connection),
     });
     this.#connections.add(connection);
+  }
+
+  /**
+   * To open many connections and keep them costs nothing, so whoever has shown nothing yet makes room, the
+   * oldest first.
+   * @returns false when all others are known
+   */
+  #makeRoom(from: string | undefined): boolean {
+    const { maxConnections = 1_024, maxStrangers = 256, onFull } = this.#options;
+    const strangers = [...this.#connections].filter((connection) => connection.isStranger);
+    if (this.#connections.size < maxConnections && strangers.length < maxStrangers) {
+      this.#full = false;
+      return true;
+    }
+    const [oldest] = strangers;
+    const whose = oldest === undefined ? "newest" : "oldest stranger";
+    if (!this.#full) {
+      this.#options.log.warn(
+        { from, maxConnections, maxStrangers, ended: whose },
+        "too many RTSP connections",
+      );
+    }
+    this.#full = true;
+    onFull?.(whose);
+    oldest?.close("others came, and it had shown nothing yet");
+    return oldest !== undefined;
   }
 
   #closeIdle(): void {

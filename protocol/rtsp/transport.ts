@@ -39,15 +39,17 @@ export function parseSession(header: string): { readonly id: string; readonly ti
   return { id: id ?? "", timeoutSeconds: Math.max(timeout === undefined ? 60 : Number(timeout), 1) };
 }
 
-/** RFC 2326 §3.7: `clock=20261121T094433.123456Z-`. Undefined for ranges of other kinds and for nonsense. */
+/**
+ * RFC 2326 §3.7: `clock=20261121T094433.123456Z-`. Undefined for ranges of other kinds, for nonsense, and for what
+ * no camera was there to see: before 1970, or after the year 2255, where microseconds are no longer exact.
+ */
 export function parseClockRange(header: string): number | undefined {
   const match = /^\s*clock\s*=\s*(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)(?:\.(\d{1,9}))?Z\s*-/i.exec(header);
   if (match === null) return undefined;
   const [, year, month, day, hour, minute, second, fraction] = match;
   const iso = `${year}-${month}-${day}T${hour}:${minute}:${second}Z`;
-  const wholeMs = Date.parse(iso);
-  if (!Number.isFinite(wholeMs)) return undefined;
-  return wholeMs * 1_000 + Number((fraction ?? "").padEnd(6, "0").slice(0, 6));
+  const utcUs = Date.parse(iso) * 1_000 + Number((fraction ?? "").padEnd(6, "0").slice(0, 6));
+  return utcUs >= 0 && utcUs <= Number.MAX_SAFE_INTEGER ? utcUs : undefined;
 }
 
 export function formatClockRange(utcUs: number): string {

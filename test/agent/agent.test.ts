@@ -12,7 +12,7 @@ import { decodeFrames, type Frame } from "../../protocol/frame.ts";
 import { parseTopic } from "../../protocol/topics.ts";
 import { VERSION } from "../../runtime/version.ts";
 import { nodeFlags, scriptPath } from "../support/script.ts";
-import { temporaryFolder, texts } from "./buffer/buffer-fixture.ts";
+import { temporaryFolder, texts } from "./buffer/records/buffer-fixture.ts";
 
 const main = scriptPath("../../agent/main.ts", import.meta.url);
 
@@ -165,4 +165,13 @@ test("a port that is taken is a clear error", async (t) => {
   const ended = await output(run(t, ["--config", file]));
   assert.equal(ended.code, 1);
   assert.match(ended.err, /PORT_BUSY: another program listens on .*set another port/);
+});
+
+test("a data folder that is not for its user is a clear error", async (t) => {
+  const config = join(await temporaryFolder(t), "agent.yaml");
+  // Nobody makes folders there, not even root.
+  await writeFile(config, "device: pi-1\ndataDir: /sys/headwater\nhttp: { port: 0 }\nsources: []\n");
+  const { code, err } = await output(run(t, ["--config", config]));
+  assert.equal(code, 1);
+  assert.match(err, /DATA_FOLDER: \/sys\/headwater cannot be written to: E[A-Z]+ \(set dataDir/);
 });

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
 import {
+  cutFrames,
   decodeFrame,
   decodeFrames,
   encodeFrame,
@@ -80,12 +81,54 @@ test("the frames of a publish come back in their order", () => {
   assert.throws(() => decodeFrames(Buffer.alloc(0)), isRefusal);
 });
 
-test("every changed bit is noticed", () => {
+test("every changed bit is noticed, but for the time source, which takes no record with it", () => {
   fc.assert(
-    fc.property(frame, fc.nat(), ({ head, batch }, at) => {
+    fc.property(frame, fc.nat(), fc.nat(7), ({ head, batch }, anywhere, bit) => {
       const bytes = encodeFrame(head, batch);
-      bytes[at % bytes.length]! ^= 1 << (at % 8);
-      assert.throws(() => decodeFrame(bytes), isRefusal);
+      const at = anywhere % bytes.length;
+      bytes[at]! ^= 1 << bit;
+      if (at !== 3) assert.throws(() => decodeFrame(bytes), isRefusal);
+      else {
+        const { timeSource } = decodeFrame(bytes);
+        assert.equal(timeSource, ["system", "estimated", "ntp", "gateway"][bytes[3]!] ?? "system");
+        assert.deepEqual(decodeFrame(bytes).batch, batch);
+      }
+    }),
+    { numRuns: 1_000 },
+  );
+});
+
+test("a publish is cut into pieces of so many frames, of which one is refused where the whole is", () => {
+  const frames = fc.array(frame, { minLength: 1, maxLength: 9 });
+  const damage = fc.record({ cutBytes: fc.nat(200), behind: fc.uint8Array({ maxLength: 60 }) });
+  const countOf = (bytes: Buffer): number => {
+    try {
+      return decodeFrames(bytes).length;
+    } catch (error) {
+      assert.ok(isRefusal(error));
+      return Number.NaN;
+    }
+  };
+  fc.assert(
+    fc.property(frames, fc.integer({ min: 1, max: 4 }), damage, (list, most, { cutBytes, behind }) => {
+      const whole = Buffer.concat(list.map(({ head, batch }) => encodeFrame(head, batch)));
+      const counts = cutFrames(whole, most).map(countOf);
+      assert.deepEqual(counts.slice(0, -1), Array(Math.ceil(list.length / most) - 1).fill(most));
+      assert.equal(
+        counts.reduce((sum, count) => sum + count),
+        list.length,
+      );
+      const payload = Buffer.concat([whole.subarray(0, whole.length - cutBytes), behind]);
+      const pieces = cutFrames(payload, most);
+      assert.deepEqual(Buffer.concat(pieces), payload);
+      assert.equal(
+        pieces.map(countOf).reduce((sum, count) => sum + count),
+        countOf(payload),
+      );
+      assert.deepEqual(
+        pieces.flatMap((piece) => soundFrames(piece)).map(({ bytes }) => bytes),
+        soundFrames(payload).map(({ bytes }) => bytes),
+      );
     }),
   );
 });
@@ -134,7 +177,6 @@ test("what a frame may not say", () => {
   assert.equal(decodeFrame(edited(() => undefined)).sequence, 1n);
   const wrong = [
     edited((bytes) => bytes.writeUInt8(2, 2)),
-    edited((bytes) => bytes.writeUInt8(4, 3)),
     edited((bytes) => bytes.writeUInt32BE(MAX_FRAME_BYTES + 1, 4)),
     edited((bytes) => bytes.writeUInt32BE(10, 4)),
     edited((bytes) => bytes.writeBigUInt64BE(0n, 24)),
@@ -142,6 +184,8 @@ test("what a frame may not say", () => {
     edited((bytes) => bytes.writeUInt32BE(2, 40)),
     edited((bytes) => bytes.writeUInt16BE(0xffff, 44)),
     edited((bytes) => bytes.write("XX", 0)),
+    // More runs than a frame may have records, before anything is made of them.
+    edited((bytes) => bytes.writeUInt32BE(100_001, 51)),
   ];
   for (const bytes of wrong) assert.throws(() => decodeFrame(bytes), isRefusal);
 });

@@ -29,6 +29,29 @@ test("packets up to the limit pass, however they are cut into chunks", () => {
   );
 });
 
+test("what passes ends where so many packets end", () => {
+  const sizes = fc.array(fc.integer({ min: 0, max: 300 }), { maxLength: 8 });
+  fc.assert(
+    fc.property(sizes, fc.integer({ min: 1, max: 4 }), fc.nat(), (list, most, cut) => {
+      const packets = list.map((size) => packet(size));
+      const stream = Buffer.concat(packets);
+      const lengths = new PacketLengths(20_000);
+      // As it may be in the midst of one.
+      let at = cut % (stream.length + 1);
+      lengths.accept(stream.subarray(0, at));
+      const ends = packets.map((_, i) =>
+        packets.slice(0, i + 1).reduce((sum, { length }) => sum + length, 0),
+      );
+      const left = ends.filter(
+        (end) => end > at && (lengths.isBetween || end > ends.find((one) => one > at)!),
+      );
+      const passed = lengths.pass(stream.subarray(at), most);
+      at += passed;
+      assert.equal(at, left[most - 1] ?? stream.length);
+    }),
+  );
+});
+
 test("a packet above the limit is refused at its header, before its body comes", () => {
   fc.assert(
     fc.property(fc.integer({ min: 20_001, max: 268_435_455 }), fc.boolean(), (size, bytewise) => {

@@ -37,7 +37,7 @@ export class CsvDecoder {
 
   decode(line: string, arrivalUs: number): Decoded {
     const cells = splitCsvLine(line, this.#config.delimiter);
-    if (cells === undefined) return { reason: "CSV: a quote that is not closed, or too many columns" };
+    if (cells === undefined) return { reason: "CSV: a quote out of its place, or too many columns" };
     if (!this.#fixed && looksLikeNames(cells) && this.#mayBeHeader(cells)) {
       this.#columns = cells.map(trimmed);
       return { readings: [] };
@@ -94,7 +94,7 @@ function looksLikeNames(cells: readonly string[]): boolean {
   );
 }
 
-/** RFC 4180 §2, rules 4 to 7, for one line; undefined when a quote stays open. */
+/** RFC 4180 §2, rules 4 to 7, for one line; undefined when a quote stays open, or ends within a cell. */
 export function splitCsvLine(line: string, delimiter: string): string[] | undefined {
   const cells: string[] = [];
   let at = 0;
@@ -113,6 +113,8 @@ export function splitCsvLine(line: string, delimiter: string): string[] | undefi
         end++;
       }
       const next = line.indexOf(delimiter, end);
+      // Rule 5: nothing but a delimiter follows the quote. Spaces are common, and say nothing.
+      if (line.slice(end, next < 0 ? undefined : next).trim() !== "") return undefined;
       cells.push(cell);
       if (next < 0) return cells;
       at = next + 1;

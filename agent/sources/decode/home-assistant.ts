@@ -10,6 +10,8 @@ import { type Fields, parseObject } from "./json-object.ts";
 
 const MAX_ENTRIES = 5_000;
 const MAX_TEXT_CHARACTERS = 400;
+/** Of topics, unit, class and name together: what says more is stored as a record, and not remembered. */
+const MAX_ENTRY_CHARACTERS = 600;
 /** The short forms of those keys that are read; the rest is stored as it came. */
 const LONG: Readonly<Record<string, string>> = {
   stat_t: "state_topic",
@@ -63,7 +65,10 @@ export class DiscoveryCatalog {
     if (text.trim() === "") return reading({ discovery: component, removed: true });
     const config = longKeys(parseObject(text));
     const stateTopic = expanded(config.state_topic, config["~"]);
-    if (stateTopic !== undefined) this.remember({ topic, stateTopic, metadata: metadataOf(config, object) });
+    if (stateTopic !== undefined) {
+      const entry = { topic, stateTopic, metadata: metadataOf(config, object) };
+      if (charactersOf(entry) <= MAX_ENTRY_CHARACTERS) this.remember(entry);
+    }
     // `device` and the others are named so that they do not collide with a record's own.
     return reading({ discovery: component, config });
   }
@@ -122,6 +127,11 @@ export class DiscoveryCatalog {
     };
     return { ...reading, fields };
   }
+}
+
+function charactersOf({ topic, stateTopic, metadata }: DiscoveryEntry): number {
+  const texts = [topic, stateTopic, ...Object.values(metadata)];
+  return texts.reduce((sum, text) => sum + text.length, 0);
 }
 
 function longKeys(config: Fields): Fields {

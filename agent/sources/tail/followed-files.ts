@@ -8,15 +8,14 @@
  * at which place, so that this can be told, is a mark of its own (`file/<source>/left/…`), stored with
  * the place of what comes next.
  */
-import { createHash } from "node:crypto";
 import { relative } from "node:path";
 import { pause } from "../../../runtime/backoff.ts";
 import type { Mark } from "../../buffer/record-buffer.ts";
 import type { SourceReport } from "../source.ts";
 import { type Life, Supervisor } from "../supervisor.ts";
 import { fileAfter, fileOfPlace, filled } from "./file-chain.ts";
+import { FileMarks, MAX_GONE, mayBeRenamed, oldestGone } from "./file-marks.ts";
 import {
-  decodePlace,
   encodePlace,
   endOf,
   FileMoved,
@@ -35,8 +34,8 @@ import { TailedFile } from "./tailed-file.ts";
 const MAX_MATCHES = 2_000;
 /** Places of files that have no name of ours for now; the oldest is forgotten first. */
 const MAX_LEFT = 500;
-/** Places of files that are gone. */
-const MAX_GONE = 500;
+/** Some more places of files that are gone, before the oldest of them are looked for. */
+const SPARE_GONE = 50;
 /** A file makes room for another once it was quiet for so long. */
 const MIN_QUIET_MS = 1_000;
 /** Looking for new files may take one part in so many of the time. */
@@ -50,6 +49,7 @@ interface Followed {
 
 export class FollowedFiles {
   readonly #parts: TailParts;
+  readonly #marks: FileMarks;
   readonly #followed = new Map<string, Followed>();
   /** By path, as they were when they made room. */
   readonly #resting = new Map<string, Seen>();
@@ -72,14 +72,7 @@ export class FollowedFiles {
 
   constructor(parts: TailParts) {
     this.#parts = parts;
-  }
-
-  get #markName(): string {
-    return `file/${this.#parts.config.name}`;
-  }
-
-  #fileMarkName(path: string): string {
-    return `${this.#markName}/at/${createHash("sha256").update(path).digest("hex").slice(0, 32)}`;
+    this.#marks = new FileMarks(parts.buffer, parts.config.name);
   }
 
   /** Until the source closes. */
@@ -88,7 +81,7 @@ export class FollowedFiles {
     try {
       await this.#recall();
       // What was there before the source was begun at all may be skipped; what comes later never.
-      const begun = await buffer.mark(this.#markName);
+      const begun = await buffer.mark(this.#marks.name);
       if (config.from === "end" && begun?.toString() !== config.path) await this.#beginAtEnds();
       await this.#freshFiles();
       for (const path of [...this.#known])
@@ -115,7 +108,7 @@ export class FollowedFiles {
     const isKnown = (path: string): boolean => paths.includes(path);
     for (const path of paths) {
       const found = await findFile(path).catch(() => undefined);
-      const source = this.#fileMarkName(path);
+      const source = this.#marks.nameOf(path);
       if (found === undefined || found.compressed || rotationBase(path, isKnown) !== undefined) continue;
       if ((await buffer.mark(source)) !== undefined) continue;
       const end = await endOf(found, window).catch(() => undefined);
@@ -125,28 +118,48 @@ export class FollowedFiles {
       const times = { bornNs: String(bornNs), modifiedNs: String(modifiedNs), timeUs: clock.nowUs() };
       marks.push({ source, value: encodePlace({ path, id, ...end, ...times }) });
     }
-    await buffer.setMarks([...marks, { source: this.#markName, value: Buffer.from(config.path) }]);
+    await buffer.setMarks([...marks, { source: this.#marks.name, value: Buffer.from(config.path) }]);
   }
 
   async #recall(): Promise<void> {
     const { buffer } = this.#parts;
     this.#left.clear();
-    for (const [name, place] of await this.#places("left")) this.#left.set(name, place);
+    for (const [name, place] of await this.#marks.places("left")) this.#left.set(name, place);
     const gone: { source: string; timeUs: number }[] = [];
     this.#known.clear();
-    for (const [source, { was, path, timeUs }] of await this.#places("at")) {
+    for (const [source, { was, path, timeUs }] of await this.#marks.places("at")) {
       if (was !== undefined) this.#moved.add(was);
       this.#known.add(path);
       if ((await findFile(path).catch(() => undefined)) === undefined) gone.push({ source, timeUs });
     }
-    gone.sort((a, b) => b.timeUs - a.timeUs);
-    const forgotten = gone.slice(MAX_GONE).map(({ source }) => ({ source, value: NONE }));
+    const forgotten = oldestGone(gone).map(({ source }) => ({ source, value: NONE }));
     if (forgotten.length > 0) await buffer.setMarks(forgotten);
+  }
+
+  /** Where each day, or each minute, has a file of its own, their places would become ever more. */
+  async #forgetGone(): Promise<void> {
+    if (this.#gone.size <= MAX_GONE + SPARE_GONE) return;
+    const { buffer } = this.#parts;
+    const gone: { path: string; source: string; timeUs: number }[] = [];
+    for (const path of this.#gone) {
+      if (this.#own.has(path)) continue;
+      // What is left of it under other names would be read anew.
+      const rotations = rotatedFiles(path, (other) => this.#own.has(other));
+      if (await rotations.then(({ length }) => length > 0).catch(ifMoved)) continue;
+      const source = this.#marks.nameOf(path);
+      gone.push({ path, source, timeUs: (await this.#marks.placeOf(path))?.timeUs ?? 0 });
+    }
+    const forgotten = oldestGone(gone);
+    await buffer.setMarks(forgotten.map(({ source }) => ({ source, value: NONE })));
+    for (const { path } of forgotten) {
+      this.#gone.delete(path);
+      this.#known.delete(path);
+    }
   }
 
   /** What was rotated and has no new file yet is read all the same. */
   async #lookForRest(path: string): Promise<void> {
-    const place = decodePlace(await this.#parts.buffer.mark(this.#fileMarkName(path)), path);
+    const place = await this.#marks.placeOf(path);
     if (place === undefined) return;
     if (await this.#hasRest(place).catch(ifMoved)) this.#absent.add(path);
     else this.#gone.add(path);
@@ -168,16 +181,6 @@ export class FollowedFiles {
     const held = await fileOfPlace(files, place);
     if (held === undefined) return false;
     return held.compressed ? place.done !== true : held.size > place.offset;
-  }
-
-  async #places(kind: "at" | "left"): Promise<[name: string, place: FilePlace][]> {
-    const { buffer } = this.#parts;
-    const places: [string, FilePlace][] = [];
-    for (const name of await buffer.marks(`${this.#markName}/${kind}/`)) {
-      const place = decodePlace(await buffer.mark(name));
-      if (place !== undefined) places.push([name, place]);
-    }
-    return places;
   }
 
   async #scan(life: Life): Promise<void> {
@@ -219,6 +222,7 @@ export class FollowedFiles {
     this.#own = new Set(paths.filter(isOwn));
     for (const path of this.#resting.keys()) if (!this.#own.has(path)) await this.#goneWhileResting(path);
     await this.#lookAgain();
+    await this.#forgetGone();
     const fresh: FoundFile[] = [];
     for (const path of this.#own) {
       if (this.#followed.has(path)) continue;
@@ -232,8 +236,8 @@ export class FollowedFiles {
   async #goneWhileResting(path: string): Promise<void> {
     const { buffer } = this.#parts;
     this.#resting.delete(path);
-    const source = this.#fileMarkName(path);
-    const place = decodePlace(await buffer.mark(source), path);
+    const source = this.#marks.nameOf(path);
+    const place = await this.#marks.placeOf(path);
     if (place === undefined) return;
     await buffer.setMarks([
       ...this.#leaving(place),
@@ -258,11 +262,12 @@ export class FollowedFiles {
   async #adopted(found: FoundFile): Promise<boolean> {
     if (this.#isOpen(found.id)) return false;
     const { buffer } = this.#parts;
-    const source = this.#fileMarkName(found.path);
-    if (decodePlace(await buffer.mark(source), found.path) !== undefined) return true;
+    const source = this.#marks.nameOf(found.path);
+    if ((await this.#marks.placeOf(found.path)) !== undefined) return true;
     if (this.#strangers.get(found.path) === found.id) return true;
-    for (const [name, place] of [...this.#left, ...(await this.#places("at"))]) {
-      if (place.offset === 0 || place.id !== found.id || !(await foundHoldsPlace(found, place))) continue;
+    for (const [name, place] of [...this.#left, ...(await this.#marks.places("at"))]) {
+      if (place.offset === 0 || !mayBeRenamed(place, found) || !(await foundHoldsPlace(found, place)))
+        continue;
       const {
         done: _,
         next: __,
@@ -307,7 +312,7 @@ export class FollowedFiles {
       ...this.#parts,
       path,
       sensor: `${config.name}/${relative(fixedFolder(config.path), path)}`,
-      markName: this.#fileMarkName(path),
+      markName: this.#marks.nameOf(path),
       from: "start",
       company: {
         isOther: (other) => other !== path && this.#own.has(other),
@@ -346,7 +351,7 @@ export class FollowedFiles {
 
   #leaving(place: FilePlace): Mark[] {
     if (place.offset === 0) return [];
-    const name = `${this.#markName}/left/${place.id}/${place.offset}`;
+    const name = this.#marks.nameOfLeft(place);
     this.#left.set(name, place);
     const marks: Mark[] = [{ source: name, value: encodePlace(place) }];
     for (const old of this.#left.keys()) {

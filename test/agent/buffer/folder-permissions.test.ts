@@ -4,11 +4,11 @@ import { mkdtemp, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
-import { openLevelFootageBuffer } from "../../../agent/buffer/level-footage-buffer.ts";
+import { openLevelFootageBuffer } from "../../../agent/buffer/footage/level-footage-buffer.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
-import { openBuffer } from "./buffer-fixture.ts";
+import { openBuffer } from "./records/buffer-fixture.ts";
 
 test("the buffers' folders, and the data folder made with them, are their owner's alone", async (t) => {
   const root = await mkdtemp(join(tmpdir(), "headwater-modes-"));

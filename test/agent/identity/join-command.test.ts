@@ -92,3 +92,10 @@ test("a join that was cut off goes on with its key; another token gets another",
   assert.equal(await pendingKey(dir, "b", make), "key 3");
   assert.equal((await stat(join(dir, "identity-pending.json"))).mode & 0o777, 0o600);
 });
+
+test("a data folder that is not for its user is told before the token is used", async () => {
+  await assert.rejects(
+    pendingKey("/sys/headwater", "hash", () => "key"),
+    { code: "DATA_FOLDER" },
+  );
+});

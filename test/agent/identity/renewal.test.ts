@@ -11,7 +11,7 @@ import { Credentials } from "../../../agent/identity/credentials.ts";
 import { Renewal } from "../../../agent/identity/renewal.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
-import { temporaryFolder } from "../buffer/buffer-fixture.ts";
+import { temporaryFolder } from "../buffer/records/buffer-fixture.ts";
 
 const run = promisify(execFile);
 

@@ -5,8 +5,8 @@ import { mkdtemp, rm, symlink, unlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
+import { openLevelFootageBuffer } from "../../../agent/buffer/footage/level-footage-buffer.ts";
 import type { FootageBuffer, FootageGap, UnitPlace } from "../../../agent/buffer/footage-buffer.ts";
-import { openLevelFootageBuffer } from "../../../agent/buffer/level-footage-buffer.ts";
 import { CameraSource } from "../../../agent/sources/camera.ts";
 import type { CameraSourceConfig } from "../../../config/source-config.ts";
 import { type FootageUnit, utcUsOf } from "../../../protocol/footage.ts";
@@ -292,4 +292,13 @@ test("a camera whose picture stands still while its sound goes on is connected t
   await until(() => /CAMERA_STALLED/.test(source.status().lastError ?? ""));
   const newest = buffer.newestUs("yard") ?? 0;
   await until(() => (buffer.newestUs("yard") ?? 0) > newest);
+});
+
+test("a camera that cannot even be asked for is its own trouble, and not the agent's", async (t) => {
+  const { buffer } = await openBench(t);
+  const source = await startSource(t, buffer, { url: "rtsp://127.0.0.1:554544/x" });
+  await until(() => source.status().lastError !== undefined);
+  assert.match(source.status().lastError!, /Invalid URL/);
+  assert.equal(source.status().health, "backing-off");
+  await source.close();
 });

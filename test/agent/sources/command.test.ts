@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
 import { CommandSource } from "../../../agent/sources/command.ts";
 import type { CommandSourceConfig } from "../../../config/source-config.ts";
-import { openBuffer, temporaryFolder } from "../buffer/buffer-fixture.ts";
+import { nodeFlags, scriptPath } from "../../support/script.ts";
+import { openBuffer, temporaryFolder } from "../buffer/records/buffer-fixture.ts";
 import { drained, sourceParts, stored, until } from "./source-parts.ts";
 
 async function command(
@@ -36,6 +38,12 @@ async function command(
 async function lives(pid: number): Promise<boolean> {
   const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
   return stat !== "" && !stat.slice(stat.lastIndexOf(")")).startsWith(") Z");
+}
+
+/** @param file with a line for each process that was left behind */
+async function endAll(file: string): Promise<void> {
+  for (const pid of (await readFile(file, "utf8")).trim().split("\n").map(Number))
+    if (await lives(pid)) process.kill(pid, "SIGKILL");
 }
 
 test("lines become records; a program that ends is started again, with its last words as the reason", async (t) => {
@@ -132,11 +140,55 @@ test("while the buffer is full the program waits, and nothing is lost", async (t
 test("a program whose grandchild in a group of its own holds its output is over in time all the same", {
   timeout: 20_000,
 }, async (t) => {
-  const buffer = await openBuffer(await temporaryFolder(t));
-  const script = `setsid sh -c 'echo "{\\"pid\\":$$}"; exec sleep 600' & echo '{"n":1}'; exit 0`;
+  const folder = await temporaryFolder(t);
+  const buffer = await openBuffer(join(folder, "buffer"));
+  const pids = join(folder, "pids");
+  const script = `setsid sleep 600 & echo $! >> ${pids}; echo '{"n":1}'; exit 0`;
   const source = await command(t, buffer, script, { everySeconds: 0.2, timeoutSeconds: 1 });
   await until(async () => (await stored(buffer)).filter(({ n }) => n === 1).length >= 2);
   await source.close();
-  for (const { pid } of await stored(buffer)) if (typeof pid === "number") process.kill(pid);
+  await endAll(pids);
   await buffer.close();
+});
+
+test("a program that is meant to run and ends is started again, whatever it left behind", async (t) => {
+  for (const left of ["sleep 600", "setsid sleep 600"]) {
+    const folder = await temporaryFolder(t);
+    const pids = join(folder, "pids");
+    const buffer = await openBuffer(join(folder, "buffer"));
+    const source = await command(t, buffer, `${left} & echo $! >> ${pids}; echo '{"n":1}'; exit 0`);
+    await until(() => buffer.usage().waitingRecords >= 2);
+    await source.close();
+    await endAll(pids);
+    await buffer.close();
+  }
+});
+
+test("lines that a program wrote before it ended wait for the buffer, and are not lost", async (t) => {
+  const folder = await temporaryFolder(t);
+  const buffer = await openBuffer(join(folder, "buffer"), { maxBytes: 60_000 });
+  const pids = join(folder, "pids");
+  const script = `setsid sleep 600 & echo $! >> ${pids}; i=0; while [ $i -lt 3000 ]; do echo "{\\"n\\":$i}"; i=$((i+1)); done`;
+  const source = await command(t, buffer, script);
+  // Longer than what is left behind may hold the output.
+  await until(() => source.status().state === "stalled");
+  await new Promise((resolve) => setTimeout(resolve, 3_000));
+  const seen = await drained(buffer, 3_000);
+  assert.deepEqual(
+    seen.slice(0, 3_000).map(({ n }) => n),
+    Array.from({ length: 3_000 }, (_, i) => i),
+  );
+  await source.close();
+  await endAll(pids);
+  await buffer.close();
+});
+
+test("without descriptors nothing is started, and the agent lives on", { timeout: 180_000 }, async (t) => {
+  const folder = await temporaryFolder(t);
+  const script = scriptPath("./command-no-descriptors.ts", import.meta.url);
+  const limited = ["-c", 'ulimit -n 200; exec "$0" "$@"', process.execPath, ...nodeFlags, script, folder];
+  const child = spawn("sh", limited, { stdio: ["ignore", "pipe", "inherit"] });
+  let said = "";
+  for await (const chunk of child.stdout) said += chunk;
+  assert.equal(said, "goes on\n");
 });

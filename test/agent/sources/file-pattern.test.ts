@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { appendFile, copyFile, mkdir, rename, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
 import { FileTail } from "../../../agent/sources/file-tail.ts";
+import { encodePlace } from "../../../agent/sources/tail/file-place.ts";
 import type { FileSourceConfig } from "../../../config/source-config.ts";
 import { GAPS_STREAM } from "../../../protocol/topics.ts";
-import { openBuffer, temporaryFolder } from "../buffer/buffer-fixture.ts";
+import { openBuffer, temporaryFolder } from "../buffer/records/buffer-fixture.ts";
 import { sourceParts, stored, tailConfig, until } from "./source-parts.ts";
 
 interface Rig {
@@ -177,4 +179,44 @@ test("a file that goes away and comes again is read from its start, without a wo
   const two = await one.restarted(() => one.write("a.log", "2\n"));
   assert.deepEqual(await two.lines(3), ["app/a.log: 1", "app/a.log: 2", "app/a.log: without an end"]);
   assert.deepEqual(await stored(two.buffer, GAPS_STREAM), []);
+});
+
+test("a new file that was given the inode of one that is gone is another, however alike it is", async (t) => {
+  const app = await rig(t, "*.log");
+  for (let i = 0; i < 8; i++) {
+    const name = `${"abcdefgh"[i]}.log`;
+    await app.write(name, "one\n");
+    await until(() => app.buffer.usage().waitingRecords === i + 1);
+    await rm(join(app.folder, name));
+  }
+  await app.close();
+});
+
+test("places of files that are gone are forgotten, the oldest first, also while the agent runs", async (t) => {
+  const app = await rig(t, "*.log");
+  await app.source.close();
+  const places = Array.from({ length: 540 }, (_, i) => {
+    const path = join(app.folder, `${i}x.log`);
+    const id = `0:${i}`;
+    const place = { path, id, bornNs: "1", offset: 4, head: "b25lCg==", before: "b25lCg==", modifiedNs: "1" };
+    const source = `file/app/at/${createHash("sha256").update(path).digest("hex").slice(0, 32)}`;
+    return { source, value: encodePlace({ ...place, timeUs: i + 1, done: true }) };
+  });
+  await app.buffer.setMarks(places);
+  const next = new FileTail({
+    ...sourceParts(app.buffer),
+    config: tailConfig(join(app.folder, "*.log"), { name: "app" }),
+  });
+  await next.start();
+  // Those that were there at the start count as well.
+  for (let i = 0; i < 52; i++) await app.write(`new${i}x.log`, `${i}\n`);
+  await until(() => app.buffer.usage().waitingRecords === 52);
+  for (let i = 0; i < 52; i++) await rm(join(app.folder, `new${i}x.log`));
+  const marks = () => app.buffer.marks("file/app/at/");
+  await until(async () => (await marks()).length <= 500);
+  const left = await marks();
+  assert.ok(left.length >= 480, String(left.length));
+  const newest = createHash("sha256").update(join(app.folder, "new51x.log")).digest("hex").slice(0, 32);
+  assert.ok(left.includes(`file/app/at/${newest}`), "the newest is remembered");
+  await next.close();
 });

@@ -23,7 +23,7 @@ import { FileTail } from "../../../agent/sources/file-tail.ts";
 import { GAPS_STREAM } from "../../../protocol/topics.ts";
 import { pause } from "../../../runtime/backoff.ts";
 import { randomFrom } from "../../support/ordeal.ts";
-import { openBuffer, temporaryFolder } from "../buffer/buffer-fixture.ts";
+import { openBuffer, temporaryFolder } from "../buffer/records/buffer-fixture.ts";
 import { sourceParts, stored, tailConfig, until } from "./source-parts.ts";
 
 const SERVICES = ["web", "db", "mail"];

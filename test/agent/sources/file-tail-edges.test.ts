@@ -18,7 +18,7 @@ import { FileTail } from "../../../agent/sources/file-tail.ts";
 import type { FileSourceConfig } from "../../../config/source-config.ts";
 import { GAPS_STREAM } from "../../../protocol/topics.ts";
 import { pause } from "../../../runtime/backoff.ts";
-import { openBuffer, temporaryFolder } from "../buffer/buffer-fixture.ts";
+import { openBuffer, temporaryFolder } from "../buffer/records/buffer-fixture.ts";
 import { sourceParts, stored, tailConfig, until } from "./source-parts.ts";
 
 /** Times of files tell their order. */

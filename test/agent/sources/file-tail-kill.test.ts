@@ -5,7 +5,7 @@ import { appendFile, copyFile, rename, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import { nodeFlags, scriptPath } from "../../support/script.ts";
-import { openBuffer, temporaryFolder } from "../buffer/buffer-fixture.ts";
+import { openBuffer, temporaryFolder } from "../buffer/records/buffer-fixture.ts";
 import { drained } from "./source-parts.ts";
 
 const script = scriptPath("./tail-until-killed.ts", import.meta.url);

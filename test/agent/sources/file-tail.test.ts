@@ -17,7 +17,7 @@ import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
 import { FileTail } from "../../../agent/sources/file-tail.ts";
 import type { FileSourceConfig } from "../../../config/source-config.ts";
 import { GAPS_STREAM } from "../../../protocol/topics.ts";
-import { openBuffer, temporaryFolder } from "../buffer/buffer-fixture.ts";
+import { openBuffer, temporaryFolder } from "../buffer/records/buffer-fixture.ts";
 import { drained, sourceParts, stored, tailConfig, until } from "./source-parts.ts";
 
 async function tail(

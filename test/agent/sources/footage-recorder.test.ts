@@ -9,7 +9,7 @@ import { encodeRtp } from "../../../protocol/rtsp/rtp.ts";
 import { parseSdp } from "../../../protocol/rtsp/sdp.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
-import { SDP } from "../buffer/made-unit.ts";
+import { SDP } from "../buffer/footage/made-unit.ts";
 
 const START_US = 1_767_225_600_000_000;
 const KEY = 0x65;

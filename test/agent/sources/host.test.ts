@@ -12,7 +12,7 @@ import {
   networkCounters,
 } from "../../../agent/sources/decode/host-figures.ts";
 import { HostSource } from "../../../agent/sources/host.ts";
-import { openBuffer, temporaryFolder } from "../buffer/buffer-fixture.ts";
+import { openBuffer, temporaryFolder } from "../buffer/records/buffer-fixture.ts";
 import { sourceParts, stored, until } from "./source-parts.ts";
 
 test("this machine's own figures become records", async (t) => {

@@ -1,13 +1,14 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { request } from "node:http";
-import { connect } from "node:net";
+import { connect, type Socket } from "node:net";
 import test, { type TestContext } from "node:test";
 import { gzipSync } from "node:zlib";
 import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
 import { HttpSource } from "../../../agent/sources/http.ts";
 import type { HttpSourceConfig } from "../../../config/source-config.ts";
-import { openBuffer, temporaryFolder } from "../buffer/buffer-fixture.ts";
+import { systemClock } from "../../../runtime/clock.ts";
+import { openBuffer, temporaryFolder } from "../buffer/records/buffer-fixture.ts";
 import { sourceParts, stored, until } from "./source-parts.ts";
 
 async function http(
@@ -15,9 +16,11 @@ async function http(
   buffer: RecordBuffer,
   config: Partial<HttpSourceConfig> = {},
   whenFull: "pause" | "reject" = "pause",
+  clock = systemClock,
 ): Promise<HttpSource> {
   const source = new HttpSource({
     ...sourceParts(buffer),
+    clock,
     whenFull,
     config: {
       type: "http",
@@ -231,4 +234,83 @@ test("a reading that no record can hold is refused for good, and not told to com
   assert.equal(large.headers.get("retry-after"), null);
   assert.deepEqual(await stored(buffer), []);
   assert.equal((await post(source, '{"value":2}')).status, 200);
+});
+
+/** A request of which the end never comes. */
+async function unfinished(t: TestContext, { port }: HttpSource, body: string): Promise<Socket> {
+  const socket = connect(port, "127.0.0.1");
+  t.after(() => socket.destroy());
+  socket.on("error", () => {});
+  await once(socket, "connect");
+  const head = "POST /records HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000\r\n\r\n";
+  socket.write(body === "" ? "POST /records HTTP/1.1\r\n" : head + body);
+  return socket;
+}
+
+test("clients that send slowly keep nobody out", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const source = await http(t, buffer);
+  const slow = await Promise.all(Array.from({ length: 40 }, () => unfinished(t, source, "[")));
+  assert.equal((await post(source, '{"n":1}')).status, 200);
+  for (const socket of slow) socket.destroy();
+});
+
+test("bodies that never end lose their memory to those that do, the oldest first", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  // Nobody is slow before the test says so.
+  const clock = { ...systemClock, ms: 1_000, monotonicMs: () => clock.ms };
+  const source = await http(t, buffer, {}, "pause", clock);
+  const slow: Socket[] = [];
+  for (let i = 0; i < 16; i++) slow.push(await unfinished(t, source, "x".repeat(9_999)));
+  let refused = 0;
+  await until(
+    async () => (await post(source, `{"n":"${"x".repeat(200)}"}`)).status === 429 || ++refused > 500,
+  );
+  assert.ok(refused <= 500, "their memory was never full");
+  clock.ms += 3_000;
+  const answer = once(slow[0]!, "data") as Promise<[Buffer]>;
+  assert.equal((await post(source, `{"n":"${"x".repeat(200)}"}`)).status, 200);
+  assert.match((await answer)[0].toString(), /^HTTP\/1.1 429 /);
+  assert.equal(slow.filter(({ readableEnded, destroyed }) => readableEnded || destroyed).length <= 1, true);
+  for (const socket of slow) socket.destroy();
+});
+
+test("connections that say nothing make place for others", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const source = await http(t, buffer);
+  for (let i = 0; i < 220; i++) await unfinished(t, source, "");
+  assert.equal((await post(source, '{"n":1}')).status, 200);
+  assert.match(source.status().lastError ?? "", /more than 200 connections/);
+});
+
+test("a body that turns out to be too large is answered, though it is still being sent", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const source = await http(t, buffer);
+  const socket = connect(source.port, "127.0.0.1");
+  t.after(() => socket.destroy());
+  socket.on("error", () => {});
+  const answer = once(socket, "data") as Promise<[Buffer]>;
+  socket.write("POST /records HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+  socket.write(`2ee0\r\n${"x".repeat(12_000)}\r\n`);
+  assert.match((await answer)[0].toString(), /^HTTP\/1.1 413 /);
+});
+
+test("an empty Idempotency-Key is refused: it would make all that bear it one request", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const source = await http(t, buffer);
+  assert.equal((await post(source, '{"n":1}', { "idempotency-key": "" })).status, 400);
+  assert.deepEqual(await stored(buffer), []);
+});
+
+test("a body that is no UTF-8 is refused, and not stored with other characters in it", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const source = await http(t, buffer);
+  const answer = await post(source, Buffer.from('{"room":"K\xfcche"}', "latin1"));
+  assert.equal(answer.status, 400);
+  assert.match(((await answer.json()) as { error: string }).error, /UTF-8/);
+  assert.equal((await post(source, Buffer.from('\ufeff{"room":"K\xfcche"}'))).status, 200);
+  assert.deepEqual(
+    (await stored(buffer)).map(({ room }) => room),
+    ["K\xfcche"],
+  );
 });

@@ -14,7 +14,7 @@ import {
 } from "../../../agent/sources/decode/modbus-rtu.ts";
 import { ModbusSource } from "../../../agent/sources/modbus.ts";
 import type { ModbusSourceConfig, RegisterConfig } from "../../../config/source-config.ts";
-import { openBuffer, temporaryFolder } from "../buffer/buffer-fixture.ts";
+import { openBuffer, temporaryFolder } from "../buffer/records/buffer-fixture.ts";
 import { sourceParts, stored, until } from "./source-parts.ts";
 
 const register = (one: Partial<RegisterConfig> & { field: string; address: number }): RegisterConfig => ({

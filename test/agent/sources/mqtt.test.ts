@@ -10,7 +10,7 @@ import { Backoff } from "../../../runtime/backoff.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
-import { openBuffer, readAll, temporaryFolder, texts } from "../buffer/buffer-fixture.ts";
+import { openBuffer, readAll, temporaryFolder, texts } from "../buffer/records/buffer-fixture.ts";
 
 interface Record_ {
   sensor: string;
@@ -493,4 +493,56 @@ test("a client with overlong topics leaves no memory of each of them", { timeout
   assert.equal(stored.length, 2);
   for (const { reason } of stored) assert.match(String(reason), /topic/);
   await client.endAsync();
+});
+
+test("what one client announces of itself takes little memory, however much it says", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const broker = await source(t, buffer);
+  const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${broker.port}`);
+  const config = {
+    state_topic: "ä".repeat(400),
+    name: "ä".repeat(400),
+    unit_of_measurement: "ä".repeat(400),
+  };
+  await client.publishAsync(`homeassistant/sensor/${"ä".repeat(900)}/config`, JSON.stringify(config), {
+    qos: 1,
+  });
+  await client.publishAsync("homeassistant/sensor/small/config", '{"stat_t":"s","unit_of_meas":"C"}', {
+    qos: 1,
+  });
+  await client.publishAsync("s", "1", { qos: 1 });
+  let bytes = 0;
+  for (const name of await buffer.marks("discovery/"))
+    bytes += name.length + (await buffer.mark(name))!.length;
+  assert.ok(bytes > 0 && bytes < 1_000, `${bytes} bytes of marks`);
+  const all = await records(buffer);
+  assert.equal(all.length, 3);
+  assert.equal(all[2]!.unit, "C");
+  await client.endAsync();
+});
+
+test("strangers who connect and say nothing keep no sensor out, and none that is in", {
+  timeout: 180_000,
+}, async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const broker = await source(t, buffer);
+  const sensor = await mqtt.connectAsync(`mqtt://127.0.0.1:${broker.port}`, { reconnectPeriod: 0 });
+  const strangers: Socket[] = [];
+  t.after(() => {
+    for (const socket of strangers) socket.destroy();
+  });
+  for (let i = 0; i < 2_300; i++) {
+    const socket = connectTcp(broker.port, "127.0.0.1");
+    socket.on("error", () => {});
+    strangers.push(socket);
+    if (i % 100 === 99) await once(socket, "connect");
+  }
+  const other = await mqtt.connectAsync(`mqtt://127.0.0.1:${broker.port}`, {
+    reconnectPeriod: 0,
+    connectTimeout: 60_000,
+  });
+  await other.publishAsync("b", "2", { qos: 1 });
+  await sensor.publishAsync("a", "1", { qos: 1 });
+  assert.equal((await records(buffer)).length, 2);
+  await Promise.all([sensor.endAsync(), other.endAsync()]);
 });

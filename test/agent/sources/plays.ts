@@ -8,7 +8,7 @@ import { join } from "node:path";
 import type { TestContext } from "node:test";
 import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
 import { FileTail } from "../../../agent/sources/file-tail.ts";
-import { openBuffer, readAll, temporaryFolder, texts } from "../buffer/buffer-fixture.ts";
+import { openBuffer, readAll, temporaryFolder, texts } from "../buffer/records/buffer-fixture.ts";
 import { Watch } from "./looks.ts";
 import { RotatedLog } from "./rotated-log.ts";
 import { sourceParts, tailConfig, until } from "./source-parts.ts";

@@ -13,7 +13,7 @@ import { Backoff } from "../../../runtime/backoff.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
-import { openBuffer, readAll, record, temporaryFolder, texts } from "../buffer/buffer-fixture.ts";
+import { openBuffer, readAll, record, temporaryFolder, texts } from "../buffer/records/buffer-fixture.ts";
 import { cobsEncode, nmeaSentence } from "./decode/encoders.ts";
 import { drained, stored, until } from "./source-parts.ts";
 

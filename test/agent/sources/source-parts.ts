@@ -7,7 +7,7 @@ import { Backoff } from "../../../runtime/backoff.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
-import { readAll, texts } from "../buffer/buffer-fixture.ts";
+import { readAll, texts } from "../buffer/records/buffer-fixture.ts";
 
 export function sourceParts(buffer: RecordBuffer): SourceParts {
   return {

@@ -8,7 +8,7 @@ import { parseConfig } from "../../../config/loader.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
-import { temporaryFolder } from "../buffer/buffer-fixture.ts";
+import { temporaryFolder } from "../buffer/records/buffer-fixture.ts";
 import { until } from "./source-parts.ts";
 
 test("one agent runs all kinds of sources, and those that fail hurt no other", async (t) => {

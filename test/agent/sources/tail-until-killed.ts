@@ -1,6 +1,6 @@
 /** Tails a file into a buffer until it is killed: `tail-until-killed.ts <buffer folder> <file>`. */
 import { FileTail } from "../../../agent/sources/file-tail.ts";
-import { openBuffer } from "../buffer/buffer-fixture.ts";
+import { openBuffer } from "../buffer/records/buffer-fixture.ts";
 import { sourceParts, tailConfig } from "./source-parts.ts";
 
 const [folder, path] = process.argv.slice(2) as [string, string];

@@ -10,7 +10,7 @@ import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { openDoor, stored } from "../../gateway/ingest/door.ts";
-import { temporaryFolder } from "../buffer/buffer-fixture.ts";
+import { temporaryFolder } from "../buffer/records/buffer-fixture.ts";
 
 async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");

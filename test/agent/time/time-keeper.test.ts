@@ -9,7 +9,7 @@ import { decodeFrame, type Frame } from "../../../protocol/frame.ts";
 import { forEachRecord } from "../../../protocol/record-batch.ts";
 import { GAPS_STREAM, type GapRecord } from "../../../protocol/topics.ts";
 import { silentLog } from "../../../runtime/log.ts";
-import { openBuffer, readAll, temporaryFolder } from "../buffer/buffer-fixture.ts";
+import { openBuffer, readAll, temporaryFolder } from "../buffer/records/buffer-fixture.ts";
 import { BORN_US, Device } from "./device.ts";
 
 interface Run {

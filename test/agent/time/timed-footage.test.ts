@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
+import { openLevelFootageBuffer } from "../../../agent/buffer/footage/level-footage-buffer.ts";
 import type { FootageGap } from "../../../agent/buffer/footage-buffer.ts";
-import { openLevelFootageBuffer } from "../../../agent/buffer/level-footage-buffer.ts";
 import { FootageRecorder } from "../../../agent/sources/footage-recorder.ts";
 import { AgentClock } from "../../../agent/time/agent-clock.ts";
 import { TimeKeeper } from "../../../agent/time/time-keeper.ts";
@@ -11,8 +11,8 @@ import { encodeRtp } from "../../../protocol/rtsp/rtp.ts";
 import { parseSdp } from "../../../protocol/rtsp/sdp.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
-import { openBuffer, temporaryFolder } from "../buffer/buffer-fixture.ts";
-import { SDP } from "../buffer/made-unit.ts";
+import { SDP } from "../buffer/footage/made-unit.ts";
+import { openBuffer, temporaryFolder } from "../buffer/records/buffer-fixture.ts";
 import { Device } from "./device.ts";
 
 /** One start of the agent: its records are all sent, its footage waits. */

@@ -10,7 +10,7 @@ import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { openDoor, stored } from "../../gateway/ingest/door.ts";
-import { openBuffer, record, temporaryFolder, texts } from "../buffer/buffer-fixture.ts";
+import { openBuffer, record, temporaryFolder, texts } from "../buffer/records/buffer-fixture.ts";
 import { StandInBroker } from "./stand-in-broker.ts";
 
 const STATUS: StatusMessage = {

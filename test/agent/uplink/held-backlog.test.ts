@@ -6,7 +6,7 @@ import { uplinkMeters } from "../../../agent/uplink/uplink-meters.ts";
 import { decodeFrames, type Frame } from "../../../protocol/frame.ts";
 import { type Clock, systemClock } from "../../../runtime/clock.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
-import { openBuffer, record, temporaryFolder, texts } from "../buffer/buffer-fixture.ts";
+import { openBuffer, record, temporaryFolder, texts } from "../buffer/records/buffer-fixture.ts";
 import { StandInRules } from "./stand-in-rules.ts";
 
 /** A buffer on a disk so slow that what is held takes longer to look through than what makes a backlog. */

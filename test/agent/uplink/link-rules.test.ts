@@ -35,6 +35,7 @@ test("metered: the important streams, in larger batches, a status a minute, no f
     ["alarms", "sensors", "debug"].map((stream) => link.sends(stream)),
     [true, true, false],
   );
+  assert.ok(link.sends("constructor"), "a stream may be called as a member of every object");
   assert.deepEqual([link.gatherMs, link.statusSeconds, link.sendsFootage], [20_000, 60, false]);
   assert.ok(linkRules(t, { mode: "metered", metered: { footage: true } }, clock).sendsFootage);
 });

@@ -9,7 +9,7 @@ import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { TcpProxy } from "../../support/tcp-proxy.ts";
-import { openBuffer, record, temporaryFolder, texts } from "../buffer/buffer-fixture.ts";
+import { openBuffer, record, temporaryFolder, texts } from "../buffer/records/buffer-fixture.ts";
 import { linkRules } from "./made-rules.ts";
 import { StandInBroker } from "./stand-in-broker.ts";
 

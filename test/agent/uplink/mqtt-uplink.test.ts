@@ -8,7 +8,7 @@ import { Backoff } from "../../../runtime/backoff.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
-import { openBuffer, record, temporaryFolder, texts } from "../buffer/buffer-fixture.ts";
+import { openBuffer, record, temporaryFolder, texts } from "../buffer/records/buffer-fixture.ts";
 import { StandInBroker } from "./stand-in-broker.ts";
 
 async function uplink(
@@ -145,4 +145,14 @@ test("an epoch of an earlier start is declared drained once all of it is acknowl
   while ((await buffer.drainedEpochs()).length > 0) await new Promise((resolve) => setTimeout(resolve, 5));
   await up.close();
   await buffer.close();
+});
+
+test("a gateway that answers pings and never confirms a subscription is left", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const gateway = new StandInBroker();
+  gateway.ignoredSubscribes = 2;
+  await uplink(t, await gateway.start(t), buffer, { connectTimeoutMs: 500 });
+  await fill(buffer, 3);
+  await gateway.until(() => texts(gateway.frames).length === 3);
+  assert.ok(gateway.connections >= 3, String(gateway.connections));
 });

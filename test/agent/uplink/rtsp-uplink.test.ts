@@ -3,14 +3,14 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
+import { openLevelFootageBuffer } from "../../../agent/buffer/footage/level-footage-buffer.ts";
 import type { FootageBuffer } from "../../../agent/buffer/footage-buffer.ts";
-import { openLevelFootageBuffer } from "../../../agent/buffer/level-footage-buffer.ts";
 import { RtspUplink, type RtspUplinkOptions } from "../../../agent/uplink/rtsp-uplink.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { createLog, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { TcpProxy } from "../../support/tcp-proxy.ts";
-import { madeUnit, SDP } from "../buffer/made-unit.ts";
+import { madeUnit, SDP } from "../buffer/footage/made-unit.ts";
 import { linkRules } from "./made-rules.ts";
 import { StandInGateway } from "./stand-in-gateway.ts";
 

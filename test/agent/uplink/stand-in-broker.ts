@@ -19,6 +19,8 @@ export class StandInBroker {
   onFrames: (frames: Frame[]) => "ack" | "withhold" | "cut" | "busy" = () => "ack";
   /** Holds a PUBACK back for so long. */
   ackDelayMs = 0;
+  /** SUBSCRIBE packets that it leaves without an answer; it answers all else. */
+  ignoredSubscribes = 0;
   /** Holds all PUBACKs back until it resolves. */
   ackAfter: Promise<void> | undefined;
   onDrained: (epochs: readonly string[]) => void = () => {};
@@ -76,6 +78,10 @@ export class StandInBroker {
       }
       done(null);
       this.#wake();
+    };
+    broker.authorizeSubscribe = (_client, subscription, done) => {
+      if (this.ignoredSubscribes > 0) this.ignoredSubscribes--;
+      else done(null, subscription);
     };
     broker.on("subscribe", ([subscription], client) => {
       if (this.hello === undefined) return;

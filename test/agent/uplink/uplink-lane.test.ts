@@ -12,7 +12,7 @@ import { Backoff } from "../../../runtime/backoff.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
-import { openBuffer, record, temporaryFolder, texts } from "../buffer/buffer-fixture.ts";
+import { openBuffer, record, temporaryFolder, texts } from "../buffer/records/buffer-fixture.ts";
 import { StandInBroker } from "./stand-in-broker.ts";
 import { StandInRules } from "./stand-in-rules.ts";
 

@@ -143,17 +143,27 @@ test("who speaks no RTSP, guesses passwords or says nothing is sent away", async
   await server.close();
 });
 
-test("connections beyond the limit are refused, and a busy port is a clear error", async () => {
+test("beyond the limit the oldest stranger yields, then the newest; a busy port is a clear error", async () => {
   const warnings: string[] = [];
   const log: Log = { ...silentLog, warn: (_fields, message) => void warnings.push(message ?? "") };
-  const { server } = await startRelayServer(undefined, { maxConnections: 1, log });
+  const left: string[] = [];
+  const onFull = (whose: string): void => void left.push(whose);
+  const { server } = await startRelayServer(undefined, { maxConnections: 2, maxStrangers: 2, log, onFull });
   const first = new RawPeer(server.port);
-  assert.equal(await first.ask("OPTIONS"), 200);
+  assert.equal(await first.ask("ANNOUNCE", "", [], SDP), 200);
+  assert.equal(await first.ask("SETUP", "/t", [TCP]), 200);
   const second = new RawPeer(server.port);
-  await until(() => second.closed, "the refusal");
+  assert.equal(await second.ask("ANNOUNCE", "2", [], SDP), 200);
   const third = new RawPeer(server.port);
-  await until(() => third.closed, "another refusal");
-  assert.deepEqual(warnings, ["too many RTSP connections; more are refused"]);
+  await until(() => second.closed, "the stranger's end");
+  assert.equal(await third.ask("ANNOUNCE", "3", [], SDP), 200);
+  assert.equal(await third.ask("SETUP", "3/t", [TCP]), 200);
+  const fourth = new RawPeer(server.port);
+  await until(() => fourth.closed, "the refusal");
+  assert.equal(await first.ask("OPTIONS"), 200);
+  assert.equal(await third.ask("OPTIONS"), 200);
+  assert.deepEqual(left, ["oldest stranger", "newest"]);
+  assert.deepEqual(warnings, ["too many RTSP connections"]);
   await assert.rejects(startRelayServer(undefined, { port: server.port }), { code: "PORT_BUSY" });
   await server.close();
 });

@@ -25,6 +25,9 @@ test("a producer's time survives Range: clock= to the microsecond", () => {
     "clock=",
     "",
     "clock=20261121T0940Z",
+    "clock=19691231T235959.5Z-",
+    "clock=00000101T000000Z-",
+    "clock=99991231T235959Z-",
   ]) {
     assert.equal(parseClockRange(other), undefined);
   }

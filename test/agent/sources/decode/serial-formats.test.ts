@@ -81,6 +81,8 @@ test("CSV: header, quotes, a header again, a row that does not fit", () => {
   });
   assert.match(decoder.decode("a,b", NOW_US).reason ?? "", /2 columns/);
   assert.match(decoder.decode('"a', NOW_US).reason ?? "", /quote/);
+  assert.match(decoder.decode('x,,"12"34,', NOW_US).reason ?? "", /quote/);
+  assert.equal(decoder.decode('x,,"12" ,', NOW_US).readings?.[0]?.fields.temperature, 12);
   const fixed = new CsvDecoder("board", {
     delimiter: ";",
     columns: ["a", "b"],

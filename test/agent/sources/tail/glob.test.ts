@@ -5,7 +5,7 @@ import test from "node:test";
 import fc from "fast-check";
 import { fixedFolder, isPattern, matchingPaths, nameMatcher } from "../../../../agent/sources/tail/glob.ts";
 import { rotationBase } from "../../../../agent/sources/tail/rotated-files.ts";
-import { temporaryFolder } from "../../buffer/buffer-fixture.ts";
+import { temporaryFolder } from "../../buffer/records/buffer-fixture.ts";
 
 test("names match as in a shell", () => {
   const cases: [string, string[], string[]][] = [

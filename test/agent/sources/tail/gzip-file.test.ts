@@ -5,7 +5,7 @@ import test from "node:test";
 import { gzipSync } from "node:zlib";
 import fc from "fast-check";
 import { GzipFile } from "../../../../agent/sources/tail/gzip-file.ts";
-import { temporaryFolder } from "../../buffer/buffer-fixture.ts";
+import { temporaryFolder } from "../../buffer/records/buffer-fixture.ts";
 
 test("a compressed file is read like the plain one, wherever one looks", async (t) => {
   const path = join(await temporaryFolder(t), "a.gz");

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import { findFile } from "../../../../agent/sources/tail/file-place.ts";
 import { OpenFile, START } from "../../../../agent/sources/tail/open-file.ts";
-import { temporaryFolder } from "../../buffer/buffer-fixture.ts";
+import { temporaryFolder } from "../../buffer/records/buffer-fixture.ts";
 
 async function opened(t: TestContext, path: string): Promise<OpenFile> {
   const file = await OpenFile.open((await findFile(path))!, START, 0);

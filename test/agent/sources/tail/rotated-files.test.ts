@@ -5,7 +5,7 @@ import test from "node:test";
 import { FileMoved } from "../../../../agent/sources/tail/file-place.ts";
 import { isRotationOf, rotatedFiles } from "../../../../agent/sources/tail/rotated-files.ts";
 import { pause } from "../../../../runtime/backoff.ts";
-import { temporaryFolder } from "../../buffer/buffer-fixture.ts";
+import { temporaryFolder } from "../../buffer/records/buffer-fixture.ts";
 
 test("rotations are known by their names", () => {
   for (const name of ["app.log.1", "app.log-20261121", "app.log.2.gz", "app.1.log", "app-2026-11-21.log.gz"])

@@ -1,0 +1,244 @@
+/**
+ * Opens the database of the footage buffer and finds out whether all is there.
+ *
+ *   units/      LevelDB             footage.json  sidecar: which units must be in it
+ *   snapshot/   hard links to the files of units/ as they were before it was opened; gone once all was found
+ *   damaged/    the last folder in which something was missing, for whoever wants to look
+ *   lock/       an empty LevelDB, of which the kernel lets one process be the owner
+ *
+ * LevelDB deletes the tables that a damaged MANIFEST does not name as soon as it opens. The links
+ * cost nothing and keep them, so that a repair still finds them.
+ */
+import { randomBytes } from "node:crypto";
+import { link, mkdir, readdir, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { Level } from "level";
+import type { Epoch } from "../../../protocol/frame.ts";
+import { readUInt53, writeUInt53 } from "../../../protocol/record-batch.ts";
+import { describeError, HeadwaterError } from "../../../runtime/errors.ts";
+import type { Log } from "../../../runtime/log.ts";
+import { type Database, repairDatabase } from "../level/leveldb.ts";
+import { BufferDamagedError } from "../record-buffer.ts";
+import { FootageIndex, type UnitEntry, type UnitRange } from "./footage-index.ts";
+import { readSidecar, type Sidecar } from "./footage-sidecar.ts";
+
+/** What stands under a unit's index key: u32 bytes | u64 producerUs | u64 endUs. */
+const INDEX_BYTES = 20;
+const KEY = /^i!([^!]+)!([0-9a-f]{8})!([0-9a-f]{16})!([0-9a-f]{16})$/;
+
+/** Another process has the buffer open. */
+export class FootageLockedError extends HeadwaterError {
+  constructor(folder: string, cause: unknown) {
+    super("FOOTAGE_LOCKED", {
+      message: `${folder} is open in another process`,
+      hint: "stop the other agent, or give this one a dataDir of its own",
+      cause,
+    });
+  }
+}
+
+export interface OpenedFolder {
+  readonly db: Database;
+  readonly lock: Database;
+  readonly index: FootageIndex;
+  /** What the sidecar says should be there and is not. */
+  readonly missing: readonly UnitRange[];
+  /** Of the newest epoch that was ever begun; 0 in a new folder. */
+  readonly epochStart: number;
+  /** Per camera, the end of the newest unit that was ever stored, in producer time. */
+  readonly newestUs: Map<string, number>;
+}
+
+/** @throws FootageLockedError, FootageVersionError, and what the file system throws */
+export async function openFootageFolder(dir: string, log: Log): Promise<OpenedFolder> {
+  await mkdir(dir, { recursive: true, mode: 0o700 });
+  const lock = await takeLock(join(dir, "lock"));
+  try {
+    return { ...(await openUnits(dir, log)), lock };
+  } catch (error) {
+    await lock.close();
+    throw error;
+  }
+}
+
+type OpenedUnits = Omit<OpenedFolder, "lock">;
+
+/** Before any file is moved: another process may be at work on them. */
+async function takeLock(folder: string): Promise<Database> {
+  try {
+    return await openDb(folder, true);
+  } catch (error) {
+    const cause = (error as Error).cause as NodeJS.ErrnoException | undefined;
+    throw cause?.code === "LEVEL_LOCKED" ? new FootageLockedError(folder, error) : error;
+  }
+}
+
+async function openUnits(dir: string, log: Log): Promise<OpenedUnits> {
+  const sidecar = await readSidecar(join(dir, "footage.json"));
+  const units = join(dir, "units");
+  const snapshot = join(dir, "snapshot");
+  const fileCount = await takeSnapshot(units, snapshot);
+  if (fileCount === 0) return finish(await openDb(units, true), new FootageIndex(), sidecar);
+  try {
+    const db = await openDb(units, false);
+    const index = await readIndex(db);
+    const opened = finish(db, index, sidecar);
+    if (opened.missing.length === 0) {
+      await rm(snapshot, { recursive: true, force: true });
+      return opened;
+    }
+    await db.close();
+    log.warn({ folder: units, ranges: opened.missing.length }, "footage is missing; repairing");
+  } catch (error) {
+    log.warn({ folder: units, error: describeError(error) }, "footage buffer does not open; repairing");
+  }
+  return repair(dir, sidecar, log);
+}
+
+/**
+ * Hard links to all files as they are. One that an interrupted opening left is older, and so right:
+ * it takes the folder's place. @returns how many files there are
+ */
+async function takeSnapshot(units: string, snapshot: string): Promise<number> {
+  if ((await filesOf(snapshot)).length > 0) {
+    await rm(units, { recursive: true, force: true });
+    await rename(snapshot, units);
+  }
+  const files = (await filesOf(units)).filter((file) => file !== "LOCK" && !file.startsWith("LOG"));
+  if (files.length === 0) return 0;
+  // Made beside and renamed, so that a crash leaves a whole one or none.
+  const making = `${snapshot}.tmp`;
+  await rm(making, { recursive: true, force: true });
+  await mkdir(making);
+  for (const file of files) await link(join(units, file), join(making, file));
+  await rename(making, snapshot);
+  return files.length;
+}
+
+async function filesOf(folder: string): Promise<string[]> {
+  try {
+    return await readdir(folder);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw error;
+  }
+}
+
+/** Goes back to the snapshot and lets LevelDB rebuild its MANIFEST from the tables and logs. */
+async function repair(dir: string, sidecar: Sidecar | undefined, log: Log): Promise<OpenedUnits> {
+  const units = join(dir, "units");
+  const damaged = join(dir, "damaged");
+  await rm(damaged, { recursive: true, force: true });
+  await rename(units, damaged);
+  await rename(join(dir, "snapshot"), units);
+  try {
+    await repairDatabase(units);
+    const db = await openDb(units, false);
+    const opened = finish(db, await readIndex(db), sidecar);
+    if (opened.missing.length === 0) await rm(damaged, { recursive: true, force: true });
+    return opened;
+  } catch (error) {
+    // Where not even a new one can be made the disk is at fault, and what is there stays where it is.
+    const fresh = await openDb(join(dir, "fresh"), true);
+    await fresh.close();
+    const lost = new BufferDamagedError(damaged, "its footage could not be read; began a new one", error);
+    log.error({ error: describeError(lost) }, "footage buffer lost");
+    await rm(damaged, { recursive: true, force: true });
+    await rename(units, damaged);
+    await rename(join(dir, "fresh"), units);
+    return finish(await openDb(units, false), new FootageIndex(), sidecar);
+  }
+}
+
+/** Footage does not compress, is read once and in order, and the agent has little memory. */
+export async function openDb(units: string, createIfMissing: boolean): Promise<Database> {
+  const db: Database = new Level(units, {
+    keyEncoding: "utf8",
+    valueEncoding: "buffer",
+    createIfMissing,
+    compression: false,
+    cacheSize: 512 * 1024,
+    writeBufferSize: 1_048_576,
+    maxOpenFiles: 100,
+  });
+  await db.open();
+  return db;
+}
+
+async function readIndex(db: Database): Promise<FootageIndex> {
+  const index = new FootageIndex();
+  for await (const [key, value] of db.iterator({ gt: "i!", lt: "i~", fillCache: false })) {
+    const entry = entryOf(key, value);
+    if (entry !== undefined) index.add(entry);
+  }
+  return index;
+}
+
+function finish(db: Database, index: FootageIndex, sidecar: Sidecar | undefined): OpenedUnits {
+  const newestUs = new Map(sidecar?.newestUs);
+  for (const { camera, toUs } of index.ranges()) {
+    newestUs.set(camera, Math.max(newestUs.get(camera) ?? 0, toUs));
+  }
+  const starts = [...index.ranges(), ...(sidecar?.waiting ?? [])].map((range) => range.epochStart);
+  const epochStart = starts.reduce((most, start) => Math.max(most, start), sidecar?.epochStart ?? 0);
+  return {
+    db,
+    index,
+    missing: (sidecar?.waiting ?? []).flatMap((range) => holesIn(range, index)),
+    epochStart,
+    newestUs,
+  };
+}
+
+/** The parts of `range` that are not in the index. */
+function holesIn(range: UnitRange, index: FootageIndex): UnitRange[] {
+  const holes: UnitRange[] = [];
+  let fromUs = range.fromUs;
+  let first = range.first;
+  for (const entry of index.between(range.camera, range.epoch, range.first, range.last)) {
+    if (entry.sequence > first) {
+      holes.push({ ...range, first, last: entry.sequence - 1n, fromUs, toUs: entry.producerUs });
+    }
+    first = entry.sequence + 1n;
+    fromUs = entry.endUs;
+  }
+  if (first <= range.last) holes.push({ ...range, first, fromUs });
+  return holes;
+}
+
+/** @param prefix `u` the unit, `i` what the index needs of it, `x` a unit that could not be read */
+export function unitKey(
+  prefix: "u" | "i" | "x",
+  entry: Omit<UnitEntry, "bytes" | "producerUs" | "endUs">,
+): string {
+  const start = entry.epochStart.toString(16).padStart(8, "0");
+  const epoch = entry.epoch.toString(16).padStart(16, "0");
+  return `${prefix}!${entry.camera}!${start}!${epoch}!${entry.sequence.toString(16).padStart(16, "0")}`;
+}
+
+export function indexValue(entry: UnitEntry): Buffer {
+  const value = Buffer.alloc(INDEX_BYTES);
+  value.writeUInt32BE(entry.bytes, 0);
+  writeUInt53(value, entry.producerUs, 4);
+  writeUInt53(value, entry.endUs, 12);
+  return value;
+}
+
+function entryOf(key: string, value: Buffer): UnitEntry | undefined {
+  const match = KEY.exec(key);
+  if (match === null || value.length !== INDEX_BYTES) return undefined;
+  const [, camera, start, epoch, sequence] = match as unknown as [string, string, string, string, string];
+  return {
+    camera,
+    epochStart: Number.parseInt(start, 16),
+    epoch: BigInt(`0x${epoch}`),
+    sequence: BigInt(`0x${sequence}`),
+    bytes: value.readUInt32BE(0),
+    producerUs: readUInt53(value, 4),
+    endUs: readUInt53(value, 12),
+  };
+}
+
+export function randomEpoch(): Epoch {
+  return randomBytes(8).readBigUInt64BE();
+}

@@ -1,0 +1,124 @@
+/**
+ * The sidecar of the footage buffer: which units must be in the database. LevelDB alone can lose
+ * them without an error, when its MANIFEST or a block of its log is damaged.
+ *
+ * It is written after an append and before a deletion. A crash in between leaves a unit more in the
+ * database than here, which is sent (again); never a unit less, which would look like damage.
+ */
+import { readFile } from "node:fs/promises";
+import { z } from "zod";
+import { epochName } from "../../../protocol/frame.ts";
+import { writeDurably } from "../../../runtime/durable.ts";
+import { HeadwaterError } from "../../../runtime/errors.ts";
+import type { UnitRange } from "./footage-index.ts";
+
+const VERSION = 1;
+
+const sidecarSchema = z.object({
+  version: z.literal(VERSION),
+  epochStart: z.number().int().min(0),
+  newestUs: z.record(z.string(), z.number().int()).default({}),
+  waiting: z.array(
+    z.object({
+      camera: z.string(),
+      epoch: z.string().regex(/^[0-9a-f]{16}$/),
+      epochStart: z.number().int().min(0),
+      first: z.number().int().min(1),
+      last: z.number().int().min(1),
+      fromUs: z.number().int(),
+      toUs: z.number().int(),
+    }),
+  ),
+});
+
+export interface Sidecar {
+  /** Of the newest epoch that was ever begun. */
+  readonly epochStart: number;
+  /** Per camera, the end of the newest unit that was ever stored, in producer time. */
+  readonly newestUs: ReadonlyMap<string, number>;
+  readonly waiting: readonly UnitRange[];
+}
+
+/** The folder was written by another version of this program. */
+export class FootageVersionError extends HeadwaterError {
+  constructor(path: string, version: unknown) {
+    super("FOOTAGE_VERSION", {
+      message: `${path} has version ${JSON.stringify(version)}; this program reads ${VERSION}`,
+      hint: "start the version that wrote it until its footage is uploaded",
+    });
+  }
+}
+
+/** Undefined when there is none, or it is damaged: the database is then believed. @throws FootageVersionError */
+export async function readSidecar(path: string): Promise<Sidecar | undefined> {
+  let json: unknown;
+  try {
+    json = JSON.parse(await readFile(path, "utf8"));
+  } catch (error) {
+    if (error instanceof SyntaxError || (error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+  const version = (json as { version?: unknown } | null)?.version;
+  if (typeof version === "number" && version !== VERSION) throw new FootageVersionError(path, version);
+  const parsed = sidecarSchema.safeParse(json);
+  if (!parsed.success) return undefined;
+  const waiting = parsed.data.waiting.map((range) => ({
+    ...range,
+    epoch: BigInt(`0x${range.epoch}`),
+    first: BigInt(range.first),
+    last: BigInt(range.last),
+  }));
+  const newestUs = new Map(Object.entries(parsed.data.newestUs));
+  return { epochStart: parsed.data.epochStart, newestUs, waiting };
+}
+
+/** Writes one after the other; those asked for while one runs become one. */
+export class SidecarWriter {
+  readonly #path: string;
+  readonly #state: () => Sidecar;
+  #running: Promise<void> | undefined;
+  #next: Promise<void> | undefined;
+
+  /** @param state what to write, asked when it is written */
+  constructor(path: string, state: () => Sidecar) {
+    this.#path = path;
+    this.#state = state;
+  }
+
+  /** Resolves when a state at least as new as now's is on disk. */
+  write(): Promise<void> {
+    if (this.#next !== undefined) return this.#next;
+    if (this.#running === undefined) {
+      this.#running = this.#once();
+      return this.#running;
+    }
+    const after = this.#running
+      .catch(() => {})
+      .then(() => {
+        this.#running = this.#next;
+        this.#next = undefined;
+        return this.#once();
+      });
+    this.#next = after;
+    return after;
+  }
+
+  async #once(): Promise<void> {
+    try {
+      await writeDurably(this.#path, formatSidecar(this.#state()));
+    } finally {
+      if (this.#next === undefined) this.#running = undefined;
+    }
+  }
+}
+
+function formatSidecar(state: Sidecar): string {
+  const waiting = state.waiting.map((range) => ({
+    ...range,
+    epoch: epochName(range.epoch),
+    first: Number(range.first),
+    last: Number(range.last),
+  }));
+  const newestUs = Object.fromEntries(state.newestUs);
+  return JSON.stringify({ version: VERSION, epochStart: state.epochStart, newestUs, waiting });
+}
