@@ -8,7 +8,6 @@
  */
 import type { Epoch, Frame } from "../../protocol/frame.ts";
 import type { Run } from "../../protocol/record-batch.ts";
-import { HeadwaterError } from "../../runtime/errors.ts";
 
 export { forEachUserRecord } from "./kpl-aggregate.ts";
 export { md5Words as keyHashWords } from "./md5.ts";
@@ -21,7 +20,23 @@ export {
 } from "./sequence-number.ts";
 export { MAX_HASH, partitionHash } from "./shard-map.ts";
 export { SHARD_BYTES_PER_SECOND, SHARD_RECORDS_PER_SECOND } from "./shard-rates.ts";
-export { UnreadShards } from "./unread-shards.ts";
+export {
+  BadCheckpointError,
+  BadEntryError,
+  BadReshardError,
+  LeaseHeldError,
+  LeaseLostError,
+  LogBusyError,
+  LogFullError,
+  LogWriteError,
+  ReaderExistsError,
+  ReaderNotFoundError,
+  ShardNotFoundError,
+  StreamExistsError,
+  StreamNotFoundError,
+  StreamsClosedError,
+} from "./stream-errors.ts";
+export { lookForUnread, type UnreadShards } from "./unread-shards.ts";
 export { forEachUserRecordInTurns } from "./user-record-turns.ts";
 
 /** `shardId-` and twelve digits, as Kinesis writes it. */
@@ -179,6 +194,8 @@ export interface ReadResult {
   readonly behindMs: number;
   /** Offsets between the position asked for and the trim horizon: retention took them first. */
   readonly trimmed: number;
+  /** How many records these held, as far as the store knows; as many as offsets where it is not told. */
+  readonly trimmedRecords?: number;
   /** `next` is the end of a closed shard: nothing will ever come there. */
   readonly ended: boolean;
 }
@@ -311,120 +328,39 @@ export interface Streams {
   read(name: string, shardId: ShardId, from: Offset, maxBytes: number): Promise<ReadResult>;
   /** Resolves as soon as the shard holds a record at or after `from`, is closed, or `signal` aborts. */
   appended(name: string, shardId: ShardId, from: Offset, signal: AbortSignal): Promise<void>;
+  /**
+   * How many records stand from `from` on and before `to`: their difference where this is not told. A store that
+   * leaves numbers out may only guess at those of long ago. @throws StreamNotFoundError, ShardNotFoundError
+   */
+  recordsBetween?(name: string, shardId: ShardId, from: Offset, to: Offset): number;
   /** @throws LeaseHeldError while another consumer of this name is open, unless it is taken over. */
   openConsumer(stream: string, name: string, options?: ConsumerOptions): Promise<Consumer>;
   /** For the console: every consumer's checkpoints, open or not. */
   consumers(
     stream: string,
   ): Promise<ReadonlyArray<{ name: string; positions: ReadonlyMap<ShardId, Offset> }>>;
+  /**
+   * No new record comes to stand before these positions. For a stage that keeps in files of its own how far it
+   * has read: were the log's end lost, new records would be taken for those that it had. Call it before
+   * anything is appended. Shards that are no more are passed over. @throws StreamNotFoundError
+   */
+  leaveOut(stream: string, holder: string, positions: ReadonlyMap<ShardId, Offset>): void;
 
+  /**
+   * Called when the gateway begins to close, before its stages do: where the store may wait long for an answer, it
+   * waits for some seconds only from now on, as a stage in the midst of a read cannot end before.
+   */
+  hurry?(): void;
   close(): Promise<void>;
 }
 
-export class StreamNotFoundError extends HeadwaterError {
-  constructor(name: string) {
-    super("STREAM_NOT_FOUND", {
-      message: `there is no stream ${name}`,
-      hint: "add it to streams: in gateway.yaml, or CreateStream",
-    });
-  }
-}
-
-export class StreamExistsError extends HeadwaterError {
-  constructor(name: string) {
-    super("STREAM_EXISTS", { message: `stream ${name} exists already` });
-  }
-}
-
-export class ShardNotFoundError extends HeadwaterError {
-  constructor(stream: string, shardId: string) {
-    super("SHARD_NOT_FOUND", { message: `stream ${stream} has no shard ${shardId}` });
-  }
-}
-
-/** What cannot be split or merged so: a closed shard, a hash outside, ranges that do not touch. Nothing was changed. */
-export class BadReshardError extends HeadwaterError {
-  constructor(stream: string, reason: string) {
-    super("BAD_RESHARD", { message: `stream ${stream}: ${reason}` });
-  }
-}
-
-export class ReaderExistsError extends HeadwaterError {
-  constructor(stream: string, name: string) {
-    super("READER_EXISTS", { message: `stream ${stream} has a registered consumer ${name} already` });
-  }
-}
-
-export class ReaderNotFoundError extends HeadwaterError {
-  constructor(stream: string, name: string) {
-    super("READER_NOT_FOUND", { message: `stream ${stream} has no registered consumer ${name}` });
-  }
-}
-
-/** Nothing was stored. Room returns with retention or a larger disk, so callers may retry. */
-export class LogFullError extends HeadwaterError {
-  constructor(stream: string, cause?: unknown) {
-    super("LOG_FULL", {
-      retryable: true,
-      message: `stream ${stream} cannot be written: no space left`,
-      hint: "free disk space, or lower retentionHours",
-      cause,
-    });
-  }
-}
-
-export class LeaseHeldError extends HeadwaterError {
-  constructor(stream: string, consumer: string) {
-    super("LEASE_HELD", { retryable: true, message: `consumer ${consumer} of ${stream} is open already` });
-  }
-}
-
-export class LeaseLostError extends HeadwaterError {
-  constructor(stream: string, consumer: string) {
-    super("LEASE_LOST", { message: `consumer ${consumer} of ${stream} no longer holds its leases` });
-  }
-}
-
-/** A checkpoint would go backwards, or names what is not there. Nothing was stored. */
-export class BadCheckpointError extends HeadwaterError {
-  constructor(stream: string, consumer: string, reason: string) {
-    super("BAD_CHECKPOINT", { message: `consumer ${consumer} of ${stream}: ${reason}` });
-  }
-}
-
-/** An entry breaks a limit of the log itself: an empty or too long key, a hash out of range, too many bytes. */
-export class BadEntryError extends HeadwaterError {
-  constructor(reason: string) {
-    super("BAD_ENTRY", { message: `record: ${reason}` });
-  }
-}
-
-/** More waits for the disk than may. Nothing was stored; it clears as the disk catches up. */
-export class LogBusyError extends HeadwaterError {
-  constructor(stream: string, waitingBytes: number) {
-    super("LOG_BUSY", {
-      retryable: true,
-      message: `stream ${stream} has ${waitingBytes} bytes waiting for the disk`,
-      hint: "send slower, or use a faster disk",
-    });
-  }
-}
-
-/** The disk refused a write or a sync. Nothing of what waited was stored; the log repairs itself and accepts again. */
-export class LogWriteError extends HeadwaterError {
-  constructor(stream: string, cause: unknown) {
-    super("LOG_WRITE_FAILED", {
-      retryable: true,
-      message: `stream ${stream} cannot be written: ${cause instanceof Error ? cause.message : String(cause)}`,
-      hint: "check the disk and the kernel's log",
-      cause,
-    });
-  }
-}
-
-/** The streams were closed while this waited, or before it came. */
-export class StreamsClosedError extends HeadwaterError {
-  constructor() {
-    super("STREAMS_CLOSED", { message: "the stream log is closed" });
-  }
+/** As the store tells it, or as the offsets do. */
+export function recordsBetween(
+  streams: Streams,
+  name: string,
+  shardId: ShardId,
+  from: Offset,
+  to: Offset,
+): number {
+  return streams.recordsBetween?.(name, shardId, from, to) ?? Math.max(0, to - from);
 }

@@ -3,7 +3,9 @@
  * of shards that expired meanwhile. A shard that is there tells by its horizon what retention took of
  * it (`ReadResult.trimmed`); one that has expired tells nothing any more.
  *
- * In memory: a stage looks at each of its tries, which come far closer together than a shard expires.
+ * So a stage looks at each of its tries, which come far closer together than a shard expires, and keeps
+ * what it saw beside its totals: in one write with what it counts, so that no crash and no full disk
+ * makes it count twice or not at all.
  */
 
 type ShardId = string;
@@ -20,47 +22,51 @@ interface Description {
   }[];
 }
 
-interface Unread {
-  readonly from: Offset;
-  readonly to: Offset;
+/** What a stage saw unread at a look. Plain JSON: it is kept in the stage's own file. */
+export interface UnreadShards {
+  readonly streamId: string;
+  /** `to` is not included. */
+  readonly shards: Record<ShardId, [from: Offset, to: Offset]>;
 }
 
-export class UnreadShards {
-  #streamId: string | undefined;
-  #unread = new Map<ShardId, Unread>();
+export interface UnreadLook {
+  /** Records that were unread at the look before, and whose shards are no more. */
+  readonly missed: number;
+  /** To be kept until the next look, or until the stage works; undefined when all is read. */
+  readonly unread: UnreadShards | undefined;
+}
 
-  /**
-   * Call at each try, before anything is read.
-   * @param reached positions up to which the stage has done its work already, where it knows better than its consumer
-   * @returns records that were unread at the last call, and whose shards are no more
-   */
-  look(
-    { streamId, shardList }: Description,
-    consumer: { positions(): ReadonlyMap<ShardId, Offset> },
-    reached: ReadonlyMap<ShardId, Offset>,
-  ): number {
-    const before = streamId === this.#streamId ? this.#unread : undefined;
-    const positions = consumer.positions();
-    const unread = new Map<ShardId, Unread>();
-    // Rising by index, so parents stand before the children that wait for them.
-    for (const { shardId, parents, trimHorizon, latest } of shardList) {
-      const isComing = parents.some((parent) => positions.has(parent) || unread.has(parent));
-      if (!positions.has(shardId) && !isComing) continue;
-      const from = positions.get(shardId) ?? before?.get(shardId)?.from ?? trimHorizon;
-      unread.set(shardId, { from: Math.max(from, reached.get(shardId) ?? 0), to: latest });
-    }
-    const known = new Set(shardList.map(({ shardId }) => shardId));
-    let missed = 0;
-    for (const [shardId, { from, to }] of before ?? []) {
-      if (!known.has(shardId)) missed += Math.max(0, to - from);
-    }
-    this.#streamId = streamId;
-    this.#unread = unread;
-    return missed;
+/**
+ * Call at each try, before anything is read.
+ * @param before what the look before saw, unless the stage has worked since
+ * @param reached positions up to which the stage has done its work already, where it knows better than its consumer;
+ *   also in shards that are no more
+ */
+export function lookForUnread(
+  before: UnreadShards | undefined,
+  { streamId, shardList }: Description,
+  consumer: { positions(): ReadonlyMap<ShardId, Offset> },
+  reached: ReadonlyMap<ShardId, Offset>,
+): UnreadLook {
+  const known = new Map(before?.streamId === streamId ? Object.entries(before.shards) : []);
+  const positions = consumer.positions();
+  const waiting = new Set<ShardId>();
+  const shards: UnreadShards["shards"] = {};
+  let missed = 0;
+  const gone = new Map(known);
+  // Rising by index, so parents stand before the children that wait for them.
+  for (const { shardId, parents, trimHorizon, latest } of shardList) {
+    gone.delete(shardId);
+    const isRead = positions.has(shardId);
+    if (!isRead && !parents.some((parent) => positions.has(parent) || waiting.has(parent))) continue;
+    if (!isRead) waiting.add(shardId);
+    const first = positions.get(shardId) ?? known.get(shardId)?.[0] ?? trimHorizon;
+    const from = Math.max(first, reached.get(shardId) ?? 0);
+    // Where a child begins is only known from the first look on.
+    if (latest > from || !isRead) shards[shardId] = [from, latest];
   }
-
-  /** The stage works, and reads on: nothing stays behind until it fails again. */
-  clear(): void {
-    this.#unread.clear();
-  }
+  for (const [shardId, [from, to]] of gone)
+    missed += Math.max(0, to - Math.max(from, reached.get(shardId) ?? 0));
+  const unread = Object.keys(shards).length > 0 ? { streamId, shards } : undefined;
+  return { missed, unread };
 }

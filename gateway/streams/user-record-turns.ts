@@ -8,6 +8,8 @@ import { asBuffer, RECORD_HEAD_BYTES, type Run } from "../../protocol/record-bat
 import { forEachUserRecord } from "./kpl-aggregate.ts";
 
 const RECORDS_A_TURN = 512;
+/** So many bytes of a payload take a visitor, who parses it, as long as one record more. */
+const BYTES_A_RECORD = 512;
 /** Of a run, what is visited at once. The KPL packs a record into as little as six bytes. */
 const PIECE_BYTES = 16_384;
 
@@ -42,7 +44,7 @@ export async function forEachUserRecordInTurns(
   let first = 0;
   let arrivalMs = 0;
   const each: RunVisit = (payload, timeUs, index, partitionKey, sub) => {
-    visited++;
+    visited += 1 + Math.floor(payload.length / BYTES_A_RECORD);
     visit(payload, first + index, arrivalMs, timeUs, partitionKey, sub);
   };
   const turn = (): Promise<unknown> => {

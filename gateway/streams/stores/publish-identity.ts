@@ -15,7 +15,7 @@ const C3 = 0x38b34ae5;
 const C4 = 0xa1e38b93;
 
 const hash = new Int32Array(4);
-/** Packet id, big-endian; the hash's words, little-endian. */
+/** Packet id, big-endian, by which client-publishes.ts also looks for it; the hash's words, little-endian. */
 const identity = Buffer.alloc(IDENTITY_BYTES);
 
 export function publishIdentity(
@@ -39,11 +39,6 @@ export function identityOf(packetId: number, key: string, bytes: Buffer, from: n
     identity[at + 3] = word >>> 24;
   }
   return identity.toString("latin1");
-}
-
-/** How the identity of a publish with this packet id begins. */
-export function packetPrefix(packetId: number): string {
-  return String.fromCharCode((packetId >> 8) & 0xff, packetId & 0xff);
 }
 
 /** FNV-1a over the UTF-16 units: keys are short. */

@@ -60,3 +60,22 @@ test("in turns come the same records in the same order as at once", async () => 
     { numRuns: 40 },
   );
 });
+
+test("large records are visited in turns, too: others come between", async () => {
+  const records = Array.from({ length: 100 }, (_, i) => ({
+    key: "k",
+    timeUs: i,
+    payload: Buffer.alloc(100_000, "x"),
+  }));
+  const part: LogPart = { first: 0, count: 100, arrivalMs: 1, runs: decodeBatch(encodeInOrder(records)) };
+  let bytes = 0;
+  let most = 0;
+  const visit = (payload: Buffer): void => {
+    bytes += payload.length;
+    most = Math.max(most, bytes);
+  };
+  await forEachUserRecordInTurns([part], visit, async () => {
+    bytes = 0;
+  });
+  assert.ok(most <= 400_000, `${most} bytes in one turn`);
+});

@@ -17,18 +17,19 @@ export interface Document<T> {
 
 export class Documents {
   readonly #link: Link;
-  readonly #stream: string;
+  /** Of the JetStream stream. */
+  readonly stream: string;
   readonly #subject: string;
 
   constructor(link: Link, prefix: string) {
     this.#link = link;
-    this.#stream = `${prefix}-documents`;
+    this.stream = `${prefix}-documents`;
     this.#subject = `${prefix}.m`;
   }
 
   async start(replicas: number): Promise<void> {
     await this.#link.streams.make({
-      name: this.#stream,
+      name: this.stream,
       subjects: [`${this.#subject}.>`],
       num_replicas: replicas,
       max_msgs_per_subject: 32,
@@ -38,10 +39,16 @@ export class Documents {
 
   /** Changes with every change of any document under `key`. */
   async get<T>(key: string): Promise<Document<T>> {
-    const found = await this.#link.lastThatCounts(this.#stream, `${this.#subject}.${key}`);
+    const found = await this.#link.lastThatCounts(this.stream, `${this.#subject}.${key}`);
     if (found === undefined) return { revision: 0, value: undefined };
     const value = JSON.parse(Buffer.from(found.message.payload).toString()) as T | null;
     return { revision: found.lastSequence, value: value ?? undefined };
+  }
+
+  /** Whether it may have changed since it had this revision: cheap, however large it is. */
+  async hasChanged(key: string, revision: number): Promise<boolean> {
+    const next = { seq: revision + 1, next_by_subj: `${this.#subject}.${key}` };
+    return (await this.#link.leaderGet(this.stream, next)) !== undefined;
   }
 
   /** @returns the new revision; undefined when it is no longer at `revision`. */
@@ -49,11 +56,11 @@ export class Documents {
     const subject = `${this.#subject}.${key}`;
     const id = this.#link.nextMessageId();
     const bytes = Buffer.from(JSON.stringify(value ?? null));
-    const outcome = await this.#link.publish(this.#stream, subject, bytes, {}, revision, id);
+    const outcome = await this.#link.publish(this.stream, subject, bytes, {}, revision, id);
     if (!outcome.stored && !outcome.uncertain) return undefined;
     // Of two that were stored at once the first counts; a try without an answer may have been it.
     for (let tries = 0; ; tries++) {
-      const first = await this.#link.leaderGet(this.#stream, { seq: revision + 1, next_by_subj: subject });
+      const first = await this.#link.leaderGet(this.stream, { seq: revision + 1, next_by_subj: subject });
       if (first !== undefined) return first.header(ID_HEADER) === id ? first.sequence : undefined;
       // A leader that has just been chosen may lag behind its own log; or all were dropped meanwhile.
       if (!outcome.stored || tries >= MAX_LAGGING_GETS) return undefined;
@@ -75,13 +82,13 @@ export class Documents {
 
   /** Forgets all under `prefix.`. */
   async drop(prefix: string): Promise<void> {
-    await this.#link.streams.purge(this.#stream, `${this.#subject}.${prefix}.>`);
+    await this.#link.streams.purge(this.stream, `${this.#subject}.${prefix}.>`);
   }
 
   /** The keys under `prefix.`, without it; they may hold dots. */
   async keys(prefix: string): Promise<string[]> {
     const under = `${this.#subject}.${prefix}.`;
-    const { subjects } = await this.#link.state(this.#stream, `${under}>`);
+    const { subjects } = await this.#link.state(this.stream, `${under}>`);
     return subjects.map((subject) => subject.slice(under.length));
   }
 }

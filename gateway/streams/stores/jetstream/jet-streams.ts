@@ -28,7 +28,7 @@ export class JetStreams {
     this.#signal = signal;
   }
 
-  /** Makes it, or sets it as given where it is there already. @throws JetStreamUnfitError */
+  /** Makes it; where it is there already it stays as it is. @throws JetStreamUnfitError */
   async make(config: Partial<StreamConfig> & { name: string }): Promise<void> {
     const backoff = new Backoff(50, 1_000);
     for (let tries = 0; ; tries++) {
@@ -49,6 +49,14 @@ export class JetStreams {
 
   async update(name: string, change: Partial<StreamConfig>): Promise<void> {
     await this.#ask(`changing ${name}`, () => this.#jsm.streams.update(name, change));
+  }
+
+  /** Has it kept on so many nodes, at least: fewer would undo what another gateway's config says. @returns whether it was not */
+  async replicate(name: string, replicas: number): Promise<boolean> {
+    const { config } = await this.#ask(`looking at ${name}`, () => this.#jsm.streams.info(name));
+    if (config.num_replicas >= replicas) return false;
+    await this.update(name, { num_replicas: replicas });
+    return true;
   }
 
   /** The names of all that begin so. */

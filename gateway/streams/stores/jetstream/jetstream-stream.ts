@@ -9,6 +9,7 @@ import { MAX_HASH } from "../../shard-map.ts";
 import {
   type AppendOutcome,
   BadEntryError,
+  LogWriteError,
   type Placed,
   type PlainPublish,
   type PutEntry,
@@ -211,14 +212,19 @@ export class JetStreamStream {
   }
 
   recognises(publish: Omit<PlainPublish, "mayRepeat">): boolean {
-    const { recent } = this.tail.producers.get(clientToken(shortClientId(publish.clientId)));
-    return recent.includes(shortIdentity(publishIdentity(publish)));
+    const identity = shortIdentity(publishIdentity(publish));
+    return this.#remembers(publish.clientId, (one) => one === identity);
   }
 
   remembersPacket(clientId: string, packetId: number): boolean {
     const prefix = String.fromCharCode((packetId >> 8) & 0xff, packetId & 0xff);
-    const { recent } = this.tail.producers.get(clientToken(shortClientId(clientId)));
-    return recent.some((identity) => identity.startsWith(prefix));
+    return this.#remembers(clientId, (one) => one.startsWith(prefix));
+  }
+
+  /** Also what is on its way only, as its client may have come anew meanwhile. */
+  #remembers(clientId: string, isSuch: (identity: string) => boolean): boolean {
+    const token = clientToken(shortClientId(clientId));
+    return this.#lanes.get(token)?.awaits(isSuch) || this.tail.producers.get(token).recent.some(isSuch);
   }
 
   forgetClient(clientId: string): Promise<void> {
@@ -260,7 +266,7 @@ export class JetStreamStream {
         bytes,
         tip: this.tail.tip,
         done: (outcome, place) => resolve({ outcome, place }),
-        failed: (error) => reject(this.tail.closed ? new StreamNotFoundError(this.#options.name) : error),
+        failed: (error) => reject(this.tail.closedBy ?? error),
       });
       void lane.drained().then(settled, settled);
     });
@@ -326,9 +332,11 @@ export class JetStreamStream {
     this.tail.close(new StreamNotFoundError(this.#options.name));
   }
 
-  /** The stream was deleted: what waits for an answer of the cluster may never get one, and fails. */
+  /** It was deleted, or is opened anew: what waits for an answer of the cluster may never get one, and fails. */
   async end(): Promise<void> {
-    this.tail.close(new StreamNotFoundError(this.#options.name));
+    const { name } = this.#options;
+    const lost = new Error("the cluster lost messages that it had acknowledged");
+    this.tail.close(this.tail.isLost ? new LogWriteError(name, lost) : new StreamNotFoundError(name));
     await this.#drained();
   }
 

@@ -334,6 +334,14 @@ class ClusterStreams implements Streams {
     return this.#consumers.list(this.#get(stream));
   }
 
+  recordsBetween(name: string, shardId: ShardId, from: Offset, to: Offset): number {
+    const { tail, reader } = this.#get(name);
+    return reader.recordsBetween(tail.history.indexOf(shardId), from, to);
+  }
+
+  /** Places are the cluster's sequence numbers: it gives none out twice. */
+  leaveOut(): void {}
+
   #get(name: string): JetStreamStream {
     this.#refuseWhenClosed();
     const stream = this.#registry.find(name);
@@ -347,6 +355,10 @@ class ClusterStreams implements Streams {
 
   #nowMs(): number {
     return Math.floor(this.#options.clock.nowUs() / 1000);
+  }
+
+  hurry(): void {
+    this.#link.hurry();
   }
 
   close(): Promise<void> {

@@ -70,6 +70,8 @@ export class Lane {
   /** Works have identities that may come by other gateways, too. */
   readonly #ofProducer: boolean;
   readonly #queue: Work[] = [];
+  /** On their way to the cluster. */
+  #underWay: readonly Work[] = [];
   #running: Promise<void> | undefined;
   /** Sequence of the last message that this lane stored. */
   #own = 0;
@@ -82,6 +84,18 @@ export class Lane {
 
   get idle(): boolean {
     return this.#running === undefined;
+  }
+
+  /** Whether one of the publishes that are not stored yet is such a one, and its client's session goes on. */
+  awaits(isSuch: (identity: string) => boolean): boolean {
+    for (const works of [this.#queue, this.#underWay]) {
+      for (let i = works.length - 1; i >= 0; i--) {
+        const { forget, identity } = works[i]!;
+        if (forget) return false;
+        if (identity !== undefined && isSuch(identity.text)) return true;
+      }
+    }
+    return false;
   }
 
   push(work: Work): void {
@@ -107,6 +121,7 @@ export class Lane {
     await Promise.resolve();
     while (this.#queue.length > 0) {
       const group = this.#nextGroup();
+      this.#underWay = group;
       try {
         if (this.#ofProducer) await this.#storeProducer(group);
         else await this.#storeRecords(group);
@@ -120,6 +135,7 @@ export class Lane {
         if (this.#host.waitingBytes <= MAX_WAITING_BYTES / 2) this.#host.isBusy = false;
       }
     }
+    this.#underWay = [];
     // In the same turn in which the queue was seen empty: what is pushed next begins anew.
     this.#running = undefined;
   }

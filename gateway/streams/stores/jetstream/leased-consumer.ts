@@ -26,6 +26,7 @@ import type { StreamTail } from "./stream-tail.ts";
 const HEARTBEAT_MS = 1_000;
 export const LEASE_MS = 4_000;
 const LOOK_EVERY_MS = 250;
+const LAGGING_MS = 5_000;
 /** A cluster that does not answer for so long holds nobody up: then the lease ends by itself. */
 const CLOSE_WITHIN_MS = 3_000;
 
@@ -64,7 +65,7 @@ export async function openLeasedConsumer(options: LeasedConsumerOptions): Promis
     const free = seen.value === undefined || seen.value.owner === "";
     if (free || options.takeOver || clock.monotonicMs() - sinceMs >= LEASE_MS) {
       // Where it begins is written down: else what retention takes before its first checkpoint would go unnoticed.
-      const positions = seen.value?.positions ?? beginnings(options.tail);
+      const positions = (await keptPositions(options, seen.value)) ?? beginnings(options.tail);
       const record = { name, owner, beat: 0, positions };
       const revision = await documents.put(key, record, seen.revision);
       if (revision === undefined) {
@@ -86,6 +87,38 @@ export async function openLeasedConsumer(options: LeasedConsumerOptions): Promis
       seen = now;
     }
   }
+}
+
+/**
+ * Nodes that lost power before they had synced give the places out again that they lost. A checkpoint behind
+ * the end of the log would pass over the records that come to stand there.
+ */
+async function keptPositions(
+  { tail, clock, log, stream, name, signal }: LeasedConsumerOptions,
+  value: ConsumerRecord | undefined,
+): Promise<Readonly<Record<ShardId, Offset>> | undefined> {
+  if (value === undefined) return undefined;
+  const isBehind = (position: Offset): boolean => position > offsetOf(tail.target + 1);
+  const isAnyBehind = (): boolean => Object.values(value.positions).some(isBehind);
+  // What another gateway read last may not be heard of here yet.
+  if (isAnyBehind()) await tail.poll();
+  const end = offsetOf(tail.target + 1);
+  const untilMs = clock.monotonicMs() + LAGGING_MS;
+  // A leader that was just chosen may lag behind its own log.
+  while (isAnyBehind() && !tail.closed && clock.monotonicMs() < untilMs) {
+    await pause(LOOK_EVERY_MS, signal);
+    await tail.poll();
+  }
+  if (!isAnyBehind()) return value.positions;
+  const positions = Object.entries(value.positions).map(([shardId, position]): [ShardId, Offset] => {
+    if (position <= end) return [shardId, position];
+    log.error(
+      { stream, consumer: name, shardId, checkpoint: position, end },
+      "the NATS cluster lost messages that this consumer had read; it goes on with what comes next",
+    );
+    return [shardId, end];
+  });
+  return Object.fromEntries(positions);
 }
 
 export class LeasedConsumer implements Consumer {

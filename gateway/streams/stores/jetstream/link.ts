@@ -7,15 +7,17 @@
  */
 
 import { randomBytes } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { type JetStreamManager, jetstreamManager } from "@nats-io/jetstream";
-import { connect, credsAuthenticator, headers, type NatsConnection } from "@nats-io/transport-node";
+import { headers, type NatsConnection } from "@nats-io/transport-node";
 import { Backoff, pause } from "../../../../runtime/backoff.ts";
 import type { Clock } from "../../../../runtime/clock.ts";
+import { describeError } from "../../../../runtime/errors.ts";
+import { type Log, silentLog } from "../../../../runtime/log.ts";
 import type { Metrics } from "../../../../runtime/metrics.ts";
 import { LogFullError, LogWriteError, StreamNotFoundError, StreamsClosedError } from "../../streams.ts";
+import { openConnection } from "./connection.ts";
 import { counts, lastCounting, type SubjectLog } from "./counting.ts";
-import { JetStreams, JetStreamUnfitError } from "./jet-streams.ts";
+import { JetStreams } from "./jet-streams.ts";
 import {
   EXPECTED_HEADER,
   fromLeader,
@@ -28,13 +30,11 @@ import {
 const ANSWER_WITHIN_MS = 2_000;
 /** So long after a replica gave no answer. */
 const LEADER_INSTEAD_MS = 10_000;
-/** A node that hangs takes a connection, and says nothing on it. */
-const CONNECT_WITHIN_MS = 5_000;
 /** Below the duplicate window, behind which a repetition is not recognised any more. */
 const GIVE_UP_AFTER_MS = 60_000;
+/** While the gateway closes. */
+const GIVE_UP_IN_HURRY_MS = 3_000;
 export const DUPLICATE_WINDOW_NS = 120 * 1_000_000_000;
-/** A frame has at most 12 MiB. */
-const MIN_MAX_PAYLOAD_BYTES = 13 * 1_048_576;
 const WRONG_LAST_SEQUENCE = 10_071;
 const STREAM_NOT_FOUND = 10_059;
 /** Insufficient resources, storage exceeded, maximum bytes, messages. */
@@ -56,6 +56,8 @@ export interface LinkOptions {
   readonly servers: readonly string[];
   readonly credentialsFile?: string;
   readonly clock: Clock;
+  /** None unless given. */
+  readonly log?: Log;
   readonly metrics: Metrics;
 }
 
@@ -71,6 +73,7 @@ export class Link {
   readonly id = randomBytes(9).toString("base64url");
   #published = 0;
   #leaderUntilMs = 0;
+  #patienceMs = GIVE_UP_AFTER_MS;
 
   private constructor(nc: NatsConnection, jsm: JetStreamManager, { clock, metrics }: LinkOptions) {
     this.#nc = nc;
@@ -89,32 +92,8 @@ export class Link {
 
   /** @throws JetStreamUnfitError */
   static async open(options: LinkOptions): Promise<Link> {
-    const credentials =
-      options.credentialsFile === undefined
-        ? {}
-        : { authenticator: credsAuthenticator(await readFile(options.credentialsFile)) };
-    let nc: NatsConnection;
+    const nc = await openConnection({ log: silentLog, ...options });
     try {
-      nc = await connect({
-        servers: [...options.servers],
-        maxReconnectAttempts: -1,
-        reconnectTimeWait: 250,
-        reconnectJitter: 250,
-        // A node that hangs without closing its sockets is left after two of these.
-        pingInterval: 5_000,
-        timeout: CONNECT_WITHIN_MS,
-        ...credentials,
-      });
-    } catch (error) {
-      const hint = "start the NATS cluster, and check store.servers in gateway.yaml";
-      throw new JetStreamUnfitError(`no NATS server of ${options.servers.join(", ")} answers`, hint, error);
-    }
-    try {
-      const maxBytes = nc.info?.max_payload ?? 0;
-      if (maxBytes < MIN_MAX_PAYLOAD_BYTES) {
-        const hint = "set max_payload: 16MB in the configuration of every nats-server";
-        throw new JetStreamUnfitError(`the NATS servers take messages of ${maxBytes} bytes only`, hint);
-      }
       return new Link(nc, await jetstreamManager(nc, { checkAPI: false, timeout: 5_000 }), options);
     } catch (error) {
       await nc.close();
@@ -196,7 +175,7 @@ export class Link {
   /** Tries until `settled`, as the cluster chooses a new leader within seconds. */
   async #insist<T>(what: string, ask: () => Promise<T>, settled: (answer: T) => boolean): Promise<T> {
     const backoff = new Backoff(50, 1_000);
-    const untilMs = this.#clock.monotonicMs() + GIVE_UP_AFTER_MS;
+    const sinceMs = this.#clock.monotonicMs();
     for (;;) {
       if (this.#abort.signal.aborted || this.#nc.isClosed()) throw new StreamsClosedError();
       let failure: unknown;
@@ -208,7 +187,10 @@ export class Link {
         if (error instanceof StreamNotFoundError) throw error;
         failure = error;
       }
-      if (this.#clock.monotonicMs() > untilMs) throw new LogWriteError(what, failure);
+      if (this.#clock.monotonicMs() - sinceMs > this.#patienceMs) {
+        const silence = `the NATS cluster gives no answer (${describeError(failure)})`;
+        throw new LogWriteError(what, new Error(silence, { cause: failure }));
+      }
       this.#retries.inc();
       await pause(20 + backoff.nextMs(), this.#abort.signal);
     }
@@ -320,6 +302,11 @@ export class Link {
         if (error === null) heard(message.subject, message.string());
       },
     });
+  }
+
+  /** From now on what has waited for an answer for some seconds fails. */
+  hurry(): void {
+    this.#patienceMs = GIVE_UP_IN_HURRY_MS;
   }
 
   /** What waits for an answer fails. */

@@ -11,6 +11,11 @@ export const FRAME_HEADER = "Hw-Frame";
 export const RECENT_HEADER = "Hw-Recent";
 /** As the store `local` remembers. */
 export const REMEMBERED_PUBLISHES = 64;
+/** As the store `local` bounds them: ids of clients are often random. The one silent for longest is forgotten first. */
+const MAX_CLIENTS = 4_096;
+const MAX_EPOCHS = 100_000;
+/** Of one device, its first ones go first: one that begins an epoch with each frame harms nobody but itself. */
+const MAX_EPOCHS_OF_DEVICE = 1_000;
 /** Packet id and eight bytes of the MD5: enough to tell 64 publishes of one client apart. */
 const IDENTITY_BYTES = 10;
 
@@ -79,14 +84,39 @@ export function stateOf(message: Pick<StoredMessage, "sequence" | "header" | "pa
   return { sequence, counted, arrivalMs: arrivalOf(message.payload), lastFrame, recent };
 }
 
+export interface ProducerLimits {
+  readonly clients: number;
+  readonly epochs: number;
+  readonly epochsOfDevice: number;
+}
+
+const LIMITS: ProducerLimits = {
+  clients: MAX_CLIENTS,
+  epochs: MAX_EPOCHS,
+  epochsOfDevice: MAX_EPOCHS_OF_DEVICE,
+};
+
+/**
+ * Bounded in what it remembers. Of a producer that it forgets it knows the place of the last message still, as
+ * the next one has to expect it, until retention takes that.
+ */
 export class ProducerStates {
+  readonly #limits: ProducerLimits;
   readonly #states = new Map<string, ProducerState>();
+  /** Tokens of those that are remembered, the one silent for longest first. */
+  readonly #clients = new Set<string>();
+  readonly #epochs = new Set<string>();
+  readonly #epochsOf = new Map<string, Set<string>>();
+  #newest = "";
+  #isRestored = false;
+
+  constructor(limits = LIMITS) {
+    this.#limits = limits;
+  }
 
   /** Of those that remember anything. */
   get size(): number {
-    let size = 0;
-    for (const state of this.#states.values()) if (remembers(state)) size++;
-    return size;
+    return this.#clients.size + this.#epochs.size;
   }
 
   get(token: string): ProducerState {
@@ -95,7 +125,54 @@ export class ProducerStates {
 
   /** What is older than what is known is left out. */
   set(token: string, state: ProducerState): void {
-    if (state.sequence >= this.get(token).sequence) this.#states.set(token, state);
+    if (state.sequence < this.get(token).sequence) return;
+    this.#states.set(token, state);
+    if (this.#isRestored) this.#note(token, state);
+  }
+
+  /** What was there at the start is known, in whatever order it came: from now on the limits hold. */
+  restored(): void {
+    this.#isRestored = true;
+    const all = [...this.#states].sort(([, a], [, b]) => a.counted.sequence - b.counted.sequence);
+    for (const [token, state] of all) this.#note(token, state);
+  }
+
+  #note(token: string, state: ProducerState): void {
+    const isClient = token.startsWith("p.");
+    if (!isClient && !token.startsWith("f.")) return;
+    if (!remembers(state)) {
+      this.#leave(token);
+      return;
+    }
+    // It stands last already.
+    if (token === this.#newest) return;
+    this.#newest = token;
+    const order = isClient ? this.#clients : this.#epochs;
+    order.delete(token);
+    order.add(token);
+    if (isClient) {
+      if (order.size > this.#limits.clients) this.#forgetOldest(order);
+      return;
+    }
+    const device = deviceOf(token);
+    const others = this.#epochsOf.get(device) ?? new Set();
+    this.#epochsOf.set(device, others.add(token));
+    if (others.size > this.#limits.epochsOfDevice) this.#forgetOldest(others);
+    if (order.size > this.#limits.epochs) this.#forgetOldest(order);
+  }
+
+  #forgetOldest(order: Set<string>): void {
+    const token = order.values().next().value!;
+    this.#states.set(token, { ...this.get(token), lastFrame: 0n, recent: [] });
+    this.#leave(token);
+  }
+
+  #leave(token: string): void {
+    if (token === this.#newest) this.#newest = "";
+    if (this.#clients.delete(token) || !this.#epochs.delete(token)) return;
+    const others = this.#epochsOf.get(deviceOf(token));
+    others?.delete(token);
+    if (others?.size === 0) this.#epochsOf.delete(deviceOf(token));
   }
 
   knows(token: string): boolean {
@@ -105,6 +182,7 @@ export class ProducerStates {
   /** The subject has no message any more: retention took the last. */
   forget(token: string): void {
     this.#states.delete(token);
+    this.#leave(token);
   }
 
   /** Those that retention would take soon, as their last message was stored before. */
@@ -120,6 +198,11 @@ export class ProducerStates {
       if (state.sequence < firstSequence && !remembers(state)) this.#states.delete(token);
     }
   }
+}
+
+/** As its epoch's token writes it. */
+function deviceOf(token: string): string {
+  return token.slice(token.indexOf("-") + 1);
 }
 
 function remembers(state: ProducerState): boolean {

@@ -1,14 +1,13 @@
 /** How far each shard of a stream reaches, and how much came to it, since this gateway follows the stream. */
 import type { Offset } from "../../streams.ts";
-import { offsetOf } from "./entry.ts";
+import { offsetOf, sequenceOf } from "./entry.ts";
+import { RecordCounts } from "./record-counts.ts";
 import type { TailEntry } from "./tail-entry.ts";
 
 interface Appended {
-  records: number;
+  readonly counts: RecordCounts;
   bytes: number;
 }
-
-const NOTHING: Readonly<Appended> = { records: 0, bytes: 0 };
 
 export class ShardEnds {
   readonly #appended = new Map<number, Appended>();
@@ -17,6 +16,7 @@ export class ShardEnds {
   /** Of shards that were empty when their next record came: where they had ended, and where that one stands. */
   readonly #quiet = new Map<number, { readonly from: Offset; readonly to: Offset }>();
   #begin: Offset = 0;
+  #messages = 0;
 
   /** What came up to this message is not counted. */
   begin(lastSequence: number): void {
@@ -25,18 +25,21 @@ export class ShardEnds {
 
   /** @param firstSequence of what is kept */
   take(entry: TailEntry, firstSequence: number): void {
+    this.#messages++;
     for (const [shard, parts] of entry.parts) {
       const from = this.latest(shard);
       if (from <= offsetOf(firstSequence)) this.#quiet.set(shard, { from, to: parts[0]!.first });
       let appended = this.#appended.get(shard);
       if (appended === undefined) {
-        appended = { records: 0, bytes: 0 };
+        appended = { counts: new RecordCounts(), bytes: 0 };
         this.#appended.set(shard, appended);
       }
+      let records = 0;
       for (const { count, runs } of parts) {
-        appended.records += count;
+        records += count;
         for (const { body } of runs) appended.bytes += body.length;
       }
+      appended.counts.note(parts[0]!.first, records);
       const last = parts.at(-1)!;
       this.#ends.set(shard, last.first + last.count);
     }
@@ -53,7 +56,23 @@ export class ShardEnds {
     return quiet !== undefined && from >= quiet.from ? Math.max(from, quiet.to) : from;
   }
 
-  appended(shard: number): Readonly<Appended> {
-    return this.#appended.get(shard) ?? NOTHING;
+  /**
+   * Of what came before this gateway followed the stream only the messages are known, of all shards together; they
+   * are put at the size of what came since.
+   */
+  recordsBetween(shard: number, from: Offset, to: Offset, openShards: number): number {
+    const counts = this.#appended.get(shard)?.counts;
+    const seen = counts?.records ?? 0;
+    const mean = seen > 0 ? seen / this.#messages : 1 / Math.max(1, openShards);
+    const at = (offset: Offset): number =>
+      offset >= this.#begin
+        ? (counts?.countBefore(offset) ?? 0)
+        : (sequenceOf(offset) - sequenceOf(this.#begin)) * mean;
+    return Math.max(0, Math.round(at(to) - at(from)));
+  }
+
+  appended(shard: number): { readonly records: number; readonly bytes: number } {
+    const appended = this.#appended.get(shard);
+    return { records: appended?.counts.records ?? 0, bytes: appended?.bytes ?? 0 };
   }
 }

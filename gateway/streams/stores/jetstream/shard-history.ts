@@ -121,8 +121,12 @@ export class ShardHistory {
 
   /** Whether it was one of this stream's, and is forgotten. */
   hasForgotten(shardId: string): boolean {
-    const index = Number(/^shardId-(\d{12})$/.exec(shardId)?.[1] ?? Infinity);
-    return index < this.#next && !this.#byId.has(shardId);
+    return indexIn(shardId) < this.#next && !this.#byId.has(shardId);
+  }
+
+  /** Of one that may be forgotten. @throws ShardNotFoundError when it was never one of this stream's */
+  indexOf(shardId: string): number {
+    return this.hasForgotten(shardId) ? indexIn(shardId) : this.shard(shardId).index;
   }
 
   /** The index of the next shard. The newest one is open, and so never forgotten. */
@@ -193,6 +197,11 @@ export class ShardHistory {
     }
     return { version: this.#content.version + 1, shards };
   }
+}
+
+/** Infinity where it is no shard's id. */
+function indexIn(shardId: string): number {
+  return Number(/^shardId-(\d{12})$/.exec(shardId)?.[1] ?? Infinity);
 }
 
 const keepAll = (_: ShardRecord): boolean => false;

@@ -63,10 +63,15 @@ export class ShardReader {
     const at = Math.max(from, horizon);
     // Numbers before the shard's first were never given out, so nothing is missing there.
     const wanted = Math.max(from, offsetOf(shard.openedAt + 1));
-    const trimmed = Math.max(0, horizon - this.#tail.ends.nextBehind(shard.index, wanted));
+    const kept = this.#tail.ends.nextBehind(shard.index, wanted);
+    const trimmed = Math.max(0, horizon - kept);
+    // Where nothing is known of what was there, that something is gone is told all the same.
+    const gone = trimmed > 0 && {
+      trimmedRecords: Math.max(1, this.recordsBetween(shard.index, kept, horizon)),
+    };
     const result = (parts: readonly LogPart[], next: Offset, behindMs = 0): ReadResult => {
       const ended = shard.closedAt !== undefined && next >= end;
-      return { parts, next, behindMs, trimmed, ended };
+      return { parts, next, behindMs, trimmed, ended, ...gone };
     };
     if (at >= end) return result([], at);
     const parts: LogPart[] = [];
@@ -96,6 +101,11 @@ export class ShardReader {
     const next = Math.min(end, offsetOf(sequence));
     // Messages without a record of this shard: at their end a reader is not at the tip yet.
     return result(parts, next, next < end ? Math.max(1, this.#ageMs(scannedMs)) : 0);
+  }
+
+  recordsBetween(shardIndex: number, from: Offset, to: Offset): number {
+    const { ends, history } = this.#tail;
+    return ends.recordsBetween(shardIndex, from, to, history.openShards);
   }
 
   #ageMs(arrivalMs: number): number {

@@ -75,6 +75,8 @@ export class StreamList {
   }
 
   async refresh(): Promise<void> {
+    // Of streams with thousands of shards it has megabytes, and is looked at once a second.
+    if (this.#revision > 0 && !(await this.#documents.hasChanged(KEY, this.#revision))) return;
     const { revision, value } = await this.#documents.get<ListDocument>(KEY);
     if (revision <= this.#revision) return;
     const list = value ?? EMPTY;

@@ -26,12 +26,12 @@ import { DUPLICATE_WINDOW_NS, type Link } from "./link.ts";
 import { type MapContent, shardRecord } from "./shard-history.ts";
 import { StreamList, type StreamRecord } from "./stream-list.ts";
 import { CacheRoom } from "./tail-entry.ts";
+import { UnfinishedStreams } from "./unfinished-streams.ts";
 
 const REFRESH_MS = 1_000;
-/** Making and removing take well under a second; a leader's election may take a few. */
-const UNFINISHED_MS = 5_000;
 const SETTLE_MS = 30_000;
 const LOOK_EVERY_MS = 50;
+const MISSING_TOLD_EVERY_MS = 30_000;
 const HOUR_NS = 3_600 * 1_000_000_000;
 
 export interface StreamRegistryOptions {
@@ -52,16 +52,26 @@ export class StreamRegistry {
   readonly #streams = new Map<string, JetStreamStream>();
   /** By id, from before they are ready, so that no word of them is missed. */
   readonly #byId = new Map<string, JetStreamStream>();
-  /** Id of what is coming or going → since when it has been seen so. */
-  readonly #unfinished = new Map<string, number>();
+  readonly #unfinished: UnfinishedStreams;
+  /** By id: what is being opened. One that gets no answer holds up no other. */
+  readonly #opening = new Map<string, Promise<void>>();
+  /** Ids of those that the list names and the cluster does not have → when that was said last. */
+  readonly #missing = new Map<string, number>();
   #timer: NodeJS.Timeout | undefined;
   #ticking = false;
   #syncing: Promise<void> = Promise.resolve();
+  /** Waits for its turn. */
+  #nextSync: Promise<void> | undefined;
   #closed = false;
 
   constructor(options: StreamRegistryOptions) {
     this.#options = options;
     this.list = new StreamList(options.documents);
+    this.#unfinished = new UnfinishedStreams({
+      ...options,
+      make: (record) => this.#makeAnothers(record),
+      remove: (streamId) => this.#remove(streamId),
+    });
   }
 
   async start(): Promise<void> {
@@ -70,6 +80,8 @@ export class StreamRegistry {
     link.hear(`${prefix}.n.>`, (subject, text) => this.#heard(subject.slice(prefix.length + 3), text));
     await this.#removeOrphans();
     await this.sync();
+    await Promise.all(this.#opening.values());
+    this.#replicate(this.#options.documents.stream);
     this.#timer = setInterval(() => this.#tick(), REFRESH_MS);
     this.#timer.unref();
   }
@@ -114,20 +126,26 @@ export class StreamRegistry {
     this.#options.link.tell(`${this.#options.prefix}.n.streams`, "");
   }
 
-  /** Looks what streams there are. One after the other, so that no stream is opened twice. */
+  /** Looks what streams there are. One after the other; who asks while another waits for its turn shares that. */
   sync(): Promise<void> {
-    const done = this.#syncing.catch(() => undefined).then(() => this.#follow());
-    this.#syncing = done;
-    return done;
+    this.#nextSync ??= this.#syncing
+      .catch(() => undefined)
+      .then(() => {
+        this.#nextSync = undefined;
+        return this.#follow();
+      });
+    this.#syncing = this.#nextSync;
+    return this.#nextSync;
   }
 
   async #follow(): Promise<void> {
     if (this.#closed) return;
     await this.list.refresh();
-    await this.#finishOld();
+    this.#unfinished.look(this.list.coming, this.list.going);
     const { records } = this.list;
     for (const [name, stream] of this.#streams) {
-      if (records[name]?.streamId === stream.streamId) continue;
+      // One of which the cluster lost messages is followed anew, from what is left.
+      if (records[name]?.streamId === stream.streamId && !stream.tail.isLost) continue;
       this.#streams.delete(name);
       this.#byId.delete(stream.streamId);
       await this.#options.gone(name);
@@ -135,21 +153,50 @@ export class StreamRegistry {
     }
     for (const record of Object.values(records)) {
       const known = this.#streams.get(record.name);
-      if (known !== undefined) {
-        known.tail.history.adopt(record.map, 0);
-        continue;
+      if (known !== undefined) known.tail.history.adopt(record.map, 0);
+      else if (!this.#byId.has(record.streamId)) this.#begin(record);
+    }
+  }
+
+  /** Follows a stream as soon as it is ready. One whose nodes give no answer is tried again and again. */
+  #begin(record: StreamRecord): void {
+    const { streamId } = record;
+    const stream = this.#open(record);
+    this.#byId.set(streamId, stream);
+    const opened = this.#start(record, stream).finally(() => this.#opening.delete(streamId));
+    this.#opening.set(streamId, opened);
+  }
+
+  /** Never rejects. */
+  async #start({ name, streamId }: StreamRecord, stream: JetStreamStream): Promise<void> {
+    try {
+      await stream.start();
+      this.#missing.delete(streamId);
+      if (!this.#closed && this.list.records[name]?.streamId === streamId) {
+        this.#streams.set(name, stream);
+        this.#replicate(this.#streamOf(streamId));
+        return;
       }
-      const stream = this.#open(record);
-      this.#byId.set(record.streamId, stream);
-      try {
-        await stream.start();
-        this.#streams.set(record.name, stream);
-      } catch (error) {
-        this.#byId.delete(record.streamId);
-        // Another gateway deletes it just now, or made it and its leader is not chosen yet.
-        if (!(error instanceof StreamNotFoundError)) throw error;
+    } catch (error) {
+      if (error instanceof StreamNotFoundError) this.#tellMissing(name, streamId);
+      else if (!this.#closed) {
+        this.#options.log.error({ name, error: describeError(error) }, "a stream was not opened yet");
       }
     }
+    this.#byId.delete(streamId);
+    await stream.end();
+  }
+
+  /** Another gateway deletes it just now, or made it and its leader is not chosen yet; or it was taken away by hand. */
+  #tellMissing(name: string, streamId: string): void {
+    const nowMs = this.#options.clock.monotonicMs();
+    const sinceMs = this.#missing.get(streamId);
+    if (sinceMs !== undefined && nowMs - sinceMs < MISSING_TOLD_EVERY_MS) return;
+    this.#missing.set(streamId, nowMs);
+    if (sinceMs === undefined) return;
+    const stream = this.#streamOf(streamId);
+    const hint = "restore it, or delete the stream";
+    this.#options.log.error({ name, stream }, `the JetStream stream of a stream is not there; ${hint}`);
   }
 
   #open(record: StreamRecord): JetStreamStream {
@@ -176,6 +223,16 @@ export class StreamRegistry {
     await this.list.updateStream(name, streamId, (record) =>
       record.map.version < map.version ? { ...record, map } : record,
     );
+  }
+
+  /** The config may name more replicas than it did when a stream was made. */
+  #replicate(stream: string): void {
+    const { link, replicas, log } = this.#options;
+    if (replicas === 1) return;
+    const replicated = link.streams.replicate(stream, replicas).then((isNew) => {
+      if (isNew) log.info({ stream, replicas }, "kept on more nodes from now on, as the config says");
+    });
+    this.#inBackground(replicated, "a stream is kept on fewer nodes than the config says");
   }
 
   #streamOf(streamId: string): string {
@@ -241,6 +298,7 @@ export class StreamRegistry {
     const untilMs = clock.monotonicMs() + SETTLE_MS;
     for (;;) {
       await this.sync();
+      await this.#opening.get(this.list.records[name]?.streamId ?? "");
       if (this.#streams.has(name) || !this.list.has(name)) return;
       if (this.#closed) throw new StreamsClosedError();
       if (clock.monotonicMs() > untilMs) throw new StreamNotFoundError(name);
@@ -271,29 +329,11 @@ export class StreamRegistry {
     });
   }
 
-  /** Whoever began it may be alive, so it gets its time; all steps may be done by two at once. */
-  async #finishOld(): Promise<void> {
-    const { clock, log } = this.#options;
-    const { coming, going } = this.list;
-    const ids = new Set([...coming.map(({ streamId }) => streamId), ...going]);
-    for (const id of this.#unfinished.keys()) if (!ids.has(id)) this.#unfinished.delete(id);
-    const nowMs = clock.monotonicMs();
-    const old = (id: string): boolean => {
-      const sinceMs = this.#unfinished.get(id);
-      if (sinceMs === undefined) this.#unfinished.set(id, nowMs);
-      return sinceMs !== undefined && nowMs - sinceMs >= UNFINISHED_MS;
-    };
-    for (const record of coming.filter(({ streamId }) => old(streamId))) {
-      log.info({ stream: record.name }, "making a stream that another gateway began");
-      await this.#makeJetStream(record);
-      // It was deleted meanwhile: what was made here is an orphan.
-      const wanted = await this.list.arrived(record);
-      if (!wanted) await this.#options.link.streams.remove(this.#streamOf(record.streamId));
-    }
-    for (const id of going.filter(old)) {
-      log.info({ streamId: id }, "removing a stream that another gateway began to delete");
-      await this.#remove(id);
-    }
+  async #makeAnothers(record: StreamRecord): Promise<void> {
+    await this.#makeJetStream(record);
+    // It was deleted meanwhile: what was made here is an orphan.
+    const wanted = await this.list.arrived(record);
+    if (!wanted) await this.#options.link.streams.remove(this.#streamOf(record.streamId));
   }
 
   /**
@@ -330,6 +370,7 @@ export class StreamRegistry {
     this.#closed = true;
     clearInterval(this.#timer);
     await this.#syncing.catch(() => undefined);
+    await Promise.all([...this.#opening.values(), this.#unfinished.close()]);
   }
 
   async closeStreams(): Promise<void> {

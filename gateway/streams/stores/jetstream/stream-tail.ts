@@ -18,6 +18,7 @@ import { ProducerStates, stateOf } from "./producer-states.ts";
 import { ShardEnds } from "./shard-ends.ts";
 import { type MapContent, ShardHistory } from "./shard-history.ts";
 import { expectedOf, ID_HEADER, type StoredMessage } from "./stored-message.ts";
+import { StreamHealth } from "./stream-health.ts";
 import { CacheRoom, EntryCache, openMessage, type TailEntry } from "./tail-entry.ts";
 import { VoidMessages } from "./void-messages.ts";
 
@@ -28,8 +29,6 @@ const RETRY_MS = 200;
 const MAX_LAGGING_GETS = 8;
 /** Under which earlier versions wrote records without a producer, all gateways together. */
 const FORMER_TOKEN = "r";
-/** A leader that has just been chosen may lag behind its own log, but not for so long. */
-const LOST_AFTER_MS = 30_000;
 
 export interface TailOptions {
   readonly link: Link;
@@ -57,7 +56,7 @@ export class StreamTail {
   readonly #cache: EntryCache;
   readonly #void = new VoidMessages();
   readonly #acknowledged: Acknowledged;
-  #lostSinceMs: number | undefined;
+  readonly #health: StreamHealth;
   #started = false;
   readonly #listeners = new Set<() => void>();
   #target = 0;
@@ -74,6 +73,7 @@ export class StreamTail {
     this.#cache = new EntryCache(options.room ?? new CacheRoom());
     this.history = new ShardHistory(options.name, options.map);
     this.#acknowledged = new Acknowledged(options);
+    this.#health = new StreamHealth(options);
   }
 
   /**
@@ -94,6 +94,7 @@ export class StreamTail {
     for (let from = 0; from < wanted.length; from += GETS) {
       await Promise.all(wanted.slice(from, from + GETS).map((token) => this.#restore(token)));
     }
+    this.producers.restored();
     await this.poll();
     await this.#catchUp();
     this.#started = true;
@@ -136,21 +137,17 @@ export class StreamTail {
 
   /** Asks what others did, in case that nobody told. */
   async poll(): Promise<void> {
-    const { link, stream, clock, name, log } = this.#options;
+    const { link, stream } = this.#options;
     const { tip } = this;
     const state = await link.state(stream);
     this.#note(state);
     this.learn(state.lastSequence);
-    if (state.lastSequence >= tip) {
-      this.#lostSinceMs = undefined;
-      return;
-    }
-    // Nodes that lost power before they had synced may take back what they acknowledged.
-    this.#lostSinceMs ??= clock.monotonicMs();
-    if (clock.monotonicMs() - this.#lostSinceMs < LOST_AFTER_MS) return;
-    this.#lostSinceMs = clock.monotonicMs();
-    const facts = { stream: name, acknowledged: tip, kept: state.lastSequence };
-    log.error(facts, "the NATS cluster lost messages that it had acknowledged; restart the gateways");
+    this.#health.hasUpTo(state.lastSequence, tip);
+  }
+
+  /** What is known here does not hold any more, as the cluster lost messages: it has to be followed anew. */
+  get isLost(): boolean {
+    return this.#health.isLost;
   }
 
   #note(state: { firstSequence: number; bytes: number }): void {
@@ -366,8 +363,10 @@ export class StreamTail {
 
   #fail(what: string, error: unknown): void {
     if (this.#closed !== undefined || error instanceof StreamsClosedError) return;
-    // Another gateway deleted it; the metadata will say so.
-    if (error instanceof StreamNotFoundError) return;
+    if (error instanceof StreamNotFoundError) {
+      this.#health.isGone();
+      return;
+    }
     this.#options.log.error({ stream: this.#options.name, error: describeError(error) }, what);
   }
 
@@ -377,6 +376,11 @@ export class StreamTail {
 
   get closed(): boolean {
     return this.#closed !== undefined;
+  }
+
+  /** Why it was closed. */
+  get closedBy(): Error | undefined {
+    return this.#closed;
   }
 
   close(reason: Error): void {

@@ -19,6 +19,7 @@ export class LocalConsumers {
   readonly #metadata: Metadata;
   /** undefined while one is being opened. */
   readonly #open = new Map<string, LogConsumer | undefined>();
+  readonly #openings = new Set<Promise<Consumer>>();
   #closed = false;
 
   constructor(stream: { name: string; streamId: string }, shards: ShardTable, metadata: Metadata) {
@@ -29,7 +30,13 @@ export class LocalConsumers {
   }
 
   /** @throws LeaseHeldError, BadNameError */
-  async open(name: string, { takeOver = false }: ConsumerOptions, nowMs: number): Promise<Consumer> {
+  open(name: string, options: ConsumerOptions, nowMs: number): Promise<Consumer> {
+    const opening = this.#tryOpen(name, options, nowMs).finally(() => this.#openings.delete(opening));
+    this.#openings.add(opening);
+    return opening;
+  }
+
+  async #tryOpen(name: string, { takeOver = false }: ConsumerOptions, nowMs: number): Promise<Consumer> {
     if (name.length === 0 || name.length > 256) throw new BadNameError("consumer", name);
     // The name is taken before anything is awaited, so that two calls cannot both get it.
     const holder = this.#open.get(name);
@@ -71,6 +78,7 @@ export class LocalConsumers {
         stream: this.#stream,
         shards: () => this.#shards.all(),
         find: (shardId) => this.#shards.find(shardId),
+        hasExpired: (shardId) => this.#shards.hasExpired(shardId),
         save: (moved) => this.#save(name, moved),
         release: () => this.#release(name, consumer),
       },
@@ -100,9 +108,10 @@ export class LocalConsumers {
     for (const consumer of this.#open.values()) consumer?.refresh();
   }
 
-  /** Takes all leases back; none is given any more. */
+  /** Takes all leases back; none is given any more, nor written down for one who is being opened. */
   async close(): Promise<void> {
     this.#closed = true;
+    await Promise.allSettled(this.#openings);
     for (const consumer of this.#open.values()) await consumer?.lose();
   }
 }

@@ -109,7 +109,7 @@ export class LocalStream {
 
   /** Shards that were closed before `cutoffMs` and are empty. */
   async expireShards(cutoffMs: number): Promise<void> {
-    if (await this.definition.expire(cutoffMs)) this.consumers.refresh();
+    if (await this.definition.expire(cutoffMs, this.#nowMs())) this.consumers.refresh();
   }
 
   append(entries: readonly PutEntry[]): Promise<Placed[]> {

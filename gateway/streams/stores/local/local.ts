@@ -81,8 +81,9 @@ class DiskStreams implements LocalStreams {
   readonly #retention: Retention;
   readonly #meters: LogMeters;
   readonly #streams = new Map<string, LocalStream>();
-  /** Names of streams that are being made or deleted. */
+  /** Names of streams that are being made or deleted, and the work itself. */
   readonly #reserved = new Set<string>();
+  readonly #changes = new Set<Promise<unknown>>();
   #closing: Promise<void> | undefined;
 
   constructor(options: LocalStreamsOptions, metadata: Metadata) {
@@ -105,7 +106,11 @@ class DiskStreams implements LocalStreams {
     this.#retention.start();
   }
 
-  async createStream(spec: StreamSpec): Promise<StreamDescription> {
+  createStream(spec: StreamSpec): Promise<StreamDescription> {
+    return this.#change(this.#create(spec));
+  }
+
+  async #create(spec: StreamSpec): Promise<StreamDescription> {
     this.#refuseWhenClosed();
     const { name } = spec;
     if (!STREAM_NAME.test(name)) throw new BadNameError("stream", name);
@@ -121,14 +126,18 @@ class DiskStreams implements LocalStreams {
     }
   }
 
-  async deleteStream(name: string): Promise<void> {
+  deleteStream(name: string): Promise<void> {
+    return this.#change(this.#delete(name));
+  }
+
+  async #delete(name: string): Promise<void> {
     const stream = this.#get(name);
     const { streamId } = stream.definition.record;
     this.#streams.delete(name);
     this.#reserved.add(name);
     try {
       // Once this is on disk the stream is gone; the next start ends what a crash interrupts.
-      await this.#metadata.condemnStream(streamId).catch((error: unknown) => {
+      await this.#folders.condemn(streamId).catch((error: unknown) => {
         this.#streams.set(name, stream);
         throw error;
       });
@@ -268,6 +277,10 @@ class DiskStreams implements LocalStreams {
     return records.map(({ name, positions }) => ({ name, positions: new Map(Object.entries(positions)) }));
   }
 
+  leaveOut(stream: string, holder: string, positions: ReadonlyMap<ShardId, Offset>): void {
+    this.#folders.leaveOut(this.#get(stream), holder, positions);
+  }
+
   enforceRetention(): Promise<void> {
     return this.#retention.enforce();
   }
@@ -277,7 +290,15 @@ class DiskStreams implements LocalStreams {
     return this.#closing;
   }
 
+  /** A close waits for it. */
+  #change<T>(work: Promise<T>): Promise<T> {
+    const done = work.finally(() => this.#changes.delete(done));
+    this.#changes.add(done);
+    return done;
+  }
+
   async #close(): Promise<void> {
+    await Promise.allSettled(this.#changes);
     await this.#retention.close();
     for (const stream of this.#streams.values()) await stream.close();
     await this.#folders.close();

@@ -28,6 +28,8 @@ export interface ConsumerHost {
   /** Parents before their children. */
   shards(): Iterable<ConsumedShard>;
   find(shardId: ShardId): ConsumedShard | undefined;
+  /** It was there once, and is no more. */
+  hasExpired(shardId: ShardId): boolean;
   /** Resolves when on disk. */
   save(positions: ReadonlyMap<ShardId, Offset>): Promise<void>;
   release(): Promise<void>;
@@ -103,7 +105,7 @@ export class LogConsumer implements Consumer {
       const shard = this.#host.find(shardId);
       if (shard === undefined) {
         // It has expired, and so counts as finished.
-        if (this.#positions.has(shardId)) continue;
+        if (this.#host.hasExpired(shardId)) continue;
         throw new ShardNotFoundError(this.stream, shardId);
       }
       this.#checkMove(shard, offset);
@@ -142,11 +144,7 @@ export class LogConsumer implements Consumer {
       const free = parents.every((parent) => finished.has(parent) || this.#host.find(parent) === undefined);
       if (!free) continue;
       if (end !== undefined && this.#position(shardId) >= end) finished.add(shardId);
-      else {
-        shards.push(shardId);
-        // It may expire before its first checkpoint, and is known all the same.
-        if (!this.#positions.has(shardId)) this.#positions.set(shardId, 0);
-      }
+      else shards.push(shardId);
     }
     this.#finished = finished;
     const same =

@@ -211,7 +211,7 @@ export class Metadata {
     ]);
   }
 
-  /** From here on the stream is gone, however far its removal comes before a crash. */
+  /** From here on the stream is gone, however far its removal comes before a crash. @throws DatabaseWriteError */
   async condemnStream(streamId: string): Promise<void> {
     const known = this.#phases.get(streamId);
     if (known !== undefined) await this.#setPhase(streamId, { name: known.name, phase: "deleting" });
@@ -293,7 +293,9 @@ export class Metadata {
         const phases = new Map(this.#phases);
         if (phase === undefined) phases.delete(streamId);
         else phases.set(streamId, phase);
-        await writeSidecar(this.#folder, phases);
+        await writeSidecar(this.#folder, phases).catch((error: unknown) => {
+          throw new DatabaseWriteError(this.#folder, error);
+        });
         this.#phases = phases;
       });
     this.#sidecar = write;

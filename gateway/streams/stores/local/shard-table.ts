@@ -13,6 +13,8 @@ import {
 import type { StreamLog } from "./log/stream-log.ts";
 import type { ShardRecord } from "./metadata.ts";
 
+const ID_PREFIX = "shardId-";
+
 /** Open shards of one stream. */
 export const MAX_SHARDS = 4_096;
 
@@ -88,6 +90,8 @@ export class ShardTable {
   readonly #byIndex = new Map<number, LocalShard>();
   readonly #byId = new Map<ShardId, LocalShard>();
   #routes: ShardMap;
+  /** The highest index: there is always an open shard behind those that expire. */
+  #newest = -1;
 
   constructor(stream: string, log: StreamLog, records: readonly ShardRecord[]) {
     this.#stream = stream;
@@ -116,6 +120,12 @@ export class ShardTable {
 
   find(shardId: ShardId): LocalShard | undefined {
     return this.#byId.get(shardId);
+  }
+
+  /** Whether it was there once. */
+  hasExpired(shardId: ShardId): boolean {
+    const index = Number(shardId.slice(ID_PREFIX.length));
+    return shardId === shardIdOf(index) && index < this.#newest && !this.#byIndex.has(index);
   }
 
   /** @throws ShardNotFoundError */
@@ -169,14 +179,20 @@ export class ShardTable {
     return { put: [...pair.map(({ record }) => ({ ...record, closedMs: nowMs })), child], removed: [] };
   }
 
-  /** Closed before `cutoffMs`, and nothing of them is kept. */
-  planExpiry(cutoffMs: number): ShardChange {
-    const removed: number[] = [];
-    for (const { index, closedMs, end } of this.#byIndex.values()) {
-      if (closedMs === undefined || closedMs >= cutoffMs || end === undefined) continue;
-      if (this.#log.reader.horizon(index) === undefined) removed.push(index);
+  /**
+   * Closed before `cutoffMs`, or by a clock that was ahead, and nothing of them is kept; nor of those they
+   * came from, which a consumer may have to read before their children.
+   */
+  planExpiry(cutoffMs: number, nowMs: number): ShardChange {
+    const removed = new Set<number>();
+    for (const { index, record, closedMs, end } of this.#byIndex.values()) {
+      if (closedMs === undefined || end === undefined) continue;
+      if (closedMs >= cutoffMs && closedMs <= nowMs) continue;
+      if (this.#log.reader.horizon(index) !== undefined) continue;
+      const { parents = [] } = record;
+      if (parents.every((parent) => removed.has(parent) || !this.#byIndex.has(parent))) removed.add(index);
     }
-    return { put: [], removed };
+    return { put: [], removed: [...removed] };
   }
 
   /** One synchronous step: an append goes by the shards before it or by those behind it. */
@@ -194,6 +210,7 @@ export class ShardTable {
   #put(record: ShardRecord): LocalShard {
     const shard = new LocalShard(record, this.#log);
     this.#byIndex.set(record.index, shard);
+    this.#newest = Math.max(this.#newest, record.index);
     this.#byId.set(record.shardId, shard);
     return shard;
   }
@@ -215,7 +232,7 @@ export function firstShards(count: number, createdMs: number): ShardRecord[] {
 }
 
 export function shardIdOf(index: number): ShardId {
-  return `shardId-${String(index).padStart(12, "0")}`;
+  return `${ID_PREFIX}${String(index).padStart(12, "0")}`;
 }
 
 function shardRecord(

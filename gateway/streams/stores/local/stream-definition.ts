@@ -79,9 +79,9 @@ export class StreamDefinition {
   }
 
   /** True when any shard was forgotten. */
-  expire(cutoffMs: number): Promise<boolean> {
+  expire(cutoffMs: number, nowMs: number): Promise<boolean> {
     return this.#change(async () => {
-      const change = this.shards.planExpiry(cutoffMs);
+      const change = this.shards.planExpiry(cutoffMs, nowMs);
       if (change.removed.length === 0) return false;
       await this.#apply(change);
       return true;

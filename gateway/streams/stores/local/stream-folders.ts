@@ -3,18 +3,20 @@
  * made, opened and erased. What a crash leaves of making or erasing, the next start ends.
  *
  *   make    "creating" in the metadata → folder, first segment → "active"
- *   erase   "deleting" in the metadata → folder gone → forgotten
+ *   erase   "deleting" in the metadata, or on a full disk beside the folder → folder gone → forgotten
  *
  * Whatever is not "active" at a start is erased: a stream in the making was promised to nobody, and
  * one that is being deleted was given up by all.
  */
 import { randomBytes } from "node:crypto";
-import { mkdir, rm } from "node:fs/promises";
+import { mkdir, open, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../../../../runtime/clock.ts";
 import { syncFolder } from "../../../../runtime/durable.ts";
+import { describeError } from "../../../../runtime/errors.ts";
 import type { Log } from "../../../../runtime/log.ts";
-import type { StreamSpec } from "../../streams.ts";
+import { DatabaseWriteError } from "../../../../runtime/synced-level.ts";
+import type { Offset, ShardId, StreamSpec } from "../../streams.ts";
 import { LocalStream } from "./local-stream.ts";
 import type { LogMeters } from "./log/log-meters.ts";
 import { type Disk, realDisk } from "./log/segment-file.ts";
@@ -32,6 +34,15 @@ import { StreamDefinition } from "./stream-definition.ts";
 
 /** What readers of all streams read last and others may want next; as much again of what was written last. */
 const RECENT_BYTES = 24 * 1_048_576;
+
+/** An empty file with a stream's id and this for a name says that the stream is to be erased. */
+const CONDEMNED = ".deleted";
+
+/** Ids of streams that were deleted while `streams.json` could not be written. */
+export async function condemnedStreams(dir: string): Promise<string[]> {
+  const names = await readdir(join(dir, "logs"));
+  return names.filter((name) => name.endsWith(CONDEMNED)).map((name) => name.slice(0, -CONDEMNED.length));
+}
 
 export interface StreamFoldersOptions {
   /** The store's folder; `logs/` is in it. */
@@ -70,7 +81,8 @@ export class StreamFolders {
   /** Ends what a crash interrupted. */
   async start(): Promise<void> {
     await this.#spares?.start();
-    for (const streamId of this.#metadata.unfinished()) await this.erase(streamId);
+    const condemned = await condemnedStreams(this.#options.dir);
+    for (const streamId of [...this.#metadata.unfinished(), ...condemned]) await this.erase(streamId);
   }
 
   /** @throws LogMissingError, MetadataDamagedError */
@@ -124,11 +136,35 @@ export class StreamFolders {
     }
   }
 
-  /** Of a stream that is closed. The metadata forgets it last, so that a crash before leaves it to the next start. */
+  /** Once this is on disk the stream is gone. @throws DatabaseWriteError; then it is as it was */
+  async condemn(streamId: string): Promise<void> {
+    try {
+      await this.#metadata.condemnStream(streamId);
+    } catch (error) {
+      const { code } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException;
+      if (code !== "ENOSPC" && code !== "EDQUOT") throw error;
+      // To delete is what makes room. Where streams.json has none, the name of an empty file says the same.
+      await (await open(this.#markOf(streamId), "w")).close();
+      await syncFolder(join(this.#options.dir, "logs"));
+    }
+  }
+
+  /**
+   * Of a stream that is closed. What says that it is to go does so to the last: a crash before leaves it to
+   * the next start, and so does metadata that cannot be written yet.
+   */
   async erase(streamId: string): Promise<void> {
     await rm(this.#folderOf(streamId), { recursive: true, force: true });
     await syncFolder(join(this.#options.dir, "logs"));
-    await this.#metadata.removeStream(streamId);
+    try {
+      await this.#metadata.removeStream(streamId);
+    } catch (error) {
+      if (!(error instanceof DatabaseWriteError)) throw error;
+      const fields = { streamId, error: describeError(error) };
+      this.#options.log.warn(fields, "a stream is erased, and forgotten at the next start only");
+      return;
+    }
+    await rm(this.#markOf(streamId), { force: true });
   }
 
   /** Once all streams are closed. Safe to call twice. */
@@ -155,22 +191,30 @@ export class StreamFolders {
     }
   }
 
-  /** Where a log ends before a checkpoint, records are lost; new ones must not be taken for read. */
   async #protectCheckpoints(stream: LocalStream): Promise<void> {
     for (const { name, positions } of await stream.consumers.records()) {
-      for (const [shardId, position] of Object.entries(positions)) {
-        const shard = stream.definition.shards.find(shardId);
-        if (shard === undefined || position <= shard.latest) continue;
-        const { latest } = shard;
-        const fields = { stream: stream.name, shardId, consumer: name, position, latest };
-        this.#options.log.error(fields, "the log ends before a checkpoint; the offsets between are left out");
-        stream.log.skipTo(shard.index, position);
-      }
+      this.leaveOut(stream, name, new Map(Object.entries(positions)));
+    }
+  }
+
+  /** Where a log ends before a checkpoint, records are lost; new ones must not be taken for read. */
+  leaveOut(stream: LocalStream, consumer: string, positions: ReadonlyMap<ShardId, Offset>): void {
+    for (const [shardId, position] of positions) {
+      const shard = stream.definition.shards.find(shardId);
+      if (shard === undefined || position <= shard.latest) continue;
+      const { latest } = shard;
+      const fields = { stream: stream.name, shardId, consumer, position, latest };
+      this.#options.log.error(fields, "the log ends before a checkpoint; the offsets between are left out");
+      stream.log.skipTo(shard.index, position);
     }
   }
 
   #folderOf(streamId: string): string {
     return join(this.#options.dir, "logs", streamId);
+  }
+
+  #markOf(streamId: string): string {
+    return `${this.#folderOf(streamId)}${CONDEMNED}`;
   }
 
   #logOptions({ name, streamId }: StreamRecord): StreamLogOptions {

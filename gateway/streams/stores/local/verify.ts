@@ -17,6 +17,9 @@ import { beginningOf, hasBegun } from "./log/log-recovery.ts";
 import { Metadata, type StoredStream, type StreamRecord } from "./metadata.ts";
 import { baseOf, restOf, SEGMENT_HEAD_BYTES, Segment, segmentName } from "./segments/segment.ts";
 import { scanSegment } from "./segments/segment-scan.ts";
+import { condemnedStreams } from "./stream-folders.ts";
+
+const STREAM_ID = /^[0-9a-f]{32}$/;
 
 /** `torn` is what a crash leaves and the next start mends; `damage` is loss. */
 export interface VerifyFinding {
@@ -134,7 +137,9 @@ class FolderCheck {
       });
       if (metadata === undefined) return await this.#checkWithoutMetadata();
       try {
+        const condemned = await condemnedStreams(this.#dir).catch((): string[] => []);
         for (const stream of await metadata.activeStreams()) {
+          if (condemned.includes(stream.record.streamId)) continue;
           const ends = await this.#checkStream(stream.record);
           await this.#checkConsumers(metadata, stream, ends);
         }
@@ -148,7 +153,8 @@ class FolderCheck {
 
   /** The records may be sound even when nobody knows any more what their streams are called. */
   async #checkWithoutMetadata(): Promise<void> {
-    for (const streamId of await readdir(join(this.#dir, "logs")).catch(() => [])) {
+    const names = await readdir(join(this.#dir, "logs")).catch(() => []);
+    for (const streamId of names.filter((name) => STREAM_ID.test(name))) {
       await this.#checkStream({ name: streamId, streamId });
     }
   }
@@ -225,7 +231,8 @@ class FolderCheck {
         this.#find("damage", stream, path, detail, { from: position, to: position + entry.bytes.length });
       });
     };
-    const scan = await scanSegment(file, SEGMENT_HEAD_BYTES, size, generation, tail, visit, rest);
+    const from = SEGMENT_HEAD_BYTES;
+    const scan = await scanSegment(file, from, size, generation, tail, visit, rest, closed?.end);
     for (const extent of scan.damage) {
       this.#find("damage", stream, path, "bytes that are no entries", extent);
     }

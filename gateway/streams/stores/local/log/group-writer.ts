@@ -11,7 +11,7 @@
  *
  * After a failed fdatasync nobody knows which pages are on disk, and the kernel may call the next
  * one a success. So all that waited is refused, and nothing is taken until the file is cut back to
- * its last good end and a new segment stands. A crash before the cut leaves entries that were
+ * its last good end and a new segment stands, or the last one if room alone lacked and nothing is in it yet. A crash before the cut leaves entries that were
  * refused: the next start keeps those that are sound, and their repetition is recognised as well.
  */
 import type { HeadwaterError } from "../../../../../runtime/errors.ts";
@@ -24,7 +24,7 @@ import type { SegmentChain } from "./segment-chain.ts";
 import { newGeneration } from "./segment-file.ts";
 import type { WaitingGroups } from "./waiting-groups.ts";
 
-/** After a failed repair the next one waits so long. */
+/** After a failed repair the next one waits so long, and after one that the next failure followed as soon. */
 const REPAIR_PAUSE_MS = 500;
 
 export interface GroupWriterOptions {
@@ -57,6 +57,7 @@ export class GroupWriter {
   #pumping: Promise<void> | undefined;
   #failure: HeadwaterError | undefined;
   #repairAfterMs = 0;
+  #repairedMs = Number.NEGATIVE_INFINITY;
   #repairing: Promise<void> | undefined;
 
   constructor(options: GroupWriterOptions, parts: LogParts, outcomes: GroupOutcomes) {
@@ -138,6 +139,9 @@ export class GroupWriter {
     const { waiting, chain, end, report } = this.#parts;
     const failure = failureOf(this.#options.name, error);
     this.#failure = failure;
+    const nowMs = this.#options.monotonicMs();
+    // A disk that takes small writes and no large ones would have both at once, for ever.
+    if (nowMs - this.#repairedMs < REPAIR_PAUSE_MS) this.#repairAfterMs = nowMs + REPAIR_PAUSE_MS;
     if (failure instanceof LogFullError) void chain.makeRoom();
     report.writeFailed(failure);
     const refused = waiting.dropAll();
@@ -148,11 +152,14 @@ export class GroupWriter {
 
   /** A crash between the two steps leaves a log that ends where it did; so does a new segment without its state entry. */
   async #makeSound(): Promise<void> {
-    const { waiting, chain, report } = this.#parts;
+    const { waiting, chain, end, report } = this.#parts;
     await chain.cutBack();
-    await this.#startSegment(newGeneration());
+    // One that holds its state alone can be filled still, if only the room lacked: they would be without number.
+    const isEmpty = end.number === chain.active.base + 1;
+    if (!isEmpty || !(this.#failure instanceof LogFullError)) await this.#startSegment(newGeneration());
     waiting.planAnew();
     this.#failure = undefined;
+    this.#repairedMs = this.#options.monotonicMs();
     this.#outcomes.repaired();
     report.repaired();
   }
@@ -163,7 +170,8 @@ function endOfTurn(resolve: (value: unknown) => void): void {
   setImmediate(resolve);
 }
 
-function failureOf(stream: string, error: unknown): HeadwaterError {
+/** What those hear who handed something in. */
+export function failureOf(stream: string, error: unknown): HeadwaterError {
   const { code } = error as NodeJS.ErrnoException;
   return code === "ENOSPC" || code === "EDQUOT"
     ? new LogFullError(stream, error)

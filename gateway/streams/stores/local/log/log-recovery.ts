@@ -163,7 +163,8 @@ export async function recoverLog(
     // acknowledged, so bytes that are no entries are damage, in the last group as well.
     const closed = await last.sidecar();
     const mode = closed?.end === size ? "sealed" : "torn";
-    let expected = last.base;
+    // Its state took the first number, whatever is left of it: the next segment must not get the same name.
+    let expected = last.base + 1;
     let recordsBefore: number | undefined;
     const visit = (entry: Entry, position: number): void => {
       recordsBefore ??= entry.recordsBefore;
@@ -173,9 +174,13 @@ export async function recoverLog(
     };
     const rest = mode === "torn" ? restOf(last.recycledBytes, size) : "nothing";
     const { generation } = last;
-    const scan = await scanSegment(file.handle, SEGMENT_HEAD_BYTES, size, generation, mode, visit, rest);
+    const from = SEGMENT_HEAD_BYTES;
+    const scan = await scanSegment(file.handle, from, size, generation, mode, visit, rest, closed?.end);
     replay.nextNumber = Math.max(replay.nextNumber, expected);
-    if (closed !== undefined) replay.atLeast(closed, recordsBefore ?? replay.records);
+    if (closed !== undefined) {
+      replay.atLeast(closed, recordsBefore ?? replay.records);
+      last.reachAsClosed(closed);
+    }
     last.end = scan.end;
     last.damage.push(...scan.damage);
     for (const extent of scan.damage) findings.push({ what: "damage", file: last.path, extent });

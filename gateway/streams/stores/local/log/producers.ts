@@ -6,10 +6,9 @@
  * must not be acknowledged before it, and a failed write forgets only what waited.
  */
 import type { Producer } from "../../entry-producer.ts";
-import { packetPrefix } from "../../publish-identity.ts";
+import { ClientPublishes } from "./client-publishes.ts";
+import { LastUsed, type Linked } from "./last-used.ts";
 
-/** Publishes remembered per plain client. */
-export const REMEMBERED_PUBLISHES = 64;
 /** Clients remembered per stream; the one silent for longest goes first, as ids are often random. */
 export const MAX_CLIENTS = 4_096;
 /**
@@ -20,7 +19,8 @@ export const MAX_EPOCHS = 100_000;
 /** Of one device, its first ones go first: one that begins an epoch with each frame harms nobody but itself. */
 export const MAX_EPOCHS_OF_DEVICE = 1_000;
 
-interface EpochState {
+interface EpochState extends Linked<EpochState> {
+  readonly key: string;
   readonly device: string;
   readonly epoch: bigint;
   readonly epochStart: number;
@@ -38,23 +38,22 @@ export interface ProducerSnapshot {
 export type Verdict = "new" | "duplicate" | "duplicate-of-waiting";
 
 export class Producers {
-  #epochs = new Map<string, EpochState>();
+  readonly #epochs = new Map<string, EpochState>();
+  readonly #usedEpochs = new LastUsed<EpochState>();
   /** The keys of each device's epochs, in the order in which they began. */
-  #epochsOf = new Map<string, Set<string>>();
-  #clients = new Map<string, string[]>();
+  readonly #epochsOf = new Map<string, Set<string>>();
   /**
    * Also what is on disk by now, for as long as its epoch is known: a Map that empties and fills with each
    * frame gets a new table from V8 each time, which only a collection of the whole heap finds to be free.
    */
-  #waitingFrames = new Map<string, bigint>();
-  /** The one that stands last; it need not be moved. */
-  #newestEpoch: EpochState | undefined;
-  #waitingPublishes = new Map<string, string[]>();
-  /** Of clients whose session has ended, how many publishes of it wait for the disk still: they come before all others. */
-  #endedPublishes = new Map<string, number>();
+  readonly #waitingFrames = new Map<string, bigint>();
+  /** Also those of which nothing is on disk yet. */
+  readonly #clients = new Map<string, ClientPublishes>();
+  /** Those of which something is on disk. */
+  readonly #usedClients = new LastUsed<ClientPublishes>();
 
   get size(): number {
-    return this.#epochs.size + this.#clients.size;
+    return this.#epochs.size + this.#usedClients.size;
   }
 
   /** Whether a frame is new; a jump in its sequence is, as others of its epoch may go to other streams. */
@@ -68,19 +67,17 @@ export class Producers {
   }
 
   judgePublish(clientId: string, identity: string): Verdict {
-    if (this.#clients.get(clientId)?.includes(identity)) return "duplicate";
-    return this.#waitingPublishes.get(clientId)?.includes(identity) ? "duplicate-of-waiting" : "new";
+    const found = this.#clients.get(clientId)?.find(identity);
+    if (found === undefined) return "new";
+    return found === "stored" ? "duplicate" : "duplicate-of-waiting";
   }
 
   knowsClient(clientId: string): boolean {
-    return this.#clients.has(clientId) || this.#waitingPublishes.has(clientId);
+    return this.#clients.get(clientId)?.isKnown ?? false;
   }
 
   remembersPacket(clientId: string, packetId: number): boolean {
-    const prefix = packetPrefix(packetId);
-    const of = (identities: readonly string[] | undefined): boolean =>
-      identities?.some((identity) => identity.startsWith(prefix)) ?? false;
-    return of(this.#clients.get(clientId)) || of(this.#waitingPublishes.get(clientId));
+    return this.#clients.get(clientId)?.remembersPacket(packetId) ?? false;
   }
 
   knowsEpoch(device: string, epoch: bigint): boolean {
@@ -94,16 +91,17 @@ export class Producers {
       this.#waitingFrames.set(epochKey(producer.device, producer.epoch), producer.sequence);
       return;
     }
-    if (producer.kind === "publish") this.#expectPublish(producer.clientId, producer.identity);
-    else
-      for (const [i, clientId] of producer.clientIds.entries())
-        this.#expectPublish(clientId, producer.identities[i]!);
-  }
-
-  #expectPublish(clientId: string, identity: string): void {
-    const waiting = this.#waitingPublishes.get(clientId);
-    if (waiting === undefined) this.#waitingPublishes.set(clientId, [identity]);
-    else waiting.push(identity);
+    if (producer.kind === "publish") {
+      this.#client(producer.clientId).expect(producer.identity);
+      return;
+    }
+    const { clientIds, identities } = producer;
+    for (let from = 0, end = 0; from < clientIds.length; from = end) {
+      // Those of one client often come together.
+      const client = this.#client(clientIds[from]!);
+      for (; end < clientIds.length && clientIds[end] === clientIds[from]; end++)
+        client.expect(identities[end]!);
+    }
   }
 
   /** It is on disk. */
@@ -113,7 +111,6 @@ export class Producers {
     else {
       const { clientIds, identities } = producer;
       for (let from = 0, end = 0; from < clientIds.length; from = end) {
-        // Those of one client often come together.
         while (end < clientIds.length && clientIds[end] === clientIds[from]) end++;
         this.#settlePublishes(clientIds[from]!, identities, from, end);
       }
@@ -125,22 +122,21 @@ export class Producers {
     const known = this.#epochs.get(key);
     if (known !== undefined) {
       if (frame.sequence > known.last) known.last = frame.sequence;
-      if (known === this.#newestEpoch) return;
-      // Set anew, so that the Map's order is the order of last use.
-      this.#epochs.delete(key);
-      this.#epochs.set(key, known);
-      this.#newestEpoch = known;
+      this.#usedEpochs.touch(known);
       return;
     }
-    const { device, epoch, epochStart } = frame;
-    this.#newestEpoch = { device, epoch, epochStart, last: frame.sequence };
-    this.#begin(key, this.#newestEpoch);
-    if (this.#epochs.size > MAX_EPOCHS) this.#forgetEpoch(this.#epochs.keys().next().value!);
+    this.#begin(key, frame, frame.sequence);
+    if (this.#epochs.size > MAX_EPOCHS) this.#forgetEpoch(this.#usedEpochs.oldest!.key);
   }
 
-  #begin(key: string, state: EpochState): void {
-    const { device } = state;
+  #begin(
+    key: string,
+    { device, epoch, epochStart }: Pick<EpochState, "device" | "epoch" | "epochStart">,
+    last: bigint,
+  ): void {
+    const state = { key, device, epoch, epochStart, last, older: undefined, newer: undefined };
     this.#epochs.set(key, state);
+    this.#usedEpochs.touch(state);
     const others = this.#epochsOf.get(device);
     if (others === undefined) {
       this.#epochsOf.set(device, new Set([key]));
@@ -156,6 +152,7 @@ export class Producers {
     const last = known?.last ?? 0n;
     this.#epochs.delete(key);
     if (known !== undefined) {
+      this.#usedEpochs.remove(known);
       const others = this.#epochsOf.get(known.device);
       others?.delete(key);
       if (others?.size === 0) this.#epochsOf.delete(known.device);
@@ -163,84 +160,85 @@ export class Producers {
     if ((this.#waitingFrames.get(key) ?? 0n) <= last) this.#waitingFrames.delete(key);
   }
 
-  #settlePublishes(clientId: string, identities: readonly string[], first: number, end: number): void {
-    const from = this.#endedPublishes.size === 0 ? first : first + this.#passEnded(clientId, end - first);
-    if (from === end) return;
-    const waiting = this.#waitingPublishes.get(clientId);
-    const seen = this.#clients.get(clientId) ?? [];
-    for (let i = from; i < end; i++) {
-      const at = waiting?.indexOf(identities[i]!) ?? -1;
-      if (at >= 0) waiting?.splice(at, 1);
-      seen.push(identities[i]!);
-    }
-    if (waiting?.length === 0) this.#waitingPublishes.delete(clientId);
-    if (seen.length > REMEMBERED_PUBLISHES) seen.splice(0, seen.length - REMEMBERED_PUBLISHES);
-    // Set anew, so that the Map's order is the order of last use.
-    this.#clients.delete(clientId);
-    this.#clients.set(clientId, seen);
-    if (this.#clients.size > MAX_CLIENTS) this.#clients.delete(this.#clients.keys().next().value!);
+  #settlePublishes(clientId: string, identities: readonly string[], from: number, end: number): void {
+    const client = this.#client(clientId);
+    client.settle(identities, from, end);
+    if (client.hasStored) this.#usedClients.touch(client);
+    if (this.#usedClients.size > MAX_CLIENTS) this.#forgetStored(this.#usedClients.oldest!);
+    else this.#letGo(client);
   }
 
-  /** How many of the client's next publishes are of a session that has ended. */
-  #passEnded(clientId: string, publishes: number): number {
-    const ended = this.#endedPublishes.get(clientId) ?? 0;
-    if (ended <= publishes) this.#endedPublishes.delete(clientId);
-    else this.#endedPublishes.set(clientId, ended - publishes);
-    return Math.min(ended, publishes);
+  #client(clientId: string): ClientPublishes {
+    let client = this.#clients.get(clientId);
+    if (client === undefined) {
+      client = new ClientPublishes(clientId);
+      this.#clients.set(clientId, client);
+    }
+    return client;
+  }
+
+  /** What waits for the disk stays known. */
+  #forgetStored(client: ClientPublishes): void {
+    client.forgetStored();
+    this.#usedClients.remove(client);
+    this.#letGo(client);
+  }
+
+  #letGo(client: ClientPublishes): void {
+    if (client.isNothing) this.#clients.delete(client.clientId);
   }
 
   /** An epoch that is drained, or a client whose session has ended. */
   forgetProducer(producer: Producer): void {
     if (producer.kind === "frame") this.#forgetEpoch(epochKey(producer.device, producer.epoch));
-    else if (producer.kind === "publish") this.#clients.delete(producer.clientId);
+    else if (producer.kind === "publish") {
+      const client = this.#clients.get(producer.clientId);
+      if (client !== undefined) this.#forgetStored(client);
+    }
   }
 
   /** A client's session has ended, before that is on disk: what it sends next is new. */
   endSession(clientId: string): void {
-    this.#clients.delete(clientId);
-    const waiting = this.#waitingPublishes.get(clientId);
-    if (waiting === undefined) return;
-    this.#waitingPublishes.delete(clientId);
-    const ended = this.#endedPublishes.get(clientId) ?? 0;
-    this.#endedPublishes.set(clientId, ended + waiting.length);
+    const client = this.#clients.get(clientId);
+    if (client === undefined) return;
+    client.endSession();
+    this.#usedClients.remove(client);
+    this.#letGo(client);
   }
 
   /** What waited was not written. */
   dropWaiting(): void {
     this.#waitingFrames.clear();
-    this.#waitingPublishes.clear();
-    this.#endedPublishes.clear();
+    for (const client of this.#clients.values()) {
+      client.dropWaiting();
+      this.#letGo(client);
+    }
   }
 
   /** What is on disk, without what waits: it is written ahead of that. */
   snapshot(): ProducerSnapshot {
     return {
-      epochs: [...this.#epochs.values()].map((known) => [
+      epochs: Array.from(this.#usedEpochs, (known) => [
         known.device,
         known.epoch.toString(16),
         known.epochStart,
         known.last.toString(),
       ]),
-      clients: [...this.#clients].map(([clientId, seen]) => [
-        clientId,
-        seen.map((identity) => Buffer.from(identity, "latin1").toString("base64")),
-      ]),
+      clients: Array.from(this.#usedClients, (client) => [client.clientId, client.storedIdentities()]),
     };
   }
 
+  /** Of a log that is being opened: what was known before is that of entries which the snapshot stands for, too. */
   restore(snapshot: ProducerSnapshot): void {
-    this.#epochs.clear();
-    this.#epochsOf.clear();
-    this.#clients.clear();
+    for (const key of [...this.#epochs.keys()]) this.#forgetEpoch(key);
+    for (const client of [...this.#usedClients]) this.#forgetStored(client);
     for (const [device, epochHex, epochStart, last] of snapshot.epochs) {
       const epoch = BigInt(`0x${epochHex}`);
-      this.#begin(epochKey(device, epoch), { device, epoch, epochStart, last: BigInt(last) });
+      this.#begin(epochKey(device, epoch), { device, epoch, epochStart }, BigInt(last));
     }
     for (const [clientId, seen] of snapshot.clients) {
-      this.#clients.set(
-        clientId,
-        seen.map((identity) => Buffer.from(identity, "base64").toString("latin1")),
-      );
+      const identities = seen.map((identity) => Buffer.from(identity, "base64").toString("latin1"));
+      this.#settlePublishes(clientId, identities, 0, identities.length);
     }
   }
 }

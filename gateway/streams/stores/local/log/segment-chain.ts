@@ -97,8 +97,7 @@ export class SegmentChain {
     this.#sinceMs = monotonicMs();
     this.#sinceBytes = segment.end;
     void this.#housekeep(async () => {
-      await cut(oldFile, old);
-      await oldFile.close();
+      await cut(oldFile, old).finally(() => oldFile.close());
       await old.writeSidecar();
       old.dropPoints();
     });

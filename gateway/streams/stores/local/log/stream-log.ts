@@ -22,7 +22,7 @@ import type { RecycledSegments } from "../segments/recycled-segments.ts";
 import type { Segment } from "../segments/segment.ts";
 import { arrivedByMs } from "../segments/segment-age.ts";
 import type { Group, Waiter } from "./group.ts";
-import { GroupWriter } from "./group-writer.ts";
+import { failureOf, GroupWriter } from "./group-writer.ts";
 import { Listeners } from "./listeners.ts";
 import { LogEnd } from "./log-end.ts";
 import type { LogMeters } from "./log-meters.ts";
@@ -101,11 +101,13 @@ export class StreamLog {
     );
   }
 
-  /** Makes the first segment of a new stream, in a folder that is there and empty. */
+  /** Makes the first segment of a new stream, in a folder that is there and empty. @throws LogFullError, LogWriteError */
   static async create(options: StreamLogOptions): Promise<StreamLog> {
     const report = new LogReport(options);
     const end = LogEnd.ofNewLog();
-    const chain = await SegmentChain.create(chainOptions(options, report), end.state(0));
+    const chain = await SegmentChain.create(chainOptions(options, report), end.state(0)).catch((error) => {
+      throw failureOf(options.name, error);
+    });
     return new StreamLog(options, chain, end, 0, report);
   }
 
@@ -221,9 +223,12 @@ export class StreamLog {
   /** Also where nothing tells how old its records are: the segment behind it will. */
   #isActiveOld(cutoffMs: number): boolean {
     const { segments, active } = this.#chain;
-    if (active.records === 0) return false;
-    const arrivedMs = arrivedByMs(segments, segments.length - 1, this.#options.nowMs());
-    return (arrivedMs ?? active.createdMs) < cutoffMs;
+    const nowMs = this.#options.nowMs();
+    if (active.records === 0) return segments.length > 1 && arrivedByMs(segments, 0, nowMs) === undefined;
+    const arrivedMs = arrivedByMs(segments, segments.length - 1, nowMs);
+    if (arrivedMs !== undefined) return arrivedMs < cutoffMs;
+    // Where the clock was ahead when it was made, too, one that is made now tells sooner.
+    return active.createdMs < cutoffMs || active.createdMs > nowMs;
   }
 
   /** Waits for what was appended, then closes. Safe to call twice. */

@@ -190,6 +190,8 @@ export interface ScanResult {
  * @param tail "torn" for the segment that was being written: damage that no later group follows is
  *   the rest of a write that never ended, and what follows it in the same group was not
  *   acknowledged either; "sealed" for the others, where all damage is damage.
+ * @param acknowledgedTo with "torn": what stands before it was there when the log was last closed in peace, so
+ *   damage that begins before it is real as well
  * @param rest what may stand behind the last entry of a file that was not cut to its end when it was
  *   closed: "zeros" of a fresh one; "old bytes" of a recycled one, which are those that no entry of
  *   this generation claims: of a torn write only what lies behind a head that reached the disk can
@@ -203,6 +205,7 @@ export async function scanSegment(
   tail: "torn" | "sealed",
   visit: (entry: Entry, position: number) => void,
   rest: Rest = "nothing",
+  acknowledgedTo = 0,
 ): Promise<ScanResult> {
   const walk = new EntryWalk(file, from, fileBytes, generation);
   const damage: Extent[] = [];
@@ -228,7 +231,7 @@ export async function scanSegment(
     const found = walk.next();
     if (found === "end") break;
     if (found === "read") await walk.fill();
-    else if (found === "damaged") doubtful.push(await walk.skipDamage());
+    else if (found === "damaged") doubtful.push(...splitAt(acknowledgedTo, await walk.skipDamage()));
     else {
       settle(position - found.groupOffset);
       if (doubtful.length === 0) accept(found, position);
@@ -252,7 +255,19 @@ export async function scanSegment(
     }
     end = written;
   }
-  return { end, damage, tornBytes: written - end };
+  if (tail === "torn" && acknowledgedTo > from) {
+    settle(acknowledgedTo);
+    end = Math.max(end, Math.min(acknowledgedTo, fileBytes));
+  }
+  return { end, damage, tornBytes: Math.max(0, written - end) };
+}
+
+function splitAt(place: number, { from, to }: Extent): Extent[] {
+  if (place <= from || place >= to) return [{ from, to }];
+  return [
+    { from, to: place },
+    { from: place, to },
+  ];
 }
 
 /** Whether these are the zeros that a log's file has behind its last write. */

@@ -90,6 +90,16 @@ export class Segment {
     for (const [shard, summary] of this.shards) summary.next = Math.max(summary.next, next(shard));
   }
 
+  /** So much stood in it when it was closed, whatever is left of that: its next sidecar tells it as well. */
+  reachAsClosed({ shards, records }: Summary): void {
+    this.records = Math.max(this.records, records);
+    for (const [shard, { next }] of shards) {
+      const known = this.shards.get(shard);
+      if (known !== undefined) known.next = Math.max(known.next, next);
+      else this.shards.set(shard, { first: next, next, records: 0, bytes: 0, newestMs: 0 });
+    }
+  }
+
   /** Whether `positionOf` and `offsetBefore` know more than the segment's beginning. */
   get hasPoints(): boolean {
     return this.#points !== undefined;

@@ -4,7 +4,7 @@ import test from "node:test";
 import { openJetStreamStreams } from "../../../../../gateway/streams/stores/jetstream/jetstream.ts";
 import type { Streams } from "../../../../../gateway/streams/streams.ts";
 import { type Clock, systemClock } from "../../../../../runtime/clock.ts";
-import { silentLog } from "../../../../../runtime/log.ts";
+import { type Log, silentLog } from "../../../../../runtime/log.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";
 import { type ReadRecord, readAll } from "../../../../contract/stream-records.ts";
 import { type NatsCluster, natsMissing, startNatsCluster } from "../../../../support/nats-cluster.ts";
@@ -25,7 +25,7 @@ export interface Ground {
   /** Of this fact's names on the cluster. */
   readonly prefix: string;
   /** Another gateway in front of the cluster. */
-  open(clock?: Clock): Promise<Streams>;
+  open(clock?: Clock, log?: Log): Promise<Streams>;
 }
 
 export function clusterFact(what: string, body: (ground: Ground) => Promise<void>): void {
@@ -33,8 +33,8 @@ export function clusterFact(what: string, body: (ground: Ground) => Promise<void
     const prefix = `t${randomBytes(6).toString("hex")}`;
     const opened: Streams[] = [];
     const { servers } = await cluster();
-    const open = async (clock = systemClock): Promise<Streams> => {
-      const parts = { clock, log: silentLog, metrics: new Metrics() };
+    const open = async (clock = systemClock, log = silentLog): Promise<Streams> => {
+      const parts = { clock, log, metrics: new Metrics() };
       const streams = await openJetStreamStreams({ servers, replicas: 3, prefix, ...parts });
       opened.push(streams);
       return streams;

@@ -214,6 +214,34 @@ fact(
 );
 
 fact(
+  "a stage in the midst of a read ends within seconds when its gateway closes",
+  async ({ cluster, open }) => {
+    const a = await open();
+    await a.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    for (let i = 0; i < 20; i++) await a.append("s", [{ partitionKey: "k", data: Buffer.from("x") }]);
+    // It has nothing of it in memory.
+    const b = await open();
+    const { shardId, trimHorizon } = b.describe("s").shardList[0]!;
+    await Promise.all([cluster.kill(0), cluster.kill(1), cluster.kill(2)]);
+    try {
+      const reading = b.read("s", shardId, trimHorizon, 1_000_000);
+      assert.equal(
+        await Promise.race([reading, new Promise((resolve) => setTimeout(resolve, 5_000))]),
+        undefined,
+      );
+      const closedMs = performance.now();
+      b.hurry!();
+      await assert.rejects(reading, { code: "LOG_WRITE_FAILED" });
+      assert.ok(performance.now() - closedMs < 8_000, "within seconds");
+      await b.close();
+    } finally {
+      await Promise.all([0, 1, 2].map((node) => cluster.restart(node)));
+      await cluster.current();
+    }
+  },
+);
+
+fact(
   "frames behind one that the cluster did not take in time are refused with it",
   async ({ cluster, open }) => {
     // The minute after which it gives up is a second here.

@@ -4,6 +4,7 @@ import { Documents } from "../../../../../gateway/streams/stores/jetstream/docum
 import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
 import { StreamNotFoundError } from "../../../../../gateway/streams/streams.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
+import { silentLog } from "../../../../../runtime/log.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";
 import { clusterFact as fact, until } from "./cluster-fact.ts";
 
@@ -114,4 +115,22 @@ fact("a reader is not registered with a stream that another gateway has just del
   } finally {
     await link.close();
   }
+});
+
+fact("a stream that was taken away by hand is said in the log, and can be deleted", async (ground) => {
+  const { open, cluster, prefix } = ground;
+  const said: string[] = [];
+  const log = { ...silentLog, error: (_: unknown, text: string) => void said.push(text) };
+  // Half a minute is half a second here.
+  const hasty = { nowUs: systemClock.nowUs, monotonicMs: () => systemClock.monotonicMs() * 60 };
+  const a = await open(hasty, log);
+  await a.createStream({ name: "s", shards: 1, retentionHours: 24 });
+  const link = await Link.open({ servers: cluster.servers, clock: systemClock, metrics: new Metrics() });
+  await link.streams.remove(`${prefix}-${a.describe("s").streamId}`);
+  await link.close();
+  await until(() => said.some((text) => text.includes("taken away")));
+  await open(hasty, log);
+  await until(() => said.some((text) => text.includes("is not there")));
+  await a.deleteStream("s");
+  assert.deepEqual(a.listStreams(), []);
 });

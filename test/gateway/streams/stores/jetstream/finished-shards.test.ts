@@ -1,7 +1,11 @@
 /** What a stage finds read, and what it finds gone, when it compares what it kept with what stands there. */
+
 import assert from "node:assert/strict";
 import { compare, InputPositions, readBefore } from "../../../../../gateway/analytics/input-positions.ts";
+import { readRanges } from "../../../../../gateway/delivery/range-reader.ts";
+import { Waiting } from "../../../../../gateway/delivery/waiting.ts";
 import type { Streams } from "../../../../../gateway/streams/streams.ts";
+import { systemClock } from "../../../../../runtime/clock.ts";
 import { consume } from "../../../../contract/streams-reshard.ts";
 import { clusterFact as fact, textsOf, until } from "./cluster-fact.ts";
 
@@ -114,3 +118,21 @@ fact(
     assert.deepEqual([read.parts.length, read.trimmed], [1, 0]);
   },
 );
+
+fact("what retention took before a delivery read it is counted once, and in records", async ({ open }) => {
+  const a = await open();
+  await a.createStream({ name: "s", shards: 2, retentionHours: 2 * SECOND });
+  const consumer = await a.openConsumer("s", "c");
+  await put(a, 0n);
+  await consume(a, consumer);
+  await until(async () => (await textsOf(a)).length === 0);
+  // Those of the other shard lie between what it has read and what it will miss.
+  for (let i = 0; i < 5; i++) await put(a, HALF);
+  for (let i = 0; i < 3; i++) await put(a, 0n);
+  await until(async () => (await textsOf(a)).length === 0);
+  const waiting = new Waiting(a, consumer, systemClock);
+  await put(a, 0n);
+  assert.equal(await waiting.count(1_000_000), 8);
+  const none = { add: () => undefined, drain: () => Promise.resolve() };
+  assert.equal(await readRanges(a, "s", waiting.ranges(), none), 0, "again");
+});

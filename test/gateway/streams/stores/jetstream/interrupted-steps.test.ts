@@ -5,6 +5,7 @@ import { mock } from "node:test";
 import { Documents } from "../../../../../gateway/streams/stores/jetstream/documents.ts";
 import { JetStreams } from "../../../../../gateway/streams/stores/jetstream/jet-streams.ts";
 import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
+import { StreamTail } from "../../../../../gateway/streams/stores/jetstream/stream-tail.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";
 import { nodeFlags, scriptPath } from "../../../../support/script.ts";
@@ -124,5 +125,52 @@ clusterFact("a gateway that gives a stream up leaves it where another one has ma
     for (const streams of [a, b]) assert.deepEqual(await textsOf(streams), ["there"]);
   } finally {
     made.mock.restore();
+  }
+});
+
+clusterFact("a stream that cannot be made, or opened, holds up no other", async (ground) => {
+  const a = await ground.open();
+  assert.equal(await runInterrupted(ground, "make", "refused", 1), false);
+  const { make } = JetStreams.prototype;
+  const { start } = StreamTail.prototype;
+  let refusals = 0;
+  let silent = "";
+  let release = (): void => undefined;
+  const ended = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  // As an account's limit of streams does, for as long as it stands.
+  const made = mock.method(JetStreams.prototype, "make", async function (this: JetStreams, config: never) {
+    if (refusals > 0) return make.call(this, config);
+    await ended;
+    refusals++;
+    throw new Error("maximum number of streams reached");
+  });
+  // As one whose nodes have lost its majority.
+  const started = mock.method(StreamTail.prototype, "start", async function (this: StreamTail) {
+    if (this.history.stream === silent) await ended;
+    return start.call(this);
+  });
+  try {
+    // By now it is this gateway that has to make it.
+    await until(() => made.mock.callCount() > 0);
+    made.mock.restore();
+    const startedMs = performance.now();
+    const b = await ground.open();
+    await b.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    await until(() => a.listStreams().includes("s"));
+    silent = "silent";
+    void b.createStream({ name: silent, shards: 1, retentionHours: 24 }).catch(() => undefined);
+    const calls = started.mock.callCount();
+    await until(() => started.mock.callCount() >= calls + 2);
+    await b.createStream({ name: "t", shards: 1, retentionHours: 24 });
+    await until(() => a.listStreams().includes("t"));
+    await a.deleteStream("s");
+    await until(() => !b.listStreams().includes("s"));
+    assert.ok(performance.now() - startedMs < 10_000, "nobody waited");
+  } finally {
+    release();
+    made.mock.restore();
+    started.mock.restore();
   }
 });

@@ -2,13 +2,13 @@
 import assert from "node:assert/strict";
 import { mock } from "node:test";
 import { Account } from "../../../../../gateway/api/kinesis/account.ts";
-import { jsonCodec } from "../../../../../gateway/api/kinesis/codec.ts";
-import { getRecords } from "../../../../../gateway/api/kinesis/get-records.ts";
 import type { KinesisContext } from "../../../../../gateway/api/kinesis/operation.ts";
+import { getRecords } from "../../../../../gateway/api/kinesis/pages/get-records.ts";
+import { continuation } from "../../../../../gateway/api/kinesis/push/subscription-events.ts";
 import { ReadMeters } from "../../../../../gateway/api/kinesis/read-meters.ts";
 import { TokenSealer } from "../../../../../gateway/api/kinesis/sealed-token.ts";
 import { getShardIterator } from "../../../../../gateway/api/kinesis/shard-iterator.ts";
-import { continuation } from "../../../../../gateway/api/kinesis/subscription-events.ts";
+import { jsonCodec } from "../../../../../gateway/api/kinesis/wire/codec.ts";
 import { StreamTail } from "../../../../../gateway/streams/stores/jetstream/stream-tail.ts";
 import { formatSequenceNumber, partitionHash, type Streams } from "../../../../../gateway/streams/streams.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";

@@ -32,6 +32,35 @@ clusterFact("an epoch and a client are known for longer than their records are k
   await until(async () => (await textsOf(a)).includes("f4"));
 });
 
+clusterFact(
+  "a publish that is on its way still is known when its client comes anew",
+  async ({ cluster, open }) => {
+    const streams = await open();
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    const publish = {
+      clientId: "plug",
+      packetId: 1,
+      partitionKey: "k",
+      timeUs: 1,
+      payload: Buffer.from("on"),
+    };
+    await Promise.all([cluster.kill(0), cluster.kill(1)]);
+    const first = streams.appendPublish("s", { ...publish, mayRepeat: false });
+    // As the gateway's broker asks when the client is there again, before anything was acknowledged to it.
+    const asked = [streams.recognises("s", publish), streams.remembersPacket("plug", 1)];
+    const others = [
+      streams.recognises("s", { ...publish, packetId: 2 }),
+      streams.remembersPacket("plug", 2),
+      streams.remembersPacket("other", 1),
+    ];
+    const second = streams.appendPublish("s", { ...publish, mayRepeat: true });
+    await Promise.all([cluster.restart(0), cluster.restart(1)]);
+    assert.deepEqual(await Promise.all([first, second]), ["stored", "duplicate"]);
+    assert.deepEqual([...asked, ...others], [true, true, false, false, false]);
+    assert.deepEqual(await textsOf(streams), ["on"]);
+  },
+);
+
 clusterFact("a forgotten epoch that retention took may begin again, by any gateway", async ({ open }) => {
   const [a, b] = [await open(), await open()];
   await a.createStream({ name: "s", shards: 1, retentionHours: 2 * SECOND });

@@ -4,10 +4,12 @@ import { mkdir, open, readFile, rm, stat, truncate, writeFile } from "node:fs/pr
 import { join } from "node:path";
 import test from "node:test";
 import { realDisk } from "../../../../../gateway/streams/stores/local/log/segment-file.ts";
+import { StreamLog } from "../../../../../gateway/streams/stores/local/log/stream-log.ts";
 import type { LogFile } from "../../../../../gateway/streams/stores/local/segments/log-file.ts";
-import type { Streams } from "../../../../../gateway/streams/streams.ts";
+import { MAX_HASH, type Streams } from "../../../../../gateway/streams/streams.ts";
 import { makeFrame, readAll } from "../../../../contract/streams.ts";
 import { type LocalPlace, makeLocalPlace } from "./local-place.ts";
+import { append, makeLogPlace, watchedDisk } from "./log/log-place.ts";
 
 const SHARD_0 = "shardId-000000000000";
 
@@ -129,6 +131,40 @@ test("a byte of the last group that flips while the log is closed is damage, not
   });
 });
 
+test("records beside a damaged one of the last group stay, also behind a crash in the middle of the next write", async () => {
+  await withPlace(async (place) => {
+    let streams = await place.open();
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    // One group.
+    await Promise.all([1, 2, 3].map((n) => streams.appendFrame(makeFrame("s", BigInt(n), [`text-${n}`]))));
+    await streams.close();
+    const [path] = await place.segments();
+    await flip(path!, await placeOf(path!, "text-1"));
+    const { size } = await stat(path!);
+    // What a write that was cut off left: nothing of its first sector, all of the second; or of an entry a piece.
+    const next = (await readFile(path!)).subarray((await readFile(path!)).lastIndexOf("HWLE"));
+    for (const torn of [Buffer.concat([Buffer.alloc(next.length), next]), next.subarray(0, 40)]) {
+      await writeFile(path!, Buffer.concat([(await readFile(path!)).subarray(0, size), torn]));
+      place.logged.length = 0;
+      streams = await place.open();
+      assert.deepEqual(await textsOf(streams), texts(2, 3));
+      assert.deepEqual(place.logged, [
+        "the log is damaged; what can be read is kept",
+        "cut the rest of a write that never ended",
+      ]);
+      assert.equal(await streams.appendFrame(makeFrame("s", 3n, ["text-3"])), "duplicate");
+      // Ended by a crash: nothing is written any more.
+      const kept = await readFile(path!);
+      assert.equal(kept.length, size);
+      await streams.close();
+    }
+    streams = await place.open();
+    const [placed] = await streams.append("s", [{ partitionKey: "k", data: Buffer.from("new") }]);
+    assert.equal(placed!.offset, 3);
+    await streams.close();
+  });
+});
+
 test("the offsets of records that were lost at the log's end are not given out again, also behind a crash", async () => {
   await withPlace(async (place) => {
     await fill(place);
@@ -144,6 +180,35 @@ test("the offsets of records that were lost at the log's end are not given out a
     streams = await place.open();
     assert.equal(await put(), 11);
     assert.equal((await textsOf(streams)).length, 11);
+    await streams.close();
+  });
+});
+
+test("nor are they behind further starts at which nothing was appended", async () => {
+  await withPlace(async (place) => {
+    let streams = await place.open();
+    await streams.createStream({ name: "s", shards: 2, retentionHours: 24 });
+    const put = async (text: string, explicitHash: bigint): Promise<number> =>
+      (await streams.append("s", [{ partitionKey: "k", data: Buffer.from(text), explicitHash }]))[0]!.offset;
+    await put("low", 0n);
+    await put("high", MAX_HASH);
+    await streams.close();
+    const [path] = await place.segments();
+    await flip(path!, await placeOf(path!, "high"));
+    for (let i = 0; i < 3; i++) {
+      streams = await place.open();
+      assert.deepEqual(
+        streams.describe("s").shardList.map(({ trimHorizon, latest }) => [trimHorizon, latest]),
+        [
+          [0, 1],
+          [1, 1],
+        ],
+      );
+      await streams.close();
+    }
+    streams = await place.open();
+    assert.equal(await put("new", MAX_HASH), 1);
+    assert.equal((await readAll(streams, "s", "shardId-000000000001", 0)).length, 1);
     await streams.close();
   });
 });
@@ -316,6 +381,35 @@ test("a last segment of which nothing is left is told, where it was closed, and 
       await streams.close();
     }
   });
+});
+
+test("a log of which not even its state is left does not begin its next segment over the one that it has", async () => {
+  const place = await makeLogPlace();
+  try {
+    await (await StreamLog.create(place.options())).close();
+    const path = join(place.folder, "0000000000000000.log");
+    await flip(path, 100);
+    await rm(path.replace(".log", ".idx"));
+    let failing = true;
+    const disk = watchedDisk(() => {
+      if (!failing) return;
+      failing = false;
+      throw Object.assign(new Error("i/o error"), { code: "EIO" });
+    });
+    const log = await StreamLog.open(place.options({ disk }));
+    await assert.rejects(append(log, 1), { code: "LOG_WRITE_FAILED" });
+    while (!place.logged.includes("the log is repaired and accepts again")) {
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    await append(log, 1);
+    assert.deepEqual(
+      log.segments.map(({ base }) => base),
+      [0, 1],
+    );
+    await log.close();
+  } finally {
+    await place.remove();
+  }
 });
 
 test("damaged heads and states of segments do not lose what stands behind them", async () => {

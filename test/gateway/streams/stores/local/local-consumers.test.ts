@@ -54,6 +54,59 @@ test("a checkpoint passes over a shard that was made, read and expired since the
     await opened.close();
   }));
 
+test("who is far behind gets a shard's records before its grandchildren's, also where no record came between them", () =>
+  withPlace(async (place) => {
+    place.nowMs = 1_700_000_000_000;
+    const streams = await place.open();
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    const put = (text: string) => streams.append("s", [{ partitionKey: "k", data: Buffer.from(text) }]);
+    const consumer = await streams.openConsumer("s", "c");
+    await put("first");
+    await streams.splitShard("s", SHARD_0!, HALF);
+    await streams.mergeShards("s", SHARD_1!, "shardId-000000000002");
+    place.nowMs += 25 * HOUR_MS;
+    // What is young keeps the segment, and so the first shard, too.
+    const [second] = await put("second");
+    await streams.enforceRetention();
+    assert.deepEqual(consumer.shards, [SHARD_0]);
+    await consumer.checkpoint(new Map([[SHARD_0!, 1]]));
+    assert.deepEqual(consumer.shards, [second!.shardId]);
+    // All of them leave the list once their records have.
+    for (let i = 0; i < 2; i++) {
+      place.nowMs += 25 * HOUR_MS;
+      await streams.enforceRetention();
+    }
+    assert.deepEqual(
+      streams.describe("s").shardList.map(({ shardId }) => shardId),
+      [second!.shardId],
+    );
+    await streams.close();
+  }));
+
+test("a checkpoint passes over a shard that has expired, however often it is named", () =>
+  withPlace(async (place) => {
+    place.nowMs = 1_700_000_000_000;
+    const streams = await place.open();
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    const put = () => streams.append("s", [{ partitionKey: "k", data: Buffer.from("x") }]);
+    const consumer = await streams.openConsumer("s", "c");
+    await put();
+    await streams.splitShard("s", SHARD_0!, HALF);
+    place.nowMs += 25 * HOUR_MS;
+    await streams.enforceRetention();
+    for (let i = 1; i < 4; i++) {
+      const { shardId, offset } = (await put())[0]!;
+      await consumer.checkpoint(
+        new Map([
+          [SHARD_0!, 1],
+          [shardId, offset + 1],
+        ]),
+      );
+      assert.equal(consumer.positions().get(shardId), offset + 1);
+    }
+    await streams.close();
+  }));
+
 test("a consumer that is opened while its stream is deleted is refused, and leaves nothing", () =>
   withPlace(async (place) => {
     const streams = await place.open();

@@ -114,3 +114,40 @@ test("a start on a full disk says that it is full, and not that anything is dama
   assert.equal(streams.describe("s").shardList.length, SHARDS);
   await streams.close();
 });
+
+test("on a full disk no stream is made, with an error that says so; one can be deleted, and gives its room back", async (t) => {
+  const disk = await makeFullDisk(t);
+  if (disk === undefined) return;
+  const streams = await disk.place.open();
+  t.after(() => streams.close());
+  for (const name of ["s", "t"]) await streams.createStream({ name, shards: 1, retentionHours: 24 });
+  const large = { partitionKey: "k", data: Buffer.alloc(1_000_000) };
+  for (let i = 0; i < 12; i++) await streams.append("s", [large]);
+
+  await disk.fill();
+  for (let i = 0; i < 3; i++) {
+    await assert.rejects(streams.createStream({ name: "u", shards: 1, retentionHours: 24 }), {
+      code: /^(DATABASE_WRITE_FAILED|LOG_FULL)$/,
+      retryable: true,
+    });
+    await assert.rejects(streams.append("t", [large]), { code: "LOG_FULL" });
+  }
+  await streams.deleteStream("s");
+  assert.deepEqual(streams.listStreams(), ["t"]);
+  // The log is repaired at the next append.
+  const stored = (): Promise<boolean> =>
+    streams.append("t", [large]).then(
+      () => true,
+      () => false,
+    );
+  for (const until = performance.now() + 10_000; !(await stored()); ) {
+    assert.ok(performance.now() < until, "there is no room");
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  await streams.createStream({ name: "u", shards: 1, retentionHours: 24 });
+
+  const copy = await disk.crashed();
+  const found = await copy.open();
+  t.after(() => found.close());
+  assert.deepEqual(found.listStreams(), ["t", "u"]);
+});

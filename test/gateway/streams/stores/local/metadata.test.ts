@@ -5,6 +5,7 @@ import { join } from "node:path";
 import test from "node:test";
 import { Level } from "level";
 import { Metadata } from "../../../../../gateway/streams/stores/local/metadata.ts";
+import { verifyLocalStreams } from "../../../../../gateway/streams/stores/local/verify.ts";
 import { makeLocalPlace } from "./local-place.ts";
 
 const SHARD_0 = "shardId-000000000000";
@@ -57,6 +58,24 @@ test("a deletion that a crash cut off is finished", async () => {
   }
 });
 
+test("a deletion for which the full disk had room for a name alone is finished after a crash", async (t) => {
+  const place = await makeLocalPlace();
+  t.after(() => place.remove());
+  let streams = await place.open();
+  const { streamId } = await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+  await streams.close();
+  await writeFile(join(place.dir, "logs", `${streamId}.deleted`), "");
+  assert.deepEqual((await verifyLocalStreams(place.dir)).findings, []);
+  streams = await place.open();
+  assert.deepEqual(streams.listStreams(), []);
+  assert.deepEqual(await readdir(join(place.dir, "logs")), []);
+  await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+  await streams.close();
+  streams = await place.open();
+  assert.deepEqual(streams.listStreams(), ["s"]);
+  await streams.close();
+});
+
 test("a deletion that the disk refused does not happen later", async (t) => {
   const place = await makeLocalPlace();
   t.after(() => place.remove());
@@ -66,9 +85,9 @@ test("a deletion that the disk refused does not happen later", async (t) => {
   // What stands in the way of writing streams.json.
   const obstacle = join(place.dir, "streams.json.tmp");
   await mkdir(obstacle);
-  await assert.rejects(streams.deleteStream("s"), { code: "EISDIR" });
+  await assert.rejects(streams.deleteStream("s"), { code: "DATABASE_WRITE_FAILED" });
   await assert.rejects(streams.createStream({ name: "u", shards: 1, retentionHours: 24 }), {
-    code: "EISDIR",
+    code: "DATABASE_WRITE_FAILED",
   });
   await rm(obstacle, { recursive: true });
   await streams.createStream({ name: "t", shards: 1, retentionHours: 24 });

@@ -149,6 +149,43 @@ test("a moment of a clock that is years ahead does not end retention, nor does o
   }
 });
 
+test("records of a segment that was begun while the clock was years ahead become too old as others do", async () => {
+  const place = await makeLocalPlace();
+  try {
+    place.nowMs = START_MS;
+    const streams = await place.open({ segmentBytes: 600 });
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    const append = (n: number) => streams.appendFrame(makeFrame("s", BigInt(n), [`${n}${"x".repeat(300)}`]));
+    for (let n = 1; n <= 8; n++) {
+      if (n === 5) place.jumpMs = 10 * 365 * 24 * HOUR_MS;
+      await append(n);
+    }
+    await streams.splitShard("s", SHARD_0, 1n);
+    await streams.mergeShards("s", "shardId-000000000001", "shardId-000000000002");
+    place.jumpMs = 0;
+    for (let hours = 0; hours <= 50; hours += 25) {
+      await streams.enforceRetention();
+      const { shardList } = streams.describe("s");
+      if (hours === 0) assert.equal(shardList[0]!.trimHorizon, 0);
+      // Nor are the shards listed for years that were closed then.
+      const indexes = shardList.map(({ index }) => index);
+      if (hours >= 25) assert.deepEqual(indexes, [3], `after ${hours} hours`);
+      place.nowMs += 25 * HOUR_MS;
+    }
+    // And while it is behind, traffic is not cut up.
+    place.jumpMs = -START_MS;
+    for (let n = 9; n <= 14; n++) {
+      await streams.appendFrame(makeFrame("s", BigInt(n), ["short"]));
+      await streams.enforceRetention();
+    }
+    const segments = await place.segments();
+    assert.ok(segments.length <= 4, `${segments.length} segments`);
+    await streams.close();
+  } finally {
+    await place.remove();
+  }
+});
+
 test("what a segment holds is no older than a sound clock says", () => {
   const day = (createdDay: number, newestDay: number) => ({ createdMs: createdDay, newestMs: newestDay });
   // By its newest record, as long as that lies in the past.

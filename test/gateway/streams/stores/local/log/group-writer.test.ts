@@ -1,6 +1,7 @@
 /** Groups on their way to a disk that is watched, slow, or broken. */
 import assert from "node:assert/strict";
 import test from "node:test";
+import { type Disk, realDisk } from "../../../../../../gateway/streams/stores/local/log/segment-file.ts";
 import { StreamLog } from "../../../../../../gateway/streams/stores/local/log/stream-log.ts";
 import { append, type LogPlace, makeLogPlace, watchedDisk } from "./log-place.ts";
 
@@ -118,6 +119,48 @@ test("a repair that fails is tried again at the next append, but not before a pa
     assert.equal(await append(log, 2), 1);
     assert.equal(log.segments.length, 2);
     await log.close();
+  }));
+
+test("a disk that takes small writes and refuses large ones makes neither segments nor repairs without number", () =>
+  withPlace(async (place) => {
+    let room = Number.POSITIVE_INFINITY;
+    const disk: Disk = {
+      ...realDisk,
+      async write(file, bytes, position) {
+        if (bytes.length > room) throw Object.assign(new Error("no space left"), { code: "ENOSPC" });
+        await realDisk.write(file, bytes, position);
+      },
+    };
+    const log = await StreamLog.create(place.options({ disk }));
+    await append(log, 1);
+    room = 1_000;
+    for (let sequence = 2; sequence < 60; sequence++) {
+      await assert.rejects(append(log, sequence, { bytes: 2_000 }), { code: "LOG_FULL" });
+      place.passedMs += 50;
+      // Time enough for a repair.
+      for (let i = 0; i < 3; i++) await place.copy();
+    }
+    const repairs = place.logged.filter((message) => message.includes("repaired")).length;
+    // In 2,900 ms.
+    assert.ok(repairs <= 8, `${repairs} repairs`);
+    assert.ok(log.segments.length <= 3, `${log.segments.length} segments`);
+    place.passedMs += 500;
+    let offset: number | undefined;
+    while (offset === undefined) {
+      offset = await append(log, 60).catch(() => undefined);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    assert.equal(offset, 1);
+    room = Number.POSITIVE_INFINITY;
+    assert.equal(await append(log, 62, { bytes: 2_000 }), 2);
+    await log.close();
+    const reopened = await StreamLog.open(place.options());
+    assert.equal(reopened.next(0), 3);
+    assert.deepEqual(
+      place.logged.filter((message) => message.includes("missing") || message.includes("damaged")),
+      [],
+    );
+    await reopened.close();
   }));
 
 test("a crash between write and fdatasync leaves entries whose repetition is recognised", () =>

@@ -1,8 +1,10 @@
-/** What is remembered of frames: against a plain model, whatever comes, is stored, dropped or forgotten. */
+/** What is remembered of frames and publishes: against a plain model, whatever comes, is stored, dropped or forgotten. */
 import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
+import { publishesOf } from "../../../../../../gateway/streams/stores/entry-producer.ts";
 import {
+  MAX_CLIENTS,
   MAX_EPOCHS_OF_DEVICE,
   Producers,
   type Verdict,
@@ -92,6 +94,159 @@ test("frames of one epoch leave nothing for collections of the whole heap", asyn
     return undefined;
   });
   assert.ok(bytes < 40, `${bytes} bytes each`);
+});
+
+test("frames of several epochs in turn leave nothing for collections of the whole heap", async () => {
+  const producers = new Producers();
+  const bytes = await oldGarbageOf((i) => {
+    const next = frame(i % 16, i + 1);
+    producers.expect(next);
+    producers.settle(next);
+    return undefined;
+  });
+  assert.ok(bytes < 30, `${bytes} bytes each`);
+});
+
+for (const [clients, together] of [
+  [1, 1],
+  [20, 1],
+  [20, 16],
+] as const) {
+  test(`publishes of ${clients} clients, ${together} of each together, leave nothing for such collections`, async () => {
+    const producers = new Producers();
+    const clientIds = Array.from(
+      { length: clients * together },
+      (_, i) => `plug-${Math.floor(i / together)}`,
+    );
+    let told = 0;
+    const rounds = 100_000 / clientIds.length;
+    const bytes = await oldGarbageOf(() => {
+      const identities = clientIds.map(() => `${1e17 + told++}`);
+      const together = publishesOf(clientIds, identities);
+      producers.expect(together);
+      producers.settle(together);
+      return undefined;
+    }, rounds);
+    assert.ok(bytes / clientIds.length < 10, `${bytes / clientIds.length} bytes each`);
+  });
+}
+
+const CLIENTS = 3;
+const publishStep = fc.oneof(
+  {
+    weight: 8,
+    arbitrary: fc.array(fc.record({ client: fc.nat(CLIENTS - 1), packetId: fc.nat(9), letter: fc.nat(3) }), {
+      minLength: 1,
+      maxLength: 60,
+    }),
+  },
+  { weight: 6, arbitrary: fc.constant("stored" as const) },
+  { weight: 1, arbitrary: fc.constant("dropped" as const) },
+  { weight: 1, arbitrary: fc.constant("started anew" as const) },
+  { weight: 1, arbitrary: fc.record({ ended: fc.nat(CLIENTS - 1) }) },
+);
+
+test("a publish is new, on disk or on its way there, as a model that keeps lists of them says", () => {
+  const identityOf = ({ packetId, letter }: { packetId: number; letter: number }): string =>
+    String.fromCharCode(0, packetId) + String.fromCharCode(128 + letter).repeat(16);
+  fc.assert(
+    fc.property(fc.array(publishStep, { maxLength: 60 }), (steps) => {
+      let producers = new Producers();
+      /** On disk of each client, the one that was silent for longest first. */
+      const stored = new Map<number, string[]>();
+      type Told = { readonly client: number; readonly identity: string; ended: boolean };
+      let waiting: Array<readonly Told[]> = [];
+      const of = (told: readonly Told[]): Producer => {
+        const clientIds = told.map(({ client }) => `plug-${client}`);
+        const identities = told.map(({ identity }) => identity);
+        return told.length === 1
+          ? { kind: "publish", clientId: clientIds[0]!, identity: identities[0]! }
+          : publishesOf(clientIds, identities);
+      };
+      for (const now of steps) {
+        if (now === "stored") {
+          const told = waiting.shift();
+          if (told === undefined) continue;
+          producers.settle(of(told));
+          for (const { client, identity, ended } of told) {
+            if (ended) continue;
+            const seen = stored.get(client) ?? [];
+            stored.delete(client);
+            stored.set(client, [...seen, identity].slice(-64));
+          }
+        } else if (now === "dropped") {
+          producers.dropWaiting();
+          waiting = [];
+        } else if (now === "started anew") {
+          const again = new Producers();
+          again.restore(producers.snapshot());
+          producers = again;
+          waiting = [];
+        } else if ("ended" in now) {
+          producers.endSession(`plug-${now.ended}`);
+          stored.delete(now.ended);
+          for (const told of waiting.flat()) if (told.client === now.ended) told.ended = true;
+        } else {
+          const told = now.map((one) => ({ client: one.client, identity: identityOf(one), ended: false }));
+          producers.expect(of(told));
+          waiting.push(told);
+        }
+        const onTheirWay = waiting.flat().filter(({ ended }) => !ended);
+        for (let client = 0; client < CLIENTS; client++) {
+          const id = `plug-${client}`;
+          const seen = stored.get(client) ?? [];
+          const coming = onTheirWay.filter((told) => told.client === client).map(({ identity }) => identity);
+          assert.equal(producers.knowsClient(id), seen.length + coming.length > 0);
+          for (let packetId = 0; packetId < 10; packetId++) {
+            const known = [...seen, ...coming].some((identity) => identity.charCodeAt(1) === packetId);
+            assert.equal(producers.remembersPacket(id, packetId), known);
+            for (let letter = 0; letter < 4; letter++) {
+              const identity = identityOf({ packetId, letter });
+              const verdict = coming.includes(identity) ? "duplicate-of-waiting" : "new";
+              assert.equal(
+                producers.judgePublish(id, identity),
+                seen.includes(identity) ? "duplicate" : verdict,
+              );
+            }
+          }
+        }
+        assert.equal(producers.size, stored.size);
+        assert.deepEqual(
+          producers.snapshot().clients,
+          Array.from(stored, ([client, seen]) => [
+            `plug-${client}`,
+            seen.map((identity) => Buffer.from(identity, "latin1").toString("base64")),
+          ]),
+        );
+      }
+    }),
+  );
+});
+
+test("the clients silent for longest are forgotten first, and what waits of them stays known", () => {
+  const producers = new Producers();
+  const publish = (client: number, letter: string): Producer => ({
+    kind: "publish",
+    clientId: `plug-${client}`,
+    identity: letter.repeat(18),
+  });
+  const tell = (client: number): void => {
+    producers.expect(publish(client, "a"));
+    producers.settle(publish(client, "a"));
+  };
+  for (let client = 0; client < MAX_CLIENTS; client++) tell(client);
+  producers.expect(publish(1, "b"));
+  tell(0);
+  for (let client = MAX_CLIENTS; client < MAX_CLIENTS + 2; client++) tell(client);
+  assert.equal(producers.size, MAX_CLIENTS);
+  const judged = (client: number, letter: string): Verdict =>
+    producers.judgePublish(`plug-${client}`, letter.repeat(18));
+  assert.deepEqual(
+    [judged(0, "a"), judged(1, "a"), judged(1, "b"), judged(2, "a"), judged(3, "a")],
+    ["duplicate", "new", "duplicate-of-waiting", "new", "duplicate"],
+  );
+  producers.settle(publish(1, "b"));
+  assert.deepEqual([judged(1, "b"), judged(3, "a")], ["duplicate", "new"]);
 });
 
 test("a device that begins an epoch with each frame forgets its own first ones, and no other device's", () => {

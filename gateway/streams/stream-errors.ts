@@ -1,0 +1,110 @@
+/** What a store refuses, and why. The face `streams.ts` gives them to everybody outside. */
+import { HeadwaterError } from "../../runtime/errors.ts";
+
+export class StreamNotFoundError extends HeadwaterError {
+  constructor(name: string) {
+    super("STREAM_NOT_FOUND", {
+      message: `there is no stream ${name}`,
+      hint: "add it to streams: in gateway.yaml, or CreateStream",
+    });
+  }
+}
+
+export class StreamExistsError extends HeadwaterError {
+  constructor(name: string) {
+    super("STREAM_EXISTS", { message: `stream ${name} exists already` });
+  }
+}
+
+export class ShardNotFoundError extends HeadwaterError {
+  constructor(stream: string, shardId: string) {
+    super("SHARD_NOT_FOUND", { message: `stream ${stream} has no shard ${shardId}` });
+  }
+}
+
+/** What cannot be split or merged so: a closed shard, a hash outside, ranges that do not touch. Nothing was changed. */
+export class BadReshardError extends HeadwaterError {
+  constructor(stream: string, reason: string) {
+    super("BAD_RESHARD", { message: `stream ${stream}: ${reason}` });
+  }
+}
+
+export class ReaderExistsError extends HeadwaterError {
+  constructor(stream: string, name: string) {
+    super("READER_EXISTS", { message: `stream ${stream} has a registered consumer ${name} already` });
+  }
+}
+
+export class ReaderNotFoundError extends HeadwaterError {
+  constructor(stream: string, name: string) {
+    super("READER_NOT_FOUND", { message: `stream ${stream} has no registered consumer ${name}` });
+  }
+}
+
+/** Nothing was stored. Room returns with retention or a larger disk, so callers may retry. */
+export class LogFullError extends HeadwaterError {
+  constructor(stream: string, cause?: unknown) {
+    super("LOG_FULL", {
+      retryable: true,
+      message: `stream ${stream} cannot be written: no space left`,
+      hint: "free disk space, or lower retentionHours",
+      cause,
+    });
+  }
+}
+
+export class LeaseHeldError extends HeadwaterError {
+  constructor(stream: string, consumer: string) {
+    super("LEASE_HELD", { retryable: true, message: `consumer ${consumer} of ${stream} is open already` });
+  }
+}
+
+export class LeaseLostError extends HeadwaterError {
+  constructor(stream: string, consumer: string) {
+    super("LEASE_LOST", { message: `consumer ${consumer} of ${stream} no longer holds its leases` });
+  }
+}
+
+/** A checkpoint would go backwards, or names what is not there. Nothing was stored. */
+export class BadCheckpointError extends HeadwaterError {
+  constructor(stream: string, consumer: string, reason: string) {
+    super("BAD_CHECKPOINT", { message: `consumer ${consumer} of ${stream}: ${reason}` });
+  }
+}
+
+/** An entry breaks a limit of the log itself: an empty or too long key, a hash out of range, too many bytes. */
+export class BadEntryError extends HeadwaterError {
+  constructor(reason: string) {
+    super("BAD_ENTRY", { message: `record: ${reason}` });
+  }
+}
+
+/** More waits for the disk than may. Nothing was stored; it clears as the disk catches up. */
+export class LogBusyError extends HeadwaterError {
+  constructor(stream: string, waitingBytes: number) {
+    super("LOG_BUSY", {
+      retryable: true,
+      message: `stream ${stream} has ${waitingBytes} bytes waiting for the disk`,
+      hint: "send slower, or use a faster disk",
+    });
+  }
+}
+
+/** The disk refused a write or a sync. Nothing of what waited was stored; the log repairs itself and accepts again. */
+export class LogWriteError extends HeadwaterError {
+  constructor(stream: string, cause: unknown) {
+    super("LOG_WRITE_FAILED", {
+      retryable: true,
+      message: `stream ${stream} cannot be written: ${cause instanceof Error ? cause.message : String(cause)}`,
+      hint: "check the disk and the kernel's log",
+      cause,
+    });
+  }
+}
+
+/** The streams were closed while this waited, or before it came. */
+export class StreamsClosedError extends HeadwaterError {
+  constructor() {
+    super("STREAMS_CLOSED", { message: "the stream log is closed" });
+  }
+}

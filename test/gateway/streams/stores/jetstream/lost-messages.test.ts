@@ -1,0 +1,94 @@
+/** Nodes that lost power before they had synced lack what they had acknowledged. */
+import assert from "node:assert/strict";
+import test from "node:test";
+import { openJetStreamStreams } from "../../../../../gateway/streams/stores/jetstream/jetstream.ts";
+import type { Streams } from "../../../../../gateway/streams/streams.ts";
+import { systemClock } from "../../../../../runtime/clock.ts";
+import { silentLog } from "../../../../../runtime/log.ts";
+import { Metrics } from "../../../../../runtime/metrics.ts";
+import { makeFrame } from "../../../../contract/stream-records.ts";
+import { natsMissing } from "../../../../support/nats-cluster.ts";
+import { textsOf, until } from "./cluster-fact.ts";
+import { startSingleNode } from "./single-node.ts";
+
+const put = (streams: Streams, text: string) =>
+  streams.append("s", [{ partitionKey: "k", data: Buffer.from(text) }]);
+
+test("what comes after records that the nodes lost is read by a consumer that had read those", {
+  skip: natsMissing() ?? false,
+  timeout: 120_000,
+}, async () => {
+  const node = await startSingleNode();
+  await (await node.link()).close();
+  const open = () =>
+    openJetStreamStreams({
+      servers: node.servers,
+      replicas: 1,
+      clock: systemClock,
+      log: silentLog,
+      metrics: new Metrics(),
+    });
+  try {
+    const before = await open();
+    await before.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    await put(before, "kept");
+    const restore = await node.snapshot(`headwater-${before.describe("s").streamId}`);
+    for (let i = 0; i < 10; i++) await put(before, `lost-${i}`);
+    const consumer = await before.openConsumer("s", "c");
+    const { shardId, latest } = before.describe("s").shardList[0]!;
+    await consumer.checkpoint(new Map([[shardId, latest]]));
+    await before.close();
+    await node.kill();
+    await restore();
+    await node.run();
+    await (await node.link()).close();
+    const after = await open();
+    assert.deepEqual(await textsOf(after), ["kept"]);
+    const again = await after.openConsumer("s", "c");
+    const from = again.positions().get(shardId)!;
+    await put(after, "new");
+    const { parts, next } = await after.read("s", shardId, from, 1_000);
+    assert.equal(parts.length, 1, `nothing at ${from}`);
+    await again.checkpoint(new Map([[shardId, next]]));
+    await after.close();
+  } finally {
+    await node.stop();
+  }
+});
+
+test("a gateway that outlived the nodes stores again what it is given", {
+  skip: natsMissing() ?? false,
+  timeout: 120_000,
+}, async () => {
+  const node = await startSingleNode();
+  await (await node.link()).close();
+  const streams = await openJetStreamStreams({
+    servers: node.servers,
+    replicas: 1,
+    clock: systemClock,
+    log: silentLog,
+    metrics: new Metrics(),
+  });
+  try {
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    await put(streams, "kept");
+    await streams.appendFrame(makeFrame("s", 1n, ["f1"]));
+    const restore = await node.snapshot(`headwater-${streams.describe("s").streamId}`);
+    for (let i = 0; i < 10; i++) await put(streams, `lost-${i}`);
+    await streams.appendFrame(makeFrame("s", 2n, ["f2"]));
+    await node.kill();
+    await restore();
+    await node.run();
+    // Until it is clear that they are lost nothing is answered; then who waits is told to try again.
+    await assert.rejects(put(streams, "early"), { code: "LOG_WRITE_FAILED", retryable: true });
+    await until(() => streams.listStreams().includes("s"));
+    assert.equal(await streams.appendFrame(makeFrame("s", 2n, ["f2"])), "stored");
+    assert.equal(await streams.appendFrame(makeFrame("s", 1n, ["f1"])), "duplicate");
+    await put(streams, "new");
+    const texts = await textsOf(streams);
+    assert.deepEqual(texts, ["kept", "f1", "f2", "new"]);
+  } finally {
+    await streams.close();
+    await node.stop();
+  }
+});
