@@ -11,6 +11,7 @@ import type { AccessKeyConfig } from "../../config/gateway-config.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
+import { SparingLog } from "../../runtime/sparing-log.ts";
 import type { Analytics } from "../analytics/analytics.ts";
 import type { Delivery } from "../delivery/delivery.ts";
 import type { SecurePeer } from "../identity/identity.ts";
@@ -68,14 +69,16 @@ export class Api {
       clock,
       log,
       metrics,
+      onKnown: (connection) => this.#kinesis.budget.prove(connection),
     });
     const { joining } = options;
     this.#devices = joining && new DeviceApi({ ...joining, streams, ingest: options.ingest, log });
     const full = metrics.counter(
       "headwater_api_connections_ended_total",
-      "Connections of the HTTP port that were ended because there were too many, by whose",
+      "Connections of the HTTP port that were ended because there were too many, or too many requests on them, by whose",
       ["whose"],
     );
+    const sparing = new SparingLog(log);
     this.#door = new FrontDoor(
       host,
       port,
@@ -91,7 +94,10 @@ export class Api {
         if (this.#console.upgrade(request, socket, head)) this.#kinesis.budget.prove(socket);
       },
       { service: this.#kinesis, clock },
-      (whose) => full.inc({ whose }),
+      (whose) => {
+        full.inc({ whose });
+        sparing.warn(clock.nowUs(), { whose }, "connection of the HTTP port ended: there are too many");
+      },
     );
     const door = this.#door;
     metrics.gauge("headwater_api_connections", "Open connections of the HTTP port", [], function () {
@@ -114,8 +120,7 @@ export class Api {
   /** A connection of the TLS port; whoever is behind it is not let in by that alone. */
   adopt(socket: TLSSocket, peer: SecurePeer | undefined): void {
     rememberPeer(socket, peer);
-    if (peer !== undefined) this.#kinesis.budget.prove(socket);
-    this.#door.adopt(socket);
+    this.#door.adopt(socket, peer !== undefined);
   }
 
   get address(): { host: string; port: number } {

@@ -7,6 +7,8 @@
  *              └none was so far→ half of it; what finds no room is hashed as it is thrown away, so
  *                                that whoever tries again on the same connection is known
  *
+ * A device's certificate proves nothing here: a device has no business with these calls.
+ *
  * Where nobody has a signature, as who signs in or joins, those bodies yield that have been coming in for
  * longest: their senders hold them open, while all others' come in at once.
  *

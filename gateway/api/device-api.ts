@@ -118,9 +118,9 @@ export class DeviceApi {
     return { ...(await identity.renew(device, serial, request)), nowMs: identity.nowMs };
   }
 
-  #status({ device }: SecurePeer): StatusAnswer {
+  #status({ device, serial }: SecurePeer): StatusAnswer {
     const { identity, ingest } = this.#options;
-    const { notAfterMs, isDue } = identity.newest(device);
+    const { notAfterMs, isDue } = identity.certificate(device, serial);
     const records = ingest.devices().find((one) => one.device === device)?.records ?? 0;
     return { device, nowMs: identity.nowMs, notAfterMs, renew: isDue, records };
   }

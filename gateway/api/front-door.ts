@@ -6,7 +6,12 @@
  *          └──────────→ lane ─the unusual→ http, upgrade ┴→ handler
  *                       lane, http2 ─AWS's calls as SDKs write them→ service
  */
-import { createServer as createHttpServer, type IncomingMessage, type Server } from "node:http";
+import {
+  createServer as createHttpServer,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from "node:http";
 import {
   createServer as createHttp2Server,
   type Http2Server,
@@ -23,7 +28,9 @@ import { isWebSocket, withoutUpgrade } from "./declined-upgrade.ts";
 import type { IncomingRequest, OutgoingReply } from "./exchange.ts";
 import { destroyWhenLeft, endWhenIdle } from "./idle-session.ts";
 import { type LaneService, RequestLane } from "./request-lane.ts";
+import { StrangerRequests } from "./stranger-requests.ts";
 import { StreamLane } from "./stream-lane.ts";
+import { discardUnread } from "./unread-body.ts";
 
 /** The first bytes of RFC 9113 §3.4's preface; enough to tell, as no HTTP method is named PRI. */
 const PREFACE = Buffer.from("PRI * HTTP/2.0\r\n");
@@ -37,6 +44,8 @@ const STALLED_MS = 120_000;
 const MAX_HEADER_BYTES = 16_384;
 const MAX_CONNECTIONS = 2_048;
 const MAX_STREAMS_PER_SESSION = 128;
+/** On all connections that nobody has proven to be theirs; a client that does not pipeline has one over HTTP/1.1. */
+const MAX_STRANGERS_REQUESTS = MAX_CONNECTIONS;
 /**
  * Lets a client send a PutRecords of 500 records without waiting for window updates; of a stream, and of
  * a connection, which would have 64 KiB otherwise.
@@ -65,8 +74,8 @@ const LANE_DEADLINES = {
 };
 
 export type RequestHandler = (request: IncomingRequest, reply: OutgoingReply) => void;
-/** Whose connection was ended because there were as many as there may be. */
-export type WhoLeft = "oldest stranger" | "newest";
+/** Whose connection was ended because there were as many, or as many requests on them, as there may be. */
+export type WhoLeft = "oldest stranger" | "busiest stranger" | "newest";
 export type UpgradeHandler = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
 
 export class FrontDoor {
@@ -79,8 +88,11 @@ export class FrontDoor {
   readonly #undecided = new Set<Socket>();
   readonly #sessions = new Set<ServerHttp2Session>();
   readonly #sessionOf = new WeakMap<Socket, ServerHttp2Session>();
-  readonly #known: BodyBudget | undefined;
+  readonly #proven: BodyBudget | undefined;
+  /** Sockets and sessions of those whose certificates were good. */
+  readonly #admitted = new WeakSet<object>();
   readonly #onFull: (whoLeft: WhoLeft) => void;
+  readonly #strangers: StrangerRequests;
   readonly #lane: RequestLane | undefined;
   readonly #streamLane: StreamLane | undefined;
   #closing: Promise<void> | undefined;
@@ -97,8 +109,13 @@ export class FrontDoor {
     short?: { readonly service: LaneService; readonly clock: Clock },
     onFull: (whoLeft: WhoLeft) => void = () => {},
   ) {
-    this.#known = short?.service.budget;
+    this.#proven = short?.service.budget;
     this.#onFull = onFull;
+    this.#strangers = new StrangerRequests(
+      MAX_STRANGERS_REQUESTS,
+      (connection) => this.#isKnown(connection),
+      () => onFull("busiest stranger"),
+    );
     this.#host = host;
     this.#port = port;
     this.#lane = short && new RequestLane(short.service, LANE_DEADLINES, short.clock);
@@ -112,7 +129,9 @@ export class FrontDoor {
         connectionsCheckingInterval: 5_000,
         noDelay: true,
       },
-      onRequest,
+      (request, reply) => {
+        if (this.#isTaken(request.socket, reply)) onRequest(request, reply);
+      },
     );
     this.#http.timeout = STALLED_MS;
     this.#http.on("upgrade", (request, socket, head) => {
@@ -155,10 +174,17 @@ export class FrontDoor {
     return { host: this.#host, port: bound?.port ?? this.#port };
   }
 
-  /** Takes a connection that came by another port, such as a TLS one. */
-  adopt(socket: Socket): void {
-    if (this.#closing !== undefined) socket.destroy();
-    else this.#http.emit("connection", socket);
+  /**
+   * Takes a connection that came by another port, such as a TLS one.
+   * @param isAdmitted whether it is known whose it is; that is no reason to take more of its bodies than of others'
+   */
+  adopt(socket: Socket, isAdmitted = false): void {
+    if (this.#closing !== undefined) {
+      socket.destroy();
+      return;
+    }
+    if (isAdmitted) this.#admitted.add(socket);
+    this.#http.emit("connection", socket);
   }
 
   get connections(): number {
@@ -205,7 +231,10 @@ export class FrontDoor {
         return;
       }
       this.#sockets.add(socket);
-      socket.once("close", () => this.#sockets.delete(socket));
+      socket.once("close", () => {
+        this.#sockets.delete(socket);
+        this.#strangers.closed(socket);
+      });
       const toNode = (rest: Buffer): void => {
         socket.pause();
         socket.unshift(rest);
@@ -219,7 +248,10 @@ export class FrontDoor {
           // Unlike an HTTP/1.1 client, one that closes its side of an HTTP/2 connection wants no more.
           socket.allowHalfOpen = false;
           destroyWhenLeft(socket, LINGER_MS);
-          const remember = (session: ServerHttp2Session) => void this.#sessionOf.set(socket, session);
+          const remember = (session: ServerHttp2Session): void => {
+            this.#sessionOf.set(socket, session);
+            if (this.#admitted.has(socket)) this.#admitted.add(session);
+          };
           this.#http2.once("session", remember);
           this.#http2.emit("connection", socket);
           // It was made within the call, or never will be.
@@ -238,7 +270,7 @@ export class FrontDoor {
   #makeRoom(): boolean {
     if (this.#sockets.size < MAX_CONNECTIONS) return true;
     for (const socket of this.#sockets) {
-      if (this.#isKnown(socket)) continue;
+      if (this.#isKnown(socket) || this.#isKnown(this.#sessionOf.get(socket))) continue;
       this.#sockets.delete(socket);
       socket.destroy();
       this.#onFull("oldest stranger");
@@ -248,10 +280,16 @@ export class FrontDoor {
     return false;
   }
 
-  #isKnown(socket: Socket): boolean {
-    if (this.#known === undefined) return false;
-    const session = this.#sessionOf.get(socket);
-    return this.#known.isProven(socket) || (session !== undefined && this.#known.isProven(session));
+  #isKnown(connection: object | undefined): boolean {
+    if (connection === undefined) return false;
+    return this.#admitted.has(connection) || (this.#proven?.isProven(connection) ?? false);
+  }
+
+  /** Of HTTP/1.1, by Node's server. What was pipelined behind the request that ended its connection still comes. */
+  #isTaken(socket: Socket, reply: ServerResponse): boolean {
+    if (!socket.destroyed && this.#strangers.began(socket, () => socket.destroy()))
+      reply.once("close", () => this.#strangers.done(socket));
+    return !socket.destroyed;
   }
 
   /** What makes a request and a reply of a stream is still there, for what is unusual. */
@@ -304,10 +342,20 @@ export class FrontDoor {
 
   #adoptSession(session: ServerHttp2Session): void {
     this.#sessions.add(session);
-    session.once("close", () => this.#sessions.delete(session));
+    session.once("close", () => {
+      this.#sessions.delete(session);
+      this.#strangers.closed(session);
+    });
     session.on("error", () => {});
     session.setLocalWindowSize(WINDOW_BYTES);
-    endWhenIdle(session, SESSION_DEADLINES, (stream) => this.#streamLane?.has(stream) ?? false);
+    const isInLane = (stream: ServerHttp2Stream): boolean => this.#streamLane?.has(stream) ?? false;
+    endWhenIdle(session, SESSION_DEADLINES, isInLane);
+    const end = (): void => session.destroy();
+    session.on("stream", (stream) => {
+      if (!stream.destroyed && this.#strangers.began(session, end))
+        stream.once("close", () => this.#strangers.done(session));
+      if (!stream.endAfterHeaders && !isInLane(stream)) discardUnread(stream);
+    });
     if (this.#closing !== undefined) session.close();
   }
 }

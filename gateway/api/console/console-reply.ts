@@ -30,7 +30,11 @@ const JSON_HEADERS: Headers = {
 };
 
 export function sendJson(exchange: Exchange, value: unknown, status = 200, headers: Headers = {}): void {
-  send(exchange, status, { ...JSON_HEADERS, ...headers }, toJson(value));
+  sendJsonText(exchange, toJson(value), status, headers);
+}
+
+export function sendJsonText(exchange: Exchange, json: string, status = 200, headers: Headers = {}): void {
+  send(exchange, status, { ...JSON_HEADERS, ...headers }, json);
 }
 
 export function sendNothing(exchange: Exchange, headers: Headers = {}): void {

@@ -13,20 +13,43 @@ import type { Clock } from "../../../runtime/clock.ts";
 import { describeError } from "../../../runtime/errors.ts";
 import type { Log } from "../../../runtime/log.ts";
 import type { Metrics } from "../../../runtime/metrics.ts";
+import { Turnstile } from "../../../runtime/turnstile.ts";
 import { StreamNotFoundError } from "../../streams/streams.ts";
 import { BodyBudget, BusyError } from "../body-budget.ts";
-import { BodyCutOffError, BodyTooLargeError, type Exchange, header, send, withBody } from "../exchange.ts";
-import { ConsoleError, SECURITY_HEADERS, sendJson, sendNothing, sendRefusal } from "./console-reply.ts";
+import {
+  BodyCutOffError,
+  BodyTooLargeError,
+  connectionOf,
+  type Exchange,
+  header,
+  send,
+  withBody,
+} from "../exchange.ts";
+import { UnreadAnswers } from "../unread-answers.ts";
+import {
+  ConsoleError,
+  SECURITY_HEADERS,
+  sendJson,
+  sendJsonText,
+  sendNothing,
+  sendRefusal,
+  toJson,
+} from "./console-reply.ts";
 import { LiveSockets } from "./live.ts";
+import { MetricsPage } from "./metrics-page.ts";
 import { newestRecords } from "./newest-records.ts";
 import { RecentReadings } from "./recent-readings.ts";
-import { arrivalOf, checkOrigin } from "./same-origin.ts";
+import { arrivalOf, checkOrigin, hostName } from "./same-origin.ts";
 import { type Session, Sessions } from "./sessions.ts";
 import { ConsoleState, type GatewayParts, healthOf } from "./state.ts";
 import { notFound, StaticFiles } from "./static-files.ts";
 
 const MAX_BODY_BYTES = 65_536;
 const BODY_BUDGET_BYTES = 8 * 1_048_576;
+/** Large answers that their readers have not taken yet; a connection may ask for 128 fragments of 8 MiB. */
+const UNREAD_ANSWER_BYTES = 128 * 1_048_576;
+/** Fragments that are read from the disk at once. */
+const FOOTAGE_READS = 4;
 const CAMERA_NAME = /^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}$/;
 const HOUR_US = 3_600_000_000;
 
@@ -40,6 +63,8 @@ export interface ConsoleOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** Hears of connections by which somebody came who is signed in, or has a key. */
+  readonly onKnown?: (connection: object) => void;
 }
 
 export class ConsoleApi {
@@ -49,7 +74,10 @@ export class ConsoleApi {
   readonly #state: ConsoleState;
   readonly #readings: RecentReadings;
   readonly #live: LiveSockets;
+  readonly #metrics: MetricsPage;
   readonly #budget = new BodyBudget(BODY_BUDGET_BYTES, true);
+  readonly #unread = new UnreadAnswers(UNREAD_ANSWER_BYTES);
+  readonly #footage = new Turnstile(FOOTAGE_READS);
 
   constructor(options: ConsoleOptions) {
     this.#options = options;
@@ -58,6 +86,7 @@ export class ConsoleApi {
     this.#state = new ConsoleState(options.parts, options.clock);
     this.#readings = new RecentReadings(options.parts.streams, options.clock);
     this.#live = new LiveSockets(this.#readings, options.parts.video, options.parts.previews);
+    this.#metrics = new MetricsPage(options.metrics, options.clock);
   }
 
   /** Answers in every case; never rejects. */
@@ -116,10 +145,15 @@ export class ConsoleApi {
     if (path === "/api/session") return this.#session(exchange);
     if (!path.startsWith("/api/")) return this.#files.serve(exchange);
     this.#signedIn(header(exchange, "cookie"));
+    this.#isKnown(exchange);
     if (method !== "GET" && method !== "HEAD") throw methodNotAllowed("GET, HEAD");
     const query = new URLSearchParams(exchange.query);
     const answer = await this.#read(path, query);
-    if (answer !== undefined) return sendJson(exchange, answer);
+    if (answer !== undefined) {
+      const json = toJson(answer);
+      this.#unread.hold(exchange.reply, json.length);
+      return sendJsonText(exchange, json);
+    }
     const footage = /^\/api\/footage\/([^/]{1,400})\/([^/]{1,400})\.mp4$/.exec(path);
     if (footage === null) throw notFound();
     await this.#sendFootage(exchange, safeName(footage[1]!), safeName(footage[2]!));
@@ -173,8 +207,10 @@ export class ConsoleApi {
   }
 
   async #sendFootage(exchange: Exchange, camera: string, id: string): Promise<void> {
-    const bytes = await this.#options.parts.video.readFragment(camera, id);
+    const { video } = this.#options.parts;
+    const bytes = await this.#footage.run(1, () => video.readFragment(camera, id));
     if (bytes === undefined) throw notFound();
+    this.#unread.hold(exchange.reply, bytes.length);
     // A fragment never changes once it is whole, but a truncated one may be replaced.
     send(
       exchange,
@@ -199,6 +235,7 @@ export class ConsoleApi {
           const { accessKeyId, secretAccessKey } = credentialsOf(body);
           return this.sessions.signIn(accessKeyId, secretAccessKey, exchange.remoteAddress);
         });
+        this.#isKnown(exchange);
         return sendNothing(exchange, { "set-cookie": forThisWay(exchange, made) });
       }
       default:
@@ -226,19 +263,18 @@ export class ConsoleApi {
       const health = healthOf(this.#options.parts);
       return sendJson(exchange, health, health.status === "ok" ? 200 : 503);
     }
-    const { metrics } = this.#options;
-    send(
-      exchange,
-      200,
-      { ...SECURITY_HEADERS, "content-type": metrics.contentType, "cache-control": "no-store" },
-      await metrics.render(),
-    );
+    const { contentType } = this.#metrics;
+    const headers = { ...SECURITY_HEADERS, "content-type": contentType, "cache-control": "no-store" };
+    send(exchange, 200, headers, await this.#metrics.text());
   }
 
   /** On loopback anybody on this machine may; elsewhere a session or HTTP Basic with an access key is needed. */
   #mayOperate(exchange: Exchange): void {
     // The TLS port may be bound beyond it.
-    if (isLoopback(this.#options.host) && isLoopback(exchange.remoteAddress)) return;
+    if (isLoopback(this.#options.host) && isLoopback(exchange.remoteAddress)) {
+      // A proxy on this machine, which has another name, brings others; it may want to know whether we are well.
+      if (exchange.path === "/healthz" || isLoopback(hostName(exchange.host) ?? "")) return;
+    }
     if (this.sessions.find(header(exchange, "cookie")) !== undefined) return;
     const basic = /^Basic ([A-Za-z0-9+/=]{1,1024})$/i.exec(header(exchange, "authorization"));
     if (basic === null) {
@@ -255,6 +291,11 @@ export class ConsoleApi {
     const text = Buffer.from(basic[1]!, "base64").toString("utf8");
     const colon = text.indexOf(":");
     this.sessions.authenticate(text.slice(0, colon), text.slice(colon + 1), exchange.remoteAddress);
+    this.#isKnown(exchange);
+  }
+
+  #isKnown(exchange: Exchange): void {
+    this.#options.onKnown?.(connectionOf(exchange));
   }
 
   #signedIn(cookie: string | undefined): Session {

@@ -11,6 +11,7 @@ import {
   forEachUserRecord,
   type LogPart,
   type Offset,
+  recordsBetween,
   type ShardId,
   type Streams,
 } from "../../streams/streams.ts";
@@ -21,9 +22,10 @@ const HISTORY_MS = 3_600_000;
 const MAX_TAIL_RECORDS = 100_000;
 const MAX_KEYS = 2_000;
 const MAX_ROWS_PER_KEY = 5_000;
-/** Rows of all keys of a stream; many keys share them. */
-const MAX_ROWS = 200_000;
-const MIN_ROWS_PER_KEY = 100;
+/** In the rows of all keys of a stream, which share them, at some 30 bytes each. */
+const MAX_VALUES = 1_000_000;
+const MIN_ROWS_PER_KEY = 10;
+/** Values of further fields are left out: records of which each brings names of its own would fill the memory. */
 const MAX_FIELDS_PER_KEY = 64;
 const READ_BYTES = 262_144;
 const IDLE_MS = 60_000;
@@ -93,7 +95,8 @@ export class RecentReadings {
       await tail.catchUp();
     } catch (error) {
       tail.close();
-      this.#tails.delete(stream);
+      // Meanwhile the stream may have been made anew.
+      if (this.#tails.get(stream) === tail) this.#tails.delete(stream);
       throw error;
     }
     return tail;
@@ -116,6 +119,8 @@ export class RecentReadings {
 
 interface KeyTail {
   rows: Reading[];
+  /** In `rows`. */
+  values: number;
   readonly fields: Map<string, number>;
   lastUs: number;
 }
@@ -141,6 +146,8 @@ class StreamTail {
   readonly #shards = new Map<ShardId, ShardTail>();
   /** In order of last use: the key that has been silent for longest comes first. */
   readonly #keys = new Map<string, KeyTail>();
+  /** In all rows. */
+  #values = 0;
   readonly #followers = new Map<string, Set<Follower>>();
   #pump: AbortController | undefined;
 
@@ -274,10 +281,7 @@ class StreamTail {
       shard.next = await this.#streams.position(this.#stream, shardId, { at: "time", arrivalMs });
     }
     for (;;) {
-      shard.next = Math.max(
-        shard.next,
-        this.#latestOf(shardId) - Math.ceil(MAX_TAIL_RECORDS / this.#shards.size),
-      );
+      shard.next = this.#withinTail(shardId, shard.next);
       const read = await this.#streams.read(this.#stream, shardId, shard.next, READ_BYTES);
       const live = new Map<string, Reading[]>();
       for (const part of read.parts) this.#takePart(part, shard.next, live);
@@ -289,6 +293,14 @@ class StreamTail {
       shard.ended = read.ended;
       if (!moved || shard.next >= this.#latestOf(shardId)) return;
     }
+  }
+
+  /** What is too far behind the newest record is skipped. */
+  #withinTail(shardId: ShardId, next: Offset): Offset {
+    const latest = this.#latestOf(shardId);
+    const behind = recordsBetween(this.#streams, this.#stream, shardId, next, latest);
+    const most = Math.ceil(MAX_TAIL_RECORDS / this.#shards.size);
+    return behind <= most ? next : latest - Math.floor((latest - next) * (most / behind));
   }
 
   #latestOf(shardId: ShardId): Offset {
@@ -324,25 +336,47 @@ class StreamTail {
   #keep(key: string, fresh: readonly Reading[]): void {
     let tail = this.#keys.get(key);
     if (tail === undefined) {
-      tail = { rows: [], fields: new Map(), lastUs: 0 };
-      if (this.#keys.size >= MAX_KEYS) {
-        for (const silent of this.#keys.keys()) {
-          this.#keys.delete(silent);
-          break;
-        }
-      }
+      tail = { rows: [], values: 0, fields: new Map(), lastUs: 0 };
+      if (this.#keys.size >= MAX_KEYS) this.#forgetSilent();
     } else this.#keys.delete(key);
     this.#keys.set(key, tail);
-    for (const reading of fresh) {
-      tail.rows.push(reading);
-      tail.lastUs = Math.max(tail.lastUs, reading.timeUs);
-      for (const [field, value] of Object.entries(reading.values)) {
-        if (tail.fields.has(field) || tail.fields.size < MAX_FIELDS_PER_KEY) tail.fields.set(field, value);
-      }
-    }
-    const fair = Math.floor(MAX_ROWS / this.#keys.size);
+    for (const reading of fresh) this.#keepRow(tail, reading);
+    const fair = Math.floor(MAX_VALUES / this.#keys.size / Math.max(1, tail.fields.size));
     const max = Math.min(MAX_ROWS_PER_KEY, Math.max(MIN_ROWS_PER_KEY, fair));
     // A quarter more than wanted may stand, so that rows are moved once in a while and not each time.
-    if (tail.rows.length > max * 1.25) tail.rows = tail.rows.slice(-max);
+    if (tail.rows.length > max * 1.25) this.#dropRows(tail, tail.rows.length - max);
+    // Those that were written when there were fewer keys have more than their share.
+    while (this.#values > 2 * MAX_VALUES && this.#keys.size > 1) this.#forgetSilent();
+  }
+
+  #keepRow(tail: KeyTail, { timeUs, values }: Reading): void {
+    const kept: [string, number][] = [];
+    for (const [field, value] of Object.entries(values)) {
+      if (!tail.fields.has(field) && tail.fields.size >= MAX_FIELDS_PER_KEY) continue;
+      tail.fields.set(field, value);
+      kept.push([field, value]);
+    }
+    tail.lastUs = Math.max(tail.lastUs, timeUs);
+    if (kept.length === 0) return;
+    tail.rows.push({ timeUs, values: Object.fromEntries(kept) });
+    tail.values += kept.length;
+    this.#values += kept.length;
+  }
+
+  #dropRows(tail: KeyTail, count: number): void {
+    let values = 0;
+    for (let i = 0; i < count; i++) values += Object.keys(tail.rows[i]!.values).length;
+    tail.rows = tail.rows.slice(count);
+    tail.values -= values;
+    this.#values -= values;
+  }
+
+  /** The key that has been silent for longest. */
+  #forgetSilent(): void {
+    for (const [silent, { values }] of this.#keys) {
+      this.#keys.delete(silent);
+      this.#values -= values;
+      return;
+    }
   }
 }

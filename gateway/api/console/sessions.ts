@@ -14,10 +14,10 @@ const SESSION_LIFE_MS = 12 * 3_600_000;
 const LINK_LIFE_MS = 10 * 60_000;
 const MAX_SESSIONS = 1_000;
 const MAX_LINKS = 100;
-/** Failed sign-ins that one address has in a minute before it must wait. */
+/** Wrong secrets for one key id that one address has in a minute before it must wait. */
 const MAX_FAILURES = 10;
 const FAILURE_WINDOW_MS = 60_000;
-const MAX_ADDRESSES = 10_000;
+const MAX_FAILING = 10_000;
 
 /** A sign-in link was asked for, but no key opens the console. */
 export class NoConsoleKeyError extends HeadwaterError {
@@ -35,8 +35,9 @@ export interface Session {
 }
 
 interface Failures {
-  count: number;
-  untilMs: number;
+  /** Digests: a program that is set up wrongly tries the same again and again, and guesses nothing. */
+  readonly secrets: Set<string>;
+  readonly untilMs: number;
 }
 
 export class Sessions {
@@ -45,6 +46,7 @@ export class Sessions {
   /** By the SHA-256 of the cookie: whoever reads our memory by a bug gets no cookie, and look-ups leak no timing. */
   readonly #sessions = new Map<string, Session>();
   readonly #links = new Map<string, Session>();
+  /** By address and key id: behind one address there may be a proxy, and whoever comes by it. */
   readonly #failures = new Map<string, Failures>();
 
   constructor(keys: readonly AccessKeyConfig[], clock: Clock) {
@@ -88,11 +90,12 @@ export class Sessions {
     return this.#open(key.id);
   }
 
-  /** @throws ConsoleError 401, or 429 after too many failures of this address */
+  /** @throws ConsoleError 401, or 429 after too many failures of this address with this key */
   authenticate(accessKeyId: string, secretAccessKey: string, remoteAddress: string): AccessKeyConfig {
     const nowMs = this.#nowMs();
-    const failures = this.#failures.get(remoteAddress);
-    if (failures !== undefined && failures.untilMs > nowMs && failures.count >= MAX_FAILURES) {
+    const who = `${remoteAddress} ${digest(accessKeyId)}`;
+    const failures = this.#failures.get(who);
+    if (failures !== undefined && failures.untilMs > nowMs && failures.secrets.size >= MAX_FAILURES) {
       const waitSeconds = Math.ceil((failures.untilMs - nowMs) / 1000);
       throw new ConsoleError(
         429,
@@ -109,10 +112,12 @@ export class Sessions {
       if (sameText(key.id, accessKeyId) && same) found = key;
     }
     if (found !== undefined) return found;
+    const wrong = digest(secretAccessKey);
     if (failures === undefined || failures.untilMs <= nowMs) {
-      keepNewest(this.#failures, MAX_ADDRESSES);
-      this.#failures.set(remoteAddress, { count: 1, untilMs: nowMs + FAILURE_WINDOW_MS });
-    } else failures.count++;
+      this.#failures.delete(who);
+      keepNewest(this.#failures, MAX_FAILING);
+      this.#failures.set(who, { secrets: new Set([wrong]), untilMs: nowMs + FAILURE_WINDOW_MS });
+    } else failures.secrets.add(wrong);
     throw new ConsoleError(
       401,
       "WRONG_ACCESS_KEY",

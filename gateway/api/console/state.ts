@@ -5,7 +5,7 @@ import { VERSION } from "../../../runtime/version.ts";
 import type { Analytics } from "../../analytics/analytics.ts";
 import type { Delivery } from "../../delivery/delivery.ts";
 import type { Ingest } from "../../ingest/ingest.ts";
-import type { StreamDescription, Streams } from "../../streams/streams.ts";
+import { recordsBetween, type StreamDescription, type Streams } from "../../streams/streams.ts";
 import type { CameraPreviews, Video } from "../../video/video.ts";
 
 /** The parts of the gateway that the console looks at. */
@@ -25,8 +25,8 @@ const SAMPLE_EVERY_MS = 250;
 
 interface Sample {
   readonly atMs: number;
-  /** `streamId/shardId` → its newest offset. */
-  readonly latest: ReadonlyMap<string, number>;
+  /** `streamId/shardId` → its records so far. */
+  readonly appended: ReadonlyMap<string, number>;
 }
 
 export class ConsoleState {
@@ -59,23 +59,24 @@ export class ConsoleState {
   /** Compares with what stood there when it was last asked: nobody asking costs nothing. */
   #measure(descriptions: readonly StreamDescription[]): Map<string, number> {
     const nowMs = this.#clock.monotonicMs();
-    const latest = new Map<string, number>();
-    for (const stream of descriptions) {
-      for (const shard of stream.shardList) latest.set(`${stream.streamId}/${shard.shardId}`, shard.latest);
+    const appended = new Map<string, number>();
+    for (const { streamId, shardList } of descriptions) {
+      for (const { shardId, appendedRecords } of shardList)
+        appended.set(`${streamId}/${shardId}`, appendedRecords);
     }
     // The oldest sample is as old as the window, or the one before it if nobody asked meanwhile.
     while (this.#samples.length > 1 && nowMs - this.#samples[0]!.atMs > RATE_WINDOW_MS) this.#samples.shift();
     const before = this.#samples[0];
     const rates = new Map<string, number>();
     if (before !== undefined && nowMs > before.atMs) {
-      for (const [shard, offset] of latest) {
-        const records = offset - (before.latest.get(shard) ?? 0);
+      for (const [shard, count] of appended) {
+        const records = Math.max(0, count - (before.appended.get(shard) ?? 0));
         rates.set(shard, Math.round((records / (nowMs - before.atMs)) * 1e5) / 100);
       }
     }
     const newest = this.#samples.at(-1);
     if (newest === undefined || nowMs - newest.atMs >= SAMPLE_EVERY_MS)
-      this.#samples.push({ atMs: nowMs, latest });
+      this.#samples.push({ atMs: nowMs, appended });
     return rates;
   }
 }
@@ -91,6 +92,15 @@ async function describeStream(
 ): Promise<object> {
   // A stream that is deleted at this moment has no consumers to show.
   const consumers = await streams.consumers(stream.name).catch(() => []);
+  const count = (shardId: string, from: number, to: number): number => {
+    if (to <= from) return 0;
+    try {
+      return recordsBetween(streams, stream.name, shardId, from, to);
+    } catch {
+      // Deleted, or expired, at this moment.
+      return 0;
+    }
+  };
   return {
     name: stream.name,
     retentionHours: stream.retentionHours,
@@ -101,6 +111,7 @@ async function describeStream(
       open: shard.closedMs === undefined,
       latest: shard.latest,
       trimHorizon: shard.trimHorizon,
+      records: count(shard.shardId, shard.trimHorizon, shard.latest),
       storedBytes: shard.storedBytes,
       recordsPerSecond: rates.get(`${stream.streamId}/${shard.shardId}`) ?? 0,
     })),
@@ -108,7 +119,7 @@ async function describeStream(
       name: consumer.name,
       behind: stream.shardList.reduce((sum, shard) => {
         const position = consumer.positions.get(shard.shardId) ?? shard.trimHorizon;
-        return sum + Math.max(0, shard.latest - Math.max(position, shard.trimHorizon));
+        return sum + count(shard.shardId, Math.max(position, shard.trimHorizon), shard.latest);
       }, 0),
     })),
   };

@@ -17,6 +17,12 @@ export const streamNameField = {
   maxLength: 128,
 } as const satisfies TextField;
 
+/** Of a request that may name its stream by `StreamARN` as well. */
+export const namedStreamField = {
+  ...streamNameField,
+  requiredWithout: "StreamARN",
+} as const satisfies TextField;
+
 export const streamArnField = {
   type: "string",
   pattern: "arn:aws.*:kinesis:.*:\\d{12}:stream/\\S+",
@@ -145,7 +151,7 @@ export class Account {
    */
   shardIndexOf(streamName: string, shardName: string): number {
     const digits = shardName.split("-")[1] ?? shardName;
-    const index = /^\d{1,20}$/.test(digits) ? Number(digits) : Number.NaN;
+    const index = /^\d+$/.test(digits) ? Number(digits) : Number.NaN;
     if (!(index <= MAX_SHARD_INDEX)) throw this.#noSuchShard(streamName, shardName);
     return index;
   }

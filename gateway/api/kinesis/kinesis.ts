@@ -21,15 +21,15 @@ import type { AnswerTaker, LaneCall, LaneService } from "../request-lane.ts";
 import { type SignatureClaim, SignatureVerifier, type SignedRequest } from "../sigv4.ts";
 import { UnreadAnswers } from "../unread-answers.ts";
 import { Account } from "./account.ts";
-import { type Codec, codecOf } from "./codec.ts";
 import type { KinesisContext } from "./operation.ts";
 import { isKnown, isStreaming, operationOf } from "./operations.ts";
+import { Subscriptions } from "./push/subscriptions.ts";
 import { ShardRates } from "./rate-limits.ts";
 import { ReadMeters } from "./read-meters.ts";
 import { refusalOf } from "./refusals.ts";
 import { TokenSealer } from "./sealed-token.ts";
-import { Subscriptions } from "./subscriptions.ts";
 import { Turns } from "./turns.ts";
+import { type Codec, codecOf } from "./wire/codec.ts";
 
 const TARGET_PREFIX = "Kinesis_20131202.";
 /** A PutRecords of 10 MiB, the largest, is a third more in base64; and there are its keys. */
@@ -94,7 +94,7 @@ export class KinesisApi implements LaneService {
       iterators: new TokenSealer(secrets, "shard iterator"),
       nextTokens: new TokenSealer(secrets, "next token"),
       turns: new Turns(),
-      subscriptions: new Subscriptions({ streams, clock, metrics: options.metrics, reads }),
+      subscriptions: new Subscriptions({ streams, accountId, clock, metrics: options.metrics, reads }),
       reads,
       rates: new ShardRates(clock),
     };
@@ -228,7 +228,9 @@ export class KinesisApi implements LaneService {
       if ("raw" in operation) return operation.raw(this.#context, body, call.codec);
       const input = call.codec.decode(body);
       if ("stream" in operation) {
-        return Promise.resolve((exchange) => operation.stream(this.#context, input, exchange, call.codec));
+        return Promise.resolve((exchange) =>
+          operation.stream(this.#context, input, exchange, call.codec, call.requestId),
+        );
       }
       return operation(this.#context, input).then((output) =>
         output === undefined ? "" : call.codec.encode(output),

@@ -3,12 +3,12 @@ import type { Clock } from "../../../runtime/clock.ts";
 import type { Streams } from "../../streams/streams.ts";
 import type { Exchange } from "../exchange.ts";
 import type { Account } from "./account.ts";
-import type { Codec } from "./codec.ts";
+import type { Subscriptions } from "./push/subscriptions.ts";
 import type { ShardRates } from "./rate-limits.ts";
 import type { ReadMeters } from "./read-meters.ts";
 import type { TokenSealer } from "./sealed-token.ts";
-import type { Subscriptions } from "./subscriptions.ts";
 import type { Turns } from "./turns.ts";
+import type { Codec } from "./wire/codec.ts";
 
 export interface KinesisContext {
   readonly streams: Streams;
@@ -39,8 +39,8 @@ export interface RawOperation {
 }
 
 /**
- * Answers by itself, piece by piece. What it throws before it has sent a head is answered like any
- * other refusal; afterwards it may only end the reply, and resolves when it has.
+ * Answers by itself, piece by piece, under the id of the call. What it throws before it has sent a head is
+ * answered like any other refusal; afterwards it may only end the reply, and resolves when it has.
  */
 export interface StreamingOperation {
   readonly stream: (
@@ -48,6 +48,7 @@ export interface StreamingOperation {
     body: unknown,
     exchange: Exchange,
     codec: Codec,
+    requestId: string,
   ) => Promise<void>;
 }
 

@@ -4,34 +4,28 @@
  * error. docs/reference/kinesis-api.md is made of it.
  */
 import { AwsError } from "../aws-error.ts";
-import { describeAccountSettings, describeLimits, updateAccountSettings } from "./account-settings.ts";
-import { getRecords } from "./get-records.ts";
-import { listShards } from "./list-shards.ts";
+import { describeAccountSettings, describeLimits, updateAccountSettings } from "./manage/account-settings.ts";
+import { listShards } from "./manage/list-shards.ts";
 import {
   createStream,
   deleteStream,
   describeStream,
   describeStreamSummary,
   listStreams,
-} from "./manage-streams.ts";
-import type { AnyOperation } from "./operation.ts";
-import { putRecord } from "./put-record.ts";
-import { putRecords } from "./put-records.ts";
-import { mergeShards, splitShard, updateShardCount } from "./reshard.ts";
-import { getShardIterator } from "./shard-iterator.ts";
+} from "./manage/manage-streams.ts";
+import { mergeShards, splitShard, updateShardCount } from "./manage/reshard.ts";
 import {
   deregisterStreamConsumer,
   describeStreamConsumer,
   listStreamConsumers,
   registerStreamConsumer,
-} from "./stream-consumers.ts";
+} from "./manage/stream-consumers.ts";
 import {
   decreaseStreamRetentionPeriod,
   increaseStreamRetentionPeriod,
   updateMaxRecordSize,
   updateStreamMode,
-} from "./stream-settings.ts";
-import { subscribeToShard } from "./subscribe-to-shard.ts";
+} from "./manage/stream-settings.ts";
 import {
   addTagsToStream,
   listTagsForResource,
@@ -39,7 +33,13 @@ import {
   removeTagsFromStream,
   tagResource,
   untagResource,
-} from "./tags.ts";
+} from "./manage/tags.ts";
+import type { AnyOperation } from "./operation.ts";
+import { getRecords } from "./pages/get-records.ts";
+import { subscribeToShard } from "./push/subscribe-to-shard.ts";
+import { putRecord } from "./puts/put-record.ts";
+import { putRecords } from "./puts/put-records.ts";
+import { getShardIterator } from "./shard-iterator.ts";
 
 interface OfferedOperation {
   readonly run: AnyOperation;
@@ -54,7 +54,7 @@ export const OFFERED: Readonly<Record<string, OfferedOperation>> = {
   },
   CreateStream: {
     run: createStream,
-    note: "`ShardCount` 1 to 4,096, or `ON_DEMAND`, which begins with 4 shards. The stream is ACTIVE, with 24 hours of retention, when the call returns. `WarmThroughputMiBps` and the distribution strategy `AUTO` are refused.",
+    note: "`ShardCount` 1 to 4,096, or `ON_DEMAND`, which begins with 4 shards; a call with neither makes an on-demand stream. The stream is ACTIVE, with 24 hours of retention, when the call returns. `WarmThroughputMiBps` and the distribution strategy `AUTO` are refused.",
   },
   DecreaseStreamRetentionPeriod: {
     run: decreaseStreamRetentionPeriod,
@@ -90,7 +90,7 @@ export const OFFERED: Readonly<Record<string, OfferedOperation>> = {
   },
   GetRecords: {
     run: getRecords,
-    note: "At most `Limit` (10,000) records and 10 MiB of data. At the end of a closed shard `ChildShards` and no `NextShardIterator`.",
+    note: "At most `Limit` (10,000) records and 10 MiB of data. The end of a closed shard is an answer without records, with `ChildShards` and no `NextShardIterator`.",
   },
   GetShardIterator: {
     run: getShardIterator,
@@ -102,7 +102,7 @@ export const OFFERED: Readonly<Record<string, OfferedOperation>> = {
   },
   ListShards: {
     run: listShards,
-    note: "Pages of at most 1,000 shards, open and closed ones; all filters. `StreamCreationTimestamp` is compared to the second.",
+    note: "Pages of at most 1,000 shards, open and closed ones; all filters. A `NextToken` stands alone, but for `MaxResults`. `StreamCreationTimestamp` is compared to the second.",
   },
   ListStreamConsumers: {
     run: listStreamConsumers,
@@ -126,7 +126,7 @@ export const OFFERED: Readonly<Record<string, OfferedOperation>> = {
   },
   PutRecord: {
     run: putRecord,
-    note: "`SequenceNumberForOrdering` is accepted; records of a key are stored in the order of their requests in any case.",
+    note: "`SequenceNumberForOrdering` must be a sequence number of Kinesis'; records of a key are stored in the order of their requests in any case.",
   },
   PutRecords: {
     run: putRecords,

@@ -4,18 +4,22 @@
  * every constraint, of which up to ten are told at once (ValidationException).
  */
 import { AwsError } from "../aws-error.ts";
+import { described, shown } from "./told-values.ts";
 
 const MAX_PROBLEMS = 10;
-/** How much of a hostile value is repeated in a message. */
-const MAX_SHOWN_CHARACTERS = 300;
 /**
  * AWS's patterns have several `.*`, so that to try one takes the square or the cube of a text's length. What
  * is longer than any field of theirs may be is told by its length alone.
  */
 const MAX_TRIED_CHARACTERS = 2_048;
 
+const MAX_INTEGER = 2 ** 31 - 1;
+const MIN_INTEGER = -(2 ** 31);
+
 interface Common {
   readonly required?: true;
+  /** Required where the member of that name is missing. */
+  readonly requiredWithout?: string;
 }
 export interface TextField extends Common {
   readonly type: "string";
@@ -162,12 +166,16 @@ function toMap(value: unknown, field: MapField): ReadonlyMap<string, unknown> {
   return out;
 }
 
-const javaName = { string: "String", number: "java.math.BigDecimal", boolean: "java.lang.Boolean" } as const;
+const javaName = {
+  string: "java.lang.String",
+  number: "com.amazon.coral.value.json.numbers.TruncatingBigNumber",
+  boolean: "java.lang.Boolean",
+} as const;
 const awsName = {
   string: "an String",
   integer: "an Integer",
   boolean: "an Boolean",
-  timestamp: "a Timestamp",
+  timestamp: "milliseconds since epoch",
   blob: "a Blob",
 } as const;
 
@@ -178,10 +186,13 @@ function toScalar(value: unknown, field: Exclude<Field, ListField | MapField | S
   if (field.type === "blob" && given === "string") return toBlob(value as string);
   if (field.type === "string" && given === "string") return value;
   if (field.type === "boolean" && given === "boolean") return value;
-  if (field.type === "integer" && given === "number") return Math.floor(value as number);
+  if (field.type === "integer" && given === "number") {
+    return Math.max(MIN_INTEGER, Math.min(MAX_INTEGER, Math.floor(value as number)));
+  }
   if (field.type === "timestamp" && given === "number") return value;
-  const from = given === "string" ? "java.lang.String" : javaName[given];
-  throw serialization(`class ${from} can not be converted to ${awsName[field.type]}`);
+  const isText = field.type === "boolean" && given === "string";
+  const from = isText ? `'${shown(String(value).toUpperCase())}'` : `class ${javaName[given]}`;
+  throw serialization(`${from} can not be converted to ${awsName[field.type]}`);
 }
 
 const BASE64 = /^[A-Za-z0-9+/]*={0,2}$/;
@@ -212,7 +223,15 @@ function validateMembers(
   problems: string[],
 ): void {
   for (const name of Object.keys(shape)) {
-    validate(value[name], shape[name]!, `${parent}${name[0]!.toLowerCase()}${name.slice(1)}`, problems);
+    const field = shape[name]!;
+    const { requiredWithout } = field;
+    const isMissed = requiredWithout !== undefined && value[requiredWithout] === undefined;
+    validate(
+      value[name],
+      isMissed ? { ...field, required: true } : field,
+      `${parent}${name[0]!.toLowerCase()}${name.slice(1)}`,
+      problems,
+    );
   }
 }
 
@@ -241,6 +260,11 @@ function validate(value: unknown, field: Field, path: string, problems: string[]
     const items = value as unknown[];
     // A list beyond its limit is told as such; its members are not looked at one by one.
     if (field.maxLength !== undefined && items.length > field.maxLength) return;
+    if (field.of.type === "string") {
+      const problem = firstProblem(items, field.of);
+      if (problem !== undefined) fail(`Member must satisfy constraint: ${problem}`);
+      return;
+    }
     for (let i = 0; i < items.length; i++) {
       validate(items[i], { ...field.of, required: true }, `${path}.${i + 1}.member`, problems);
     }
@@ -251,7 +275,7 @@ function validate(value: unknown, field: Field, path: string, problems: string[]
   }
 }
 
-/** AWS tells one constraint for all keys, and one for all values. */
+/** AWS tells one constraint for all keys, and one for all values; see `firstProblem`. */
 function validateMap(
   value: ReadonlyMap<string, unknown>,
   field: MapField,
@@ -259,18 +283,29 @@ function validateMap(
 ): void {
   validateLength(value.size, field, fail);
   if (field.maxLength !== undefined && value.size > field.maxLength) return;
-  const broken = (texts: Iterable<unknown>, of: TextField): string[] => {
-    const constraints = new Set<string>();
-    for (const text of texts) {
-      if (text === undefined) constraints.add("Member must not be null");
-      else validateText(text as string, of, (constraint) => void constraints.add(constraint));
-    }
-    return [...constraints];
-  };
-  const keys = broken(value.keys(), field.keys);
-  if (keys.length > 0) fail(`Map keys must satisfy constraint: [${keys.join(", ")}]`);
-  const values = broken(value.values(), field.of);
-  if (values.length > 0) fail(`Map value must satisfy constraint: [${values.join(", ")}]`);
+  const keys = firstProblem(value.keys(), field.keys);
+  if (keys !== undefined) fail(`Map keys must satisfy constraint: ${keys}`);
+  const values = firstProblem(value.values(), field.of);
+  if (values !== undefined) fail(`Map value must satisfy constraint: ${values}`);
+}
+
+/** Of the texts in a list or a map AWS tells all that must hold for them when it does not hold for one. */
+function firstProblem(texts: Iterable<unknown>, of: TextField): string | undefined {
+  for (const text of texts) {
+    if (text === undefined) return "[Member must not be null]";
+    let isBroken = false;
+    validateText(text as string, of, () => {
+      isBroken = true;
+    });
+    if (!isBroken) continue;
+    const all: string[] = [];
+    if (of.maxLength !== undefined) all.push(`Member must have length less than or equal to ${of.maxLength}`);
+    if (of.minLength !== undefined)
+      all.push(`Member must have length greater than or equal to ${of.minLength}`);
+    if (of.pattern !== undefined) all.push(`Member must satisfy regular expression pattern: ${of.pattern}`);
+    return `[${all.join(", ")}]`;
+  }
+  return undefined;
 }
 
 function validateText(value: string, field: TextField, fail: (constraint: string) => void): void {
@@ -305,19 +340,4 @@ function patternOf(pattern: string): RegExp {
     patterns.set(pattern, compiled);
   }
   return compiled;
-}
-
-function described(value: unknown): string {
-  if (value === undefined) return "null";
-  if (Buffer.isBuffer(value))
-    return `'java.nio.HeapByteBuffer[pos=0 lim=${value.length} cap=${value.length}]'`;
-  if (Array.isArray(value)) return value.length === 0 ? "'[]'" : `'[${value.length} members]'`;
-  if (value instanceof Map) {
-    return `'${shown(`{${Array.from(value, ([key, item]) => `${key}=${String(item)}`).join(", ")}}`)}'`;
-  }
-  return `'${shown(String(value))}'`;
-}
-
-function shown(text: string): string {
-  return text.length <= MAX_SHOWN_CHARACTERS ? text : `${text.slice(0, MAX_SHOWN_CHARACTERS)}…`;
 }

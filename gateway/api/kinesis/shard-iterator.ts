@@ -10,7 +10,7 @@ import {
   StreamNotFoundError,
 } from "../../streams/streams.ts";
 import { AwsError, invalidArgument } from "../aws-error.ts";
-import { shardIdField, shardIdOf, streamArnField, streamNameField } from "./account.ts";
+import { namedStreamField, shardIdField, shardIdOf, streamArnField } from "./account.ts";
 import { dryRunField, endDryRun } from "./dry-run.ts";
 import { type KinesisContext, nowMs, type Operation } from "./operation.ts";
 import { TOKEN_LIFE_MS } from "./sealed-token.ts";
@@ -61,7 +61,7 @@ const shape = {
   },
   StartingSequenceNumber: { type: "string", pattern: "0|([1-9]\\d{0,128})" },
   StreamARN: streamArnField,
-  StreamName: streamNameField,
+  StreamName: namedStreamField,
   Timestamp: { type: "timestamp" },
 } as const satisfies Shape;
 
@@ -113,7 +113,7 @@ export function startOf(
   if ((type === "AT_TIMESTAMP") !== (seconds !== undefined)) {
     throw invalidArgument(
       type === "AT_TIMESTAMP"
-        ? "Must specify timestamp parameter when iterator type is AT_TIMESTAMP"
+        ? "Must specify timestampInMillis parameter for iterator of type AT_TIMESTAMP. Current request has no timestamp parameter."
         : `Timestamp can be specified only with AT_TIMESTAMP, not with ${type}.`,
     );
   }

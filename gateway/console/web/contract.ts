@@ -44,6 +44,8 @@ export interface ShardState {
   /** The API writes whole numbers that may grow large as text. */
   readonly latest: number | string;
   readonly trimHorizon: number | string;
+  /** Kept ones. */
+  readonly records: number;
   readonly storedBytes: number;
   readonly recordsPerSecond: number;
 }

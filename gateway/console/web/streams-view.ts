@@ -56,7 +56,7 @@ export class StreamsView {
         `${shard.shardId.replace(/^shardId-0*(?=\d)/, "")}${shard.open === false ? " (closed)" : ""}`,
         units.rate(shard.recordsPerSecond),
         { node: sparkline.root },
-        units.count(Number(shard.latest) - Number(shard.trimHorizon)),
+        units.count(shard.records),
         units.bytes(shard.storedBytes),
         `${stream.retentionHours} h`,
       ],

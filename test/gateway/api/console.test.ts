@@ -1,7 +1,9 @@
 /** The console's JSON and page as a browser, and as somebody who is none, meets them. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { request } from "node:http";
+import http2 from "node:http2";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -103,6 +105,18 @@ test("a session ends after twelve hours", async (t) => {
   assert.equal((await ask(fixture, "/api/session", { headers: { cookie } })).status, 401);
 });
 
+test("a crowd behind one address, such as a proxy's, does not wait for one who errs", async (t) => {
+  const fixture = await open(t);
+  for (let i = 0; i < 10; i++) {
+    assert.equal((await signIn(fixture, PUT_ONLY.id, `wrong ${i}`)).status, 401);
+    assert.equal((await signIn(fixture, `AKIANOBODY${i}`, "wrong")).status, 401);
+  }
+  assert.equal((await signIn(fixture, PUT_ONLY.id, "wrong once more")).status, 429);
+  // A scraper whose password is outdated tries the same for ever.
+  for (let i = 0; i < 20; i++) assert.equal((await signIn(fixture, KEY.id, "outdated")).status, 401);
+  assert.equal((await signIn(fixture, KEY.id, KEY.secret)).status, 204);
+});
+
 test("wrong pairs are refused alike, and too many of them make the address wait", async (t) => {
   const clock = new HandClock();
   const fixture = await open(t, { clock });
@@ -111,7 +125,7 @@ test("wrong pairs are refused alike, and too many of them make the address wait"
   assert.equal(wrong.status, 401);
   assert.deepEqual(wrong.json, unknown.json);
   assert.equal((await signIn(fixture, PUT_ONLY.id, PUT_ONLY.secret)).status, 403);
-  for (let i = 0; i < 8; i++) assert.equal((await signIn(fixture, KEY.id, `wrong ${i}`)).status, 401);
+  for (let i = 0; i < 9; i++) assert.equal((await signIn(fixture, KEY.id, `wrong ${i}`)).status, 401);
   const stopped = await signIn(fixture, KEY.id, KEY.secret);
   assert.equal(stopped.status, 429);
   assert.ok(Number(stopped.headers["retry-after"]) > 0);
@@ -361,6 +375,34 @@ test("footage is listed and played by name, and no name leads elsewhere", async 
     assert.equal((await ask(fixture, path, { headers })).status, 404, path);
 });
 
+test("footage that nobody takes is held up to a limit, and beyond it refused", async (t) => {
+  const fixture = await open(t);
+  const cookie = await cookieOf(fixture);
+  let reads = 0;
+  let most = 0;
+  fixture.video.readFragment = async () => {
+    most = Math.max(most, ++reads);
+    await new Promise((resolve) => setImmediate(resolve));
+    reads--;
+    return Buffer.alloc(8 * 1_048_576);
+  };
+  const client = http2.connect(fixture.origin, { settings: { initialWindowSize: 0 } });
+  t.after(() => client.destroy());
+  const path = `/api/footage/gate/${fixture.video.fragment.id}.mp4`;
+  const statuses = await Promise.all(
+    Array.from({ length: 40 }, async () => {
+      const stream = client.request({ ":path": path, cookie }).on("error", () => undefined);
+      const [head] = (await once(stream, "response")) as [http2.IncomingHttpHeaders];
+      return Number(head[":status"]);
+    }),
+  );
+  assert.equal(statuses.filter((status) => status === 200).length, 16);
+  assert.equal(statuses.filter((status) => status === 503).length, 24);
+  assert.equal(most, 4);
+  client.destroy();
+  while ((await ask(fixture, path, { headers: { cookie } })).status !== 200);
+});
+
 test("/healthz tells what fails, and /metrics is Prometheus text", async (t) => {
   const fixture = await open(t);
   assert.equal((await ask(fixture, "/healthz")).json.status, "ok");
@@ -371,6 +413,16 @@ test("/healthz tells what fails, and /metrics is Prometheus text", async (t) => 
   const failing = await ask(fixture, "/healthz");
   assert.equal(failing.status, 503);
   assert.deepEqual(failing.json.problems, ["statement means: no memory"]);
+});
+
+test("who comes by a proxy on the gateway's machine is asked for a key before /metrics", async (t) => {
+  const fixture = await open(t, { api: { hostNames: ["gateway.example"] } });
+  const proxied = { headers: { host: "gateway.example" } };
+  assert.equal((await ask(fixture, "/metrics", proxied)).status, 401);
+  assert.equal((await ask(fixture, "/healthz", proxied)).status, 200);
+  for (const host of ["localhost", "127.0.0.1", "127.0.0.1:8080"]) {
+    assert.equal((await ask(fixture, "/metrics", { headers: { host } })).status, 200);
+  }
 });
 
 test("where others can reach the port, /metrics and /healthz ask who is there", async (t) => {

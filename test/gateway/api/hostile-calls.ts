@@ -1,7 +1,7 @@
 /** Calls of the Kinesis API as nobody's SDK makes them, and what every answer to such a call has to be. */
 import assert from "node:assert/strict";
 import http from "node:http";
-import { decodeCbor } from "../../../gateway/api/kinesis/cbor.ts";
+import { decodeCbor } from "../../../gateway/api/kinesis/wire/cbor.ts";
 import type { Log, LogFields } from "../../../runtime/log.ts";
 import { sign } from "./sign.ts";
 

@@ -4,7 +4,7 @@ import test from "node:test";
 import fc from "fast-check";
 import type { Log, LogFields } from "../../../runtime/log.ts";
 import { type Fixture, KEY, openFixture } from "./api-fixture.ts";
-import { call } from "./sign.ts";
+import { call, sign } from "./sign.ts";
 
 const errors: LogFields[] = [];
 const log: Log = {
@@ -21,6 +21,11 @@ test.before(async () => {
   await fixture.streams.createStream({ name: "s", shards: 2, retentionHours: 24 });
 });
 test.after(() => fixture.close());
+
+const byName = {
+  StreamARN: "arn:aws:kinesis:us-east-1:000000000000:stream/s",
+  ConsumerName: "r",
+};
 
 const refused = async (target: string, body: unknown): Promise<string> => {
   const text = typeof body === "string" ? body : JSON.stringify(body);
@@ -44,7 +49,7 @@ test("a member of the wrong type is a SerializationException in Kinesis' words",
   );
   assert.equal(
     await refused("DescribeStream", { StreamName: 5 }),
-    s("class java.math.BigDecimal can not be converted to an String"),
+    s("class com.amazon.coral.value.json.numbers.TruncatingBigNumber can not be converted to an String"),
   );
   assert.equal(
     await refused("DescribeStream", { StreamName: [] }),
@@ -261,4 +266,33 @@ test("an unexpected fault is an InternalFailure, logged without anybody's secret
   const logged = JSON.stringify(errors);
   assert.match(logged, /the disk fell out/);
   assert.ok(!logged.includes(KEY.secret));
+});
+
+test("a subscription that fails is logged under the id that its caller has", async (t) => {
+  errors.length = 0;
+  await fixture.streams.registerReader("s", "r", {});
+  const { json } = await call(fixture.origin, "DescribeStreamConsumer", JSON.stringify(byName));
+  const { ConsumerDescription } = json as { ConsumerDescription: { ConsumerARN: string } };
+  t.mock.method(fixture.streams, "read", () => {
+    throw new Error("the disk fell out");
+  });
+  const StartingPosition = { Type: "TRIM_HORIZON" };
+  const body = JSON.stringify({
+    ConsumerARN: ConsumerDescription.ConsumerARN,
+    ShardId: "shardId-000000000000",
+    StartingPosition,
+  });
+  const headers = await sign({
+    headers: {
+      host: new URL(fixture.origin).host,
+      "content-type": "application/x-amz-json-1.1",
+      "x-amz-target": "Kinesis_20131202.SubscribeToShard",
+    },
+    body,
+  });
+  const answer = await fetch(fixture.origin, { method: "POST", headers, body });
+  assert.equal(answer.status, 200);
+  assert.match(await answer.text(), /InternalFailureException/);
+  assert.equal(errors.length, 1);
+  assert.equal(errors[0]!.requestId, answer.headers.get("x-amzn-requestid"));
 });

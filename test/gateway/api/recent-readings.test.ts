@@ -42,3 +42,35 @@ test("readings are followed through a split, and into what the KPL packed", { ti
     await place.remove();
   }
 });
+
+test("records whose fields each have names of their own are kept without them", {
+  timeout: 60_000,
+}, async () => {
+  const place = await makeLocalPlace();
+  const streams = await place.open();
+  const readings = new RecentReadings(streams, systemClock);
+  try {
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    const record = (n: number, names: number) => {
+      const fields: [string, number][] = [["celsius", n]];
+      for (let i = 0; i < names; i++) fields.push([`${n}-${i}`.padEnd(120, "x"), i]);
+      return { partitionKey: `key ${n % 5}`, data: Buffer.from(JSON.stringify(Object.fromEntries(fields))) };
+    };
+    const records = 2_000;
+    for (let n = 0; n < records; n += 100) {
+      await streams.append(
+        "s",
+        Array.from({ length: 100 }, (_, i) => record(n + i, 30)),
+      );
+    }
+    for (const { fields } of await readings.sensors("s")) assert.equal(fields.length, 64);
+    const rows = await readings.readings("s", "key 0", 60);
+    assert.equal(rows.length, records / 5);
+    assert.equal(rows.at(-1)!.values.celsius, 1_995);
+    assert.deepEqual(Object.keys(rows.at(-1)!.values), ["celsius"]);
+  } finally {
+    readings.close();
+    await streams.close();
+    await place.remove();
+  }
+});

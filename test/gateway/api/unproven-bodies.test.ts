@@ -5,9 +5,10 @@
 import assert from "node:assert/strict";
 import http from "node:http";
 import http2 from "node:http2";
-import { connect, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import test, { type TestContext } from "node:test";
-import { type Fixture, openFixture } from "./api-fixture.ts";
+import type { TLSSocket } from "node:tls";
+import { type Fixture, KEY, openFixture } from "./api-fixture.ts";
 import { sign } from "./sign.ts";
 
 const JSON_11 = "application/x-amz-json-1.1";
@@ -162,6 +163,32 @@ const ATTACKS: Record<string, (t: TestContext, fixture: Fixture) => Promise<void
   "HTTP/2": attackHttp2,
 };
 
+/** At the console. @returns the cookie */
+function signIn(agent: http.Agent, port: number): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const headers = { "content-type": "application/json" };
+    const path = "/api/session";
+    const request = http.request(
+      { host: "127.0.0.1", port, method: "POST", path, headers, agent },
+      (answer) => {
+        answer.resume().once("end", () => resolve(answer.headers["set-cookie"]![0]!.split(";")[0]!));
+      },
+    );
+    request.on("error", reject);
+    request.end(JSON.stringify({ accessKeyId: KEY.id, secretAccessKey: KEY.secret }));
+  });
+}
+
+function look(agent: http.Agent, port: number, cookie: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const request = http.get(
+      { host: "127.0.0.1", port, path: "/api/state", headers: { cookie }, agent },
+      (answer) => answer.resume().once("end", () => setImmediate(resolve, answer.statusCode!)),
+    );
+    request.on("error", reject);
+  });
+}
+
 /** As many as the gateway takes, and some more. */
 const STRANGERS = 2_100;
 
@@ -185,6 +212,10 @@ test("connections that are held by who proves nothing keep nobody out", async (t
   assert.deepEqual(await post(agent, port, headers, records), ok);
   assert.deepEqual(await call2(session, headers, records), ok);
   const [known] = Object.values(agent.freeSockets).flat();
+  const viewer = new http.Agent({ keepAlive: true, maxSockets: 1 });
+  t.after(() => viewer.destroy());
+  const cookie = await signIn(viewer, port);
+  const [viewersSocket] = Object.values(viewer.freeSockets).flat();
   const strangers: Socket[] = [];
   t.after(() => {
     for (const socket of strangers) socket.destroy();
@@ -207,6 +238,8 @@ test("connections that are held by who proves nothing keep nobody out", async (t
   assert.deepEqual(await call2(session, headers, records), ok);
   assert.equal(Object.values(agent.freeSockets).flat()[0], known, "it is still the same connection");
   assert.ok(!isSessionClosed);
+  assert.equal(await look(viewer, port, cookie), 200);
+  assert.equal(Object.values(viewer.freeSockets).flat()[0], viewersSocket);
   const fresh = new http.Agent({ keepAlive: true });
   t.after(() => fresh.destroy());
   assert.deepEqual(await post(fresh, port, headers, records), ok);
@@ -281,3 +314,27 @@ for (const [way, attack] of Object.entries(ATTACKS)) {
     }
   });
 }
+
+test("a device whose certificate is good, but who knows no secret, holds what strangers may", async (t) => {
+  const fixture = await openFixture();
+  t.after(fixture.close);
+  const { port, streams } = fixture;
+  await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+  // What comes by the TLS port, once it is known whose it is.
+  const secure = createServer((socket) =>
+    fixture.api.adopt(socket as TLSSocket, { device: "d", serial: "1" }),
+  );
+  await new Promise<void>((resolve) => secure.listen(0, "127.0.0.1", resolve));
+  t.after(() => secure.close());
+  const { port: securePort } = secure.address() as AddressInfo;
+  const headers = await signed(port, records, false);
+  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+  t.after(() => agent.destroy());
+  assert.deepEqual(await post(agent, port, headers, records), { status: 200, type: "" });
+  await attackHttp1(t, { ...fixture, port: securePort }, {});
+  const held = /^headwater_api_body_bytes\{sender="(?:un)?proven"\} (\d{9,})/m;
+  while ((await metric(fixture, held)) < 128 * MIB) await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.deepEqual(await post(agent, port, headers, records), { status: 200, type: "" });
+  const unproven = /^headwater_api_body_bytes\{sender="unproven"\} (\d+)/m;
+  assert.equal(await metric(fixture, unproven), 128 * MIB);
+});

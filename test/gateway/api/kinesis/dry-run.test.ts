@@ -1,7 +1,7 @@
 /** Calls that only ask whether they would succeed. */
 import assert from "node:assert/strict";
 import test from "node:test";
-import { encodeCbor } from "../../../../gateway/api/kinesis/cbor.ts";
+import { encodeCbor } from "../../../../gateway/api/kinesis/wire/cbor.ts";
 import { type Fixture, openFixture } from "../api-fixture.ts";
 import { AWS_CBOR, AWS_JSON, assertAwsShaped, HostileCaller } from "../hostile-calls.ts";
 

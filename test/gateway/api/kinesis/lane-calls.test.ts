@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { connect } from "node:net";
 import test from "node:test";
-import { encodeCbor } from "../../../../gateway/api/kinesis/cbor.ts";
+import { encodeCbor } from "../../../../gateway/api/kinesis/wire/cbor.ts";
 import { KEY, openFixture, PUT_ONLY } from "../api-fixture.ts";
 import { sign } from "../sign.ts";
 

@@ -1,7 +1,7 @@
 /** What a stream takes and gives: rates where `limits: aws` asks for them, sizes always. */
 import assert from "node:assert/strict";
 import test from "node:test";
-import { encodeCbor } from "../../../../gateway/api/kinesis/cbor.ts";
+import { encodeCbor } from "../../../../gateway/api/kinesis/wire/cbor.ts";
 import { type Fixture, HandClock, openFixture } from "../api-fixture.ts";
 import { AWS_CBOR, assertAwsShaped, HostileCaller } from "../hostile-calls.ts";
 import { call } from "../sign.ts";

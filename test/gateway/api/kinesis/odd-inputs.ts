@@ -4,7 +4,7 @@
  */
 import * as sdk from "@aws-sdk/client-kinesis";
 import fc from "fast-check";
-import { Timestamp } from "../../../../gateway/api/kinesis/codec.ts";
+import { Timestamp } from "../../../../gateway/api/kinesis/wire/codec.ts";
 
 /** The operations that the SDK knows, sorted. */
 export const operationNames: readonly string[] = Object.keys(sdk)

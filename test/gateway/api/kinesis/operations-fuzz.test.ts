@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
-import { encodeCbor } from "../../../../gateway/api/kinesis/cbor.ts";
+import { encodeCbor } from "../../../../gateway/api/kinesis/wire/cbor.ts";
 import { type Fixture, openFixture } from "../api-fixture.ts";
 import { AWS_CBOR, AWS_JSON, assertAwsShaped, Complaints, HostileCaller } from "../hostile-calls.ts";
 import { type Meaningful, oddInput, operationNames } from "./odd-inputs.ts";

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
-import { admitPuts, type KnownShards } from "../../../../gateway/api/kinesis/put-limits.ts";
+import { admitPuts, type KnownShards } from "../../../../gateway/api/kinesis/puts/put-limits.ts";
 import { ShardRates } from "../../../../gateway/api/kinesis/rate-limits.ts";
 import type { PutColumns, StreamSettings } from "../../../../gateway/streams/streams.ts";
 import type { Clock } from "../../../../runtime/clock.ts";

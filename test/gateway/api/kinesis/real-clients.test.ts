@@ -1,7 +1,8 @@
-/** Clients that other people wrote, as Debian ships them: boto3 and the AWS CLI. */
+/** Clients that other people wrote, as Debian ships them: boto3, the AWS CLI, and the SDKs for Go and Ruby. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
+import { homedir } from "node:os";
 import test from "node:test";
 import { promisify } from "node:util";
 import { type Fixture, KEY, openFixture } from "../api-fixture.ts";
@@ -10,6 +11,11 @@ import { type Fixture, KEY, openFixture } from "../api-fixture.ts";
 const PYTHON = "/usr/bin/python3";
 const BOTO3 = "/usr/lib/python3/dist-packages/boto3/__init__.py";
 const AWS = "/usr/bin/aws";
+const GO = "/usr/bin/go";
+const GO_PACKAGES = "/usr/share/gocode";
+const GO_SDK = `${GO_PACKAGES}/src/github.com/aws/aws-sdk-go-v2/service/kinesis/api_client.go`;
+const RUBY = "/usr/bin/ruby";
+const RUBY_SDK = "/usr/lib/ruby/vendor_ruby/aws/kinesis.rb";
 const TIMEOUT_MS = 120_000;
 const run = promisify(execFile);
 let fixture: Fixture;
@@ -28,6 +34,27 @@ test("boto3 lives the life of a stream", { skip: missing("python3-boto3", PYTHON
     timeout: TIMEOUT_MS,
     env: { AWS_EC2_METADATA_DISABLED: "true", PYTHONDONTWRITEBYTECODE: "1" },
   });
+  assert.equal(done.stdout.trim().split("\n").at(-1), "done", done.stderr);
+});
+
+test("the SDK for Go lives the life of a stream, enhanced fan-out included", {
+  skip: missing("golang-go and golang-github-aws-aws-sdk-go-v2-dev", GO, GO_SDK),
+}, async () => {
+  const script = "test/gateway/api/kinesis/real-clients.go";
+  const done = await run(GO, ["run", script, fixture.origin, KEY.id, KEY.secret], {
+    timeout: TIMEOUT_MS,
+    // Debian's packages are of the time before modules. HOME has what an earlier run compiled.
+    env: { GO111MODULE: "off", GOPATH: GO_PACKAGES, HOME: homedir(), PATH: "/usr/bin:/bin" },
+  });
+  assert.equal(done.stdout.trim().split("\n").at(-1), "done", done.stdout);
+});
+
+test("the SDK for Ruby lives the life of a stream", {
+  skip: missing("ruby-aws-sdk", RUBY, RUBY_SDK),
+}, async () => {
+  const script = "test/gateway/api/kinesis/real-clients.rb";
+  const { hostname, port } = new URL(fixture.origin);
+  const done = await run(RUBY, ["-W0", script, hostname, port, KEY.id, KEY.secret], { timeout: TIMEOUT_MS });
   assert.equal(done.stdout.trim().split("\n").at(-1), "done", done.stderr);
 });
 

@@ -4,9 +4,9 @@ import test from "node:test";
 import fc from "fast-check";
 import { AwsError } from "../../../../gateway/api/aws-error.ts";
 import { resourceArnField, streamArnField } from "../../../../gateway/api/kinesis/account.ts";
-import { cborCodec } from "../../../../gateway/api/kinesis/codec.ts";
 import { consumerArnField } from "../../../../gateway/api/kinesis/consumer-arn.ts";
 import { checkShape, type Shape } from "../../../../gateway/api/kinesis/shape.ts";
+import { cborCodec } from "../../../../gateway/api/kinesis/wire/codec.ts";
 
 const ARNS = { streamArnField, resourceArnField, consumerArnField };
 

@@ -1,0 +1,57 @@
+/** Lists of shards that begin behind a shard, however that one is written. */
+import assert from "node:assert/strict";
+import test from "node:test";
+import { openFixture } from "../../api-fixture.ts";
+import { call } from "../../sign.ts";
+
+test("lists begin behind the shard that is named, in each of the ways in which Kinesis takes it", async (t) => {
+  const { origin, streams, close } = await openFixture();
+  t.after(close);
+  await streams.createStream({ name: "s", shards: 12, retentionHours: 24 });
+  const numbers = (shards: readonly { ShardId: string }[]): number[] =>
+    shards.map(({ ShardId }) => Number(ShardId.slice("shardId-".length)));
+  const list = async (input: object): Promise<number[]> => {
+    const found: number[] = [];
+    let answer = await call(
+      origin,
+      "ListShards",
+      JSON.stringify({ StreamName: "s", MaxResults: 2, ...input }),
+    );
+    for (;;) {
+      assert.equal(answer.status, 200, answer.message);
+      const page = answer.json as { Shards: { ShardId: string }[]; NextToken?: string };
+      found.push(...numbers(page.Shards));
+      if (page.NextToken === undefined) return found;
+      answer = await call(origin, "ListShards", JSON.stringify({ NextToken: page.NextToken, MaxResults: 2 }));
+    }
+  };
+  const described = async (ExclusiveStartShardId: string): Promise<number[]> => {
+    const answer = await call(
+      origin,
+      "DescribeStream",
+      JSON.stringify({ StreamName: "s", ExclusiveStartShardId }),
+    );
+    assert.equal(answer.status, 200, answer.message);
+    return numbers(
+      (answer.json as { StreamDescription: { Shards: { ShardId: string }[] } }).StreamDescription.Shards,
+    );
+  };
+  const after = (type: string) => ({ ShardFilter: { Type: "AFTER_SHARD_ID", ShardId: type } });
+  for (const name of ["shardId-000000000008", "shardId-8", "8", "shardId-00008"]) {
+    assert.deepEqual(await list({ ExclusiveStartShardId: name }), [9, 10, 11], name);
+    assert.deepEqual(await list(after(name)), [9, 10, 11], name);
+    assert.deepEqual(await described(name), [9, 10, 11], name);
+  }
+  assert.deepEqual(await list({ ExclusiveStartShardId: "9", ...after("10") }), [11]);
+  assert.deepEqual(await list({ ExclusiveStartShardId: "10", ...after("9") }), [11]);
+  assert.deepEqual(await list({ ExclusiveStartShardId: "shardId-99" }), []);
+
+  for (const [operation, input] of [
+    ["ListShards", { ExclusiveStartShardId: "last" }],
+    ["ListShards", after("shardId-last")],
+    ["DescribeStream", { ExclusiveStartShardId: "2147483648" }],
+  ] as const) {
+    const answer = await call(origin, operation, JSON.stringify({ StreamName: "s", ...input }));
+    assert.match(`${answer.type}: ${answer.message}`, /^ResourceNotFoundException: Could not find shard /);
+  }
+});

@@ -1,0 +1,234 @@
+/** GetRecords over real streams, without HTTP: pages by iterators, in both forms, against what was put. */
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import test, { type TestContext } from "node:test";
+import fc from "fast-check";
+import { Account } from "../../../../../gateway/api/kinesis/account.ts";
+import type { KinesisContext } from "../../../../../gateway/api/kinesis/operation.ts";
+import { getRecords } from "../../../../../gateway/api/kinesis/pages/get-records.ts";
+import { ShardRates } from "../../../../../gateway/api/kinesis/rate-limits.ts";
+import { ReadMeters } from "../../../../../gateway/api/kinesis/read-meters.ts";
+import { TokenSealer } from "../../../../../gateway/api/kinesis/sealed-token.ts";
+import { getShardIterator, sealIterator } from "../../../../../gateway/api/kinesis/shard-iterator.ts";
+import { type Codec, cborCodec, jsonCodec } from "../../../../../gateway/api/kinesis/wire/codec.ts";
+import { type LocalStreams, openLocalStreams } from "../../../../../gateway/streams/stores/local/local.ts";
+import { parseSequenceNumber } from "../../../../../gateway/streams/streams.ts";
+import { silentLog } from "../../../../../runtime/log.ts";
+import { Metrics } from "../../../../../runtime/metrics.ts";
+import { HandClock } from "../../api-fixture.ts";
+
+interface Page {
+  readonly NextShardIterator?: string;
+  readonly ChildShards?: readonly object[];
+  readonly MillisBehindLatest: number;
+  readonly Records: readonly {
+    readonly Data: string | Buffer;
+    readonly PartitionKey: string;
+    readonly SequenceNumber: string;
+    readonly ApproximateArrivalTimestamp: number;
+  }[];
+}
+
+async function open(t: TestContext, shards = 1) {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-get-records-"));
+  const clock = new HandClock();
+  const streams = await openLocalStreams({ dir, clock, log: silentLog, metrics: new Metrics() });
+  t.after(async () => {
+    await streams.close();
+    await rm(dir, { recursive: true, force: true });
+  });
+  await streams.createStream({ name: "s", shards, retentionHours: 24 });
+  const context = {
+    streams,
+    clock,
+    account: new Account(streams, "us-east-1", "000000000000"),
+    iterators: new TokenSealer(["secret"], "shard iterator"),
+    rates: new ShardRates(clock),
+    reads: new ReadMeters(new Metrics(), clock, () => streams.listStreams()),
+  } as unknown as KinesisContext;
+  return { streams, clock, context };
+}
+
+function beginning(context: KinesisContext, streams: LocalStreams, shardIndex = 0): string {
+  const { streamId } = streams.settings("s");
+  return sealIterator(context, { stream: "s", streamId, shardIndex, offset: 0 });
+}
+
+async function ask(
+  context: KinesisContext,
+  iterator: string,
+  limit: number | undefined,
+  codec: Codec,
+): Promise<Page> {
+  const input = { ShardIterator: iterator, ...(limit !== undefined && { Limit: limit }) };
+  const answer = await getRecords.raw(context, Buffer.from(codec.encode(input)), codec);
+  return codec.decode(Buffer.from(answer)) as Page;
+}
+
+const texts = (page: Page): string[] =>
+  page.Records.map(({ Data, PartitionKey }) => {
+    const bytes = typeof Data === "string" ? Buffer.from(Data, "base64") : Data;
+    return `${PartitionKey} ${bytes.toString("hex")}`;
+  });
+
+test("pages of any limit, in either form, give each record once and in order", async (t) => {
+  const { streams, context } = await open(t);
+  const put: string[] = [];
+  const entry = fc.record({
+    partitionKey: fc.oneof(fc.constantFrom("a", 'b"'), fc.string({ minLength: 1, maxLength: 8 })),
+    data: fc.oneof(fc.uint8Array({ maxLength: 30 }), fc.uint8Array({ minLength: 3_000, maxLength: 3_100 })),
+  });
+  const puts = fc.array(fc.array(entry, { minLength: 1, maxLength: 40 }), { minLength: 1, maxLength: 4 });
+  const limits = fc.array(fc.option(fc.integer({ min: 1, max: 60 }), { nil: undefined }), {
+    minLength: 1,
+    maxLength: 5,
+  });
+  await fc.assert(
+    fc.asyncProperty(puts, limits, async (batches, some) => {
+      for (const batch of batches) {
+        await streams.append("s", batch);
+        for (const one of batch) put.push(`${one.partitionKey} ${Buffer.from(one.data).toString("hex")}`);
+      }
+      const seen: string[] = [];
+      const offsets: number[] = [];
+      let iterator: string | undefined = beginning(context, streams);
+      for (let turn = 0; iterator !== undefined; turn++) {
+        const limit = some[turn % some.length];
+        const page: Page = await ask(context, iterator, limit, turn % 2 === 0 ? jsonCodec : cborCodec);
+        assert.ok(page.Records.length <= (limit ?? 10_000));
+        seen.push(...texts(page));
+        offsets.push(...page.Records.map((record) => parseSequenceNumber(record.SequenceNumber).offset));
+        // Each page but the last says that there is more, and gives some.
+        assert.equal(page.MillisBehindLatest === 0, seen.length === put.length);
+        iterator = page.MillisBehindLatest === 0 ? undefined : page.NextShardIterator;
+      }
+      assert.deepEqual(seen, put);
+      assert.deepEqual(
+        offsets,
+        put.map((_, i) => i),
+      );
+    }),
+    { numRuns: 15 },
+  );
+});
+
+test("a page says how old the next record is, and 0 when it ends with the newest", async (t) => {
+  const { streams, clock, context } = await open(t);
+  await streams.append("s", [{ partitionKey: "k", data: Buffer.from("old") }]);
+  clock.aheadMs += 60_000;
+  await streams.append("s", [
+    { partitionKey: "k", data: Buffer.from("new") },
+    { partitionKey: "k", data: Buffer.from("newest") },
+  ]);
+  clock.aheadMs += 5_000;
+  const one = await ask(context, beginning(context, streams), 1, jsonCodec);
+  assert.ok(one.MillisBehindLatest >= 5_000, String(one.MillisBehindLatest));
+  const two = await ask(context, one.NextShardIterator!, 1, jsonCodec);
+  assert.ok(two.MillisBehindLatest >= 5_000 && two.MillisBehindLatest < 60_000);
+  const three = await ask(context, two.NextShardIterator!, 1, jsonCodec);
+  assert.equal(three.MillisBehindLatest, 0);
+  assert.deepEqual(texts(three), [`k ${Buffer.from("newest").toString("hex")}`]);
+  const none = await ask(context, three.NextShardIterator!, 1, cborCodec);
+  assert.deepEqual([none.Records.length, none.MillisBehindLatest], [0, 0]);
+});
+
+test("a StreamARN must be that of the iterator's stream", async (t) => {
+  const { streams, context } = await open(t);
+  await streams.createStream({ name: "other", shards: 1, retentionHours: 24 });
+  const ShardIterator = beginning(context, streams);
+  const read = (region: string, account: string, name: string): Promise<string | Buffer> => {
+    const StreamARN = `arn:aws:kinesis:${region}:${account}:stream/${name}`;
+    return getRecords.raw(context, Buffer.from(jsonCodec.encode({ ShardIterator, StreamARN })), jsonCodec);
+  };
+  await read("us-east-1", "000000000000", "s");
+  await assert.rejects(read("us-east-1", "000000000000", "other"), { type: "InvalidArgumentException" });
+  await assert.rejects(read("us-east-1", "123456789012", "s"), { type: "ResourceNotFoundException" });
+  await assert.rejects(read("eu-west-1", "000000000000", "s"), { type: "ResourceNotFoundException" });
+});
+
+test("at most 10 MiB of data in a page, whatever the size of a record", async (t) => {
+  const { streams, context } = await open(t);
+  const sizes = [900_000, 1_000, 1_048_000, 300_000];
+  for (let i = 0; i < 9; i++) {
+    await streams.append(
+      "s",
+      sizes.map((size) => ({ partitionKey: "k", data: Buffer.alloc(size, i) })),
+    );
+  }
+  let iterator = beginning(context, streams);
+  let records = 0;
+  for (let pages = 0; records < 36; pages++) {
+    const page = await ask(context, iterator, undefined, pages % 2 === 0 ? cborCodec : jsonCodec);
+    const bytes = texts(page).reduce((sum, text) => sum + (text.length - 2) / 2, 0);
+    assert.ok(bytes <= 10_485_760 && page.Records.length > 0, `${bytes} bytes`);
+    records += page.Records.length;
+    // Full but for less than the largest record.
+    if (records < 36) assert.ok(bytes > 10_485_760 - 1_048_000, `${bytes} bytes`);
+    iterator = page.NextShardIterator!;
+  }
+  assert.equal(records, 36);
+});
+
+test("readers that ask at the same time each get the page of their own shard", async (t) => {
+  const { streams, context } = await open(t, 4);
+  const entries = Array.from({ length: 2_000 }, (_, i) => ({
+    partitionKey: `key-${i % 50}`,
+    data: Buffer.alloc(300 + (i % 90), i),
+  }));
+  for (let i = 0; i < 5; i++) await streams.append("s", entries);
+  const alone: string[][] = [];
+  for (let shard = 0; shard < 4; shard++) {
+    alone.push(texts(await ask(context, beginning(context, streams, shard), undefined, jsonCodec)));
+  }
+  assert.equal(alone.flat().length, 10_000);
+  const together = await Promise.all(
+    Array.from({ length: 12 }, (_, i) =>
+      ask(context, beginning(context, streams, i % 4), undefined, i % 3 === 0 ? cborCodec : jsonCodec),
+    ),
+  );
+  for (const [i, page] of together.entries()) assert.deepEqual(texts(page), alone[i % 4]);
+});
+
+test("what a page costs does not grow with the number of shards: none is described but its own", async (t) => {
+  const { streams, context } = await open(t, 3);
+  await streams.append("s", [{ partitionKey: "k", data: Buffer.from("x") }]);
+  const described = t.mock.method(streams, "describe");
+  for (let shard = 0; shard < 3; shard++) {
+    const ShardId = `shardId-00000000000${shard}`;
+    const input = { StreamName: "s", ShardId, ShardIteratorType: "TRIM_HORIZON" };
+    const { ShardIterator } = (await getShardIterator(context, input)) as { ShardIterator: string };
+    await ask(context, ShardIterator, undefined, jsonCodec);
+  }
+  assert.equal(described.mock.callCount(), 0);
+});
+
+test("a page whose records lie far apart, or come slowly, is given as far as it came, and the next goes on", async (t) => {
+  const { streams, clock, context } = await open(t);
+  const entries = Array.from({ length: 60 }, (_, i) => ({ partitionKey: "k", data: Buffer.from(`${i}`) }));
+  for (const entry of entries) await streams.append("s", [entry]);
+  const read = streams.read.bind(streams);
+  // As of a shard that shares a long log with busier ones: each look takes its time, and gives little.
+  t.mock.method(streams, "read", async (name: string, shardId: string, from: number) => {
+    clock.aheadMs += 300;
+    const found = await read(name, shardId, from, 1);
+    return found.next < 60 ? { ...found, behindMs: Math.max(1, found.behindMs) } : found;
+  });
+  const seen: string[] = [];
+  let iterator: string | undefined = beginning(context, streams);
+  let pages = 0;
+  for (let behind = 1; behind > 0; pages++) {
+    const fromMs = clock.aheadMs;
+    const page: Page = await ask(context, iterator!, undefined, jsonCodec);
+    assert.ok(clock.aheadMs - fromMs < 5_000, `${clock.aheadMs - fromMs} ms`);
+    seen.push(...texts(page));
+    behind = page.MillisBehindLatest;
+    iterator = page.NextShardIterator;
+  }
+  assert.ok(pages > 1);
+  assert.deepEqual(
+    seen,
+    entries.map(({ data }) => `k ${data.toString("hex")}`),
+  );
+});
