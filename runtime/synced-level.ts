@@ -106,9 +106,10 @@ export class SyncedLevel<V> {
     });
   }
 
-  /** Waits for what was to be written. Safe to call twice. */
+  /** Waits for what was to be written, and is being read. Safe to call twice. */
   async close(): Promise<void> {
     await this.#writing;
+    await Promise.all(this.#reads);
     await this.#db.close();
   }
 

@@ -21,6 +21,8 @@ const SIGNED_WITH = { name: "ECDSA", hash: "SHA-256" };
 const DAY_MS = 86_400_000;
 const CA_DAYS = 20 * 365;
 const SINCE = new Date(0);
+/** It is later than this. A machine without a battery may believe 1970 at its first start, and the CA is made only once. */
+const EARLIEST_NOW_MS = Date.UTC(2026, 0, 1);
 /** RFC 5480 §2.1.1.1: the length of a P-256 key's SubjectPublicKeyInfo, uncompressed. */
 const P256_KEY_BYTES = 91;
 
@@ -196,7 +198,7 @@ async function makeAuthority(clock: Clock): Promise<string> {
     subject: name,
     issuer: name,
     notBefore: SINCE,
-    notAfter: new Date(clock.nowUs() / 1_000 + CA_DAYS * DAY_MS),
+    notAfter: new Date(Math.max(clock.nowUs() / 1_000, EARLIEST_NOW_MS) + CA_DAYS * DAY_MS),
     publicKey: keys.publicKey,
     signingKey: keys.privateKey,
     signingAlgorithm: SIGNED_WITH,

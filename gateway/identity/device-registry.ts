@@ -125,9 +125,13 @@ export class DeviceRegistry {
     await this.#write();
   }
 
-  /** How far its newest certificate is through its life. @throws DeviceUnknownError */
-  newest(device: string): { readonly notAfterMs: number; readonly isDue: boolean } {
-    const certificate = this.#devices.get(device)?.certificates.at(-1);
+  /**
+   * How far one of its certificates is through its life. Not always the newest: of that the device may never
+   * have heard, and told that all is well it would let the one that it has run out.
+   * @throws DeviceUnknownError where that one is good no more
+   */
+  certificate(device: string, serial: string): { readonly notAfterMs: number; readonly isDue: boolean } {
+    const certificate = this.#devices.get(device)?.certificates.find((one) => one.serial === serial);
     if (certificate === undefined) throw new DeviceUnknownError(device);
     const { issuedMs, notAfterMs } = certificate;
     return { notAfterMs, isDue: this.#nowMs() >= issuedMs + ((notAfterMs - issuedMs) * 2) / 3 };

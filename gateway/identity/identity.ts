@@ -16,6 +16,7 @@ import type { Clock } from "../../runtime/clock.ts";
 import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
+import { SparingLog } from "../../runtime/sparing-log.ts";
 import { CertificateAuthority, requestKeyHash } from "./ca.ts";
 import { DeviceRegistry, DeviceUnknownError, type JoinedDevice } from "./device-registry.ts";
 import { type SecureDoor, SecureListener } from "./secure-listener.ts";
@@ -65,6 +66,7 @@ export class Identity {
   readonly #registry: DeviceRegistry;
   readonly #listeners = new Set<SecureListener>();
   readonly #joins;
+  readonly #refusals: SparingLog;
   #authority: CertificateAuthority | undefined;
   #context: SecureContextOptions = {};
   /** Of our own certificate when it is to be made anew; of a given one's files when they were written. */
@@ -74,6 +76,7 @@ export class Identity {
 
   constructor(options: IdentityOptions) {
     this.#options = options;
+    this.#refusals = new SparingLog(options.log);
     this.#tokens = new TokenStore(join(options.dir, "tokens.json"), options.clock);
     this.#registry = new DeviceRegistry(join(options.dir, "devices.json"), options.clock);
     this.#joins = options.metrics.counter(
@@ -166,9 +169,9 @@ export class Identity {
     });
   }
 
-  /** @throws DeviceUnknownError */
-  newest(device: string): { readonly notAfterMs: number; readonly isDue: boolean } {
-    return this.#registry.newest(device);
+  /** @param serial of the certificate that it asks with @throws DeviceUnknownError */
+  certificate(device: string, serial: string): { readonly notAfterMs: number; readonly isDue: boolean } {
+    return this.#registry.certificate(device, serial);
   }
 
   devices(): JoinedDevice[] {
@@ -210,8 +213,10 @@ export class Identity {
       return done;
     } catch (error) {
       this.#joins.inc({ kind, answer: "refused" });
-      const reason = describeError(error);
-      this.#options.log.warn({ kind, reason }, "device certificate refused");
+      const code = error instanceof HeadwaterError ? error.code : "INTERNAL";
+      const fields = { kind, reason: describeError(error) };
+      // Of each code by itself: whoever tries any token shall not hide one that was used twice.
+      this.#refusals.warn(this.nowMs * 1_000, fields, `device certificate refused: ${code}`);
       throw error;
     }
   }

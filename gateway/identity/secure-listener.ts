@@ -12,11 +12,13 @@ import type { X509Certificate } from "node:crypto";
 import type { Socket } from "node:net";
 import { createServer, type SecureContextOptions, type Server, type TLSSocket } from "node:tls";
 import { listenOn } from "../../runtime/listen.ts";
-import type { Log } from "../../runtime/log.ts";
+import type { Log, LogFields } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
+import { SparingLog } from "../../runtime/sparing-log.ts";
 
 const HANDSHAKE_MS = 10_000;
-const MAX_CONNECTIONS = 10_000;
+/** Handshakes under way; who takes long with theirs makes room for others. How many connections there are is the doors' to say. */
+const MAX_HANDSHAKES = 2_000;
 /** How often the clock is asked whether a certificate has ended: it may be set meanwhile. */
 const LOOK_MS = 3_600_000;
 
@@ -27,7 +29,9 @@ export interface SecureDoor {
   readonly port: number;
   /** For ALPN (RFC 7301), the preferred one first; none when the protocol has no name there. */
   readonly protocols?: readonly string[];
-  /** @param device what its certificate proves; undefined without one */
+  /** 2,000 unless given. */
+  readonly maxHandshakes?: number;
+  /** Also bounds how many it has. @param device what its certificate proves; undefined without one */
   take(socket: TLSSocket, peer: SecurePeer | undefined): void;
 }
 
@@ -52,15 +56,17 @@ export class SecureListener {
   readonly #options: SecureListenerOptions;
   readonly #server: Server;
   readonly #refused;
+  readonly #log: SparingLog;
   /** By device, so that a revoked one can be cut off. */
   readonly #sockets = new Map<string, Set<TLSSocket>>();
-  /** Connections whose handshake is not done. */
+  /** Connections whose handshake is not done, the oldest first. */
   readonly #undecided = new Map<string, Socket>();
   #closing = false;
 
   constructor(door: SecureDoor, options: SecureListenerOptions) {
     this.#door = door;
     this.#options = options;
+    this.#log = new SparingLog(options.log);
     this.#refused = options.metrics.counter(
       "headwater_tls_refused_total",
       "TLS connections refused, by reason",
@@ -76,8 +82,8 @@ export class SecureListener {
       noDelay: true,
       ...(door.protocols !== undefined && { ALPNProtocols: [...door.protocols] }),
     });
-    this.#server.maxConnections = MAX_CONNECTIONS;
     this.#server.on("connection", (socket: Socket) => {
+      this.#makeRoom();
       const key = keyOf(socket);
       this.#undecided.set(key, socket);
       socket.once("close", () => this.#undecided.delete(key));
@@ -112,6 +118,16 @@ export class SecureListener {
     for (const socket of this.#sockets.get(device) ?? []) socket.destroy();
   }
 
+  /** Strangers who begin handshakes and do not end them keep nobody out. */
+  #makeRoom(): void {
+    if (this.#undecided.size < (this.#door.maxHandshakes ?? MAX_HANDSHAKES)) return;
+    const [key, oldest] = this.#undecided.entries().next().value!;
+    this.#undecided.delete(key);
+    this.#refused.inc({ reason: "too many handshakes" });
+    this.#warn({ peer: oldest.remoteAddress }, "TLS connection ended in its handshake: there are too many");
+    oldest.destroy();
+  }
+
   get #fixed(): SecureContextOptions {
     return { ca: this.#options.deviceCa, minVersion: "TLSv1.2" };
   }
@@ -125,7 +141,8 @@ export class SecureListener {
     if (typeof peer === "string") {
       this.#refused.inc({ reason: peer });
       const subject = shown?.subject?.slice(0, 80);
-      this.#options.log.warn({ peer: socket.remoteAddress, subject, reason: peer }, "device refused");
+      // Of each reason by itself: strangers shall not hide a device that was revoked.
+      this.#warn({ peer: socket.remoteAddress, subject }, `device refused: ${peer}`);
       socket.destroy();
       return;
     }
@@ -140,7 +157,7 @@ export class SecureListener {
     const leftMs = notAfterMs - this.#options.nowMs();
     if (leftMs <= 0) {
       this.#refused.inc({ reason: "certificate ended" });
-      this.#options.log.warn({ device }, "device disconnected: its certificate has ended");
+      this.#warn({ device }, "device disconnected: its certificate has ended");
       socket.destroy();
       return;
     }
@@ -156,6 +173,10 @@ export class SecureListener {
       sockets.delete(socket);
       if (sockets.size === 0 && this.#sockets.get(device) === sockets) this.#sockets.delete(device);
     });
+  }
+
+  #warn(fields: LogFields, message: string): void {
+    this.#log.warn(this.#options.nowMs() * 1_000, fields, message);
   }
 
   /** Or why it is refused. */

@@ -1,6 +1,6 @@
 /** What agents publish below `headwater/v1/{device}/`: frames, drained epochs, their status, what time it is. */
 import type { Client } from "aedes";
-import { decodeFrames, type Frame, soundFrames } from "../../protocol/frame.ts";
+import { cutFrames, decodeFrames, type Frame, soundFrames } from "../../protocol/frame.ts";
 import { BROTLI, isEnvelope } from "../../protocol/publish-envelope.ts";
 import { type ControlMessage, type TopicKind, topicOf } from "../../protocol/topics.ts";
 import type { Clock } from "../../runtime/clock.ts";
@@ -9,12 +9,22 @@ import type { Metrics } from "../../runtime/metrics.ts";
 import type { Streams } from "../streams/streams.ts";
 import { parseDrained, parseStatus, parseTimeRequest } from "./agent-messages.ts";
 import type { DeviceDirectory } from "./device-directory.ts";
-import { EnvelopeDesk } from "./envelope-desk.ts";
-import { type Addressed, type Answers, addressed, type Publish, payloadOf, type Session } from "./publish.ts";
+import { EnvelopeDesk, type Taken } from "./envelope-desk.ts";
+import {
+  type Addressed,
+  type Answers,
+  addressed,
+  isOver,
+  type Publish,
+  payloadOf,
+  type Session,
+} from "./publish.ts";
 import { type Answer, NotAllowedError, type PublishDesk } from "./publish-desk.ts";
 
 /** Of what waits for nothing. */
 const DONE = Promise.resolve();
+/** To decode and append so many takes some milliseconds. */
+const FRAMES_AT_ONCE = 512;
 
 export interface AgentPublishesOptions {
   readonly streams: Streams;
@@ -70,44 +80,81 @@ export class AgentPublishes {
     const to = addressed(session, publish, answers);
     const payload = payloadOf(publish);
     if (isEnvelope(payload)) this.#openFrames(to, Buffer.from(payload), device);
-    else this.#inTurn(to, payload, (frames) => this.#storeFrames(to, frames, frames, device));
+    else if (cutFrames(payload, FRAMES_AT_ONCE).length === 1) {
+      this.#inTurn(to, payload, (bytes) => this.#storeFrames(to, bytes, bytes, device).settled);
+    } else {
+      const own = Buffer.from(payload);
+      this.#envelopes.behind(session, () => this.#storeFrames(to, own, own, device).appended);
+    }
   }
 
   #openFrames(to: Addressed, bytes: Buffer, device: string): void {
     this.#envelopes.take({
       session: to.session,
       bytes,
-      take: (frames) => this.#attempt(to, () => this.#storeFrames(to, frames, bytes, device)),
+      take: (frames) => this.#storeFrames(to, frames, bytes, device),
       refuse: (error) => this.#desk.quarantine(to, bytes, describeError(error)),
     });
   }
 
-  /** At once, or behind what of the session is being opened: then `payload` is copied. */
+  /** At once, or behind what of the session is under way: then `payload` is copied. */
   #inTurn(to: Addressed, payload: Buffer, act: (payload: Buffer) => Promise<unknown>): void {
     if (!this.#envelopes.isBusy(to.session)) {
       void act(payload);
       return;
     }
     const own = Buffer.from(payload);
-    this.#envelopes.behind(to.session, () => void this.#attempt(to, () => act(own)));
-  }
-
-  /** As for a publish that is taken within the call: what cannot be appended is withheld. */
-  #attempt(to: Addressed, act: () => Promise<unknown>): Promise<unknown> {
-    try {
-      return act();
-    } catch (error) {
-      this.#desk.withhold(to.session, to.topic, error);
-      return DONE;
-    }
+    this.#envelopes.behind(to.session, () => void act(own));
   }
 
   /**
-   * Appends the frames within the call.
+   * Appends the frames within the call where they are few, and else some in each turn of the event loop: a few
+   * kilobytes can hold so many that nobody else would be heard for seconds.
    * @param came what is kept of it where it holds something else than frames
-   * @returns resolves when they are answered for
    */
-  #storeFrames(to: Addressed, bytes: Buffer, came: Buffer, device: string): Promise<unknown> {
+  #storeFrames(to: Addressed, bytes: Buffer, came: Buffer, device: string): Taken {
+    const keep = (reason: string): Promise<Answer> => this.#desk.keep(to.session, to.topic, came, reason);
+    const pieces = cutFrames(bytes, FRAMES_AT_ONCE);
+    if (pieces.length > 1) {
+      const appended = this.#appendPieces(to, pieces, once(keep), device);
+      return { appended, settled: appended.then(({ answer }) => this.#answerWhen(answer, to)) };
+    }
+    const answer = this.#append(to, bytes, keep, device);
+    return { settled: answer === undefined ? DONE : this.#answerWhen(answer, to) };
+  }
+
+  /** Resolves when all are appended, or the session is over: then there is no answer. */
+  async #appendPieces(
+    to: Addressed,
+    pieces: readonly Buffer[],
+    keep: (reason: string) => Promise<Answer>,
+    device: string,
+  ): Promise<{ readonly answer: Promise<Answer | undefined> }> {
+    const { session, topic } = to;
+    const answers: Array<Promise<Answer>> = [];
+    let isWhole = false;
+    for (const piece of pieces) {
+      const answer = this.#append(to, piece, keep, device);
+      if (answer === undefined) break;
+      answer.catch((error: unknown) => this.#desk.withhold(session, topic, error));
+      isWhole = answers.push(answer) === pieces.length;
+      await new Promise((resolve) => setImmediate(resolve));
+      if (isOver(session)) break;
+    }
+    return { answer: joined(answers).then((answer) => (isWhole ? answer : undefined)) };
+  }
+
+  /**
+   * Appends frames within the call.
+   * @param keep called where they are something else
+   * @returns undefined where they may not be sent, and the connection ends
+   */
+  #append(
+    to: Addressed,
+    bytes: Buffer,
+    keep: (reason: string) => Promise<Answer>,
+    device: string,
+  ): Promise<Answer> | undefined {
     const { session, answers, topic } = to;
     let frames: Frame[];
     let reason: string | undefined;
@@ -120,22 +167,15 @@ export class AgentPublishes {
     if (frames.some((frame) => frame.device !== device)) {
       const error = new NotAllowedError(`${device} sent a frame of another device`);
       this.#desk.disconnect(session, answers, error);
-      return DONE;
+      return undefined;
     }
-    if (reason !== undefined) return this.#answerWhen(this.#salvage(to, frames, came, reason), to);
-    const stored =
-      frames.length === 1
-        ? this.#store(session, topic, frames[0]!)
-        : Promise.all(frames.map((frame) => this.#store(session, topic, frame))).then(
-            (outcomes) => outcomes.find((outcome) => outcome === "stored") ?? outcomes[0]!,
-          );
-    return this.#answerWhen(stored, to);
+    if (reason !== undefined) return this.#salvage(to, frames, keep(reason));
+    if (frames.length === 1) return this.#store(session, topic, frames[0]!);
+    return joined(frames.map((frame) => this.#store(session, topic, frame)));
   }
 
   /** The publish is kept aside whole; those of its frames that are sound are stored. */
-  #salvage(to: Addressed, sound: readonly Frame[], came: Buffer, reason: string): Promise<Answer> {
-    const { session, topic } = to;
-    const kept = this.#desk.keep(session, topic, came, reason);
+  #salvage({ session, topic }: Addressed, sound: readonly Frame[], kept: Promise<Answer>): Promise<Answer> {
     const stored = sound.map((frame) => this.#store(session, topic, frame));
     return Promise.all([kept, ...stored]).then(() => "quarantined");
   }
@@ -191,12 +231,29 @@ export class AgentPublishes {
     this.#answerWhen(Promise.resolve("stored"), to);
   }
 
-  #answerWhen(stored: Promise<Answer>, to: Addressed): Promise<void> {
+  /** Not at all where there is none. */
+  #answerWhen(stored: Promise<Answer | undefined>, to: Addressed): Promise<void> {
     return stored.then(
-      (answer) => this.#desk.answer(answer, to),
+      (answer) => answer && this.#desk.answer(answer, to),
       (error: unknown) => this.#desk.withhold(to.session, to.topic, error),
     );
   }
+}
+
+/** Of what is answered by one PUBACK: it was known already where all of it was. */
+function joined(answers: ReadonlyArray<Promise<Answer>>): Promise<Answer> {
+  return Promise.all(answers).then(
+    (all) => all.find((one) => one === "quarantined") ?? all.find((one) => one === "stored") ?? all[0]!,
+  );
+}
+
+/** Whoever calls it again gets what it returned the first time. */
+function once<T>(keep: (reason: string) => T): (reason: string) => T {
+  let kept: T | undefined;
+  return (reason) => {
+    kept ??= keep(reason);
+    return kept;
+  };
 }
 
 /** At QoS 0, and at once. */

@@ -1,6 +1,7 @@
 /**
  * Opens compressed publishes (protocol/publish-envelope.ts), and keeps the order of each connection
- * meanwhile: what comes behind an envelope that is being opened waits behind it.
+ * meanwhile: what comes behind an envelope that is being opened, or behind frames that are so many that they
+ * are taken in several turns of the event loop, waits behind it.
  *
  *   envelope ─┬ small, and nothing before it → opened within the call
  *             └ queue of its connection → room → zlib's threads → handed on, in order
@@ -12,7 +13,7 @@
 import { type Envelope, open, openSync, readEnvelope } from "../../protocol/publish-envelope.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
 import { Turnstile } from "../../runtime/turnstile.ts";
-import type { Session } from "./publish.ts";
+import { isOver, type Session } from "./publish.ts";
 
 /** Opening so much takes no longer than the way to a thread and back. */
 const OPENED_IN_CALL_BYTES = 64 * 1_024;
@@ -20,21 +21,29 @@ const MAX_OPEN_BYTES = 32 * 1_048_576;
 /** Of the four threads that Node has for zlib and files. */
 const MAX_OPENING = 2;
 
+/** What becomes of frames that were handed on. Neither rejects. */
+export interface Taken {
+  /** Set where not all of them are appended yet: what comes next in their session waits for it. */
+  readonly appended?: Promise<unknown>;
+  /** They are stored, or will not be; the room that they take is kept until then. */
+  readonly settled: Promise<unknown>;
+}
+
 export interface SealedPublish {
   readonly session: Session;
   /** An envelope, or what begins like one. Its memory is its own. */
   readonly bytes: Buffer;
-  /**
-   * Takes the frames; whatever it stores it appends within the call. Never throws.
-   * @returns settles when they are stored, or will not be; the room that they take is kept until then
-   */
-  readonly take: (frames: Buffer) => Promise<unknown>;
+  /** Takes the frames; what it stores it appends within the call, unless it says otherwise. Never throws. */
+  readonly take: (frames: Buffer) => Taken;
   /** It cannot be opened. Never throws. */
   readonly refuse: (error: unknown) => void;
 }
 
-/** What waits behind the envelope of a session that is being opened. */
-type Queue = Array<SealedPublish | (() => void)>;
+/** Never throws. What it returns is waited for, and never rejects. */
+type Act = () => Promise<unknown> | undefined;
+
+/** What waits behind an envelope of a session that is being opened. */
+type Queue = Array<SealedPublish | Act>;
 
 export class EnvelopeDesk {
   readonly #queues = new Map<Session, Queue>();
@@ -57,7 +66,7 @@ export class EnvelopeDesk {
     );
   }
 
-  /** Whether an envelope of the session is being opened, so that what comes next has to wait. */
+  /** Whether something of the session is under way, so that what comes next has to wait. */
   isBusy(session: Session): boolean {
     return this.#queues.size > 0 && this.#queues.has(session);
   }
@@ -73,9 +82,9 @@ export class EnvelopeDesk {
   }
 
   /** Calls `act` when all is handed on that came before in its session, or drops it as above. */
-  behind(session: Session, act: () => void): void {
+  behind(session: Session, act: Act): void {
     const queue = this.#queues.get(session);
-    if (queue === undefined) act();
+    if (queue === undefined) void this.#run(session, [act]);
     else queue.push(act);
   }
 
@@ -86,7 +95,7 @@ export class EnvelopeDesk {
   }
 
   /** @returns false where that would take too long, or there is no room */
-  #takeAtOnce({ bytes, take, refuse }: SealedPublish): boolean {
+  #takeAtOnce({ session, bytes, take, refuse }: SealedPublish): boolean {
     let frames: Buffer;
     try {
       const envelope = readEnvelope(bytes);
@@ -98,15 +107,16 @@ export class EnvelopeDesk {
       return true;
     }
     void this.#room.take(frames.length);
-    this.#handOn(frames, take);
+    const appended = this.#handOn(frames, take);
+    if (appended !== undefined) void this.#run(session, [() => appended]);
     return true;
   }
 
   async #run(session: Session, queue: Queue): Promise<void> {
     this.#queues.set(session, queue);
     for (let next = queue.shift(); next !== undefined && !isOver(session); next = queue.shift()) {
-      if (typeof next === "function") next();
-      else await this.#openInTurn(next);
+      const handedOn = typeof next === "function" ? next() : this.#openInTurn(next);
+      if (handedOn !== undefined) await handedOn;
     }
     this.#queues.delete(session);
   }
@@ -119,7 +129,7 @@ export class EnvelopeDesk {
       if (!isOver(session)) refuse(error);
       return;
     }
-    if (frames !== undefined) this.#handOn(frames, take);
+    if (frames !== undefined) await this.#handOn(frames, take);
   }
 
   /** Undefined when the session is over by then. The room for what is returned is taken. */
@@ -136,9 +146,11 @@ export class EnvelopeDesk {
     return frames;
   }
 
-  #handOn(frames: Buffer, take: SealedPublish["take"]): void {
-    const give = (): void => this.#room.give(frames.length);
-    take(frames).then(give, give);
+  /** Resolves when they are appended; undefined where they are already. */
+  #handOn(frames: Buffer, take: SealedPublish["take"]): Promise<unknown> | undefined {
+    const { appended, settled } = take(frames);
+    void settled.then(() => this.#room.give(frames.length));
+    return appended;
   }
 
   #count({ plainBytes, compressed }: Envelope): void {
@@ -146,9 +158,4 @@ export class EnvelopeDesk {
     this.#counts.sealed.inc(compressed.length);
     this.#counts.opened.inc(plainBytes);
   }
-}
-
-/** Nothing more of it will be answered, and all of that comes again. */
-function isOver({ withheld, client }: Session): boolean {
-  return withheld || client.closed;
 }

@@ -80,6 +80,8 @@ export class MqttIngest implements Ingest {
   readonly #server: Server;
   readonly #maxConnections: number;
   readonly #sockets = new Set<Socket>();
+  /** Those of nobody who was let in yet, the oldest first. */
+  readonly #strangers = new Set<Socket>();
   readonly #sessions = new WeakMap<Client, Session>();
   /** Those that asked for a session that outlives its connection: they send again also after a DISCONNECT. */
   readonly #keepsSession = new WeakSet<Client>();
@@ -111,8 +113,6 @@ export class MqttIngest implements Ingest {
     });
     this.#server = createServer((socket) => this.#connection(socket));
     this.#maxConnections = options.maxConnections ?? MAX_CONNECTIONS;
-    this.#server.maxConnections = this.#maxConnections;
-    this.#server.on("drop", (peer) => this.#noRoom(peer?.remoteAddress));
     metrics.gauge("headwater_ingest_connections", "Open MQTT connections", [], () => {
       metrics.gauge("headwater_ingest_connections", "").set(this.#sockets.size);
     });
@@ -147,6 +147,7 @@ export class MqttIngest implements Ingest {
       // It may have ended while it was let in.
       if (client.closed) return;
       const session = this.#session(client);
+      this.#strangers.delete(client.conn as Socket);
       this.#present.add(client);
       this.#options.directory.connected(session.device);
       const lane = this.#lanes.get(client);
@@ -187,12 +188,6 @@ export class MqttIngest implements Ingest {
    * configured device's password, also where the plain port is open
    */
   adopt(socket: TLSSocket, device: string | undefined): void {
-    const isFull = this.#sockets.size >= this.#maxConnections;
-    if (isFull) this.#noRoom(socket.remoteAddress);
-    if (isFull || this.#closing !== undefined) {
-      socket.destroy();
-      return;
-    }
     this.#admission.cameByTls(socket, device);
     this.#connection(socket);
   }
@@ -232,10 +227,15 @@ export class MqttIngest implements Ingest {
   }
 
   #connection(socket: Socket): void {
+    if (this.#closing !== undefined || !this.#makeRoom(socket)) {
+      socket.destroy();
+      return;
+    }
     this.#sockets.add(socket);
+    this.#strangers.add(socket);
     socket.setNoDelay(true);
     socket.setKeepAlive(true, ASK_PEER_MS);
-    socket.on("close", () => this.#sockets.delete(socket));
+    socket.on("close", () => this.#forget(socket));
     socket.on("error", () => {});
     const client = this.#broker?.handle(socket);
     const lane = client && this.#lane.attach(client);
@@ -259,9 +259,28 @@ export class MqttIngest implements Ingest {
     this.#agents.gone(session);
   }
 
-  #noRoom(peer: string | undefined): void {
+  /**
+   * Where there are too many, the one goes that has waited for longest to be let in: to open many and say
+   * nothing costs nothing, and would keep everybody out otherwise.
+   * @returns false when all others were let in
+   */
+  #makeRoom({ remoteAddress }: Socket): boolean {
+    if (this.#sockets.size < this.#maxConnections) return true;
+    const [oldest] = this.#strangers;
     this.#desk.refuse("too many connections");
-    this.#desk.warn({ peer }, "MQTT connection refused: there are too many");
+    this.#desk.warn(
+      { peer: (oldest ?? { remoteAddress }).remoteAddress },
+      "MQTT connection ended: there are too many",
+    );
+    if (oldest === undefined) return false;
+    this.#forget(oldest);
+    oldest.destroy();
+    return true;
+  }
+
+  #forget(socket: Socket): void {
+    this.#sockets.delete(socket);
+    this.#strangers.delete(socket);
   }
 
   #tooLarge(socket: Socket): void {

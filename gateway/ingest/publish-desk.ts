@@ -11,10 +11,10 @@ import type { Clock } from "../../runtime/clock.ts";
 import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import type { Log, LogFields } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
+import { SparingLog } from "../../runtime/sparing-log.ts";
 import { StreamNotFoundError, type Streams } from "../streams/streams.ts";
 import type { Addressed, Answers, Session } from "./publish.ts";
 import type { Quarantine } from "./quarantine.ts";
-import { SparingLog } from "./sparing-log.ts";
 
 const RETRY_AFTER_MS = 1_000;
 /** Time for the control message to leave before its connection ends. */

@@ -11,10 +11,12 @@
  * the library's internals are not as expected (library-client.ts), a client is left to it.
  *
  * Back-pressure: a connection is read on while little of it waits for an answer, and little of all
- * connections together; and not while the library is at one of its packets.
+ * connections together; and not while the library is at one of its packets. Of a chunk with thousands of
+ * packets some are taken in each turn of the event loop, so that others are heard in between.
  */
 import type { Client, PublishPacket } from "aedes";
 import { PacketLengths } from "../../protocol/mqtt-packet-limit.ts";
+import { CutPublish } from "./cut-publish.ts";
 import { type Destinations, isPublishTopic } from "./destinations.ts";
 import { type InnerClient, innerClient } from "./library-client.ts";
 import { type Answers, NO_PACKET_ID, type Publish, type Session } from "./publish.ts";
@@ -27,9 +29,12 @@ const MAX_WAITING_BYTES = 512 * 1_024;
 const MAX_ALL_WAITING_BYTES = 32 * 1_048_576;
 /** What a publish counts beside its payload. */
 const PUBLISH_BYTES = 128;
-/** Memory that a connection keeps for publishes that come in pieces. */
-const KEPT_CARRY_BYTES = 32 * 1_024;
-
+/** Packets of one connection that are taken in one turn of the event loop. */
+const PACKETS_AT_ONCE = 512;
+/** One of the library's costs as much as so many of the lane's. */
+const LIBRARY_PACKETS = 8;
+/** What is put off to the next turn, of all connections; beyond this a chunk is taken whole. */
+const MAX_PUT_OFF_BYTES = 32 * 1_048_576;
 export interface LaneOptions {
   readonly destinations: Destinations;
   readonly maxPacketBytes: number;
@@ -37,6 +42,8 @@ export interface LaneOptions {
   readonly take: (session: Session, publish: Publish, answers: Answers) => void;
   /** The client announced a larger packet than it may send. */
   readonly tooLarge: (client: Client) => void;
+  /** 512 unless given. */
+  readonly packetsAtOnce?: number;
 }
 
 export class PublishLane {
@@ -46,6 +53,7 @@ export class PublishLane {
   #waitingBytes = 0;
   readonly #held = new Set<LaneConnection>();
   #isStopped = false;
+  #putOffBytes = 0;
   #allAnswered = (): void => {};
 
   constructor(options: LaneOptions) {
@@ -82,6 +90,15 @@ export class PublishLane {
     return this.#isStopped;
   }
 
+  get packetsAtOnce(): number {
+    if (this.#putOffBytes > MAX_PUT_OFF_BYTES) return Number.POSITIVE_INFINITY;
+    return this.options.packetsAtOnce ?? PACKETS_AT_ONCE;
+  }
+
+  putOff(bytes: number): void {
+    this.#putOffBytes += bytes;
+  }
+
   get isFull(): boolean {
     return this.#waitingBytes > MAX_ALL_WAITING_BYTES;
   }
@@ -116,9 +133,10 @@ export class LaneConnection implements Answers {
   #isDraining = false;
   #isPaused = false;
   #isClosed = false;
-  #carry = Buffer.alloc(0);
-  #carriedBytes = 0;
-  #neededBytes = 0;
+  /** What came behind as many packets as are taken in one turn; nothing is read meanwhile. */
+  #putOff: Buffer | undefined;
+  #goesOn = false;
+  readonly #cut = new CutPublish();
   /** Where the body begins of the publish that was measured last. */
   #bodyAt = 0;
 
@@ -145,25 +163,53 @@ export class LaneConnection implements Answers {
     };
   }
 
-  /** Takes the publishes from a chunk; from the first other packet on the library reads it. Keeps nothing of it. */
+  /** Takes the publishes from a chunk; from the first other packet on the library reads it. What is kept of it is copied. */
   read(chunk: Buffer): void {
+    // Its socket was told to pause, but may have had more at hand.
+    if (this.#putOff !== undefined) this.#putOffTo(Buffer.concat([this.#putOff, chunk]));
+    else this.#take(chunk, false);
+  }
+
+  /** @param isOwn the memory stays as it is */
+  #take(chunk: Buffer, isOwn: boolean): void {
     const client = this.#client;
-    let at = this.#carriedBytes > 0 ? this.#complete(chunk) : 0;
-    while (at < chunk.length && !client.closed) {
+    const packetsAtOnce = this.#lane.packetsAtOnce;
+    let at = this.#cut.isEmpty ? 0 : this.#complete(chunk);
+    for (let packets = 0; at < chunk.length && packets < packetsAtOnce && !client.closed; packets++) {
       const end = this.#isReady ? this.#measure(chunk, at, chunk.length) : 0;
       if (end > 0 && this.#takeBytes(chunk, at, end)) at = end;
-      else if (end < 0) at = this.#keep(chunk, at, -end);
-      else {
-        this.#leaveToLibrary(chunk.subarray(at));
+      else if (end < 0) {
+        this.#cut.neededBytes = -end;
+        at = this.#cut.gather(chunk, at);
+      } else {
+        at += this.#leaveToLibrary(
+          chunk.subarray(at),
+          Math.ceil((packetsAtOnce - packets) / LIBRARY_PACKETS),
+        );
         break;
       }
     }
     if (client.closed) return;
+    if (at < chunk.length) this.#putOffTo(isOwn ? chunk.subarray(at) : Buffer.from(chunk.subarray(at)));
     // Answers to what it asks, such as the time, count for nothing here; who does not take them is not read on.
     if (client.conn.writableNeedDrain) this.#drain();
     // [MQTT-3.1.2-24]: any packet shows that the client is alive.
     if (client._keepaliveInterval > 0) client._keepaliveTimer?.refresh();
-    if (!this.#mayReadOn()) this.#pause();
+    if (this.#putOff !== undefined || !this.#mayReadOn()) this.#pause();
+    this.readOn();
+  }
+
+  #putOffTo(rest: Buffer | undefined): void {
+    this.#lane.putOff((rest?.length ?? 0) - (this.#putOff?.length ?? 0));
+    this.#putOff = rest;
+  }
+
+  #goOn(): void {
+    this.#goesOn = false;
+    const rest = this.#putOff;
+    if (rest === undefined || this.#client.closed || !this.#mayReadOn()) return;
+    this.#putOffTo(undefined);
+    this.#take(rest, true);
   }
 
   acknowledge(packetId: number, payloadBytes: number): void {
@@ -205,8 +251,13 @@ export class LaneConnection implements Answers {
   /** Reads again, if it had to stop and need not any more. */
   readOn(): void {
     if (!this.#isPaused || !this.#mayReadOn()) return;
-    this.#isPaused = false;
-    this.#client.conn.resume();
+    if (this.#putOff === undefined) {
+      this.#isPaused = false;
+      this.#client.conn.resume();
+    } else if (!this.#goesOn) {
+      this.#goesOn = true;
+      setImmediate(() => this.#goOn());
+    }
   }
 
   /** What waits for an answer will not get one: the connection is gone. */
@@ -214,8 +265,8 @@ export class LaneConnection implements Answers {
     this.#isClosed = true;
     this.#lane.waits(-this.#waitingBytes);
     this.#waitingBytes = 0;
-    this.#carry = Buffer.alloc(0);
-    this.#carriedBytes = 0;
+    this.#putOffTo(undefined);
+    this.#cut.forget();
   }
 
   /** The library has answered CONNECT, holds no packet back, and is in the midst of none. */
@@ -238,10 +289,16 @@ export class LaneConnection implements Answers {
     this.#client.conn.pause();
   }
 
-  #leaveToLibrary(bytes: Buffer): void {
-    if (!this.#lengths.accept(bytes)) this.#lane.options.tooLarge(this.#client);
+  /** @returns how many bytes are done with */
+  #leaveToLibrary(bytes: Buffer, maxPackets = Number.POSITIVE_INFINITY): number {
+    const passed = this.#lengths.pass(bytes, maxPackets);
+    if (passed < 0) {
+      this.#lane.options.tooLarge(this.#client);
+      return bytes.length;
+    }
     // The library keeps what is not whole.
-    else this.#client._parser.parse(Buffer.from(bytes));
+    this.#client._parser.parse(Buffer.from(bytes.subarray(0, passed)));
+    return passed;
   }
 
   /** @returns false when the library shall see it */
@@ -256,7 +313,7 @@ export class LaneConnection implements Answers {
     const destination = this.#lane.options.destinations.at(bytes, topicAt, topicEnd);
     if (destination === undefined) return false;
     const packetId = qos === 0 ? NO_PACKET_ID : (bytes[topicEnd]! << 8) | bytes[topicEnd + 1]!;
-    this.#take({ destination, qos, dup: (head & 0x08) !== 0, packetId, bytes, from, end });
+    this.#hand({ destination, qos, dup: (head & 0x08) !== 0, packetId, bytes, from, end });
     return true;
   }
 
@@ -265,7 +322,7 @@ export class LaneConnection implements Answers {
     if (cmd !== "publish" || qos === 2 || !isPublishTopic(topic)) return false;
     const bytes = typeof payload === "string" ? Buffer.from(payload) : payload;
     const destination = this.#lane.options.destinations.of(topic);
-    this.#take({
+    this.#hand({
       destination,
       qos,
       dup,
@@ -277,7 +334,7 @@ export class LaneConnection implements Answers {
     return true;
   }
 
-  #take(publish: Publish): void {
+  #hand(publish: Publish): void {
     const bytes = publish.end - publish.from + PUBLISH_BYTES;
     this.#waitingBytes += bytes;
     this.#lane.waits(bytes);
@@ -308,43 +365,21 @@ export class LaneConnection implements Answers {
     return 0;
   }
 
-  /** Puts the beginning of a publish by; its memory grows with what has come, not with what is announced. */
-  #keep(chunk: Buffer, at: number, neededBytes: number): number {
-    this.#neededBytes = neededBytes;
-    return this.#gather(chunk, at, chunk.length);
-  }
-
-  #gather(chunk: Buffer, from: number, end: number): number {
-    const have = this.#carriedBytes;
-    const bytes = Math.min(end - from, this.#neededBytes - have);
-    if (have + bytes > this.#carry.length) {
-      const larger = Buffer.allocUnsafeSlow(
-        Math.min(this.#neededBytes, Math.max(have + bytes, 2 * this.#carry.length, KEPT_CARRY_BYTES)),
-      );
-      this.#carry.copy(larger, 0, 0, have);
-      this.#carry = larger;
-    }
-    chunk.copy(this.#carry, have, from, from + bytes);
-    this.#carriedBytes += bytes;
-    return from + bytes;
-  }
-
   /** Takes from the chunk what was missing. Returns where the next packet begins. */
   #complete(chunk: Buffer): number {
+    const cut = this.#cut;
     let at = 0;
     for (;;) {
-      at = this.#gather(chunk, at, chunk.length);
-      if (this.#carriedBytes < this.#neededBytes) return at;
-      const end = this.#measure(this.#carry, 0, this.#carriedBytes);
+      at = cut.gather(chunk, at);
+      if (!cut.isWhole) return at;
+      const end = this.#measure(cut.bytes, 0, cut.bytes.length);
       if (end < 0) {
-        this.#neededBytes = -end;
+        cut.neededBytes = -end;
         continue;
       }
-      const whole = this.#carriedBytes;
-      this.#carriedBytes = 0;
-      if (end === 0 || !this.#takeBytes(this.#carry, 0, end))
-        this.#leaveToLibrary(this.#carry.subarray(0, whole));
-      if (this.#carry.length > KEPT_CARRY_BYTES) this.#carry = Buffer.alloc(0);
+      const whole = cut.bytes;
+      if (end === 0 || !this.#takeBytes(whole, 0, end)) this.#leaveToLibrary(whole);
+      cut.letGo();
       return at;
     }
   }

@@ -43,6 +43,11 @@ export interface Session {
   anew: boolean | undefined;
 }
 
+/** Nothing more of it will be answered, and all of that comes again. */
+export function isOver({ withheld, client }: Session): boolean {
+  return withheld || client.closed;
+}
+
 export function newSession(client: Client, device: string, isProven = false): Session {
   const { id: clientId } = client;
   return { client, clientId, device, isProven, withheld: false, fresh: new Set(), anew: undefined };

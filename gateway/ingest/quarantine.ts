@@ -7,8 +7,8 @@ import { join } from "node:path";
 import { syncFolder } from "../../runtime/durable.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
+import { SparingLog } from "../../runtime/sparing-log.ts";
 import type { QuarantineStatus } from "./ingest.ts";
-import { SparingLog } from "./sparing-log.ts";
 
 /** What may go to the disk at once. */
 const MAX_GROUP_BYTES = 1_048_576;

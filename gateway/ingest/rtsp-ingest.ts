@@ -5,9 +5,9 @@
  *   publisher ─RTP→ feed of gateway/video (stored, then listed in GET_PARAMETER `persisted`)
  *                 └→ relay → readers
  *
- * With devices configured everybody authenticates by Digest with a device's name and password, and a path
- * that names a device is that device's alone. Without, the door is open; the config allows that on
- * loopback only.
+ * With devices configured everybody authenticates by Digest with a device's name and password, a path that
+ * names a device is that device's alone, and so is what it publishes, under either path. Without, the door is
+ * open; the config allows that on loopback only.
  */
 import { randomBytes } from "node:crypto";
 import type { TLSSocket } from "node:tls";
@@ -26,7 +26,8 @@ import type { Clock } from "../../runtime/clock.ts";
 import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
-import type { CameraFeed, Video } from "../video/video.ts";
+import { SparingLog } from "../../runtime/sparing-log.ts";
+import { type CameraFeed, CameraTakenError, type Video } from "../video/video.ts";
 
 /** A publisher that is so far ahead of the disk is read no further until the disk has caught up. */
 const MAX_WAITING_BYTES = 16 * 1_048_576;
@@ -65,6 +66,7 @@ interface Place {
 export class RtspIngest {
   readonly #options: RtspIngestOptions;
   readonly #log: Log;
+  readonly #refusals: SparingLog;
   readonly #passwords: ReadonlyMap<string, string>;
   /** By user; each is good for one DESCRIBE. */
   readonly #ownLogins = new Map<string, { readonly password: string; readonly untilMs: number }>();
@@ -77,15 +79,22 @@ export class RtspIngest {
   constructor(options: RtspIngestOptions) {
     this.#options = options;
     this.#log = options.log.child({ part: "rtsp" });
+    this.#refusals = new SparingLog(this.#log);
     this.#passwords = new Map(options.devices.map(({ id, password }) => [id, password]));
+    const ended = options.metrics.counter(
+      "headwater_rtsp_connections_ended_total",
+      "Connections of the RTSP port that were ended because there were too many, by whose",
+      ["whose"],
+    );
     this.#server = new RtspServer({
       host: options.host,
       port: options.port,
       log: this.#log,
       clock: options.clock,
+      onFull: (whose) => ended.inc({ whose }),
       handler: {
         publish: (path, sdp, session) => this.#publish(path, sdp, session),
-        describe: (path) => this.#publisherAt(path)?.relay.sdp,
+        describe: (path, user) => this.#publisherAt(path, user)?.relay.sdp,
         play: (path, session) => this.#play(path, session),
       },
       ...(this.#passwords.size > 0 && {
@@ -178,6 +187,8 @@ export class RtspIngest {
       return publication;
     } catch (error) {
       this.#publications.inc({ result: "refused" });
+      const fields = { path, from: session.remoteAddress, reason: describeError(error) };
+      this.#refusals.warn(this.#options.clock.nowUs(), fields, "camera refused");
       throw asRtspError(error);
     }
   }
@@ -186,18 +197,18 @@ export class RtspIngest {
     const place = placeOf(path);
     if (place === undefined) throw new RtspError(404, "Not Found");
     const { camera } = place;
+    const device = session.user ?? place.device;
     const others = this.#publishers.get(camera) ?? [];
     // A device may come again before its old connection is known to be dead; another may not take its camera over.
-    if (others.some((other) => other.session.user !== session.user)) {
-      this.#log.warn(
-        { camera, path, from: session.remoteAddress },
-        "another device publishes a camera of this name; give each camera a name of its own",
-      );
-      throw new RtspError(403, "Another Device Publishes This Camera");
-    }
+    if (others.some((other) => other.device !== device)) throw new CameraTakenError(camera, "another device");
     const relay = new Relay({ sdp });
-    const feed = this.#options.video.openFeed(camera, sdp);
-    const publisher: Publisher = { device: place.device ?? session.user, session, relay };
+    const feed = this.#options.video.openFeed(camera, sdp, device);
+    if (feed.waitingBytes() > MAX_WAITING_BYTES) {
+      // Whoever comes again while the disk stands still would leave a little more behind each time.
+      this.#closeFeed(camera, feed);
+      throw new RtspError(503, "Service Unavailable");
+    }
+    const publisher: Publisher = { device, session, relay };
     this.#publishers.set(camera, [...others, publisher]);
     this.#log.info({ camera, path, from: session.remoteAddress }, "camera publishes");
     return {
@@ -212,6 +223,7 @@ export class RtspIngest {
       rtcp: (track, bytes) => {
         feed.rtcp(track, bytes);
         relay.rtcp(track, bytes);
+        this.#slowDown(feed, session);
       },
       getParameter: (name) => (name === PERSISTED_PARAMETER ? formatPersisted(feed.persisted()) : undefined),
       close: (reason) => {
@@ -243,16 +255,19 @@ export class RtspIngest {
     this.#closingFeeds.add(closing);
   }
 
-  #publisherAt(path: string): Publisher | undefined {
+  /**
+   * Names of cameras are no secrets: a device finds no camera of another, neither under its own name nor under none.
+   * @param user who asks; undefined where the door is open
+   */
+  #publisherAt(path: string, user: string | undefined): Publisher | undefined {
     const place = placeOf(path);
     const publisher = place && this.#publishers.get(place.camera)?.at(-1);
-    // Names of cameras are no secrets: under its own name a device must not find the camera of another.
-    const isElsewhere = place?.device !== undefined && place.device !== publisher?.device;
-    return isElsewhere ? undefined : publisher;
+    const asked = user === undefined || user.startsWith(OWN_READER) ? place?.device : user;
+    return asked === undefined || asked === publisher?.device ? publisher : undefined;
   }
 
   #play(path: string, session: ReaderSession): Playback {
-    const publisher = this.#publisherAt(path);
+    const publisher = this.#publisherAt(path, session.user);
     if (publisher === undefined) throw new RtspError(404, "Not Found");
     return publisher.relay.play(session);
   }
@@ -268,6 +283,7 @@ function placeOf(path: string): Place | undefined {
 
 function asRtspError(error: unknown): unknown {
   if (error instanceof RtspError || !(error instanceof HeadwaterError)) return error;
+  if (error instanceof CameraTakenError) return new RtspError(403, "Another Device Publishes This Camera");
   if (error.code === "BAD_NAME") return new RtspError(404, "Not Found");
   if (error.retryable || error.code === "VIDEO_TOO_MANY_CAMERAS")
     return new RtspError(503, "Service Unavailable");

@@ -43,6 +43,14 @@ test("the authority is the same after a restart, and a damaged one is not replac
   }
 });
 
+test("an authority that was made before the machine knew the time is good for as long as any other", async (t) => {
+  const dir = await folder(t);
+  await CertificateAuthority.open(dir, { ...systemClock, nowUs: () => 5_000_000 });
+  const { certificatePem } = await CertificateAuthority.open(dir, systemClock);
+  const leftDays = (Date.parse(new X509Certificate(certificatePem).validTo) - Date.now()) / 86_400_000;
+  assert.ok(leftDays > 10 * 365, `${leftDays} days`);
+});
+
 test("the name in a request counts for nothing", async (t) => {
   const authority = await CertificateAuthority.open(await folder(t), systemClock);
   const issued = await authority.issueDevice("pi-1", makeSigningRequest(makeKey(), "gateway"), 90);

@@ -27,7 +27,7 @@ function stand(maxOpenBytes: number) {
           assert.ok(frames.equals(Buffer.alloc(bytes, name)));
           taken.push(name);
           wake();
-          return new Promise((resolve) => stored.set(name, () => resolve(undefined)));
+          return { settled: new Promise((resolve) => stored.set(name, () => resolve(undefined))) };
         },
         refuse: (error) => assert.fail(String(error)),
       });
@@ -89,7 +89,7 @@ test("a session that ends, or leaves a publish unanswered, gives up what waits, 
     send(a, "a1");
     send(b, "b1");
     send(b, "b2");
-    desk.behind(b, () => acted.push("behind b"));
+    desk.behind(b, () => void acted.push("behind b"));
     await untilTaken(1);
     if (end === "withheld") b.withheld = true;
     else (b.client as { closed: boolean }).closed = true;
@@ -104,9 +104,9 @@ test("a session that ends, or leaves a publish unanswered, gives up what waits, 
 test("what comes behind an envelope is called behind it, and at once where there is none", async () => {
   const { desk, session, send, taken, untilTaken } = stand(1_000_000);
   const a = session("a");
-  desk.behind(a, () => taken.push("first"));
+  desk.behind(a, () => void taken.push("first"));
   send(a, "a1");
-  desk.behind(a, () => taken.push("second"));
+  desk.behind(a, () => void taken.push("second"));
   send(a, "a2", 1_000);
   await untilTaken(4);
   assert.deepEqual(taken, ["first", "a1", "second", "a2"]);

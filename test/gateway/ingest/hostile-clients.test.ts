@@ -108,6 +108,27 @@ test("a connection for which there is no room is ended, counted and told of", as
   assert.equal(lines.filter((line) => /too many/.test(line)).length, 1);
 });
 
+test("who has not been let in makes room for others, and who is in keeps it", async (t) => {
+  const lines: string[] = [];
+  const log = { ...silentLog, warn: (_: object, message: string) => void lines.push(message) };
+  const { port, metrics } = await openDoor(t, { devices: DEVICES, log, maxConnections: 3 });
+  const strangers = Array.from({ length: 3 }, () => new RawSensor(port));
+  await Promise.all(strangers.map(({ socket }) => once(socket, "connect")));
+  await eventually("all of them", 5_000, async () =>
+    /^headwater_ingest_connections 3$/m.test(await metrics.render()) ? true : undefined,
+  );
+  const honest = [];
+  for (let i = 0; i < 3; i++) {
+    honest.push(await new RawSensor(port).connect(`honest-${i}`, as(DEVICES[0]!)));
+    await strangers[i]!.ended;
+  }
+  // Nobody is left who could go.
+  await new RawSensor(port).ended;
+  for (const one of honest) await one.acknowledged(9, TOPIC, "1");
+  assert.match(await metrics.render(), /headwater_ingest_refused_total\{reason="too many connections"\} 4/);
+  assert.equal(lines.filter((line) => /too many/.test(line)).length, 4);
+});
+
 test("thousands of wrong passwords are few lines in the log", async (t) => {
   const lines: string[] = [];
   const log = { ...silentLog, warn: (_: object, message: string) => void lines.push(message) };

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { LogFile } from "../../../gateway/streams/stores/local/segments/log-file.ts";
 import { LogFullError, type PublishColumns } from "../../../gateway/streams/streams.ts";
+import { forEachRecord } from "../../../protocol/record-batch.ts";
 import { eventually } from "../../support/program.ts";
 import { type Door, openDoor, RawSensor, stored } from "./door.ts";
 
@@ -234,6 +235,38 @@ test("readings that come along with CONNECT are all stored, in their order", asy
     Array.from({ length: 100 }, (_, i) => String(1_000 + i)),
   );
 });
+
+for (const farewell of ["DISCONNECT", "nothing"] as const) {
+  test(`thousands of readings in one breath, and ${farewell} behind them, are all stored in their order`, async (t) => {
+    const { port, streams } = await openDoor(t);
+    const sensor = await new RawSensor(port).connect("hasty");
+    const count = 10_000;
+    sensor.socket.cork();
+    for (let i = 0; i < count; i++) sensor.publish(0, TOPIC, `${i}`.padStart(5, "0"), { qos: 0 });
+    if (farewell === "DISCONNECT") sensor.send({ cmd: "disconnect" });
+    sensor.socket.uncork();
+    sensor.socket.end();
+    await sensor.ended;
+    const appended = (): number =>
+      streams.describe("sensors").shardList.reduce((sum, { appendedRecords }) => sum + appendedRecords, 0);
+    await eventually("all of them", 20_000, async () => (appended() === count ? true : undefined));
+    const { shardId } = streams
+      .describe("sensors")
+      .shardList.find(({ appendedRecords }) => appendedRecords > 0)!;
+    const found: number[] = [];
+    for (let at = 0; at < count; ) {
+      const { parts, next } = await streams.read("sensors", shardId, at, 1_048_576);
+      for (const part of parts)
+        for (const run of part.runs)
+          forEachRecord(run, (payload) => void found.push(Number(payload.toString())));
+      at = next;
+    }
+    assert.deepEqual(
+      found,
+      Array.from({ length: count }, (_, i) => i),
+    );
+  });
+}
 
 test("a publish for a stream that was deleted is quarantined, and does not come again", async (t) => {
   const door = await openDoor(t);

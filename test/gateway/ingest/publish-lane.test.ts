@@ -32,7 +32,7 @@ const taken = (publish: Publish): Seen => {
 };
 
 /** The library's parser, its client's fields that the lane goes by, and a socket that keeps what is written. */
-function stand(take: (publish: Publish, answers: Answers) => void) {
+function stand(take: (publish: Publish, answers: Answers) => void, packetsAtOnce?: number) {
   const parser = mqttPacket.parser();
   const library: Seen[] = [];
   const written: string[] = [];
@@ -76,6 +76,7 @@ function stand(take: (publish: Publish, answers: Answers) => void) {
       client.closed = true;
       failed = true;
     },
+    ...(packetsAtOnce !== undefined && { packetsAtOnce }),
   });
   const open = () => {
     const connection = lane.attach(client as unknown as Client);
@@ -134,17 +135,22 @@ function* chunks(bytes: Buffer, at: readonly number[]): Generator<Buffer> {
   }
 }
 
-test("however a stream of packets is cut, the lane sees what the library sees, in its order", () => {
-  fc.assert(
-    fc.property(packets, cuts, fc.boolean(), (list, at, everywhere) => {
+test("however a stream of packets is cut, the lane sees what the library sees, in its order", async () => {
+  const few = fc.constantFrom(undefined, 1, 2, 9);
+  await fc.assert(
+    fc.asyncProperty(packets, cuts, fc.boolean(), few, async (list, at, everywhere, packetsAtOnce) => {
       const bytes = Buffer.concat(list.map((packet) => mqttPacket.generate(packet)));
       const all: Seen[] = [];
-      const tested = stand((publish) => all.push(taken(publish)));
+      const tested = stand((publish) => all.push(taken(publish)), packetsAtOnce);
       tested.parser.removeAllListeners("packet");
       tested.parser.on("packet", (packet) => all.push(seen(packet)));
       const lane = tested.open();
       const edges = everywhere ? Array.from(bytes, (_, i) => i) : at;
       for (const chunk of chunks(bytes, edges)) lane.read(chunk);
+      for (let turns = 0; tested.conn.isPaused; turns++) {
+        assert.ok(turns < 100);
+        await turn();
+      }
       assert.equal(tested.failed(), false);
       const plain = stand(() => {});
       plain.parser.parse(bytes);
@@ -177,6 +183,31 @@ test("any bytes whatever harm no more than they harm the library", () => {
     }),
     { numRuns: 2_000 },
   );
+});
+
+test("of thousands of packets that come together some are taken in each turn, and nothing is read meanwhile", async () => {
+  const publishes: number[] = [];
+  const { conn, client, library, open } = stand(({ packetId }) => void publishes.push(packetId), 16);
+  const lane = open();
+  const ping = Buffer.from([0xc0, 0]);
+  const all = [...Array.from({ length: 100 }, (_, i) => bytesOf(i + 1)), ...Array(100).fill(ping)];
+  lane.read(Buffer.concat(all));
+  assert.deepEqual([publishes.length, library.length, conn.isPaused], [16, 0, true]);
+  // It was told to pause, but had more at hand.
+  lane.read(bytesOf(101));
+  let seenBefore = 16;
+  while (conn.isPaused) {
+    await turn();
+    const seenNow = publishes.length + library.length;
+    assert.ok(seenNow > seenBefore && seenNow <= seenBefore + 16, `${seenNow - seenBefore} at once`);
+    seenBefore = seenNow;
+  }
+  assert.deepEqual([publishes.length, library.length], [101, 100]);
+  // Whoever ends in the midst of it is not heard any more.
+  lane.read(Buffer.concat(all));
+  client.closed = true;
+  await turn();
+  assert.equal(publishes.length, 117);
 });
 
 test("a packet above the limit is refused at its head", () => {

@@ -244,7 +244,7 @@ test("readers get what a publisher sends, from the last key frame on", async (t)
   ];
   const publisher = ffmpeg(t, ...args);
   await until(() => (video.cameras()[0]?.fragments ?? 0) > 0, "it publishes");
-  for (const address of [url("yard", "pi-2:battery%20staple"), ingest.readerUrl("yard")]) {
+  for (const address of [url("yard", login), ingest.readerUrl("yard")]) {
     const { stdout } = await run("ffprobe", [
       ...[
         "-v",

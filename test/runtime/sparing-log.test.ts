@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
-import { SparingLog } from "../../../gateway/ingest/sparing-log.ts";
-import { silentLog } from "../../../runtime/log.ts";
+import { silentLog } from "../../runtime/log.ts";
+import { SparingLog } from "../../runtime/sparing-log.ts";
 
 test("of each kind ten lines a minute, by a clock that jumps as it likes, and none goes uncounted", () => {
   const event = fc.record({

@@ -3,7 +3,7 @@
  * neither fill the disk nor hold up the others with it: of each kind a few lines a minute are
  * written, and the next one says how many were not. The metrics count all.
  */
-import type { Log, LogFields } from "../../runtime/log.ts";
+import type { Log, LogFields } from "./log.ts";
 
 const LINES_A_MINUTE = 10;
 const MINUTE_US = 60_000_000;
