@@ -3,7 +3,13 @@
  * where it stands in its input, its open windows, event time, and the result frames that may or may
  * not have reached the output stream.
  *
- *   headwater-analytics 1 <crc32c, 8 hex digits>\n<JSON>
+ *   headwater-analytics 2 <crc32c of what follows, 8 hex digits>
+ *   {"planHash": …}        where it stands
+ *   [[key, …], …]          some of the open windows; as many lines as there are
+ *   "…"                    a result frame in base64; likewise
+ *
+ * Each line is JSON of its own, so that both ways of a state of 100,000 windows can be gone in turns.
+ * Version 1 was one line with all of it; it is read, too.
  */
 import { readFile } from "node:fs/promises";
 import { setImmediate as nextTurn } from "node:timers/promises";
@@ -11,11 +17,11 @@ import { z } from "zod";
 import { crc32c } from "../../runtime/crc32c.ts";
 import { writeDurably } from "../../runtime/durable.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
-import type { Offset, ShardId } from "../streams/streams.ts";
+import type { Offset, ShardId, UnreadShards } from "../streams/streams.ts";
 import type { Group, Measure } from "./panes.ts";
 
 const MAGIC = "headwater-analytics";
-const VERSION = 1;
+const VERSION = 2;
 /** There may be 100,000 of them, and the event loop is everybody's. */
 const GROUPS_A_TURN = 1_000;
 
@@ -42,6 +48,8 @@ export interface Checkpoint {
   readonly nextSequence: bigint;
   /** Result frames, whole, to be appended (again) before anything else. */
   readonly pending: readonly Buffer[];
+  /** What stood unread when the statement last failed (`lookForUnread`); none while it works. */
+  readonly unread?: UnreadShards | undefined;
 }
 
 /** The statement stops: its windows cannot be known without its checkpoint. */
@@ -63,13 +71,14 @@ const keyValue = z.union([z.string(), z.number(), z.boolean(), z.null()]);
 /** count, sum (`123n` where it is an exact integer), lost, min, max */
 const measure = z.tuple([count, z.union([double, z.string().regex(/^-?\d+n$/)]), double, double, double]);
 
+const group = z.tuple([z.array(keyValue), z.number().int(), count, z.array(measure)]);
+
 const schema = z.strictObject({
   planHash: z.string(),
   streamId: z.string(),
   positions: z.record(z.string(), count),
   watermarkMs: z.number().int().nullable(),
   maxTimes: z.record(z.string(), z.number().int()),
-  groups: z.array(z.tuple([z.array(keyValue), z.number().int(), count, z.array(measure)])),
   totals: z.strictObject({
     records: count,
     late: count,
@@ -80,46 +89,51 @@ const schema = z.strictObject({
   }),
   epoch: digits,
   nextSequence: digits,
-  pending: z.array(z.string()),
+  unread: z
+    .strictObject({ streamId: z.string(), shards: z.record(z.string(), z.tuple([count, count])) })
+    .optional(),
 });
+const lineSchema = z.union([z.array(group), z.string()]);
+const version1Schema = schema.extend({ groups: z.array(group), pending: z.array(z.string()) });
 
 /** @param checkpoint is read in turns; nothing of it may change before this resolved */
 export async function writeCheckpoint(file: string, checkpoint: Checkpoint): Promise<void> {
-  const { groups, ...rest } = encode(checkpoint);
-  const pieces: Buffer[] = [];
+  const { groups, pending } = checkpoint;
+  const lines: Buffer[] = [];
   let checksum = 0;
   const add = (json: string): void => {
-    const piece = Buffer.from(json);
-    checksum = crc32c(piece, 0, piece.length, checksum);
-    pieces.push(piece);
+    const line = Buffer.from(`${json}\n`);
+    checksum = crc32c(line, 0, line.length, checksum);
+    lines.push(line);
   };
-  add('{"groups":[');
+  add(JSON.stringify(encode(checkpoint)));
   for (let from = 0; from < groups.length; from += GROUPS_A_TURN) {
     if (from > 0) await nextTurn();
-    const some = groups.slice(from, from + GROUPS_A_TURN).map(encodeGroup);
-    add(`${from > 0 ? "," : ""}${JSON.stringify(some).slice(1, -1)}`);
+    add(JSON.stringify(groups.slice(from, from + GROUPS_A_TURN).map(encodeGroup)));
   }
-  add(`],${JSON.stringify(rest).slice(1)}`);
+  for (const frame of pending) {
+    await nextTurn();
+    add(`"${frame.toString("base64")}"`);
+  }
   const head = `${MAGIC} ${VERSION} ${checksum.toString(16).padStart(8, "0")}\n`;
-  await writeDurably(file, Buffer.concat([Buffer.from(head), ...pieces]));
+  await writeDurably(file, Buffer.concat([Buffer.from(head), ...lines]));
 }
 
-function encode(checkpoint: Checkpoint) {
+function encode(checkpoint: Checkpoint): z.input<typeof schema> {
   return {
     planHash: checkpoint.planHash,
     streamId: checkpoint.streamId,
     positions: Object.fromEntries(checkpoint.positions),
     watermarkMs: checkpoint.watermarkMs ?? null,
     maxTimes: Object.fromEntries(checkpoint.maxTimes),
-    groups: checkpoint.groups,
     totals: checkpoint.totals,
     epoch: checkpoint.epoch.toString(),
     nextSequence: checkpoint.nextSequence.toString(),
-    pending: checkpoint.pending.map((frame) => frame.toString("base64")),
-  } satisfies Omit<z.input<typeof schema>, "groups"> & Pick<Checkpoint, "groups">;
+    unread: checkpoint.unread,
+  };
 }
 
-function encodeGroup({ key, paneMs, rows, measures }: Group): z.input<typeof schema>["groups"][number] {
+function encodeGroup({ key, paneMs, rows, measures }: Group): z.infer<typeof group> {
   return [[...key], paneMs, rows, measures.map(encodeMeasure)];
 }
 
@@ -135,10 +149,10 @@ export async function readCheckpoint(file: string, statement: string): Promise<C
   const headEnd = bytes.indexOf("\n");
   const [magic, version, crc] = bytes.toString("latin1", 0, Math.max(0, headEnd)).split(" ");
   if (magic !== MAGIC) throw new AnalyticsStateError(statement, `${file} is no checkpoint`);
-  if (Number(version) !== VERSION) {
+  if (version !== "1" && version !== String(VERSION)) {
     throw new AnalyticsStateError(
       statement,
-      `${file} has format version ${version}, this program reads ${VERSION}`,
+      `${file} has format version ${version}, this program reads up to ${VERSION}`,
     );
   }
   const body = bytes.subarray(headEnd + 1);
@@ -146,30 +160,56 @@ export async function readCheckpoint(file: string, statement: string): Promise<C
     throw new AnalyticsStateError(statement, `the checksum of ${file} does not match`);
   }
   try {
-    return decode(schema.parse(JSON.parse(body.toString("utf8"))));
+    return version === "1" ? decodeVersion1(body) : await decodeLines(body);
   } catch (error) {
     throw new AnalyticsStateError(statement, `${file} cannot be read`, error);
   }
 }
 
-function decode(stored: z.infer<typeof schema>): Checkpoint {
+async function decodeLines(body: Buffer): Promise<Checkpoint> {
+  const groups: Group[] = [];
+  const pending: Buffer[] = [];
+  let first: z.infer<typeof schema> | undefined;
+  for (let from = 0; from < body.length; ) {
+    const end = body.indexOf("\n", from);
+    if (end < 0) throw new Error("its last line has no end");
+    const line: unknown = JSON.parse(body.toString("utf8", from, end));
+    from = end + 1;
+    if (first === undefined) first = schema.parse(line);
+    else {
+      await nextTurn();
+      const more = lineSchema.parse(line);
+      if (typeof more === "string") pending.push(Buffer.from(more, "base64"));
+      else for (const one of more) groups.push(decodeGroup(one));
+    }
+  }
+  return decode(schema.parse(first), groups, pending);
+}
+
+function decodeVersion1(body: Buffer): Checkpoint {
+  const { groups, pending, ...first } = version1Schema.parse(JSON.parse(body.toString("utf8")));
+  const frames = pending.map((frame) => Buffer.from(frame, "base64"));
+  return decode(first, groups.map(decodeGroup), frames);
+}
+
+function decode(stored: z.infer<typeof schema>, groups: Group[], pending: Buffer[]): Checkpoint {
   return {
     planHash: stored.planHash,
     streamId: stored.streamId,
     positions: new Map(Object.entries(stored.positions)),
     watermarkMs: stored.watermarkMs ?? undefined,
     maxTimes: new Map(Object.entries(stored.maxTimes)),
-    groups: stored.groups.map(([key, paneMs, rows, measures]) => ({
-      key,
-      paneMs,
-      rows,
-      measures: measures.map(decodeMeasure),
-    })),
+    groups,
     totals: stored.totals,
     epoch: BigInt(stored.epoch),
     nextSequence: BigInt(stored.nextSequence),
-    pending: stored.pending.map((frame) => Buffer.from(frame, "base64")),
+    pending,
+    ...(stored.unread !== undefined && { unread: stored.unread }),
   };
+}
+
+function decodeGroup([key, paneMs, rows, measures]: z.infer<typeof group>): Group {
+  return { key, paneMs, rows, measures: measures.map(decodeMeasure) };
 }
 
 function encodeMeasure(from: Measure): z.infer<typeof measure> {

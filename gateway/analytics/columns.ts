@@ -29,6 +29,8 @@ export class ColumnBatch {
   readonly present: Uint8Array[];
   /** The dictionary: `keys[id]`. */
   readonly keys: KeyValues[] = [];
+  /** The same as one string each. */
+  readonly keyNames: string[] = [];
   readonly #ids = new Map<string, number>();
 
   constructor(measures: readonly Column[]) {
@@ -43,6 +45,7 @@ export class ColumnBatch {
     let id = this.#ids.get(keyName);
     if (id === undefined) {
       id = this.keys.push(key) - 1;
+      this.keyNames.push(keyName);
       this.#ids.set(keyName, id);
     }
     this.keyIds[row] = id;
@@ -57,6 +60,7 @@ export class ColumnBatch {
   clear(): void {
     this.rows = 0;
     this.keys.length = 0;
+    this.keyNames.length = 0;
     this.#ids.clear();
   }
 

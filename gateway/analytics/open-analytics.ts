@@ -16,6 +16,8 @@ import { type CommitStep, Statement } from "./statement.ts";
 
 /** Keys times windows that one statement may hold open; each commit writes them all. */
 const MAX_GROUPS = 100_000;
+/** … and their measures: each takes a hundred bytes of memory, and as much in the checkpoint. */
+const MAX_MEASURES = 1_000_000;
 
 export interface AnalyticsOptions {
   /** Where checkpoints are kept, a folder for each statement. */
@@ -44,12 +46,19 @@ export async function openAnalytics(options: AnalyticsOptions): Promise<Analytic
       clock: options.clock,
       log: options.log.child({ statement: config.name }),
       metrics,
-      maxGroups: options.maxGroups ?? MAX_GROUPS,
+      maxGroups: options.maxGroups ?? maxGroupsOf(plan),
       openPartials: () => engine.prepare(`batch${i}`, plan.measures.map(measureKind)),
       onStep: (step) => options.onStep?.(config.name, step),
     });
   });
+  // What one of them writes may be what another reads, so all do this before any of them runs.
+  await Promise.all(statements.map((statement) => statement.prepare()));
   return new EmbeddedAnalytics(engine, statements);
+}
+
+/** A statement of many measures may hold fewer windows. */
+export function maxGroupsOf({ measures }: Pick<Plan, "measures">): number {
+  return Math.min(MAX_GROUPS, Math.floor(MAX_MEASURES / Math.max(1, measures.length)));
 }
 
 /** For `--check`, too: says whether the statement would run. @throws StatementRefusedError */

@@ -6,8 +6,14 @@
  * (Kahan) and are added here with Neumaier's compensation, so where batches begin and end changes a
  * result by about one unit in the last place.
  */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { HeadwaterError } from "../../runtime/errors.ts";
 import type { KeyValues } from "./columns.ts";
+
+/** There may be 100,000 of them, and the event loop is everybody's. */
+const GROUPS_A_TURN = 2_000;
+/** Of all that are open: each commit writes them, and a key may have 1,024 characters a column. */
+const MAX_KEY_CHARACTERS = 32 * 1_048_576;
 
 /** One measure over the rows of a key and window. `min` and `max` mean nothing while `count` is 0. */
 export interface MeasurePartial {
@@ -18,6 +24,8 @@ export interface MeasurePartial {
 }
 
 export interface GroupPartial {
+  /** JSON of the key. */
+  readonly keyName: string;
   readonly key: KeyValues;
   readonly paneMs: number;
   readonly rows: number;
@@ -43,9 +51,9 @@ export interface Group {
 
 /** The statement stops: going on would mean to guess. Its records stay in the stream. */
 export class StateFullError extends HeadwaterError {
-  constructor(groups: number) {
+  constructor(maxGroups: number, maxKeyCharacters: number) {
     super("ANALYTICS_STATE_FULL", {
-      message: `more than ${groups} keys and windows are open at once`,
+      message: `more than ${maxGroups} keys and windows, or more than ${maxKeyCharacters} characters of keys, are open at once`,
       hint: "group by a column with fewer values, or shorten the watermark's delay, under a new statement name",
     });
   }
@@ -55,46 +63,53 @@ export class Panes {
   readonly #maxGroups: number;
   /** By window start, then by the key's JSON. */
   readonly #panes = new Map<number, Map<string, Group>>();
+  readonly #maxKeyCharacters: number;
   #groups = 0;
+  #keyCharacters = 0;
 
-  constructor(maxGroups: number) {
+  constructor(maxGroups: number, maxKeyCharacters = MAX_KEY_CHARACTERS) {
     this.#maxGroups = maxGroups;
+    this.#maxKeyCharacters = maxKeyCharacters;
   }
 
   get groups(): number {
     return this.#groups;
   }
 
-  /** All of the partials, or none. @throws StateFullError */
-  merge(partials: readonly GroupPartial[]): void {
-    let added = 0;
-    for (const { paneMs, key } of partials) {
-      if (!this.#panes.get(paneMs)?.has(JSON.stringify(key))) added++;
+  /**
+   * All of the partials, or none. Each key and window stands once among them. Nothing else may be asked of the
+   * panes before this resolved. @throws StateFullError
+   */
+  async merge(partials: readonly GroupPartial[]): Promise<void> {
+    let groups = this.#groups;
+    let keyCharacters = this.#keyCharacters;
+    await inTurns(partials, ({ paneMs, keyName }) => {
+      if (this.#panes.get(paneMs)?.has(keyName)) return;
+      groups++;
+      keyCharacters += keyName.length;
+    });
+    if (groups > this.#maxGroups || keyCharacters > this.#maxKeyCharacters) {
+      throw new StateFullError(this.#maxGroups, this.#maxKeyCharacters);
     }
-    if (this.#groups + added > this.#maxGroups) throw new StateFullError(this.#maxGroups);
-    for (const partial of partials) this.#mergeOne(partial);
+    await inTurns(partials, (partial) => this.#mergeOne(partial));
   }
 
   #mergeOne(partial: GroupPartial): void {
-    const name = JSON.stringify(partial.key);
-    let pane = this.#panes.get(partial.paneMs);
-    if (pane === undefined) {
-      pane = new Map();
-      this.#panes.set(partial.paneMs, pane);
-    }
-    let group = pane.get(name);
+    const { keyName, key, paneMs } = partial;
+    let group = this.#panes.get(paneMs)?.get(keyName);
     if (group === undefined) {
-      group = {
-        key: partial.key,
-        paneMs: partial.paneMs,
-        rows: 0,
-        measures: partial.measures.map(emptyMeasure),
-      };
-      pane.set(name, group);
-      this.#groups++;
+      group = { key, paneMs, rows: 0, measures: partial.measures.map(emptyMeasure) };
+      this.#open(keyName, group);
     }
     group.rows += partial.rows;
     for (let i = 0; i < partial.measures.length; i++) mergeMeasure(group.measures[i]!, partial.measures[i]!);
+  }
+
+  #open(keyName: string, group: Group): void {
+    const pane = this.#panes.get(group.paneMs) ?? new Map<string, Group>();
+    this.#panes.set(group.paneMs, pane.set(keyName, group));
+    this.#groups++;
+    this.#keyCharacters += keyName.length;
   }
 
   /** Takes out the windows that end at or before `watermarkMs`, by end and then by key. */
@@ -105,7 +120,10 @@ export class Panes {
       const pane = this.#panes.get(start)!;
       this.#panes.delete(start);
       this.#groups -= pane.size;
-      for (const name of [...pane.keys()].sort()) closed.push(pane.get(name)!);
+      for (const name of [...pane.keys()].sort()) {
+        this.#keyCharacters -= name.length;
+        closed.push(pane.get(name)!);
+      }
     }
     return closed;
   }
@@ -115,12 +133,15 @@ export class Panes {
     return [...this.#panes.values()].flatMap((pane) => [...pane.values()]);
   }
 
-  restore(groups: readonly Group[]): void {
-    for (const group of groups) {
-      const pane = this.#panes.get(group.paneMs) ?? new Map<string, Group>();
-      this.#panes.set(group.paneMs, pane.set(JSON.stringify(group.key), group));
-      this.#groups++;
-    }
+  async restore(groups: readonly Group[]): Promise<void> {
+    await inTurns(groups, (group) => this.#open(JSON.stringify(group.key), group));
+  }
+}
+
+async function inTurns<T>(items: readonly T[], visit: (item: T) => void): Promise<void> {
+  for (let at = 0; at < items.length; at++) {
+    if (at % GROUPS_A_TURN === GROUPS_A_TURN - 1) await nextTurn();
+    visit(items[at]!);
   }
 }
 

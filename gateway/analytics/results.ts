@@ -1,11 +1,13 @@
 /** Closed windows as result records, and result records as frames for the output stream. */
 import { createHash, randomBytes } from "node:crypto";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { decodeFrame, encodeFrame, type Frame } from "../../protocol/frame.ts";
 import { type BatchRecord, encodeBatch } from "../../protocol/record-batch.ts";
 import { type Group, sumOf } from "./panes.ts";
 import { isInteger, type Output, type Plan } from "./sql/plan.ts";
 
-const MAX_FRAME_RESULTS = 10_000;
+/** A frame is made at once, and the event loop is everybody's. */
+const MAX_FRAME_RESULTS = 2_000;
 const MAX_FRAME_PAYLOAD_BYTES = 4 * 1_048_576;
 /** Kinesis: 1 to 256 characters. */
 const MAX_PARTITION_KEY_CHARACTERS = 256;
@@ -86,12 +88,12 @@ function number(value: number | bigint): string {
 }
 
 /** @param first sequence of the first frame; they rise by one */
-export function resultFrames(
+export async function resultFrames(
   sink: Sink,
   first: bigint,
   storedUs: number,
   records: readonly BatchRecord[],
-): Buffer[] {
+): Promise<Buffer[]> {
   const frames: Buffer[] = [];
   let from = 0;
   let bytes = 0;
@@ -108,6 +110,7 @@ export function resultFrames(
         timeSource: "system" as const,
       };
       frames.push(encodeFrame(head, encodeBatch(records.slice(from, at))));
+      await nextTurn();
       from = at;
       bytes = 0;
     }

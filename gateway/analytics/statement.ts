@@ -6,7 +6,6 @@
  *   1 checkpoint (positions, windows, result frames) → 2 frames to the output → 3 consumer's checkpoint
  */
 import { createHash } from "node:crypto";
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { StatementConfig } from "../../config/gateway-config.ts";
@@ -15,25 +14,20 @@ import { Backoff, pause } from "../../runtime/backoff.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
-import { type Consumer, LeaseLostError, type Streams, UnreadShards } from "../streams/streams.ts";
+import { type Consumer, LeaseLostError, type Streams } from "../streams/streams.ts";
 import type { StatementStatus } from "./analytics.ts";
 import type { AnalyticsMetrics } from "./analytics-metrics.ts";
-import {
-  AnalyticsStateError,
-  type Checkpoint,
-  readCheckpoint,
-  type Totals,
-  writeCheckpoint,
-} from "./checkpoint.ts";
+import { AnalyticsStateError, type Checkpoint, type Totals, writeCheckpoint } from "./checkpoint.ts";
 import type { Partials } from "./engines/duckdb-partials.ts";
-import { type Comparison, compare, InputPositions, type Range, readBefore } from "./input-positions.ts";
 import { type Group, StateFullError } from "./panes.ts";
-import { asFrame, newSink, resultFrames, resultRecord, type SinkState, sinkDevice } from "./results.ts";
+import { asFrame, resultFrames, resultRecord, sinkDevice } from "./results.ts";
+import { type CheckpointPlace, leaveOutWhatWasRead, resumeSession, type Session } from "./session.ts";
 import type { Plan } from "./sql/plan.ts";
-import { Watermark } from "./watermark.ts";
-import { WindowState } from "./window-state.ts";
+import type { WindowState } from "./window-state.ts";
 
 const READ_BYTES = 1_048_576;
+/** Reads at the tip wait for nothing, there may be 4,096 shards, and the event loop is everybody's. */
+const READS_A_TURN = 16;
 /** A batch ends with the read that reaches it. */
 const BATCH_ROWS = 65_536;
 const GATHER_MS = 100;
@@ -61,25 +55,10 @@ export interface StatementParts {
   readonly onStep: (step: CommitStep) => void | Promise<void>;
 }
 
-/** What lives as long as one consumer: after any failure all of it is built again from the checkpoint. */
-interface Session {
-  readonly consumer: Consumer;
-  readonly state: WindowState;
-  readonly streamId: string;
-  readonly input: InputPositions;
-  readonly epoch: bigint;
-  nextSequence: bigint;
-  pending: Buffer[];
-  checkpointMs: number;
-  moved: boolean;
-}
-
 export class Statement {
   readonly #parts: StatementParts;
-  readonly #planHash: string;
-  readonly #file: string;
+  readonly #place: CheckpointPlace;
   readonly #stop = new AbortController();
-  readonly #unread = new UnreadShards();
   #state: "running" | "failed" = "running";
   #totals: Totals = { records: 0, late: 0, rejected: 0, results: 0, trimmed: 0, skipped: 0 };
   #counted: Totals | undefined;
@@ -90,8 +69,13 @@ export class Statement {
 
   constructor(parts: StatementParts) {
     this.#parts = parts;
-    this.#planHash = createHash("sha256").update(JSON.stringify(parts.plan)).digest("hex");
-    this.#file = join(parts.dir, "checkpoint");
+    const planHash = createHash("sha256").update(JSON.stringify(parts.plan)).digest("hex");
+    this.#place = { dir: parts.dir, file: join(parts.dir, "checkpoint"), planHash };
+  }
+
+  /** Before anything is appended. A checkpoint that cannot be used is told of when it runs. */
+  async prepare(): Promise<void> {
+    await leaveOutWhatWasRead(this.#parts, this.#place).catch(() => undefined);
   }
 
   start(): void {
@@ -126,11 +110,11 @@ export class Statement {
       try {
         partials = await this.#parts.openPartials();
         consumer = await streams.openConsumer(plan.inputStream, `analytics/${config.name}`);
-        const session = await this.#resume(consumer, partials);
-        await this.#work(session, () => {
-          backoff.reset();
-          this.#unread.clear();
-        });
+        const session = await resumeSession(this.#parts, this.#place, consumer, partials, this.#stop.signal);
+        this.#counted ??= session.restored;
+        // Also when nothing changed: a kill between rename and sync leaves a checkpoint seen but not yet durable.
+        await this.#commit(session);
+        await this.#work(session, () => backoff.reset());
       } catch (error) {
         this.#lastError = describeError(error);
         metrics.errors.inc({ statement: config.name });
@@ -139,9 +123,8 @@ export class Statement {
           log.error({ error: this.#lastError }, "the statement has stopped");
         } else log.warn({ error: this.#lastError }, "the statement failed, will be tried again");
       }
-      partials?.close();
       try {
-        await consumer?.close();
+        await consumer?.close().finally(() => partials?.close());
       } catch (error) {
         log.warn({ error: describeError(error) }, "the statement's lease was not given back");
       }
@@ -149,102 +132,6 @@ export class Statement {
         await pause(backoff.nextMs(), this.#stop.signal);
       }
     }
-  }
-
-  /** Builds the state from the checkpoint and finishes the commit that a crash may have interrupted. */
-  async #resume(consumer: Consumer, partials: Partials): Promise<Session> {
-    const { config, plan, streams, clock, log, dir, maxGroups } = this.#parts;
-    await mkdir(dir, { recursive: true, mode: 0o700 });
-    const stored = await readCheckpoint(this.#file, config.name);
-    const description = streams.describe(plan.inputStream);
-    const { streamId, shardList } = description;
-    if (stored === undefined && readBefore(consumer.positions(), shardList)) {
-      throw new AnalyticsStateError(
-        config.name,
-        `${this.#file} is missing, though the input is read half-way`,
-      );
-    }
-    if (stored !== undefined && stored.planHash !== this.#planHash) {
-      throw new AnalyticsStateError(
-        config.name,
-        "its SQL means something else than when its windows were opened",
-      );
-    }
-    const nowMs = clock.monotonicMs();
-    const watermark = new Watermark(plan.watermarkDelayMs, config.idleSeconds * 1_000);
-    const state = new WindowState(plan, partials, watermark, maxGroups);
-    let positions = consumer.positions();
-    let sink: SinkState = newSink();
-    if (stored !== undefined) {
-      Object.assign(state.totals, stored.totals);
-      sink = { epoch: stored.epoch, nextSequence: stored.nextSequence, pending: [...stored.pending] };
-      if (stored.streamId === streamId) {
-        const found = compare(stored.positions, positions, shardList);
-        positions = found.positions;
-        watermark.restore(stored.watermarkMs, stored.maxTimes, nowMs);
-        if (found.lost > 0) {
-          log.error({ records: found.lost }, "the input's log ends before the checkpoint: records are lost");
-        }
-        if (found.skipped > 0) {
-          await this.#goOnBehind(found, stored, state);
-          state.totals.skipped += found.skipped;
-          // The log knows the old epoch's sequences: results under them would be taken for repeats.
-          sink = newSink();
-        } else state.panes.restore(stored.groups);
-      } else
-        log.error({ windows: stored.groups.length }, "the input stream was made anew; open windows are lost");
-    }
-    const reached = stored?.streamId === streamId ? stored.positions : new Map();
-    const missed = this.#unread.look(description, consumer, reached);
-    if (missed > 0) {
-      state.totals.trimmed += missed;
-      log.error({ records: missed }, "retention removed shards before they were read");
-    }
-    watermark.follow(consumer.shards, shardList, nowMs);
-    const input = new InputPositions(positions, shardList);
-    const session: Session = {
-      consumer,
-      state,
-      streamId,
-      input,
-      ...sink,
-      checkpointMs: nowMs,
-      moved: false,
-    };
-    this.#counted ??= { ...state.totals };
-    // Also when nothing changed: a kill between rename and sync leaves a checkpoint seen but not yet durable.
-    await this.#commit(session);
-    return session;
-  }
-
-  /**
-   * The windows that the old file holds were closed since, or lack what is skipped: either way their
-   * results would be wrong, so they are dropped. Nor may one that was closed since be opened again by a late
-   * record: what was closed ended before the newest event time that was read, less the delay.
-   */
-  async #goOnBehind({ skipped, ranges }: Comparison, stored: Checkpoint, state: WindowState): Promise<void> {
-    const { log, plan } = this.#parts;
-    log.error(
-      { records: skipped, windows: stored.groups.length },
-      "the checkpoint is older than what was read, as if put back from a backup; reading goes on where it had got to, without the windows that were open",
-    );
-    let newestMs = Math.max(Number.NEGATIVE_INFINITY, ...stored.maxTimes.values());
-    for (const range of ranges) newestMs = Math.max(newestMs, await this.#newestIn(range, state));
-    if (newestMs > Number.NEGATIVE_INFINITY) state.watermark.atLeast(newestMs - plan.watermarkDelayMs);
-  }
-
-  async #newestIn(range: Range, state: WindowState): Promise<number> {
-    const { streams, plan } = this.#parts;
-    let newestMs = Number.NEGATIVE_INFINITY;
-    for (let at = range.from; at < range.to; ) {
-      // Half of them would let a window be opened again, and the next start would not look once more.
-      this.#stop.signal.throwIfAborted();
-      const { parts, next } = await streams.read(plan.inputStream, range.shardId, at, READ_BYTES);
-      newestMs = Math.max(newestMs, (await state.newestMs(parts, range)) ?? newestMs);
-      if (next === at) break;
-      at = next;
-    }
-    return newestMs;
   }
 
   async #work(session: Session, worked: () => void): Promise<void> {
@@ -263,6 +150,8 @@ export class Statement {
       if (closed.length > 0 || due || ended) await this.#commit(session);
       this.#report(session.state);
       this.#lastError = undefined;
+      // What is read from now on is told by the positions, until it fails again.
+      session.unread = undefined;
       worked();
       if (!read && !this.#follow(session)) await this.#news(session);
     }
@@ -284,6 +173,7 @@ export class Statement {
     const { streams, plan, clock, log } = this.#parts;
     const { state, input } = session;
     let progressed = false;
+    let reads = 0;
     for (const [shardId, from] of [...input.open]) {
       if (input.ended.has(shardId)) continue;
       if (state.gathered >= BATCH_ROWS) {
@@ -291,14 +181,17 @@ export class Statement {
         state.watermark.active(shardId, clock.monotonicMs());
         continue;
       }
+      if (++reads % READS_A_TURN === 0) await nextTurn();
       const result = await streams.read(plan.inputStream, shardId, from, READ_BYTES);
       if (result.trimmed > 0) {
-        state.totals.trimmed += result.trimmed;
-        log.error({ shardId, records: result.trimmed }, "retention removed records before they were read");
+        const records = result.trimmedRecords ?? result.trimmed;
+        state.totals.trimmed += records;
+        log.error({ shardId, records }, "retention removed records before they were read");
       }
-      await state.gather(shardId, result.parts, from);
+      const taken = await state.gather(shardId, result.parts, from);
       if (result.next === from && !result.ended) continue;
-      state.watermark.active(shardId, clock.monotonicMs());
+      // Who sends only garbage, or only what is late, holds nobody up; what waits behind it may be better.
+      if (taken > 0 || result.behindMs > 0) state.watermark.active(shardId, clock.monotonicMs());
       input.moved(shardId, result.next, result.ended);
       progressed = true;
     }
@@ -314,7 +207,7 @@ export class Statement {
       records.push(resultRecord(plan, group));
       if (records.length % RESULTS_A_TURN === 0) await nextTurn();
     }
-    session.pending = resultFrames(sink, session.nextSequence, Math.floor(clock.nowUs()), records);
+    session.pending = await resultFrames(sink, session.nextSequence, Math.floor(clock.nowUs()), records);
     session.nextSequence += BigInt(session.pending.length);
     session.state.totals.results += records.length;
   }
@@ -325,7 +218,7 @@ export class Statement {
     // A stream that was made anew meanwhile is read under this one's positions; nobody may see what came of it.
     if (consumer.lost.aborted) throw new LeaseLostError(plan.inputStream, consumer.name);
     const checkpoint: Checkpoint = {
-      planHash: this.#planHash,
+      planHash: this.#place.planHash,
       streamId: session.streamId,
       positions: session.input.all(),
       watermarkMs: state.watermark.ms,
@@ -335,8 +228,9 @@ export class Statement {
       epoch: session.epoch,
       nextSequence: session.nextSequence,
       pending: session.pending,
+      unread: session.unread,
     };
-    await writeCheckpoint(this.#file, checkpoint);
+    await writeCheckpoint(this.#place.file, checkpoint);
     // Before anybody can read the results: what is counted never lags behind what is seen.
     this.#report(state);
     await onStep("checkpoint");

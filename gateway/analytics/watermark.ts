@@ -20,7 +20,7 @@ export interface ShardKin {
 
 interface ShardTime {
   maxMs: number | undefined;
-  /** On the monotonic clock: when it last brought a record, or was not read to its tip. */
+  /** On the monotonic clock: when it last brought a record in time, or was not read to its tip. */
   activeMs: number;
 }
 
@@ -95,7 +95,7 @@ export class Watermark {
     if (shard !== undefined && (shard.maxMs === undefined || timeMs > shard.maxMs)) shard.maxMs = timeMs;
   }
 
-  /** The shard brought something, also if nothing that could be decoded. @param nowMs monotonic */
+  /** The shard brought something that counts, or more waits in it. @param nowMs monotonic */
   active(shardId: ShardId, nowMs: number): void {
     const shard = this.#shards.get(shardId);
     if (shard !== undefined) shard.activeMs = nowMs;

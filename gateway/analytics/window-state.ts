@@ -42,8 +42,10 @@ export class WindowState {
   /**
    * Decodes the records from `from` on, those that the KPL packed one by one. Lateness is judged by the
    * watermark before the batch.
+   * @returns how many can be decoded and are not late
    */
-  async gather(shardId: ShardId, parts: readonly LogPart[], from: Offset): Promise<void> {
+  async gather(shardId: ShardId, parts: readonly LogPart[], from: Offset): Promise<number> {
+    let taken = 0;
     const { windowMs } = this.#plan;
     const watermarkMs = this.watermark.ms ?? Number.NEGATIVE_INFINITY;
     const record = this.#record;
@@ -59,8 +61,12 @@ export class WindowState {
       this.watermark.seen(shardId, record.timeMs);
       const paneMs = Math.floor(record.timeMs / windowMs) * windowMs;
       if (paneMs + windowMs <= watermarkMs) this.totals.late++;
-      else this.#batch.add(record.keyName, record.key, paneMs, record.measures);
+      else {
+        this.#batch.add(record.keyName, record.key, paneMs, record.measures);
+        taken++;
+      }
     });
+    return taken;
   }
 
   /** The newest event time of the records within the range; undefined when none can be decoded. */
@@ -77,9 +83,10 @@ export class WindowState {
 
   /** Merges what was gathered, moves the watermark and takes out the windows that it closes. @throws StateFullError */
   async advance(nowMs: number): Promise<Group[]> {
-    const partials = await this.#partials.aggregate(this.#batch);
+    for (let from = 0; from < this.#batch.rows; from += this.#partials.rowsAtOnce) {
+      await this.panes.merge(await this.#partials.aggregate(this.#batch, from));
+    }
     this.#batch.clear();
-    this.panes.merge(partials);
     if (!this.watermark.advance(nowMs)) return [];
     return this.panes.close(this.watermark.ms!, this.#plan.windowMs);
   }

@@ -13,40 +13,17 @@ import { z } from "zod";
 import { crc32c } from "../../runtime/crc32c.ts";
 import { syncFolder, writeDurably } from "../../runtime/durable.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
+import { type CutManifest, manifestSchema } from "./cut-manifest.ts";
 
-/** 2 has a checksum. */
-const FORMAT_VERSION = 2;
-/** 2 names the destination; one of version 1 goes where the config says now. 3 has a checksum. */
-const MANIFEST_VERSION = 3;
+/** 2 has a checksum. 3 may tell what was unread. */
+const FORMAT_VERSION = 3;
 /** As many finished objects are remembered for the console. */
 export const MAX_RECENT_OBJECTS = 200;
 
 const count = z.number().int().min(0);
 
-const manifestSchema = z.strictObject({
-  formatVersion: z.literal([1, 2, MANIFEST_VERSION]),
-  cut: count,
-  streamId: z.string(),
-  /** Where the object goes, also when the config names another place by now. */
-  destination: z
-    .strictObject({ type: z.literal("files"), path: z.string(), compression: z.literal("gzip") })
-    .optional(),
-  /** In the order in which the shards stand in the object. `to` is not included. */
-  ranges: z.array(z.strictObject({ shardId: z.string(), from: count, to: count })),
-  object: z.string(),
-  errorObject: z.string(),
-  firstArrivalMs: count,
-  createdMs: count,
-  /** What the object was going to hold; its bytes are made again from the ranges. */
-  records: count,
-  failedRecords: count,
-  bytes: count,
-  /** Records that retention took before the object could be built; none unless given. */
-  trimmedRecords: count.optional(),
-});
-
 const ledgerSchema = z.strictObject({
-  formatVersion: z.literal([1, FORMAT_VERSION]),
+  formatVersion: z.literal([1, 2, FORMAT_VERSION]),
   /** Random; part of every object's name, so that a lost data folder never overwrites old objects. */
   id: z.string().regex(/^[0-9a-f]{8}$/),
   lastCut: count,
@@ -55,10 +32,12 @@ const ledgerSchema = z.strictObject({
   failedRecords: count,
   trimmedRecords: count,
   recent: z.array(z.strictObject({ name: z.string(), records: count, bytes: count, deliveredMs: count })),
+  /** What stood unread when the delivery last failed (`lookForUnread`); none while it works. */
+  unread: z
+    .strictObject({ streamId: z.string(), shards: z.record(z.string(), z.tuple([count, count])) })
+    .optional(),
 });
 
-/** Everything that an object's name and bytes follow from. Durable before the object. */
-export type CutManifest = z.infer<typeof manifestSchema>;
 export type Ledger = z.infer<typeof ledgerSchema>;
 
 /** Nothing is delivered until an operator has decided; guessing could lose or double records. */
@@ -167,14 +146,4 @@ function checksumOf(json: string): string {
 async function writeState(file: string, state: Ledger | CutManifest): Promise<void> {
   const json = JSON.stringify(state);
   await writeDurably(file, `${json}\n${checksumOf(json)}\n`);
-}
-
-/** `2026/11/21/09/<delivery>-<id>-<cut>`: the folder from the first record's arrival, in UTC. */
-export function objectName(delivery: string, id: string, cut: number, firstArrivalMs: number): string {
-  const hour = new Date(firstArrivalMs).toISOString().slice(0, 13).replaceAll("-", "/").replace("T", "/");
-  return `${hour}/${delivery}-${id}-${String(cut).padStart(12, "0")}.ndjson.gz`;
-}
-
-export function newManifest(facts: Omit<CutManifest, "formatVersion">): CutManifest {
-  return { formatVersion: MANIFEST_VERSION, ...facts };
 }

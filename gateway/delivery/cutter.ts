@@ -10,20 +10,29 @@ import { Backoff, pause } from "../../runtime/backoff.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
-import { type Consumer, LeaseLostError, type Streams, UnreadShards } from "../streams/streams.ts";
 import {
-  CutLedger,
+  type Consumer,
+  LeaseLostError,
+  type Offset,
+  type ShardId,
+  type Streams,
+} from "../streams/streams.ts";
+import { CutLedger, type Ledger, MAX_RECENT_OBJECTS } from "./cut-ledger.ts";
+import {
+  type Built,
   type CutManifest,
-  type Ledger,
-  MAX_RECENT_OBJECTS,
+  endsOf,
+  factsOf,
+  lostOf,
   newManifest,
   objectName,
-} from "./cut-ledger.ts";
+} from "./cut-manifest.ts";
 import type { DeliveredObject, DeliveryStatus } from "./delivery.ts";
 import type { DeliveryMetrics } from "./delivery-metrics.ts";
 import type { Destination } from "./destinations/destination.ts";
 import { LineWriter } from "./ndjson.ts";
-import { readRange } from "./range-reader.ts";
+import { readRanges } from "./range-reader.ts";
+import { LOOK_EVERY_MS, TrimmedRecords } from "./trimmed-records.ts";
 import { Waiting } from "./waiting.ts";
 
 /** The compressed object is built in memory; a larger bufferBytes is cut in pieces of this. */
@@ -32,8 +41,6 @@ const MAX_CUT_BYTES = 128 * 1_048_576;
 const MAX_WAIT_MS = 1_000;
 /** Appends come in bursts; reading each alone would cost more than it tells. */
 const GATHER_MS = 50;
-
-const TRIMMED = "retention removed records before they were delivered";
 
 /** The durable steps of a cut, in their order. `built` comes before the first of them. */
 export type CutStep = "built" | "manifest" | "object" | "checkpoint" | "ledger";
@@ -47,16 +54,10 @@ export interface CutterParts {
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: DeliveryMetrics;
+  /** How often expired shards are looked for; once a minute unless given. */
+  readonly lookEveryMs?: number;
   /** Called after each step; tests end the process there. */
   readonly onStep: (step: CutStep) => void | Promise<void>;
-}
-
-interface Built {
-  readonly object: Uint8Array | undefined;
-  readonly errorObject: Uint8Array | undefined;
-  readonly records: number;
-  readonly failedRecords: number;
-  readonly trimmedRecords: number;
 }
 
 export class Cutter {
@@ -65,7 +66,7 @@ export class Cutter {
   readonly #destination: Destination;
   readonly #stop = new AbortController();
   readonly #maxBytes: number;
-  readonly #unread = new UnreadShards();
+  readonly #trimmed: TrimmedRecords;
   #waiting: Waiting | undefined;
   #lastError: string | undefined;
   #running: Promise<void> | undefined;
@@ -74,12 +75,22 @@ export class Cutter {
     this.#parts = parts;
     this.#state = state;
     this.#destination = parts.openDestination(parts.config.destination);
-    this.#maxBytes = Math.min(parts.config.bufferBytes, MAX_CUT_BYTES);
+    // Half a byte in the config is rounded to none, and none would always be full.
+    this.#maxBytes = Math.max(1, Math.min(parts.config.bufferBytes, MAX_CUT_BYTES));
+    const { streams, config, log, metrics, lookEveryMs = LOOK_EVERY_MS } = parts;
+    const counted = (records: number) => metrics.trimmedRecords.inc({ delivery: config.name }, records);
+    this.#trimmed = new TrimmedRecords({ streams, state, log, lookEveryMs, counted });
   }
 
   /** @throws DeliveryStateError */
   static async open(parts: CutterParts): Promise<Cutter> {
-    return new Cutter(parts, await CutLedger.open(parts.dir));
+    const state = await CutLedger.open(parts.dir);
+    const { pending } = state;
+    const stream = pending && streamOf(parts.streams, pending);
+    if (pending !== undefined && stream !== undefined) {
+      parts.streams.leaveOut(stream, consumerOf(parts.config), endsOf(pending));
+    }
+    return new Cutter(parts, state);
   }
 
   start(): void {
@@ -119,13 +130,15 @@ export class Cutter {
     while (!this.#stop.signal.aborted) {
       let consumer: Consumer | undefined;
       try {
-        consumer = await streams.openConsumer(config.stream, `delivery/${config.name}`);
-        await this.#countMissed(consumer);
-        await this.#recover(consumer);
-        await this.#deliver(consumer, () => {
-          backoff.reset();
-          this.#unread.clear();
-        });
+        consumer = await streams.openConsumer(config.stream, consumerOf(config));
+        await this.#trimmed.begin(consumer);
+        const unwatch = this.#trimmed.watch(consumer);
+        try {
+          await this.#recover(consumer);
+          await this.#deliver(consumer, () => backoff.reset());
+        } finally {
+          unwatch();
+        }
       } catch (error) {
         this.#lastError = describeError(error);
         metrics.errors.inc({ delivery: config.name });
@@ -146,9 +159,7 @@ export class Cutter {
     const manifest = this.#state.pending;
     if (manifest === undefined) return;
     const { streams, log } = this.#parts;
-    const stream = streams
-      .listStreams()
-      .find((name) => streams.settings(name).streamId === manifest.streamId);
+    const stream = streamOf(streams, manifest);
     if (stream === undefined) return this.#giveUp(manifest);
     if (stream === consumer.stream) return this.#resume(consumer, manifest);
     // Given up, it would come twice once the config names its stream again: the object may be there.
@@ -184,7 +195,8 @@ export class Cutter {
     const isThere = await this.#isThere(this.#destinationOf(manifest), manifest);
     // What retention has taken since need not be missed: the object holds it.
     const built = isThere ? undefined : await this.#build(consumer.stream, manifest.ranges);
-    const now: CutManifest = built === undefined ? manifest : { ...manifest, ...factsOf(built) };
+    const now =
+      built === undefined ? manifest : { ...manifest, ...factsOf(built), ...lostOf(manifest, built) };
     // A kill between the manifest's rename and the sync of its folder leaves it seen but not yet durable.
     await this.#state.begin(now);
     await this.#bring(consumer, now, built);
@@ -229,15 +241,16 @@ export class Cutter {
       waiting.follow();
       const trimmed = await waiting.count(this.#maxBytes);
       if (trimmed > 0) {
-        await this.#countTrimmed(trimmed);
+        await this.#trimmed.count(trimmed);
         // Otherwise the next start would count them again.
-        await consumer.checkpoint(waiting.starts());
+        await this.#checkpoint(consumer, waiting.starts());
       }
       const due = waiting.bytes >= this.#maxBytes || waiting.ageMs() >= config.bufferSeconds * 1_000;
       // At the end of a closed shard an object is cut early: its children's records must come behind it.
       if (due || waiting.ended) {
         if (waiting.bytes > 0) await this.#cut(consumer, waiting);
-        else await consumer.checkpoint(waiting.starts());
+        // Not even where places were left out may a shard be kept from its end.
+        else await this.#checkpoint(consumer, waiting.reached());
         waiting.clear();
       } else {
         const leftMs = config.bufferSeconds * 1_000 - waiting.ageMs();
@@ -246,13 +259,24 @@ export class Cutter {
       }
       worked();
       this.#lastError = undefined;
+      await this.#trimmed.settle();
     }
+  }
+
+  async #checkpoint(consumer: Consumer, positions: ReadonlyMap<ShardId, Offset>): Promise<void> {
+    // A closed shard whose records all fell to retention is no longer there to be checkpointed.
+    const read = new Set(consumer.shards);
+    await consumer.checkpoint(new Map([...positions].filter(([shardId]) => read.has(shardId))));
+    // A cut may be finished in the stream that the config named before.
+    if (consumer.stream === this.#parts.config.stream) this.#trimmed.moved(positions);
   }
 
   async #cut(consumer: Consumer, waiting: Waiting): Promise<void> {
     const { config, clock, streams } = this.#parts;
     const { ledger } = this.#state;
     const ranges = waiting.ranges();
+    // What of them expires while the object is built is counted with the cut.
+    this.#trimmed.moved(endsOf({ ranges }));
     const built = await this.#build(config.stream, ranges);
     await this.#parts.onStep("built");
     // Of a stream that was made anew meanwhile the id would be another one than that of the records.
@@ -277,10 +301,7 @@ export class Cutter {
 
   async #build(stream: string, ranges: CutManifest["ranges"]): Promise<Built> {
     const writer = new LineWriter();
-    let trimmedRecords = 0;
-    for (const range of ranges) {
-      trimmedRecords += await readRange(this.#parts.streams, stream, range, writer);
-    }
+    const trimmedRecords = await readRanges(this.#parts.streams, stream, ranges, writer);
     const lines = await writer.finish();
     return {
       object: lines.delivered,
@@ -301,10 +322,7 @@ export class Cutter {
     if (built?.errorObject !== undefined) await destination.put(manifest.errorObject, built.errorObject);
     if (built?.object !== undefined) await destination.put(manifest.object, built.object);
     await onStep("object");
-    // A closed shard whose records all fell to retention is no longer there to be checkpointed.
-    const read = new Set(consumer.shards);
-    const ends = manifest.ranges.filter(({ shardId }) => read.has(shardId));
-    await consumer.checkpoint(new Map(ends.map(({ shardId, to }) => [shardId, to])));
+    await this.#checkpoint(consumer, endsOf(manifest));
     await onStep("checkpoint");
     await this.#finish(manifest);
   }
@@ -344,26 +362,12 @@ export class Cutter {
     await onStep("ledger");
     log.debug({ object: manifest.object, records, failedRecords }, "delivered");
     if (failedRecords > 0) log.warn({ object: manifest.errorObject, failedRecords }, "records are no JSON");
-    if (trimmedRecords > 0) log.error({ records: trimmedRecords }, TRIMMED);
-  }
-
-  /** Shards may have expired since the last try. What of them is in the cut under way, that one counts. */
-  async #countMissed(consumer: Consumer): Promise<void> {
-    const description = this.#parts.streams.describe(consumer.stream);
-    const { pending } = this.#state;
-    const underWay = pending?.streamId === description.streamId ? pending.ranges : [];
-    const reached = new Map(underWay.map(({ shardId, to }) => [shardId, to]));
-    const missed = this.#unread.look(description, consumer, reached);
-    if (missed > 0) await this.#countTrimmed(missed);
-  }
-
-  async #countTrimmed(records: number): Promise<void> {
-    const { config, log, metrics } = this.#parts;
-    log.error({ records }, TRIMMED);
-    const trimmedRecords = this.#state.ledger.trimmedRecords + records;
-    await this.#state.update({ trimmedRecords }, () =>
-      metrics.trimmedRecords.inc({ delivery: config.name }, records),
-    );
+    if (trimmedRecords > 0) {
+      log.error(
+        { records: trimmedRecords, object: manifest.object },
+        "records of a cut were no longer there",
+      );
+    }
   }
 
   #waitingMs(): number {
@@ -375,12 +379,11 @@ export class Cutter {
   }
 }
 
-/** What a manifest says of its objects. */
-function factsOf({ object, records, failedRecords, trimmedRecords }: Built) {
-  return {
-    records,
-    failedRecords,
-    bytes: object?.length ?? 0,
-    ...(trimmedRecords > 0 && { trimmedRecords }),
-  };
+function consumerOf(config: DeliveryConfig): string {
+  return `delivery/${config.name}`;
+}
+
+/** Undefined when it was deleted. */
+function streamOf(streams: Streams, { streamId }: CutManifest): string | undefined {
+  return streams.listStreams().find((name) => streams.settings(name).streamId === streamId);
 }

@@ -22,6 +22,8 @@ export interface DeliveryOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** How often expired shards are looked for; once a minute unless given. */
+  readonly lookEveryMs?: number;
   /** Called after each durable step; tests end the process there. */
   readonly onStep?: (delivery: string, step: CutStep) => void | Promise<void>;
 }
@@ -59,6 +61,7 @@ async function openCutter(
       clock: options.clock,
       log,
       metrics,
+      ...(options.lookEveryMs !== undefined && { lookEveryMs: options.lookEveryMs }),
       onStep: (step) => options.onStep?.(config.name, step),
     });
   } catch (error) {

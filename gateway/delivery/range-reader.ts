@@ -2,18 +2,23 @@
  * Reads what a cut covers out of the stream log: each record of the ranges once, in their order, and
  * those that the KPL packed into one as what they were. A range is never cut within such a record.
  */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { invariant } from "../../runtime/errors.ts";
 import {
   forEachUserRecordInTurns,
   formatSequenceNumber,
   type LogPart,
   type Offset,
+  recordsBetween,
+  type ShardDescription,
   type ShardId,
   type Streams,
 } from "../streams/streams.ts";
 import type { RecordPlace } from "./ndjson.ts";
 
 const READ_BYTES = 1_048_576;
+/** Reads at the tip wait for nothing. */
+const RANGES_A_TURN = 16;
 
 export interface Range {
   readonly shardId: ShardId;
@@ -29,20 +34,37 @@ export interface Visitor {
   drain(): Promise<void>;
 }
 
-/** @returns how many records of the range retention had removed already */
-export async function readRange(
+/** @returns how many records of the ranges retention had removed already */
+export async function readRanges(
+  streams: Streams,
+  stream: string,
+  ranges: readonly Range[],
+  visitor: Visitor,
+): Promise<number> {
+  // Once for all: a stream may have 4,096 shards, and as many ranges.
+  const shards = new Map(streams.describe(stream).shardList.map((shard) => [shard.shardId, shard]));
+  let trimmed = 0;
+  for (const [i, range] of ranges.entries()) {
+    if (i % RANGES_A_TURN === RANGES_A_TURN - 1) await nextTurn();
+    const shard = shards.get(range.shardId);
+    // Closed, and all its records older than the retention.
+    if (shard === undefined) trimmed += recordsBetween(streams, stream, range.shardId, range.from, range.to);
+    else trimmed += await readRange(streams, stream, range, shard, visitor);
+  }
+  return trimmed;
+}
+
+async function readRange(
   streams: Streams,
   stream: string,
   range: Range,
+  shard: ShardDescription,
   visitor: Visitor,
 ): Promise<number> {
-  const shard = streams.describe(stream).shardList.find(({ shardId }) => shardId === range.shardId);
-  // Closed, and all its records older than the retention.
-  if (shard === undefined) return range.to - range.from;
   let trimmed = 0;
   for (let at = range.from; at < range.to; ) {
     const result = await streams.read(stream, range.shardId, at, READ_BYTES);
-    trimmed += Math.min(result.trimmed, range.to - at);
+    trimmed += Math.min(result.trimmedRecords ?? result.trimmed, range.to - at);
     const from = at;
     await forEachUserRecordInTurns(
       result.parts,

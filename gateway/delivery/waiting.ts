@@ -2,12 +2,15 @@
  * What a delivery has seen but not delivered: positions, counts and an age. It holds no records.
  * Shards come and go with the consumer's: `follow` takes the new ones in.
  */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { pause } from "../../runtime/backoff.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Consumer, Offset, ShardId, Streams } from "../streams/streams.ts";
 import { payloadBytes, type Range } from "./range-reader.ts";
 
 const READ_BYTES = 1_048_576;
+/** Reads at the tip wait for nothing, there may be 4,096 shards, and the event loop is everybody's. */
+const READS_A_TURN = 16;
 
 interface ShardProgress {
   from: Offset;
@@ -60,6 +63,7 @@ export class Waiting {
    */
   async count(maxBytes: number): Promise<number> {
     let trimmed = 0;
+    let reads = 0;
     for (let progressed = true; progressed && this.bytes < maxBytes; ) {
       progressed = false;
       for (const [shardId, shard] of [...this.#shards]) {
@@ -69,9 +73,15 @@ export class Waiting {
         this.#shards.delete(shardId);
         this.#shards.set(shardId, shard);
         const budget = Math.min(READ_BYTES, maxBytes - this.bytes);
+        if (++reads % READS_A_TURN === 0) await nextTurn();
         const result = await this.#streams.read(this.#consumer.stream, shardId, shard.next, budget);
-        trimmed += result.trimmed;
-        if (result.trimmed > 0 && shard.next === shard.from) shard.from += result.trimmed;
+        // Behind what waits already it is within the range, and is counted when that is read again.
+        if (shard.next === shard.from) {
+          trimmed += result.trimmedRecords ?? result.trimmed;
+          // Where a store leaves places out, more of them lie before what it gives: they hold nothing.
+          const given = result.trimmed > 0 ? (result.parts[0]?.first ?? result.next) : shard.from;
+          shard.from = Math.max(shard.from + result.trimmed, given);
+        }
         for (const part of result.parts) {
           this.bytes += payloadBytes(part);
           this.#seen(part.arrivalMs);
@@ -103,6 +113,11 @@ export class Waiting {
   /** Everything before these is delivered, or was trimmed. */
   starts(): Map<ShardId, Offset> {
     return new Map([...this.#shards].map(([shardId, shard]) => [shardId, shard.from]));
+  }
+
+  /** How far each shard is read. */
+  reached(): Map<ShardId, Offset> {
+    return new Map([...this.#shards].map(([shardId, shard]) => [shardId, shard.next]));
   }
 
   /** What was waiting is delivered. */

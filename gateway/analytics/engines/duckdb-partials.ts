@@ -14,6 +14,8 @@ import type { GroupPartial, MeasurePartial } from "../panes.ts";
 const CHUNK_ROWS = 2_048;
 const CHUNKS_A_TURN = 8;
 const MEMORY_LIMIT = "256MB";
+/** Measures of a query's rows, were each a group of its own: these take 60 MB, and what does not fit would never fit. */
+const MAX_CELLS = 1_048_576;
 const COLUMNS_BEFORE_MEASURES = 2;
 const FIELDS_BEFORE_MEASURES = 3;
 const FIELDS_A_MEASURE = 4;
@@ -35,6 +37,8 @@ export class PartialsEngine {
     this.#instance ??= await this.#library.api.DuckDBInstance.create(":memory:", {
       threads: "1",
       memory_limit: MEMORY_LIMIT,
+      // It would spill into the folder that the gateway was started in.
+      temp_directory: "",
     });
   }
 
@@ -42,8 +46,13 @@ export class PartialsEngine {
   async prepare(table: string, kinds: readonly MeasureKind[]): Promise<Partials> {
     const connection = await this.#instance!.connect();
     const columns = kinds.map((kind, i) => `, m${i} ${kind === "integer" ? "BIGINT" : "DOUBLE"}`);
-    await connection.run(`CREATE TEMP TABLE ${table} (k INTEGER, p DOUBLE${columns.join("")})`);
-    return new Partials(this.#library!, connection, table, kinds);
+    try {
+      await connection.run(`CREATE TEMP TABLE ${table} (k INTEGER, p DOUBLE${columns.join("")})`);
+      return new Partials(this.#library!, connection, table, kinds);
+    } catch (error) {
+      connection.closeSync();
+      throw error;
+    }
   }
 
   close(): void {
@@ -53,6 +62,8 @@ export class PartialsEngine {
 }
 
 export class Partials {
+  /** As many rows fit into one query, whatever they hold. */
+  readonly rowsAtOnce: number;
   readonly #duckdb: Library["duckdb"];
   readonly #connection: DuckDBConnection;
   readonly #table: string;
@@ -72,6 +83,7 @@ export class Partials {
     this.#connection = connection;
     this.#table = table;
     this.#kinds = kinds;
+    this.rowsAtOnce = Math.floor(MAX_CELLS / (kinds.length + 1) / CHUNK_ROWS) * CHUNK_ROWS;
     const { BIGINT, DOUBLE, DuckDBDataChunk, INTEGER } = api;
     this.#chunk = DuckDBDataChunk.create([
       INTEGER,
@@ -85,23 +97,36 @@ export class Partials {
     this.#query = `SELECT k, p, count(*)${aggregates.join("")} FROM ${table} GROUP BY k, p`;
   }
 
-  /** The batch may be cleared afterwards. After a failure the next call starts afresh. */
-  async aggregate(batch: ColumnBatch): Promise<GroupPartial[]> {
-    if (batch.rows === 0) return [];
+  /**
+   * Of the rows from `from` on, `rowsAtOnce` of them. The batch may be cleared afterwards. After a failure
+   * the next call starts afresh.
+   */
+  async aggregate(batch: ColumnBatch, from = 0): Promise<GroupPartial[]> {
+    const to = Math.min(batch.rows, from + this.rowsAtOnce);
+    if (from >= to) return [];
     await this.#connection.run(`TRUNCATE ${this.#table}`);
     const appender = await this.#connection.createAppender(this.#table);
     try {
-      for (let from = 0; from < batch.rows; from += CHUNK_ROWS) {
-        this.#fill(batch, from, Math.min(CHUNK_ROWS, batch.rows - from));
+      for (let at = from, chunks = 1; at < to; at += CHUNK_ROWS, chunks++) {
+        this.#fill(batch, at, Math.min(CHUNK_ROWS, to - at));
         appender.appendDataChunk(this.#chunk);
         // A pack of the KPL may make a batch of a million rows, and the event loop is everybody's.
-        if ((from / CHUNK_ROWS) % CHUNKS_A_TURN === CHUNKS_A_TURN - 1) await nextTurn();
+        if (chunks % CHUNKS_A_TURN === 0) await nextTurn();
       }
     } finally {
       appender.closeSync();
     }
-    const reader = await this.#connection.runAndReadAll(this.#query);
-    return reader.getRows().map((row) => this.#partial(batch, row));
+    const result = await this.#connection.run(this.#query);
+    const partials: GroupPartial[] = [];
+    for (
+      let chunk = await result.fetchChunk();
+      chunk && chunk.rowCount > 0;
+      chunk = await result.fetchChunk()
+    ) {
+      for (const row of chunk.getRows()) partials.push(this.#partial(batch, row));
+      await nextTurn();
+    }
+    return partials;
   }
 
   close(): void {
@@ -157,6 +182,8 @@ export class Partials {
         max: Number(row[at + 3]),
       };
     });
-    return { key: batch.keys[row[0] as number]!, paneMs: row[1] as number, rows: Number(row[2]), measures };
+    const id = row[0] as number;
+    const key = batch.keys[id]!;
+    return { keyName: batch.keyNames[id]!, key, paneMs: row[1] as number, rows: Number(row[2]), measures };
   }
 }

@@ -156,6 +156,44 @@ test("a silent shard holds the watermark back until it is idle, and is waited fo
     await rig.close();
   }));
 
+test("who sends only what cannot be decoded, or what is late, holds nobody's windows up", () =>
+  inFolder(async (dir) => {
+    const shardOf = await shardsOf(dir);
+    const names = Array.from({ length: 6 }, (_, i) => `sensor/${i}`);
+    const one = names[0]!;
+    const others = [...new Map(names.map((name) => [shardOf(name), name])).values()].filter(
+      (name) => shardOf(name) !== shardOf(one),
+    );
+    const clock = handClock();
+    const rig = await openRig(dir, { clock, idleSeconds: 30 });
+    await rig.analytics.start();
+    const status = () => rig.analytics.status()[0]!;
+    let records = 0;
+    const read = (more: number): Promise<void> => {
+      records += more;
+      return until("read", () => status().records === records);
+    };
+    // One of the others is known by its time, and has only late records from then on.
+    await rig.put([
+      { sensor: one, timeMs: START_MS + 1_000 },
+      { sensor: others[0]!, timeMs: START_MS + 40_000 },
+    ]);
+    await read(2);
+    for (let i = 0; i < 8; i++) {
+      clock.advance(10_000);
+      await rig.put([{ sensor: one, timeMs: START_MS + 41_000 + i * 10_000 }]);
+      await rig.streams.append(INPUT, [
+        ...others.map((partitionKey) => ({ partitionKey, data: Buffer.from("garbage") })),
+        { partitionKey: others[0]!, data: Buffer.from('{"time":"1999-01-01T00:00:00Z"}') },
+      ]);
+      await read(2 + others.length);
+    }
+    const end = (START_MS + 106_000) * 1_000;
+    await until("the watermark goes on", () => status().watermarkUs === end, 5_000);
+    assert.ok(status().rejected >= 5);
+    await rig.close();
+  }));
+
 test("records that do not fit the table are counted as rejected and do not stop the statement", () =>
   inFolder(async (dir) => {
     const rig = await openRig(dir, { shards: 1 });

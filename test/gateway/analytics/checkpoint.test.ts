@@ -9,6 +9,7 @@ import {
   readCheckpoint,
   writeCheckpoint,
 } from "../../../gateway/analytics/checkpoint.ts";
+import { crc32c } from "../../../runtime/crc32c.ts";
 
 async function inFolder(body: (file: string) => Promise<void>): Promise<void> {
   const dir = await mkdtemp(join(tmpdir(), "headwater-checkpoint-"));
@@ -54,18 +55,32 @@ test("what is written is read again, however many windows are open", () =>
     }
   }));
 
-test("others have their turn while many windows are written", () =>
+test("others have their turn while many windows and frames are written and read", () =>
   inFolder(async (file) => {
-    let turns = 0;
-    let writing = true;
-    const watch = (): void => {
-      turns++;
-      if (writing) setImmediate(watch);
-    };
-    setImmediate(watch);
-    await writeCheckpoint(file, checkpointOf(20_000));
-    writing = false;
-    assert.ok(turns >= 20, `${turns} turns of the event loop`);
+    const checkpoint = { ...checkpointOf(20_000), pending: Array<Buffer>(20).fill(Buffer.alloc(1_000)) };
+    for (const work of [() => writeCheckpoint(file, checkpoint), () => readCheckpoint(file, "s")]) {
+      let turns = 0;
+      let working = true;
+      const watch = (): void => {
+        turns++;
+        if (working) setImmediate(watch);
+      };
+      setImmediate(watch);
+      await work();
+      working = false;
+      assert.ok(turns >= 40, `${turns} turns of the event loop`);
+    }
+  }));
+
+test("a file of version 1, which was one line, is read", () =>
+  inFolder(async (file) => {
+    const checkpoint = checkpointOf(3);
+    await writeCheckpoint(file, checkpoint);
+    const [, first, groups, ...pending] = (await readFile(file, "utf8")).trimEnd().split("\n");
+    const body = `{"groups":${groups},"pending":[${pending.join()}],${first!.slice(1)}`;
+    const crc = crc32c(Buffer.from(body)).toString(16).padStart(8, "0");
+    await writeFile(file, `headwater-analytics 1 ${crc}\n${body}`);
+    assert.deepEqual(await readCheckpoint(file, "s"), checkpoint);
   }));
 
 test("a bit that is another one, or an end that is missing, is noticed", () =>

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
-import { ColumnBatch } from "../../../gateway/analytics/columns.ts";
+import { ColumnBatch, measureKind } from "../../../gateway/analytics/columns.ts";
 import { PartialsEngine } from "../../../gateway/analytics/engines/duckdb-partials.ts";
+import { maxGroupsOf } from "../../../gateway/analytics/open-analytics.ts";
 import { Panes, StateFullError, sumOf } from "../../../gateway/analytics/panes.ts";
 import { resultFrames } from "../../../gateway/analytics/results.ts";
 import type { Column } from "../../../gateway/analytics/sql/plan.ts";
@@ -24,7 +25,7 @@ test("where batches begin and end does not change a result by more than two unit
     for (let at = 0; at < values.length; at += batchRows) {
       for (const value of values.slice(at, at + batchRows))
         batch.add('["k"]', ["k"], 0, [value, 2 ** 53 - 1]);
-      panes.merge(await partials.aggregate(batch));
+      await panes.merge(await partials.aggregate(batch));
       batch.clear();
     }
     return panes.close(1, 1)[0]!.measures;
@@ -68,13 +69,100 @@ test("nulls are passed over, also at the borders of chunks and words", async () 
   engine.close();
 });
 
-test("a merge that does not fit changes nothing", () => {
+const partial = (key: string) => ({
+  keyName: JSON.stringify([key]),
+  key: [key],
+  paneMs: 0,
+  rows: 1,
+  measures: [],
+});
+
+test("as many rows as one query takes fit into the engine's memory, each of another key and of many measures", async () => {
+  const engine = new PartialsEngine();
+  await engine.start();
+  const columns = Array.from(
+    { length: 60 },
+    (_, i): Column => ({ name: `c${i}`, type: "DOUBLE", notNull: false }),
+  );
+  const partials = await engine.prepare("b", columns.map(measureKind));
+  const batch = new ColumnBatch(columns);
+  const values = columns.map((_, i) => i);
+  const rows = partials.rowsAtOnce + 5;
+  // 70,000 rows of 60 measures at once were too many.
+  assert.ok(rows < 20_000, `${rows} rows`);
+  for (let i = 0; i < rows; i++) batch.add(`[${i}]`, [i], 0, values);
+  const first = await partials.aggregate(batch);
+  const rest = await partials.aggregate(batch, partials.rowsAtOnce);
+  assert.deepEqual([first.length, rest.length], [rows - 5, 5]);
+  assert.equal(new Set([...first, ...rest].map(({ keyName }) => keyName)).size, rows);
+  partials.close();
+  engine.close();
+});
+
+test("many measures leave room for fewer windows, so that memory is bounded", () => {
+  const room = (count: number) => maxGroupsOf({ measures: Array<Column>(count).fill(COLUMNS[0]!) });
+  assert.deepEqual([0, 1, 10, 20, 256].map(room), [100_000, 100_000, 100_000, 50_000, 3_906]);
+});
+
+test("a merge that does not fit changes nothing", async () => {
   const panes = new Panes(2);
-  const partial = (key: string) => ({ key: [key], paneMs: 0, rows: 1, measures: [] });
-  panes.merge([partial("a")]);
-  assert.throws(() => panes.merge([partial("a"), partial("b"), partial("c")]), StateFullError);
+  await panes.merge([partial("a")]);
+  await assert.rejects(panes.merge([partial("a"), partial("b"), partial("c")]), StateFullError);
   assert.equal(panes.groups, 1);
   assert.equal(panes.all()[0]!.rows, 1);
+});
+
+test("keys of many characters fill the state, and make room when their windows close", async () => {
+  const panes = new Panes(1_000, 50);
+  const long = (letter: string) => partial(letter.repeat(16));
+  await panes.merge([long("a"), long("b")]);
+  await panes.merge([long("a"), long("b")]);
+  await assert.rejects(panes.merge([long("c")]), StateFullError);
+  assert.equal(panes.groups, 2);
+  assert.equal(panes.close(1, 1).length, 2);
+  await panes.merge([long("c"), long("d")]);
+  const restored = new Panes(1_000, 50);
+  await restored.restore(panes.all());
+  await assert.rejects(restored.merge([long("e")]), StateFullError);
+});
+
+test("others have their turn while many windows are aggregated, merged, restored and cut into frames", async () => {
+  const engine = new PartialsEngine();
+  await engine.start();
+  const partials = await engine.prepare("b", ["double", "integer"]);
+  const batch = new ColumnBatch(COLUMNS);
+  for (let i = 0; i < 40_000; i++) batch.add(`["k${i}"]`, [`k${i}`], 0, [i, i]);
+  const turnsOf = async <T>(work: () => Promise<T>): Promise<{ turns: number; made: T }> => {
+    let turns = 0;
+    let watched = true;
+    const watch = (): void => {
+      turns++;
+      if (watched) setImmediate(watch);
+    };
+    setImmediate(watch);
+    const made = await work();
+    watched = false;
+    return { turns, made };
+  };
+  const found = await turnsOf(() => partials.aggregate(batch));
+  assert.equal(found.made.length, 40_000);
+  assert.ok(found.turns >= 20, `${found.turns} turns while they are aggregated`);
+  const panes = new Panes(40_000);
+  const merged = await turnsOf(() => panes.merge(found.made));
+  assert.ok(merged.turns >= 20, `${merged.turns} turns while they are merged`);
+  const restored = await turnsOf(() => new Panes(40_000).restore(panes.all()));
+  assert.ok(restored.turns >= 10, `${restored.turns} turns while they are restored`);
+  const records = panes.close(1, 1).map(({ key }) => ({
+    key: String(key[0]),
+    timeUs: 0,
+    payload: Buffer.from("{}"),
+  }));
+  assert.equal(records.length, 40_000);
+  const sink = { device: "analytics.x", stream: "o", epoch: 9n };
+  const framed = await turnsOf(() => resultFrames(sink, 1n, 1, records));
+  assert.ok(framed.turns >= 10, `${framed.turns} turns while they are cut into frames`);
+  partials.close();
+  engine.close();
 });
 
 test("the watermark never moves back, whatever comes when", () => {
@@ -103,12 +191,11 @@ test("the watermark never moves back, whatever comes when", () => {
   );
 });
 
-test("results are cut into frames that follow one another and hold everything in order", () => {
+test("results are cut into frames that follow one another and hold everything in order", async () => {
   const payload = Buffer.alloc(1_000, "x");
   const records = Array.from({ length: 25_000 }, (_, i) => ({ key: "k", timeUs: i, payload }));
-  const frames = resultFrames({ device: "analytics.x", stream: "o", epoch: 9n }, 5n, 1, records).map(
-    decodeFrame,
-  );
+  const made = await resultFrames({ device: "analytics.x", stream: "o", epoch: 9n }, 5n, 1, records);
+  const frames = made.map(decodeFrame);
   assert.deepEqual(
     frames.map((frame) => frame.sequence),
     frames.map((_, i) => 5n + BigInt(i)),
@@ -117,5 +204,5 @@ test("results are cut into frames that follow one another and hold everything in
     frames.reduce((sum, frame) => sum + frame.recordCount, 0),
     25_000,
   );
-  assert.deepEqual(resultFrames({ device: "d", stream: "o", epoch: 9n }, 5n, 1, []), []);
+  assert.deepEqual(await resultFrames({ device: "d", stream: "o", epoch: 9n }, 5n, 1, []), []);
 });

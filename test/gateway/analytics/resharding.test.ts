@@ -117,14 +117,14 @@ test("the same when it starts anew at random moments between the splits and merg
     assert.equal(rig.analytics.status()[0]!.skipped, 0);
   }));
 
-test("shards that expire unread while the output is missing are counted as trimmed", () =>
-  inFolder(async (dir) => {
+async function shardsThatExpireUnread(startsAnew: boolean): Promise<void> {
+  await inFolder(async (dir) => {
     let aheadMs = 0;
     const moving: Clock = {
       nowUs: () => (START_MS + aheadMs) * 1_000,
       monotonicMs: () => performance.now() + aheadMs,
     };
-    const rig = await openRig(dir, { clock: moving });
+    let rig = await openRig(dir, { clock: moving });
     const status = () => rig.analytics.status()[0]!;
     const readings = madeUp(60, START_MS);
     await rig.streams.deleteStream(OUTPUT);
@@ -145,18 +145,34 @@ test("shards that expire unread while the output is missing are counted as trimm
       return openConsumer(...args);
     };
     await until("it has looked", () => looks >= 2, 30_000);
+    if (startsAnew) {
+      await rig.close();
+      rig = await openRig(dir, { clock: moving });
+    }
     for (const hours of [26, 2]) {
       aheadMs += hours * 3_600_000;
       await rig.streams.enforceRetention();
     }
     const total = 343;
-    await rig.streams.createStream({ name: OUTPUT, shards: 1, retentionHours: 24 });
+    if (startsAnew) await rig.analytics.start();
+    else await rig.streams.createStream({ name: OUTPUT, shards: 1, retentionHours: 24 });
     await until("all are told of", () => status().records + status().trimmed >= total, 40_000);
     await until("it runs", () => status().lastError === undefined);
     assert.equal(status().records + status().trimmed, total);
     assert.ok(status().records >= 143, `${status().records} read`);
     assert.ok(status().trimmed >= 100, `${status().trimmed} trimmed`);
-  }));
+    const counted = /headwater_analytics_trimmed_total\{statement="tens"\} (\d+)/.exec(
+      await rig.metrics.render(),
+    );
+    assert.equal(Number(counted?.[1]), status().trimmed);
+  });
+}
+
+test("shards that expire unread while the output is missing are counted as trimmed", () =>
+  shardsThatExpireUnread(false));
+
+test("… also when they expire before a gateway that was started anew has looked", () =>
+  shardsThatExpireUnread(true));
 
 test("readings that the KPL packed count one by one", () =>
   inFolder(async (dir) => {
@@ -200,6 +216,8 @@ test("a checkpoint put back from a backup: goes on where the reading had got to,
     assert.equal(state, "running");
     assert.equal(lastError, undefined);
     assert.ok(skipped <= records, `${skipped} of ${records}`);
+    const told = `headwater_analytics_skipped_total{statement="tens"} ${skipped}\n`;
+    assert.ok((await second.metrics.render()).includes(told), "the metrics tell of them, too");
     // What comes later has results again, none twice, and the old ones stand as they were.
     await second.put(readings.slice(700));
     await closing(second, START_MS + 300_000);

@@ -1,5 +1,6 @@
 /** Cuts that were under way when the gateway stopped, and what changed until it came back. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -128,11 +129,11 @@ test("an object that was never made is counted as lost when retention and expiry
     assert.equal((await files(rig.out)).size, 0);
   }));
 
-test("shards that expire unread while the destination is broken are counted, and what comes later is delivered", () =>
-  inFolder(async (dir) => {
+async function shardsThatExpireUnread(startsAnew: boolean): Promise<void> {
+  await inFolder(async (dir) => {
     const clock = handClock();
     await writeFile(join(dir, "out"), "in the way");
-    const rig = await openRig(dir, { clock, bufferBytes: 1_000 });
+    let rig = await openRig(dir, { clock, bufferBytes: 1_000 });
     await rig.delivery.start();
     await rig.streams.append(STREAM, numbered(0, 20));
     await until("a cut is under way", () => status(rig).lastError !== undefined);
@@ -144,11 +145,16 @@ test("shards that expire unread while the destination is broken are counted, and
     const tries = (): Promise<number> => errorsOf(rig);
     const seen = await tries();
     await until("it has looked", async () => (await tries()) > seen + 1, 30_000);
+    if (startsAnew) {
+      await rig.close();
+      rig = await openRig(dir, { clock, bufferBytes: 1_000 });
+    }
     for (const hours of [26, 2]) {
       clock.hours(hours);
       await rig.streams.enforceRetention();
     }
     assert.equal(rig.streams.describe(STREAM).shardList.length, 12);
+    if (startsAnew) await rig.delivery.start();
     await rm(join(dir, "out"));
     await rig.streams.append(STREAM, numbered(120, 30));
     const counted = () => status(rig).deliveredRecords + status(rig).trimmedRecords;
@@ -157,7 +163,70 @@ test("shards that expire unread while the destination is broken are counted, and
     const delivered = await lines(rig.out);
     assert.equal(delivered.length, status(rig).deliveredRecords);
     assert.ok(delivered.length >= 30);
+    const { trimmedRecords } = status(rig);
+    await rig.close();
+    // What was unread is read by now, and expires in peace.
+    const later = await openRig(dir, { clock });
+    for (const hours of [26, 2]) {
+      clock.hours(hours);
+      await later.streams.enforceRetention();
+    }
+    await later.delivery.start();
+    await later.streams.append(STREAM, numbered(150, 5));
+    await until("it works", () => status(later).deliveredRecords === delivered.length + 5);
+    assert.equal(status(later).trimmedRecords, trimmedRecords);
+  });
+}
+
+test("shards that expire unread while the destination is broken are counted, and what comes later is delivered", () =>
+  shardsThatExpireUnread(false));
+
+test("… also while a destination takes its time and nothing fails, and none that is delivered is among them", () =>
+  inFolder(async (dir) => {
+    const clock = handClock();
+    const gate = new AbortController();
+    const opened = once(gate.signal, "abort");
+    let held = false;
+    const rig = await openRig(dir, {
+      clock,
+      bufferBytes: 1_000,
+      lookEveryMs: 20,
+      onStep: async (step) => {
+        if (step !== "manifest" || gate.signal.aborted) return;
+        held = true;
+        await opened;
+      },
+    });
+    await rig.delivery.start();
+    await rig.streams.append(STREAM, numbered(0, 20));
+    await until("a cut is under way", () => held);
+    await rig.streams.append(STREAM, numbered(20, 50));
+    await splitAll(rig.streams);
+    await rig.streams.append(STREAM, numbered(70, 50));
+    await splitAll(rig.streams);
+    let looks = 0;
+    const describe = rig.streams.describe.bind(rig.streams);
+    rig.streams.describe = (name) => {
+      looks++;
+      return describe(name);
+    };
+    await until("it has looked", () => looks > 1);
+    for (const hours of [26, 2]) {
+      clock.hours(hours);
+      await rig.streams.enforceRetention();
+    }
+    await rig.streams.append(STREAM, numbered(120, 30));
+    gate.abort();
+    const counted = () => status(rig).deliveredRecords + status(rig).trimmedRecords;
+    await until("all are told of", () => counted() >= 150);
+    await until("nothing waits", () => status(rig).waitingMs === 0);
+    assert.equal(counted(), 150);
+    assert.equal((await lines(rig.out)).length, status(rig).deliveredRecords);
+    assert.equal(await errorsOf(rig), 0);
   }));
+
+test("… also when they expire before a gateway that was started anew has looked", () =>
+  shardsThatExpireUnread(true));
 
 test("the cut of a deleted stream is given up once, and counted; one whose object is there is finished", () =>
   inFolder(async (dir) => {

@@ -32,6 +32,7 @@ export interface RigOptions {
   readonly out?: string;
   /** The stream that is delivered; `STREAM` unless given. */
   readonly stream?: string;
+  readonly lookEveryMs?: number;
   readonly onStep?: (step: CutStep) => void | Promise<void>;
 }
 
@@ -65,6 +66,7 @@ export async function openRig(dir: string, options: RigOptions = {}): Promise<Ri
     clock,
     log: silentLog,
     metrics,
+    ...(options.lookEveryMs !== undefined && { lookEveryMs: options.lookEveryMs }),
     ...(options.onStep && { onStep: (_: string, step: CutStep) => options.onStep?.(step) }),
   });
   const rig = {
@@ -95,7 +97,11 @@ export async function files(out: string): Promise<Map<string, Buffer>> {
   const found = new Map<string, Buffer>();
   const paths = names.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
   for (const path of paths.sort((a, b) => (a.slice(-22) < b.slice(-22) ? -1 : 1))) {
-    found.set(path.slice(out.length + 1), await readFile(path));
+    // An object in the making gets its name meanwhile.
+    const bytes = await readFile(path).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "ENOENT") throw error;
+    });
+    if (bytes !== undefined) found.set(path.slice(out.length + 1), bytes);
   }
   return found;
 }

@@ -44,6 +44,15 @@ test("every record is delivered once, in order within its key, over several cuts
     await rig.close();
   }));
 
+test("a buffer of no bytes is full with the first record, and stops nobody", () =>
+  inFolder(async (dir) => {
+    const rig = await openRig(dir, { bufferBytes: 0, bufferSeconds: 60 });
+    await rig.delivery.start();
+    await rig.streams.append(STREAM, numbered(0, 3));
+    await until("all delivered", () => rig.delivery.status()[0]!.deliveredRecords === 3);
+    await rig.close();
+  }));
+
 test("totals and recent objects survive a restart, and nothing is delivered again", () =>
   inFolder(async (dir) => {
     const first = await openRig(dir);

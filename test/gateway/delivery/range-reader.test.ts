@@ -3,7 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
-import { readRange } from "../../../gateway/delivery/range-reader.ts";
+import { readRanges } from "../../../gateway/delivery/range-reader.ts";
 import { aggregate } from "../../support/kpl-aggregate.ts";
 import { closeRigs, openRig, STREAM } from "./delivery-rig.ts";
 
@@ -30,21 +30,16 @@ test("however many records one append holds, they are visited in turns that othe
       if (watched) setImmediate(watch);
     };
     setImmediate(watch);
-    const trimmed = await readRange(
-      streams,
-      STREAM,
-      { shardId, from: 0, to: latest },
-      {
-        add: (payload) => {
-          if (seen < 45_000) assert.equal(payload.toString(), String(seen));
-          seen++;
-          most = Math.max(most, ++inTurn);
-        },
-        drain: async () => {
-          inTurn = 0;
-        },
+    const trimmed = await readRanges(streams, STREAM, [{ shardId, from: 0, to: latest }], {
+      add: (payload) => {
+        if (seen < 45_000) assert.equal(payload.toString(), String(seen));
+        seen++;
+        most = Math.max(most, ++inTurn);
       },
-    );
+      drain: async () => {
+        inTurn = 0;
+      },
+    });
     watched = false;
     assert.equal(trimmed, 0);
     assert.equal(seen, 45_001);

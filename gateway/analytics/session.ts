@@ -1,0 +1,168 @@
+/**
+ * How a statement finds its way back: from its checkpoint, the consumer's, and what the stream still holds
+ * to a session, which is all that lives as long as one consumer. After any failure it is built anew.
+ */
+import { mkdir } from "node:fs/promises";
+import type { StatementConfig } from "../../config/gateway-config.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import type { Log } from "../../runtime/log.ts";
+import { type Consumer, lookForUnread, type Streams, type UnreadShards } from "../streams/streams.ts";
+import { AnalyticsStateError, type Checkpoint, readCheckpoint, type Totals } from "./checkpoint.ts";
+import type { Partials } from "./engines/duckdb-partials.ts";
+import { type Comparison, compare, InputPositions, type Range, readBefore } from "./input-positions.ts";
+import { newSink, type SinkState } from "./results.ts";
+import type { Plan } from "./sql/plan.ts";
+import { Watermark } from "./watermark.ts";
+import { WindowState } from "./window-state.ts";
+
+const READ_BYTES = 1_048_576;
+
+export interface SessionParts {
+  readonly config: StatementConfig;
+  readonly plan: Plan;
+  readonly streams: Streams;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly maxGroups: number;
+}
+
+/** Where the checkpoint is, and of which plan it has to be. */
+export interface CheckpointPlace {
+  readonly dir: string;
+  readonly file: string;
+  readonly planHash: string;
+}
+
+export interface Session {
+  readonly consumer: Consumer;
+  readonly state: WindowState;
+  /** As the checkpoint has them: what the start found missing comes on top. */
+  readonly restored: Totals;
+  readonly streamId: string;
+  readonly input: InputPositions;
+  readonly epoch: bigint;
+  nextSequence: bigint;
+  pending: Buffer[];
+  checkpointMs: number;
+  moved: boolean;
+  unread: UnreadShards | undefined;
+}
+
+/** @returns a session whose first commit finishes the one that a crash may have interrupted */
+export async function resumeSession(
+  parts: SessionParts,
+  { dir, file, planHash }: CheckpointPlace,
+  consumer: Consumer,
+  partials: Partials,
+  stop: AbortSignal,
+): Promise<Session> {
+  const { config, plan, streams, clock, log, maxGroups } = parts;
+  await mkdir(dir, { recursive: true, mode: 0o700 });
+  const stored = await readCheckpoint(file, config.name);
+  const description = streams.describe(plan.inputStream);
+  const { streamId, shardList } = description;
+  if (stored === undefined && readBefore(consumer.positions(), shardList)) {
+    throw new AnalyticsStateError(config.name, `${file} is missing, though the input is read half-way`);
+  }
+  if (stored !== undefined && stored.planHash !== planHash) {
+    throw new AnalyticsStateError(
+      config.name,
+      "its SQL means something else than when its windows were opened",
+    );
+  }
+  const nowMs = clock.monotonicMs();
+  const watermark = new Watermark(plan.watermarkDelayMs, config.idleSeconds * 1_000);
+  const state = new WindowState(plan, partials, watermark, maxGroups);
+  let positions = consumer.positions();
+  let sink: SinkState = newSink();
+  if (stored !== undefined) {
+    Object.assign(state.totals, stored.totals);
+    sink = { epoch: stored.epoch, nextSequence: stored.nextSequence, pending: [...stored.pending] };
+  }
+  const restored = { ...state.totals };
+  if (stored?.streamId === streamId) {
+    const found = compare(stored.positions, positions, shardList);
+    positions = found.positions;
+    watermark.restore(stored.watermarkMs, stored.maxTimes, nowMs);
+    if (found.lost > 0) {
+      log.error({ records: found.lost }, "the input's log ends before the checkpoint: records are lost");
+    }
+    if (found.skipped > 0) {
+      await goOnBehind(parts, found, stored, state, stop);
+      state.totals.skipped += found.skipped;
+      // The log knows the old epoch's sequences: results under them would be taken for repeats.
+      sink = newSink();
+    } else await state.panes.restore(stored.groups);
+  } else if (stored !== undefined)
+    log.error({ windows: stored.groups.length }, "the input stream was made anew; open windows are lost");
+  const reached = stored?.streamId === streamId ? stored.positions : new Map();
+  const { missed, unread } = lookForUnread(stored?.unread, description, consumer, reached);
+  if (missed > 0) {
+    state.totals.trimmed += missed;
+    log.error({ records: missed }, "retention removed shards before they were read");
+  }
+  watermark.follow(consumer.shards, shardList, nowMs);
+  const input = new InputPositions(positions, shardList);
+  return {
+    consumer,
+    state,
+    restored,
+    streamId,
+    input,
+    ...sink,
+    checkpointMs: nowMs,
+    moved: false,
+    unread,
+  };
+}
+
+/**
+ * Before anything is appended: the checkpoint is ahead of the consumer's for a moment of each commit, and
+ * were the input's log to lose its end in it, new records would be taken for those that the windows hold.
+ */
+export async function leaveOutWhatWasRead(parts: SessionParts, place: CheckpointPlace): Promise<void> {
+  const { config, plan, streams } = parts;
+  const stored = await readCheckpoint(place.file, config.name);
+  if (stored === undefined || streams.settings(plan.inputStream).streamId !== stored.streamId) return;
+  streams.leaveOut(plan.inputStream, `analytics/${config.name}`, stored.positions);
+}
+
+/**
+ * The windows that the old file holds were closed since, or lack what is skipped: either way their
+ * results would be wrong, so they are dropped. Nor may one that was closed since be opened again by a late
+ * record: what was closed ended before the newest event time that was read, less the delay.
+ */
+async function goOnBehind(
+  parts: SessionParts,
+  { skipped, ranges }: Comparison,
+  stored: Checkpoint,
+  state: WindowState,
+  stop: AbortSignal,
+): Promise<void> {
+  const { log, plan } = parts;
+  log.error(
+    { records: skipped, windows: stored.groups.length },
+    "the checkpoint is older than what was read, as if put back from a backup; reading goes on where it had got to, without the windows that were open",
+  );
+  let newestMs = Math.max(Number.NEGATIVE_INFINITY, ...stored.maxTimes.values());
+  for (const range of ranges) newestMs = Math.max(newestMs, await newestIn(parts, range, state, stop));
+  if (newestMs > Number.NEGATIVE_INFINITY) state.watermark.atLeast(newestMs - plan.watermarkDelayMs);
+}
+
+async function newestIn(
+  { streams, plan }: SessionParts,
+  range: Range,
+  state: WindowState,
+  stop: AbortSignal,
+): Promise<number> {
+  let newestMs = Number.NEGATIVE_INFINITY;
+  for (let at = range.from; at < range.to; ) {
+    // Half of them would let a window be opened again, and the next start would not look once more.
+    stop.throwIfAborted();
+    const { parts, next } = await streams.read(plan.inputStream, range.shardId, at, READ_BYTES);
+    newestMs = Math.max(newestMs, (await state.newestMs(parts, range)) ?? newestMs);
+    if (next === at) break;
+    at = next;
+  }
+  return newestMs;
+}

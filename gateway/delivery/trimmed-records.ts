@@ -1,0 +1,108 @@
+/**
+ * What a delivery never had because retention took it first. Of a shard that is there its reader hears
+ * (`count`); one that expired whole tells nothing any more, so what stands unread is looked at at each try
+ * and once a minute, also while a destination does not answer.
+ *
+ * A try that fails keeps what it saw in the ledger, in one write with the totals: a crash before the next
+ * look neither loses the count nor doubles it. What a look found is counted once it is in the ledger.
+ */
+import { isDeepStrictEqual } from "node:util";
+import type { Log } from "../../runtime/log.ts";
+import {
+  type Consumer,
+  lookForUnread,
+  type Offset,
+  type ShardId,
+  type Streams,
+  type UnreadShards,
+} from "../streams/streams.ts";
+import type { CutLedger } from "./cut-ledger.ts";
+
+export const LOOK_EVERY_MS = 60_000;
+
+export interface TrimmedParts {
+  readonly streams: Streams;
+  readonly state: CutLedger;
+  readonly log: Log;
+  readonly lookEveryMs: number;
+  /** Called once they are in the ledger. */
+  readonly counted: (records: number) => void;
+}
+
+export class TrimmedRecords {
+  readonly #parts: TrimmedParts;
+  /** As the last look saw it. */
+  #unread: UnreadShards | undefined;
+  /** Found, and not in the ledger yet. */
+  #missed = 0;
+  /** Since the last look: up to where a cut accounts for what was read, also in shards that expire meanwhile. */
+  readonly #accounted = new Map<ShardId, Offset>();
+
+  constructor(parts: TrimmedParts) {
+    this.#parts = parts;
+    this.#unread = parts.state.ledger.unread;
+  }
+
+  /** At each try, before anything is read. */
+  async begin(consumer: Consumer): Promise<void> {
+    const { ledger } = this.#parts.state;
+    this.#look(consumer);
+    if (this.#missed > 0 || !isDeepStrictEqual(this.#unread, ledger.unread)) await this.#keep(this.#unread);
+  }
+
+  /** Looks by itself from now on. @returns what ends that */
+  watch(consumer: Consumer): () => void {
+    const timer = setInterval(() => {
+      try {
+        if (!consumer.lost.aborted) this.#look(consumer);
+      } catch {
+        // The stream is gone, or being closed: the delivery itself will hear of it.
+      }
+    }, this.#parts.lookEveryMs);
+    timer.unref();
+    return () => clearInterval(timer);
+  }
+
+  /** What stands before these is in a cut, or was counted. */
+  moved(ends: ReadonlyMap<ShardId, Offset>): void {
+    for (const [shardId, end] of ends) this.#accounted.set(shardId, end);
+  }
+
+  /** The delivery works: nothing stays behind until it fails again. */
+  async settle(): Promise<void> {
+    if (this.#missed > 0 || this.#parts.state.ledger.unread !== undefined) await this.#keep(undefined);
+  }
+
+  /** Resolves when they are in the ledger. When it fails they are not counted: they will be found once more. */
+  async count(records: number): Promise<void> {
+    await this.#keep(this.#parts.state.ledger.unread, records);
+  }
+
+  #look(consumer: Consumer): void {
+    const { streams, state } = this.#parts;
+    const description = streams.describe(consumer.stream);
+    const reached = new Map(this.#accounted);
+    // What of expired shards is in the cut under way, that one counts.
+    const { pending } = state;
+    if (pending?.streamId === description.streamId) {
+      for (const { shardId, to } of pending.ranges) reached.set(shardId, to);
+    }
+    const { missed, unread } = lookForUnread(this.#unread, description, consumer, reached);
+    this.#unread = unread;
+    this.#missed += missed;
+    this.#accounted.clear();
+  }
+
+  async #keep(unread: UnreadShards | undefined, more = 0): Promise<void> {
+    const { state, log, counted } = this.#parts;
+    const missed = this.#missed;
+    const records = missed + more;
+    const trimmedRecords = state.ledger.trimmedRecords + records;
+    await state.update({ trimmedRecords, unread }, () => {
+      this.#missed -= missed;
+      if (records === 0) return;
+      log.error({ records }, "retention removed records before they were delivered");
+      counted(records);
+    });
+  }
+}

@@ -1,0 +1,57 @@
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import test from "node:test";
+import { CutLedger } from "../../../gateway/delivery/cut-ledger.ts";
+import { TrimmedRecords } from "../../../gateway/delivery/trimmed-records.ts";
+import { silentLog } from "../../../runtime/log.ts";
+import { closeRigs, openRig, STREAM } from "./delivery-rig.ts";
+
+test("what cannot be written into the ledger is neither forgotten nor counted twice", async () => {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-trimmed-"));
+  try {
+    const { streams } = await openRig(dir);
+    const own = join(dir, "own");
+    const consumer = await streams.openConsumer(STREAM, "c");
+    const state = await CutLedger.open(own);
+    // As the last process left it: a shard was unread that is no more.
+    const { streamId } = streams.describe(STREAM);
+    await state.update({ unread: { streamId, shards: { "shardId-000000000099": [5, 12] } } });
+    let counted = 0;
+    const open = async (ledger: CutLedger): Promise<TrimmedRecords> =>
+      new TrimmedRecords({
+        streams,
+        state: ledger,
+        log: silentLog,
+        lookEveryMs: 60_000,
+        counted: (records) => {
+          counted += records;
+        },
+      });
+    const trimmed = await open(state);
+    // A folder where the file is made stops root, too, whom permissions and full disks do not.
+    const inTheWay = join(own, "delivery.json.tmp");
+    await mkdir(inTheWay);
+    await assert.rejects(trimmed.begin(consumer));
+    await assert.rejects(trimmed.begin(consumer));
+    await assert.rejects(trimmed.count(3));
+    assert.equal(counted, 0);
+    // The next process finds the same as this one.
+    for (const which of ["next", "this"]) {
+      counted = 0;
+      const ledger = which === "next" ? await CutLedger.open(own) : state;
+      const one = which === "next" ? await open(ledger) : trimmed;
+      await rm(inTheWay, { recursive: true, force: true });
+      await one.begin(consumer);
+      await one.count(3);
+      await one.settle();
+      assert.equal(counted, 10, which);
+      assert.equal(ledger.ledger.trimmedRecords, 10);
+      assert.equal(ledger.ledger.unread, undefined);
+    }
+  } finally {
+    await closeRigs();
+    await rm(dir, { recursive: true, force: true });
+  }
+});
