@@ -2,9 +2,11 @@
 import { type FragmentRow, startUsOf } from "./fragment-index.ts";
 
 export class ArchiveTotals {
+  /** Without the damaged. */
   rows = 0;
   bytes = 0;
   quarantined = 0;
+  damaged = 0;
   /** Of all rows there ever were. */
   longestUs = 0;
   oldestUs: number | undefined;
@@ -13,9 +15,7 @@ export class ArchiveTotals {
 
   add(row: FragmentRow): void {
     const startUs = startUsOf(row);
-    this.rows++;
-    this.bytes += row.bytes;
-    if (row.state === "quarantined") this.quarantined++;
+    this.#count(row, 1);
     this.longestUs = Math.max(this.longestUs, row.durationUs);
     this.oldestUs = Math.min(this.oldestUs ?? startUs, startUs);
     this.newestUs = Math.max(this.newestUs ?? 0, startUs + row.durationUs);
@@ -23,9 +23,14 @@ export class ArchiveTotals {
 
   /** Behind it the oldest is to be told anew. */
   subtract(row: FragmentRow): void {
-    this.rows--;
-    this.bytes -= row.bytes;
-    if (row.state === "quarantined") this.quarantined--;
+    this.#count(row, -1);
+  }
+
+  #count({ state, bytes }: FragmentRow, times: 1 | -1): void {
+    this.bytes += times * bytes;
+    if (state === "damaged") this.damaged += times;
+    else this.rows += times;
+    if (state === "quarantined") this.quarantined += times;
   }
 
   /** @param row undefined when there is none */

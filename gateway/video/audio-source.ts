@@ -48,8 +48,8 @@ function audioFormatOf(media: SdpMedia): AudioFormat | undefined {
 
 export class AudioSource {
   readonly format: AudioFormat;
-  /** The parts so far of an access unit that is longer than a packet. */
-  #parts: { rtpTime: number; bytes: Buffer[]; missing: number } | undefined;
+  /** The parts so far of an access unit that is longer than a packet, copied, as packets hold more than their part. */
+  #parts: { rtpTime: number; bytes: Buffer; usedBytes: number } | undefined;
   readonly #leftOut: () => void;
   #lastRtpTime: number | undefined;
   #lastPts = 0;
@@ -93,15 +93,15 @@ export class AudioSource {
     if (size > MAX_FRAME_BYTES) return this.#none();
     if (this.#parts?.rtpTime !== rtpTime) {
       if (this.#parts !== undefined) this.#leftOut();
-      this.#parts = { rtpTime, bytes: [], missing: size };
+      this.#parts = { rtpTime, bytes: Buffer.allocUnsafeSlow(size), usedBytes: 0 };
     }
-    this.#parts.bytes.push(part);
-    this.#parts.missing -= part.length;
-    if (this.#parts.missing > 0) return [];
-    const fits = this.#parts.missing === 0;
-    const whole = fits ? [this.#frame(Buffer.concat(this.#parts.bytes), rtpTime)] : this.#none();
+    const { bytes, usedBytes } = this.#parts;
+    part.copy(bytes, usedBytes);
+    this.#parts.usedBytes += part.length;
+    if (this.#parts.usedBytes < bytes.length) return [];
+    const fits = this.#parts.usedBytes === bytes.length;
     this.#parts = undefined;
-    return whole;
+    return fits ? [this.#frame(bytes, rtpTime)] : this.#none();
   }
 
   #none(): AudioFrame[] {

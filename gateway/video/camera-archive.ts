@@ -6,27 +6,24 @@
  * A crash between file and index leaves a whole file without a row: `open` adopts it. A crash before
  * the rename leaves a `.tmp`, which `open` removes. Rows whose file is gone are dropped.
  */
-import {
-  decodeUnit,
-  encodeUnit,
-  type FootageUnit,
-  MalformedFootageError,
-  type PersistedRange,
-} from "../../protocol/footage.ts";
+import { encodeUnit, type FootageUnit, type PersistedRange } from "../../protocol/footage.ts";
 import { type Epoch, epochName, type FrameSequence } from "../../protocol/frame.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import { DatabaseWriteError } from "../../runtime/synced-level.ts";
 import { ArchiveTotals } from "./archive-totals.ts";
-import { buildFragment, DamagedFragmentError, readFacts, type Sound } from "./fragment-file.ts";
+import { FileSurvey, isDamage } from "./file-survey.ts";
+import { buildFragment, readFacts, type Sound } from "./fragment-file.ts";
 import { type FragmentFile, FragmentFiles, hourOf } from "./fragment-files.ts";
 import {
   FRAGMENT_ID,
   type FragmentId,
   type FragmentIndex,
   type FragmentRow,
+  idOf,
   startUsOf,
+  timeKey,
 } from "./fragment-index.ts";
 import { KnownEpochs } from "./known-epochs.ts";
 import { SequenceRanges } from "./sequence-ranges.ts";
@@ -61,8 +58,14 @@ export class CameraArchive {
   readonly #index: FragmentIndex;
   readonly #clock: Clock;
   readonly #log: Log;
+  readonly #survey: FileSurvey;
   readonly #epochs = new KnownEpochs();
   readonly #totals = new ArchiveTotals();
+  /** Rows without a file that a full disk kept at the start: they are not counted. */
+  readonly #gone = new Set<FragmentId>();
+  #device: string | undefined;
+  #deviceIsOnDisk = false;
+  #waitingBytes = 0;
   #tail: Promise<unknown> = Promise.resolve();
 
   constructor(camera: string, folder: string, index: FragmentIndex, clock: Clock, log: Log) {
@@ -71,10 +74,32 @@ export class CameraArchive {
     this.#index = index;
     this.#clock = clock;
     this.#log = log.child({ camera });
+    this.#survey = new FileSurvey(camera, this.#files, index, this.#log);
   }
 
   get totals(): Readonly<ArchiveTotals> {
     return this.#totals;
+  }
+
+  /** Whose camera it is; undefined until a device was named. */
+  get device(): string | undefined {
+    return this.#device;
+  }
+
+  /**
+   * Holds at once, and on disk before the next unit is. Where the disk refuses it the next publisher's start tries
+   * again; a crash before that leaves a camera that is nobody's yet.
+   */
+  claim(device: string): void {
+    this.#device = device;
+    if (this.#deviceIsOnDisk) return;
+    this.#inTurn(async () => {
+      if (this.#deviceIsOnDisk) return;
+      await this.#files.writeDevice(device);
+      this.#deviceIsOnDisk = true;
+    }).catch((error: unknown) => {
+      this.#log.error({ device, error: describeError(error) }, "whose camera it is cannot be written down");
+    });
   }
 
   /** Makes index and files agree. What is asked to be stored meanwhile waits. */
@@ -84,85 +109,25 @@ export class CameraArchive {
 
   async #reconcile(): Promise<void> {
     await this.#files.create();
+    const device = await this.#files.device();
+    this.#deviceIsOnDisk = device !== undefined;
+    // A publisher may have been named while the folder was made.
+    this.#device ??= device;
     for (const [name, stored] of await this.#index.epochs(this.camera)) {
       this.#epochs.set(name, SequenceRanges.parse(stored.ranges), stored.usedUs);
     }
-    const lost: FragmentId[] = [];
-    const hours = new Set(await this.#files.hours());
-    let hour = "";
-    let onDisk = new Map<FragmentId, FragmentFile>();
-    for await (const row of this.#index.rows(this.camera)) {
-      if (hourOf(row.id) !== hour) {
-        await this.#adoptAll(onDisk.values());
-        hour = hourOf(row.id);
-        onDisk = hours.delete(hour) ? await this.#filesOf(hour) : new Map();
-      }
-      if (onDisk.get(row.id)?.state === row.state) {
-        onDisk.delete(row.id);
-        this.#totals.add(row);
-      } else if (!onDisk.has(row.id)) lost.push(row.id);
+    const lost = await this.#survey.compare({
+      indexed: (row) => this.#totals.add(row),
+      unindexed: (row) => this.#record(row, true),
+    });
+    if (lost.length === 0) return;
+    this.#log.warn({ fragments: lost.length }, "files of indexed footage are gone");
+    try {
+      await this.#index.remove(this.camera, lost);
+    } catch (error) {
+      for (const id of lost) this.#gone.add(id);
+      this.#log.error({ error: describeError(error) }, "rows of footage that is gone cannot be removed");
     }
-    await this.#adoptAll(onDisk.values());
-    for (const unindexed of [...hours].sort())
-      await this.#adoptAll((await this.#filesOf(unindexed)).values());
-    if (lost.length > 0) {
-      this.#log.warn({ fragments: lost.length }, "files of indexed footage are gone");
-      // They are not counted, and nothing is read of them.
-      await this.#index.remove(this.camera, lost).catch((error: unknown) => {
-        this.#log.error({ error: describeError(error) }, "rows of footage that is gone cannot be removed");
-      });
-    }
-  }
-
-  /** Where a unit has two files, a crash came between the whole one's index row and the end of the other. */
-  async #filesOf(hour: string): Promise<Map<FragmentId, FragmentFile>> {
-    const found = new Map<FragmentId, FragmentFile>();
-    for (const file of await this.#files.filesOf(hour)) {
-      const other = found.get(file.id);
-      if (other === undefined) {
-        found.set(file.id, file);
-        continue;
-      }
-      const [kept, removed] = other.state === "truncated" ? [file, other] : [other, file];
-      found.set(file.id, kept);
-      await this.#files.remove(removed);
-    }
-    return found;
-  }
-
-  async #adoptAll(files: Iterable<FragmentFile>): Promise<void> {
-    const failures: unknown[] = [];
-    for (const file of files) {
-      try {
-        const row = await this.#rowOf(file);
-        await this.#record(row, true);
-        this.#log.info({ fragment: file.id, state: file.state }, "adopted footage that was not indexed");
-      } catch (error) {
-        // Only what its own bytes say: a full disk, too, refuses the row of a sound file.
-        if (isDamage(error)) await this.#setAside(file, error);
-        else failures.push(error);
-      }
-    }
-    if (failures.length === 0) return;
-    const fields = { fragments: failures.length, error: describeError(failures[0]) };
-    this.#log.error(fields, "footage that is not indexed cannot be adopted before the next start");
-  }
-
-  async #setAside(file: FragmentFile, why: unknown): Promise<void> {
-    this.#log.warn({ fragment: file.id, error: describeError(why) }, "damaged footage set aside");
-    await this.#files.setAside(file);
-  }
-
-  async #rowOf(file: FragmentFile): Promise<FragmentRow> {
-    const bytes = await this.#files.read(file);
-    if (bytes === undefined) throw new DamagedFragmentError("it is gone");
-    if (file.state === "quarantined") {
-      decodeUnit(bytes);
-      return { ...file, bytes: bytes.length, durationUs: 0 };
-    }
-    const { durationUs, camera } = readFacts(bytes);
-    if (camera !== this.camera) throw new DamagedFragmentError(`it belongs to ${camera}`);
-    return { ...file, bytes: bytes.length, durationUs };
   }
 
   /** True once the whole unit (or its raw packets) is on disk and indexed. */
@@ -175,22 +140,33 @@ export class CameraArchive {
     return this.#epochs.persisted();
   }
 
-  /** Resolves when the unit is on disk and indexed, or was before. One unit at a time. */
-  store(unit: ArrivedUnit): Promise<StoreResult> {
-    return this.#inTurn(() => this.#store(unit));
+  /**
+   * Resolves when the unit is on disk and indexed, or was before. One unit at a time.
+   * @param heldBytes what it costs in memory until then
+   */
+  store(unit: ArrivedUnit, heldBytes: number): Promise<StoreResult> {
+    this.#waitingBytes += heldBytes;
+    return this.#inTurn(() => this.#store(unit)).finally(() => {
+      this.#waitingBytes -= heldBytes;
+    });
+  }
+
+  /** What all that is to be stored costs in memory. */
+  get waitingBytes(): number {
+    return this.#waitingBytes;
   }
 
   async #store(unit: ArrivedUnit): Promise<StoreResult> {
     if (this.has(unit.epoch, unit.sequence)) return "repeated";
     const id = idOf(unit);
-    const before = await this.#index.get(this.camera, id);
-    if (before !== undefined && before.state !== "truncated") {
+    const before = this.#gone.has(id) ? undefined : await this.#index.get(this.camera, id);
+    if (before?.state === "whole" || before?.state === "quarantined") {
       // The index has lost the epoch; without it the sender would come again for ever.
       await this.#record(before, !unit.ownEpoch, before);
       return "repeated";
     }
     // A second part of the same unit is no better than the first.
-    if (before !== undefined && !unit.whole) return "repeated";
+    if (before?.state === "truncated" && !unit.whole) return "repeated";
     const made = await this.#bytesOf(unit);
     if (made === undefined) return "empty";
     const file: FragmentFile = { id, state: made.state };
@@ -236,7 +212,7 @@ export class CameraArchive {
   /** Index row and epoch in one synced batch; what `persisted` says follows only then. */
   async #record(row: FragmentRow, remembered: boolean, before?: FragmentRow): Promise<void> {
     const [, , name, sequence] = FRAGMENT_ID.exec(row.id) as unknown as [string, string, string, string];
-    if (row.state === "truncated" || !remembered) {
+    if (row.state === "truncated" || row.state === "damaged" || !remembered) {
       await this.#index.put(this.camera, row);
     } else {
       const ranges = this.#epochs.ranges(name).with(BigInt(sequence));
@@ -246,6 +222,7 @@ export class CameraArchive {
       await this.#forgetSurplus(name);
     }
     if (before !== undefined) this.#totals.subtract(before);
+    this.#gone.delete(row.id);
     this.#totals.add(row);
   }
 
@@ -268,6 +245,7 @@ export class CameraArchive {
     for await (const row of this.#index.rows(this.camera, first, timeKey(toUs))) {
       if (found.length >= limit) break;
       const fragment = fragmentOf(this.camera, row);
+      if (fragment === undefined || this.#gone.has(row.id)) continue;
       const endUs = fragment.producerUs + fragment.durationUs;
       if (endUs > fromUs || fragment.producerUs >= fromUs) found.push(fragment);
     }
@@ -278,7 +256,7 @@ export class CameraArchive {
   async read(id: FragmentId): Promise<Buffer | undefined> {
     if (!FRAGMENT_ID.test(id)) return undefined;
     const row = await this.#index.get(this.camera, id);
-    if (row === undefined || row.state === "quarantined") return undefined;
+    if (row === undefined || row.state === "quarantined" || row.state === "damaged") return undefined;
     const bytes = await this.#files.read(row);
     try {
       if (bytes !== undefined) readFacts(bytes);
@@ -290,54 +268,65 @@ export class CameraArchive {
     }
   }
 
-  /** The file goes first: a crash leaves a row without one, which `open` drops. */
+  /** The file goes first: a crash leaves a row that does not say so, which `open` mends. */
   async #dropDamaged({ id, state }: FragmentRow, why: unknown): Promise<void> {
     // Another reader was here before, or the unit's whole file came meanwhile.
     const row = await this.#index.get(this.camera, id);
     if (row === undefined || row.state !== state) return;
-    await this.#setAside(row, why);
-    await this.#index.remove(this.camera, [id]);
+    const aside = await this.#survey.setAside(row, why);
+    await this.#index.put(this.camera, aside);
     this.#totals.subtract(row);
-    await this.#findOldest();
+    this.#totals.add(aside);
   }
 
   /**
    * Removes fragments that ended before `beforeUs`, and the oldest until `freeBytes` are freed.
    * Rows go first: a crash leaves files without rows, which `open` adopts and the next round removes again.
+   * @param fromUs only those that begin then or later
    * @returns how many went
    */
-  removeOldest(beforeUs: number, freeBytes: number): Promise<number> {
-    return this.#inTurn(async () => {
-      try {
-        return await this.#removeOldest(beforeUs, freeBytes);
-      } catch (error) {
-        if (!(error instanceof DatabaseWriteError)) throw error;
-        // A full disk does not even take that a row is gone. Here files make room for it first; a crash leaves
-        // rows without files, which `open` drops.
-        const freed = freeBytes === 0 ? 0 : Math.max(freeBytes, INDEX_ROOM_BYTES);
-        for await (const row of this.#oldest(beforeUs, freed)) await this.#files.remove(row);
-        return this.#removeOldest(beforeUs, freed);
-      }
-    });
-  }
-
-  async #removeOldest(beforeUs: number, freeBytes: number): Promise<number> {
-    let removed = 0;
-    for (let freed = 0; ; ) {
-      const rows: FragmentRow[] = [];
-      for await (const row of this.#oldest(beforeUs, freeBytes - freed)) {
-        if (rows.push(row) === REMOVE_AT_ONCE) break;
-      }
-      if (rows.length === 0) return removed;
-      await this.#removeRows(rows);
-      removed += rows.length;
-      freed += rows.reduce((sum, row) => sum + row.bytes, 0);
+  async removeOldest(beforeUs: number, freeBytes: number, fromUs = 0): Promise<number> {
+    const removed = { rows: 0, bytes: 0 };
+    for (;;) {
+      // In turns of their own: what comes meanwhile is stored between two of them.
+      const some = await this.#inTurn(() => this.#removeSome(beforeUs, freeBytes - removed.bytes, fromUs));
+      if (some.rows === 0) return removed.rows;
+      removed.rows += some.rows;
+      removed.bytes += some.bytes;
     }
   }
 
-  async *#oldest(beforeUs: number, freeBytes: number): AsyncGenerator<FragmentRow> {
+  async #removeSome(beforeUs: number, freeBytes: number, fromUs: number): Promise<Removed> {
+    try {
+      return await this.#removeFirst(beforeUs, freeBytes, fromUs);
+    } catch (error) {
+      if (!(error instanceof DatabaseWriteError)) throw error;
+      // A full disk does not even take that a row is gone. Here files make room for it first; a crash leaves
+      // rows without files, which `open` drops.
+      const room = freeBytes <= 0 ? 0 : Math.max(freeBytes, INDEX_ROOM_BYTES);
+      for await (const row of this.#oldest(beforeUs, room, fromUs)) await this.#files.remove(row);
+      const removed = { rows: 0, bytes: 0 };
+      for (;;) {
+        const some = await this.#removeFirst(beforeUs, room - removed.bytes, fromUs);
+        if (some.rows === 0) return removed;
+        removed.rows += some.rows;
+        removed.bytes += some.bytes;
+      }
+    }
+  }
+
+  async #removeFirst(beforeUs: number, freeBytes: number, fromUs: number): Promise<Removed> {
+    const rows: FragmentRow[] = [];
+    for await (const row of this.#oldest(beforeUs, freeBytes, fromUs)) {
+      if (rows.push(row) === REMOVE_AT_ONCE) break;
+    }
+    if (rows.length > 0) await this.#removeRows(rows);
+    return { rows: rows.length, bytes: rows.reduce((sum, row) => sum + row.bytes, 0) };
+  }
+
+  async *#oldest(beforeUs: number, freeBytes: number, fromUs: number): AsyncGenerator<FragmentRow> {
     let freed = 0;
-    for await (const row of this.#index.rows(this.camera)) {
+    for await (const row of this.#index.rows(this.camera, timeKey(fromUs))) {
       const endUs = startUsOf(row) + row.durationUs;
       if (endUs >= beforeUs && freed >= freeBytes) return;
       freed += row.bytes;
@@ -351,7 +340,7 @@ export class CameraArchive {
       rows.map((row) => row.id),
     );
     // What is counted is what has a row, also where its file cannot be removed: that is adopted at the next start.
-    for (const row of rows) this.#totals.subtract(row);
+    for (const row of rows) if (!this.#gone.delete(row.id)) this.#totals.subtract(row);
     for (const row of rows) {
       await this.#files.remove(row).catch((error: unknown) => {
         this.#log.error({ fragment: row.id, error: describeError(error) }, "old footage cannot be removed");
@@ -382,27 +371,20 @@ export class CameraArchive {
   }
 }
 
+interface Removed {
+  rows: number;
+  bytes: number;
+}
+
 interface FragmentBytes {
-  readonly state: FragmentRow["state"];
+  readonly state: Fragment["state"];
   readonly bytes: Buffer;
   readonly durationUs: number;
 }
 
-function isDamage(error: unknown): boolean {
-  return error instanceof DamagedFragmentError || error instanceof MalformedFootageError;
-}
-
-function idOf(unit: ArrivedUnit): FragmentId {
-  return `${timeKey(unit.producerUs)}-${epochName(unit.epoch)}-${unit.sequence}`;
-}
-
-function timeKey(us: number): string {
-  return Math.max(0, Math.min(Math.trunc(us), Number.MAX_SAFE_INTEGER))
-    .toString()
-    .padStart(16, "0");
-}
-
-function fragmentOf(camera: string, row: FragmentRow): Fragment {
+/** Undefined for one that is damaged. */
+function fragmentOf(camera: string, { state, ...row }: FragmentRow): Fragment | undefined {
+  if (state === "damaged") return undefined;
   const [, us, epoch, sequence] = FRAGMENT_ID.exec(row.id) as unknown as [string, string, string, string];
   return {
     id: row.id,
@@ -412,6 +394,6 @@ function fragmentOf(camera: string, row: FragmentRow): Fragment {
     producerUs: Number(us),
     durationUs: row.durationUs,
     bytes: row.bytes,
-    state: row.state,
+    state,
   };
 }

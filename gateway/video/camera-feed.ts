@@ -6,8 +6,6 @@
  * epoch of this session's own.
  */
 import {
-  type ClockMapping,
-  clockOf,
   type FootagePacket,
   MAX_UNIT_BYTES,
   MAX_UNIT_PACKETS,
@@ -17,7 +15,6 @@ import {
   type UnitBegin,
   UnitDigest,
   type UnitEnd,
-  utcUsOf,
 } from "../../protocol/footage.ts";
 import type { Epoch, FrameSequence } from "../../protocol/frame.ts";
 import { parseRtcp } from "../../protocol/rtsp/rtcp.ts";
@@ -27,27 +24,27 @@ import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import { type AudioFrame, AudioSource, audioTrackOf } from "./audio-source.ts";
 import type { ArrivedUnit, CameraArchive } from "./camera-archive.ts";
+import { ConfirmedUnits } from "./confirmed-units.ts";
 import type { Sound } from "./fragment-file.ts";
 import type { LiveView } from "./live-view.ts";
 import { lengthPrefixed, PictureSource, type RawPicture, videoTrackOf } from "./picture-source.ts";
+import { SenderClock } from "./sender-clock.ts";
 import type { CameraFeed } from "./video.ts";
 import type { VideoCounters } from "./video-counters.ts";
 import { type Picture, VIDEO_TIMESCALE, type VideoFormat } from "./video-format.ts";
 
 /** What a packet costs in memory beside its bytes, about. */
 const PACKET_COST_BYTES = 64;
+/** What a unit costs while it waits for the disk, beside its packets: two blocks that it may have begun and ended in. */
+const UNIT_COST_BYTES = 65_536;
 /** An agent's unit may be as long as the protocol lets it, plus the cost of its packets. */
 const MAX_OPEN_BYTES = MAX_UNIT_BYTES + MAX_UNIT_PACKETS * PACKET_COST_BYTES;
 /** An own unit is cut at MAX_UNIT_BYTES, but only between two pictures. */
 const MAX_OWN_OPEN_BYTES = 2 * MAX_UNIT_BYTES;
+/** Where every picture is a key frame no disk could sync a file for each. */
+const MIN_UNIT_US = 500_000;
 /** Ten seconds of the fastest AAC are 940 frames. */
 const MAX_SOUNDS = 8_192;
-/** A sender whose clock is further from ours than this has none. */
-const MAX_CLOCK_ERROR_US = 86_400_000_000;
-/** Without reports, RTP times tell how far pictures are apart until they are so far from the time of arrival. */
-const MAX_ARRIVAL_ERROR_US = 10_000_000;
-/** More than an agent has in flight. */
-const MAX_CONFIRMED = 64;
 /** A unit that begins no more than so long before what was shown repeats it. */
 const REPEAT_US = 60_000_000;
 
@@ -101,22 +98,15 @@ export interface CameraFeedParts {
 export class UnitFeed implements CameraFeed {
   readonly #parts: CameraFeedParts;
   readonly #videoTrack: number;
-  readonly #clockRates: readonly number[];
   readonly #source: PictureSource | undefined;
   readonly #audioTrack: number;
   readonly #audio: AudioSource | undefined;
-  /** As the sender says. */
-  readonly #clocks = new Map<number, ClockMapping>();
-  /** As the pictures came, for a sender who says nothing. */
-  #arrival: ClockMapping | undefined;
-  #startUs: number | undefined;
+  readonly #sender: SenderClock;
   #bracketed = false;
   #ownSequence = 0n;
   #unit: OpenUnit | undefined;
-  #waitingBytes = 0;
   #stores: Promise<unknown> = Promise.resolve();
-  /** The newest units of this session that are on disk: what its sender waits for. */
-  readonly #confirmed: PersistedRange[] = [];
+  readonly #confirmed = new ConfirmedUnits();
   #closed = false;
 
   /** @throws NoTrackError, MalformedSdpError */
@@ -124,17 +114,18 @@ export class UnitFeed implements CameraFeed {
     this.#parts = parts;
     const description = parseSdp(parts.sdp);
     if (description.media.length === 0) throw new NoTrackError(parts.archive.camera);
-    this.#clockRates = description.media.map((media) => media.clockRate);
     this.#videoTrack = videoTrackOf(description);
     const media = description.media[this.#videoTrack];
     this.#source = media && new PictureSource(media);
     this.#audioTrack = audioTrackOf(description);
     const sound = description.media[this.#audioTrack];
     this.#audio = sound && new AudioSource(sound, () => this.#countUnstored());
+    const tracks = { video: this.#videoTrack, audio: this.#audioTrack, count: description.media.length };
+    this.#sender = new SenderClock(tracks, parts.clock);
   }
 
   startsAt(utcUs: number): void {
-    this.#startUs = utcUs;
+    this.#sender.startsAt(utcUs);
   }
 
   packet(track: number, rtp: Buffer): void {
@@ -181,14 +172,8 @@ export class UnitFeed implements CameraFeed {
   rtcp(track: number, bytes: Buffer): void {
     if (this.#closed) return;
     for (const packet of parseRtcp(bytes)) {
-      if (packet.type === "sr") {
-        const mapping = clockOf(track, packet);
-        const errorUs = mapping && Math.abs(mapping.utcUs - (this.#startUs ?? this.#parts.clock.nowUs()));
-        const trusted = this.#bracketed || (errorUs ?? 0) < MAX_CLOCK_ERROR_US;
-        if (mapping && trusted && track < this.#clockRates.length) {
-          this.#clocks.set(track, mapping);
-        }
-      } else if (packet.type === "app") {
+      if (packet.type === "sr") this.#sender.report(track, packet, this.#bracketed);
+      else if (packet.type === "app") {
         const mark = this.#markOf(packet);
         if (mark?.kind === "begin") this.#begin(mark);
         else if (mark?.kind === "end") this.#endBracket(mark);
@@ -196,21 +181,16 @@ export class UnitFeed implements CameraFeed {
     }
   }
 
-  /** First what this session brought: the archive's own list is cut where it grows too long for an answer. */
   persisted(): PersistedRange[] {
-    const listed = this.#parts.archive.persisted();
-    const unlisted = this.#confirmed.filter(
-      (own) =>
-        !listed.some((one) => one.epoch === own.epoch && one.first <= own.first && own.last <= one.last),
-    );
-    return [...unlisted, ...listed];
+    return this.#confirmed.aheadOf(this.#parts.archive.persisted());
   }
 
   waitingBytes(): number {
-    return this.#waitingBytes;
+    return this.#parts.archive.waitingBytes;
   }
 
   async drained(): Promise<void> {
+    await this.#parts.archive.idle();
     await this.#stores;
   }
 
@@ -297,7 +277,7 @@ export class UnitFeed implements CameraFeed {
       unit.firstPts = raw.pts90k;
       unit.firstRtpTime = raw.rtpTime;
     }
-    unit.producerUs ??= this.#momentOf(raw.rtpTime);
+    unit.producerUs ??= this.#sender.momentOf(raw.rtpTime);
     const picture: Picture = {
       ...lengthPrefixed(raw.nals, unit.format),
       keyFrame: raw.keyFrame,
@@ -314,9 +294,11 @@ export class UnitFeed implements CameraFeed {
   #cutOwn(raw: RawPicture, format: VideoFormat): void {
     const unit = this.#unit!;
     if (unit.pictures.length === 0) return;
-    const lastsTooLong = ((raw.pts90k - unit.firstPts!) * 1_000_000) / VIDEO_TIMESCALE >= MAX_UNIT_US;
+    const lastsUs = ((raw.pts90k - unit.firstPts!) * 1_000_000) / VIDEO_TIMESCALE;
+    const begins = raw.keyFrame && (lastsUs >= MIN_UNIT_US || !unit.pictures[0]!.keyFrame);
     const jumpsBack = raw.pts90k < unit.firstPts! - VIDEO_TIMESCALE;
-    if (raw.keyFrame || lastsTooLong || jumpsBack || unit.format !== format || unit.bytes >= MAX_UNIT_BYTES) {
+    const isFull = lastsUs >= MAX_UNIT_US || unit.bytes >= MAX_UNIT_BYTES;
+    if (begins || isFull || jumpsBack || unit.format !== format) {
       this.#store(unit, true);
       this.#beginOwn();
     }
@@ -364,11 +346,16 @@ export class UnitFeed implements CameraFeed {
       this.#confirm(unit);
       return;
     }
+    if (unit.bytes === 0) {
+      // Nothing came between two marks; a publisher could make more of these than a disk is asked for.
+      counters.units.inc({ camera, result: "empty" });
+      return;
+    }
     // The sender deletes what is persisted: a file of the pictures alone would leave out what is not understood.
     const partly = whole && this.#source?.leftOut === true;
     const format = (unit.unreadable || partly) && packets !== undefined ? undefined : unit.format;
     const producerUs = unit.producerUs ?? this.#parts.clock.nowUs();
-    const clocks = [...this.#clocks.values()];
+    const clocks = this.#sender.mappings();
     const raw = packets && { camera, epoch, sequence, producerUs, sdp, startsWithKeyFrame, clocks, packets };
     const arrived: ArrivedUnit = {
       epoch,
@@ -381,70 +368,31 @@ export class UnitFeed implements CameraFeed {
       sound: this.#soundOf(unit),
       raw,
     };
-    this.#waitingBytes += unit.bytes;
-    const stored = archive
-      .store(arrived)
-      .then(
-        (result) => {
-          counters.units.inc({ camera, result });
-          if (archive.has(epoch, sequence)) this.#confirm(unit);
-        },
-        (error: unknown) => {
-          counters.units.inc({ camera, result: "failed" });
-          log.error(
-            { camera, sequence: sequence.toString(), error: describeError(error) },
-            "footage not stored",
-          );
-        },
-      )
-      .finally(() => {
-        this.#waitingBytes -= unit.bytes;
-      });
+    const stored = archive.store(arrived, unit.bytes + UNIT_COST_BYTES).then(
+      (result) => {
+        counters.units.inc({ camera, result });
+        if (archive.has(epoch, sequence)) this.#confirm(unit);
+      },
+      (error: unknown) => {
+        counters.units.inc({ camera, result: "failed" });
+        log.error(
+          { camera, sequence: sequence.toString(), error: describeError(error) },
+          "footage not stored",
+        );
+      },
+    );
     this.#stores = this.#stores.then(() => stored);
   }
 
   #confirm({ epoch, sequence }: OpenUnit): void {
-    if (epoch === this.#parts.ownEpoch) return;
-    const last = this.#confirmed.at(-1);
-    if (last !== undefined && last.epoch === epoch && last.last + 1n === sequence) {
-      this.#confirmed[this.#confirmed.length - 1] = { ...last, last: sequence };
-    } else if (this.#confirmed.push({ epoch, first: sequence, last: sequence }) > MAX_CONFIRMED) {
-      this.#confirmed.shift();
-    }
+    if (epoch !== this.#parts.ownEpoch) this.#confirmed.add(epoch, sequence);
   }
 
-  /** Pictures and sound are set against one another by their sender reports; without both, they begin together. */
   #soundOf(unit: OpenUnit): Sound | undefined {
     const [first] = unit.sounds;
     if (first === undefined) return undefined;
     const { format } = this.#audio!;
-    const pictureClock = this.#clocks.get(this.#videoTrack);
-    const soundClock = this.#clocks.get(this.#audioTrack);
-    let offsetUs = 0;
-    if (pictureClock !== undefined && soundClock !== undefined) {
-      const pictureUs = utcUsOf(pictureClock, VIDEO_TIMESCALE, unit.firstRtpTime);
-      offsetUs = utcUsOf(soundClock, format.sampleRate, first.rtpTime) - pictureUs;
-    }
-    return { format, frames: unit.sounds, offsetUs: Math.abs(offsetUs) > MAX_UNIT_US ? 0 : offsetUs };
-  }
-
-  /**
-   * By the sender's reports or the start that it told; without any, the moment of arrival is the best that is
-   * known. Each answer is the next one's measure, as 32 bits of RTP time are good for half of 13 hours.
-   */
-  #momentOf(rtpTime: number): number {
-    const track = this.#videoTrack;
-    const said = this.#clocks.get(track);
-    if (said !== undefined || this.#startUs !== undefined) {
-      const utcUs = said === undefined ? this.#startUs! : utcUsOf(said, VIDEO_TIMESCALE, rtpTime);
-      this.#clocks.set(track, { track, rtpTime, utcUs });
-      return utcUs;
-    }
-    const nowUs = Math.round(this.#parts.clock.nowUs());
-    const byRtpUs = this.#arrival === undefined ? nowUs : utcUsOf(this.#arrival, VIDEO_TIMESCALE, rtpTime);
-    // Either clock was set, or they have drifted apart.
-    const utcUs = Math.abs(byRtpUs - nowUs) > MAX_ARRIVAL_ERROR_US ? nowUs : byRtpUs;
-    this.#arrival = { track, rtpTime, utcUs };
-    return utcUs;
+    const offsetUs = this.#sender.soundOffsetUs(unit.firstRtpTime, first.rtpTime, format.sampleRate);
+    return { format, frames: unit.sounds, offsetUs };
   }
 }

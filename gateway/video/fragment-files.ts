@@ -1,8 +1,9 @@
 /**
- * The files of one camera: `<hour>/<id>.mp4`, `.part.mp4` for a truncated unit and `.unit` for a raw one.
+ * The files of one camera: `<hour>/<id>.mp4`, `.part.mp4` for a truncated unit, `.unit` for a raw one and
+ * `.damaged` for what was one of them.
  * The name says all that is needed to find and to order them.
  */
-import { mkdir, readdir, readFile, rename, rm, rmdir } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, rm, rmdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { syncFolder, writeDurably } from "../../runtime/durable.ts";
 import { FRAGMENT_ID, type FragmentId, type FragmentState } from "./fragment-index.ts";
@@ -11,9 +12,12 @@ const ENDINGS: Readonly<Record<FragmentState, string>> = {
   truncated: ".part.mp4",
   whole: ".mp4",
   quarantined: ".unit",
+  damaged: ".damaged",
 };
-/** Damaged files keep their name with this behind it, and are not looked at again. */
-const ASIDE = ".damaged";
+/** Earlier versions kept the other ending before it. */
+const FORMER_DAMAGED = /\.(?:mp4|part\.mp4|unit)\.damaged$/;
+
+const DEVICE_FILE = "device";
 
 export interface FragmentFile {
   readonly id: FragmentId;
@@ -32,6 +36,20 @@ export class FragmentFiles {
   async create(): Promise<void> {
     await mkdir(this.#folder, { recursive: true });
     await syncFolder(dirname(this.#folder));
+  }
+
+  /** Whose camera it is; undefined when no device was named yet. */
+  async device(): Promise<string | undefined> {
+    const text = await readFile(join(this.#folder, DEVICE_FILE), "utf8").catch((error) => {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return "";
+      throw error;
+    });
+    return text.trim() === "" ? undefined : text.trim();
+  }
+
+  /** Resolves when that is on disk. */
+  async writeDevice(device: string): Promise<void> {
+    await writeDurably(join(this.#folder, DEVICE_FILE), `${device}\n`);
   }
 
   /** Resolves when the file is on disk under its name; a crash leaves it whole or not at all. */
@@ -65,9 +83,15 @@ export class FragmentFiles {
     await rm(this.#pathOf(file), { force: true });
   }
 
-  /** Takes a damaged file out of the way, for whoever wants to look at it. */
-  async setAside(file: FragmentFile): Promise<void> {
-    await rename(this.#pathOf(file), `${this.#pathOf(file)}${ASIDE}`);
+  /** Takes a damaged file out of the way, for whoever wants to look at it. @returns where it is then, and how large */
+  async setAside({ id, state }: FragmentFile): Promise<FragmentFile & { readonly bytes: number }> {
+    const aside = { id, state: "damaged" } as const;
+    await rename(this.#pathOf({ id, state }), this.#pathOf(aside));
+    return { ...aside, bytes: await this.sizeOf(aside) };
+  }
+
+  async sizeOf(file: FragmentFile): Promise<number> {
+    return (await stat(this.#pathOf(file))).size;
   }
 
   /** Removes the folder of an hour when nothing is left in it. */
@@ -91,9 +115,13 @@ export class FragmentFiles {
   /** The files of an hour. What a crash left half-written is removed. */
   async filesOf(hour: string): Promise<FragmentFile[]> {
     const files: FragmentFile[] = [];
-    for (const name of await readdir(join(this.#folder, hour))) {
-      if (name.endsWith(".tmp")) await rm(join(this.#folder, hour, name), { force: true });
+    for (const found of await readdir(join(this.#folder, hour))) {
+      if (found.endsWith(".tmp")) await rm(join(this.#folder, hour, found), { force: true });
+      const name = found.replace(FORMER_DAMAGED, ENDINGS.damaged);
       const file = fileOf(name);
+      if (file !== undefined && name !== found) {
+        await rename(join(this.#folder, hour, found), join(this.#folder, hour, name));
+      }
       // What somebody copied into another folder is found at its own place only.
       if (file !== undefined && hourOf(file.id) === hour) files.push(file);
     }

@@ -4,13 +4,15 @@
  *
  *   f!camera!producerUs-epoch-sequence → IndexedFragment      p!camera!epoch → StoredEpoch
  */
+import { type Epoch, epochName, type FrameSequence } from "../../protocol/frame.ts";
 import { SyncedLevel, type SyncedOperation } from "../../runtime/synced-level.ts";
 
 /** `0001700000000000-0123456789abcdef-17`: sorts by time. */
 export type FragmentId = string;
 export const FRAGMENT_ID = /^(\d{16})-([0-9a-f]{16})-(\d{1,20})$/;
 
-export type FragmentState = "whole" | "truncated" | "quarantined";
+/** What is damaged is kept for whoever wants to look at it, until retention takes it. */
+export type FragmentState = "whole" | "truncated" | "quarantined" | "damaged";
 
 export interface IndexedFragment {
   readonly bytes: number;
@@ -27,6 +29,21 @@ export interface StoredEpoch {
 
 export interface FragmentRow extends IndexedFragment {
   readonly id: FragmentId;
+}
+
+export function idOf(unit: {
+  readonly producerUs: number;
+  readonly epoch: Epoch;
+  readonly sequence: FrameSequence;
+}): FragmentId {
+  return `${timeKey(unit.producerUs)}-${epochName(unit.epoch)}-${unit.sequence}`;
+}
+
+/** How the id of a fragment begins that begins then. */
+export function timeKey(us: number): string {
+  return Math.max(0, Math.min(Math.trunc(us), Number.MAX_SAFE_INTEGER))
+    .toString()
+    .padStart(16, "0");
 }
 
 /** When the fragment began, in µs since 1970 UTC. */

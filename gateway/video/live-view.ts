@@ -36,6 +36,14 @@ interface Watcher {
   waitsForKeyFrame: boolean;
 }
 
+/** The pieces are views, which hold all that came with them. */
+function copied({ pieces, bytes }: Picture): Buffer {
+  const copy = Buffer.allocUnsafeSlow(bytes);
+  let at = 0;
+  for (const piece of pieces) at += piece.copy(copy, at);
+  return copy;
+}
+
 export class LiveView {
   readonly #watchers = new Set<Watcher>();
   readonly #log: Log;
@@ -87,7 +95,7 @@ export class LiveView {
       return;
     }
     if (picture.keyFrame) this.#releaseHeld(picture.pts90k);
-    this.#held.push(picture);
+    this.#held.push({ ...picture, pieces: [copied(picture)] });
     this.#heldBytes += picture.bytes + PICTURE_COST_BYTES;
     if (this.#heldBytes > MAX_GROUP_BYTES) this.#releaseHeld(nextPts90k);
   }

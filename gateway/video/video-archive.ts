@@ -3,10 +3,10 @@
  *
  *   dir/format            what wrote this folder
  *   dir/index/            LevelDB; a damaged one is moved aside and made again from the files
- *   dir/cameras/<name>/   one folder an hour, one file a unit
+ *   dir/cameras/<name>/   one folder an hour, one file a unit; `device` says whose camera it is
  */
 import { randomBytes } from "node:crypto";
-import { mkdir, readdir, readFile, rename, statfs } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, rm, statfs } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { BadNameError, DEVICE_NAME } from "../../protocol/topics.ts";
 import type { Clock } from "../../runtime/clock.ts";
@@ -14,26 +14,28 @@ import { syncFolder, writeDurably } from "../../runtime/durable.ts";
 import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
-import { HOLD_MS, RetentionGuard } from "../../runtime/retention-guard.ts";
 import { DatabaseWriteError } from "../../runtime/synced-level.ts";
 import { CameraArchive } from "./camera-archive.ts";
 import { UnitFeed } from "./camera-feed.ts";
 import { FragmentIndex } from "./fragment-index.ts";
 import { LiveView } from "./live-view.ts";
-import type { CameraFeed, CameraStatus, Fragment, LiveViewer, Video } from "./video.ts";
+import {
+  type CameraFeed,
+  type CameraStatus,
+  CameraTakenError,
+  type Fragment,
+  type LiveViewer,
+  type Video,
+} from "./video.ts";
 import { type VideoCounters, videoCounters } from "./video-counters.ts";
+import { VideoRetention } from "./video-retention.ts";
 
 const FORMAT = "headwater-video 1\n";
-const RETENTION_CHECK_MS = 5_000;
-/** Freed from one camera before another may hold the oldest. */
-const FREE_AT_ONCE_BYTES = 64 * 1_048_576;
 /** Strangers on an open port must not fill the disk with folders. */
 const MAX_CAMERAS = 256;
 /** A publisher that sends nothing for so long is not live. */
 const SILENCE_MS = 10_000;
-/** Deleted index rows free the disk only when it is compacted; that is worth it now and then. */
-const COMPACT_AFTER_ROWS = 2_000;
-const HOUR_US = 3_600_000_000;
+const DAMAGED_INDEX = "index.damaged-";
 /** What LevelDB writes when it opens, at most. */
 const OPEN_ROOM_BYTES = 8 * 1_048_576;
 
@@ -95,11 +97,8 @@ export class VideoArchive implements Video {
   readonly #counters: VideoCounters;
   readonly #cameras = new Map<string, Camera>();
   readonly #earlyViewers = new Set<EarlyViewer>();
-  readonly #guard: RetentionGuard;
+  readonly #retention: VideoRetention;
   #index: FragmentIndex;
-  #timer: NodeJS.Timeout | undefined;
-  #retention: Promise<void> = Promise.resolve();
-  #removedRows = 0;
   #started = false;
   #closing: Promise<void> | undefined;
 
@@ -108,7 +107,13 @@ export class VideoArchive implements Video {
     this.#log = options.log.child({ part: "video" });
     this.#index = options.index ?? new FragmentIndex(join(options.dir, "index"));
     this.#counters = videoCounters(options.metrics);
-    this.#guard = new RetentionGuard(options.clock);
+    this.#retention = new VideoRetention({
+      ...options,
+      log: this.#log,
+      counters: this.#counters,
+      archives: () => [...this.#cameras.values()].map(({ archive }) => archive),
+      compact: () => this.#index.compact(),
+    });
     options.metrics.gauge(
       "headwater_video_stored_bytes",
       "Footage on disk",
@@ -120,6 +125,12 @@ export class VideoArchive implements Video {
       "Fragments on disk",
       ["camera"],
       gaugeOf(this, "fragments"),
+    );
+    options.metrics.gauge(
+      "headwater_video_damaged_fragments",
+      "Damaged fragments that were set aside and wait for retention",
+      ["camera"],
+      gaugeOf(this, "damaged"),
     );
     options.metrics.gauge("headwater_video_viewers", "Live viewers", ["camera"], gaugeOf(this, "viewers"));
   }
@@ -139,8 +150,7 @@ export class VideoArchive implements Video {
       this.#cameras.set(name, camera);
       await camera.archive.open();
     }
-    this.#timer = setInterval(() => this.#retain(), RETENTION_CHECK_MS);
-    this.#timer.unref();
+    this.#retention.start();
   }
 
   close(): Promise<void> {
@@ -149,15 +159,14 @@ export class VideoArchive implements Video {
   }
 
   async #close(): Promise<void> {
-    clearInterval(this.#timer);
     const cameras = [...this.#cameras.values()];
     await Promise.all(cameras.flatMap(({ feeds }) => [...feeds]).map((feed) => feed.close()));
-    await this.#retention;
+    await this.#retention.close();
     await Promise.all(cameras.map(({ archive }) => archive.idle()));
     await this.#index.close();
   }
 
-  openFeed(camera: string, sdp: string): CameraFeed {
+  openFeed(camera: string, sdp: string, device?: string): CameraFeed {
     if (!isCameraName(camera)) throw new BadNameError("camera", camera);
     if (this.#closing !== undefined) {
       throw new HeadwaterError("VIDEO_CLOSED", { message: "the gateway is closing", retryable: true });
@@ -165,6 +174,8 @@ export class VideoArchive implements Video {
     const known = this.#cameras.get(camera);
     if (known === undefined && this.#cameras.size >= MAX_CAMERAS) throw new TooManyCamerasError(camera);
     const entry = known ?? this.#newCamera(camera);
+    const owner = entry.archive.device;
+    if (owner !== undefined && owner !== device) throw new CameraTakenError(camera, owner);
     const feed: WatchedFeed = new WatchedFeed(
       {
         archive: entry.archive,
@@ -189,6 +200,7 @@ export class VideoArchive implements Video {
         this.#log.error({ camera, error: describeError(error) }, "the camera's folder cannot be used");
       });
     }
+    if (device !== undefined) entry.archive.claim(device);
     return feed;
   }
 
@@ -209,6 +221,7 @@ export class VideoArchive implements Video {
         oldestUs: archive.totals.oldestUs,
         newestUs: archive.totals.newestUs,
         quarantined: archive.totals.quarantined,
+        damaged: archive.totals.damaged,
         viewers: live.viewers,
       };
     });
@@ -242,75 +255,9 @@ export class VideoArchive implements Video {
     }
   }
 
-  /** One round of retention; the timer calls it too. Resolves when it is done. */
-  async enforceRetention(): Promise<void> {
-    // One camera's trouble is not the others'.
-    const failures: unknown[] = [];
-    if (!this.#clockJumped()) await this.#removeOld(failures);
-    await this.#removeExcess(failures);
-    if (this.#removedRows >= COMPACT_AFTER_ROWS) {
-      this.#removedRows = 0;
-      await this.#index.compact();
-    }
-    if (failures.length > 0) throw failures[0];
-  }
-
-  #clockJumped(): boolean {
-    const { hold, jumpedMs } = this.#guard.look();
-    if (jumpedMs !== undefined) {
-      const fields = { aheadHours: jumpedMs / 3_600_000, heldHours: HOLD_MS / 3_600_000 };
-      this.#log.error(fields, "the wall clock jumped ahead; no footage is too old for now");
-    }
-    return hold;
-  }
-
-  async #removeOld(failures: unknown[]): Promise<void> {
-    const { retentionHours, clock } = this.#options;
-    const beforeUs = clock.nowUs() - retentionHours * HOUR_US;
-    for (const { archive } of this.#cameras.values()) {
-      if (archive.totals.oldestUs === undefined || archive.totals.oldestUs >= beforeUs) continue;
-      await this.#remove(archive, beforeUs, 0).catch((error: unknown) => failures.push(error));
-    }
-  }
-
-  async #removeExcess(failures: unknown[]): Promise<void> {
-    const { maxBytes } = this.#options;
-    const failed = new Set<CameraArchive>();
-    for (let excess = this.#totalBytes() - maxBytes; excess > 0; ) {
-      const archives = [...this.#cameras.values()].map((entry) => entry.archive);
-      const oldest = archives
-        .filter((archive) => archive.totals.oldestUs !== undefined && !failed.has(archive))
-        .sort((a, b) => a.totals.oldestUs! - b.totals.oldestUs!)[0];
-      if (oldest === undefined) break;
-      try {
-        if ((await this.#remove(oldest, 0, Math.min(excess, FREE_AT_ONCE_BYTES))) === 0) break;
-      } catch (error) {
-        failures.push(error);
-        failed.add(oldest);
-      }
-      excess = this.#totalBytes() - maxBytes;
-    }
-  }
-
-  async #remove(archive: CameraArchive, beforeUs: number, freeBytes: number): Promise<number> {
-    const removed = await archive.removeOldest(beforeUs, freeBytes);
-    this.#counters.removed.inc({ camera: archive.camera }, removed);
-    this.#removedRows += removed;
-    return removed;
-  }
-
-  #retain(): void {
-    this.#retention = this.#retention
-      .then(() => this.enforceRetention())
-      .catch((error: unknown) => {
-        this.#log.error({ error: describeError(error) }, "old footage cannot be removed");
-      });
-  }
-
-  #totalBytes(): number {
-    let total = 0;
-    for (const { archive } of this.#cameras.values()) total += archive.totals.bytes;
-    return total;
+  /** One round of retention; it also happens by itself. Resolves when it is done. */
+  enforceRetention(): Promise<void> {
+    return this.#retention.enforce();
   }
 
   #newCamera(camera: string): Camera {
@@ -343,7 +290,11 @@ export class VideoArchive implements Video {
       const { bavail, bsize } = await statfs(dir);
       // An index on a full disk is not damaged.
       if (bavail * bsize < OPEN_ROOM_BYTES) throw new DatabaseWriteError(join(dir, "index"), error);
-      const aside = join(dir, `index.damaged-${this.#options.clock.nowUs()}`);
+      // One is enough for whoever wants to look at it.
+      for (const name of await readdir(dir)) {
+        if (name.startsWith(DAMAGED_INDEX)) await rm(join(dir, name), { recursive: true, force: true });
+      }
+      const aside = join(dir, `${DAMAGED_INDEX}${Math.trunc(this.#options.clock.nowUs())}`);
       this.#log.warn({ aside, error: describeError(cause ?? error) }, "the index is damaged and made again");
       await rename(join(dir, "index"), aside);
       this.#index = new FragmentIndex(join(dir, "index"));
@@ -383,7 +334,7 @@ function isCameraName(name: string): boolean {
   return DEVICE_NAME.test(name) && !name.startsWith(".");
 }
 
-function gaugeOf(video: Video, field: "storedBytes" | "fragments" | "viewers") {
+function gaugeOf(video: Video, field: "storedBytes" | "fragments" | "damaged" | "viewers") {
   return function collect(this: {
     reset(): void;
     set(labels: { camera: string }, value: number): void;

@@ -5,6 +5,7 @@
  *                         └→ live viewers
  */
 import type { Epoch, FrameSequence } from "../../protocol/frame.ts";
+import { HeadwaterError } from "../../runtime/errors.ts";
 
 export interface CameraStatus {
   readonly camera: string;
@@ -19,6 +20,8 @@ export interface CameraStatus {
   readonly oldestUs: number | undefined;
   readonly newestUs: number | undefined;
   readonly quarantined: number;
+  /** Kept aside and never served; among the bytes, not among the fragments. */
+  readonly damaged: number;
   readonly viewers: number;
 }
 
@@ -72,19 +75,35 @@ export interface CameraFeed {
   rtcp(track: number, bytes: Buffer): void;
   /** What is on disk and indexed of this camera, for GET_PARAMETER `persisted`. */
   persisted(): PersistedRange[];
-  /** Bytes taken but not yet on disk. A publisher far ahead of the disk should be read no further. */
+  /**
+   * Bytes of this camera taken but not yet on disk, also those of publishers that have left. A publisher far ahead
+   * of the disk should be read no further.
+   */
   waitingBytes(): number;
-  /** Resolves when all that was cut into units so far is on disk, or was given up. */
+  /** Resolves when all that was cut into units of this camera so far is on disk, or was given up. */
   drained(): Promise<void>;
   /** Resolves when all that was given is archived. Safe to call twice. */
   close(): Promise<void>;
 }
 
+/** Another device has a camera of this name. Units are known by epochs that anybody could name, so a camera is of one device. */
+export class CameraTakenError extends HeadwaterError {
+  constructor(camera: string, device: string) {
+    super("VIDEO_CAMERA_TAKEN", {
+      message: `${camera} is a camera of ${device}`,
+      hint: "give each camera a name of its own; to let another device have this one, stop the gateway and remove the file `device` from the camera's folder under dataDir/video/cameras",
+    });
+  }
+}
+
 export interface Video {
   start(): Promise<void>;
   close(): Promise<void>;
-  /** @throws for a description without a track that can be stored */
-  openFeed(camera: string, sdp: string): CameraFeed;
+  /**
+   * @param device whose camera it is, where that is known: from then on it is that device's alone
+   * @throws CameraTakenError; and for a description without a track that can be stored
+   */
+  openFeed(camera: string, sdp: string, device?: string): CameraFeed;
   cameras(): CameraStatus[];
   /** Fragments that overlap [fromUs, toUs), in order of time, at most `limit`. */
   fragments(camera: string, fromUs: number, toUs: number, limit: number): Promise<Fragment[]>;

@@ -9,6 +9,7 @@ import { epochName } from "../../../protocol/frame.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { type Log, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
+import { DatabaseWriteError } from "../../../runtime/synced-level.ts";
 import { makeClip, sendUnit, unitsOf } from "../../support/h264-rtp.ts";
 
 test("a unit that the disk refuses is not persisted, leaves nothing behind, and is stored when it comes again", async (t) => {
@@ -129,4 +130,67 @@ test("a unit that is recorded stands, though an old epoch cannot be forgotten be
   const found = await video.fragments("yard", 0, Number.MAX_SAFE_INTEGER, 1_000);
   assert.equal(found.length, 257);
   assert.ok((await video.readFragment("yard", found.at(-1)!.id)) !== undefined);
+});
+
+test("rows of lost files that cannot be removed are not counted, neither before nor after they go", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-refused-"));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  let nowUs = 1_800_000_000_000_000;
+  const clock = { nowUs: () => nowUs, monotonicMs: () => nowUs / 1_000 };
+  const parts = { clock, log: silentLog, metrics: new Metrics(), dir, retentionHours: 24, maxBytes: 1e12 };
+  const clip = await makeClip(30);
+  const first = await openVideo(parts);
+  const feed = first.openFeed("yard", clip.sdp);
+  for (const unit of unitsOf(clip, 1n, nowUs)) sendUnit(feed, unit);
+  await feed.close();
+  await first.close();
+  const folder = join(dir, "cameras/yard");
+  const [hour] = (await readdir(folder)).filter((name) => name !== "device");
+  const [lost] = await readdir(join(folder, hour!));
+  await rm(join(folder, hour!, lost!));
+
+  class FullIndex extends FragmentIndex {
+    refuses = true;
+    override remove(camera: string, ids: readonly string[]): Promise<void> {
+      return this.refuses ? Promise.reject(new Error("no space left on device")) : super.remove(camera, ids);
+    }
+  }
+  const index = new FullIndex(join(dir, "index"));
+  const video = await openVideo({ ...parts, index });
+  t.after(() => video.close());
+  const { fragments, storedBytes } = video.cameras()[0]!;
+  assert.equal(fragments, 1);
+  assert.ok(storedBytes > 0);
+  assert.equal((await video.fragments("yard", 0, Number.MAX_SAFE_INTEGER, 10)).length, 1);
+  index.refuses = false;
+  nowUs += 25 * 3_600_000_000;
+  await video.enforceRetention();
+  assert.deepEqual(
+    video.cameras().map((status) => [status.fragments, status.storedBytes]),
+    [[0, 0]],
+  );
+});
+
+test("where files make room for the index on a full disk, no row stays without its file", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-refused-"));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  class FullIndex extends FragmentIndex {
+    refusals = 1;
+    override remove(camera: string, ids: readonly string[]): Promise<void> {
+      if (this.refusals-- > 0) return Promise.reject(new DatabaseWriteError(dir, new Error("no space")));
+      return super.remove(camera, ids);
+    }
+  }
+  const index = new FullIndex(join(dir, "index"));
+  const parts = { clock: systemClock, log: silentLog, metrics: new Metrics(), dir, retentionHours: 1e6 };
+  const video = await openVideo({ ...parts, index, maxBytes: 20_000 });
+  t.after(() => video.close());
+  const clip = await makeClip(60);
+  const feed = video.openFeed("yard", clip.sdp);
+  for (const unit of unitsOf(clip, 1n, 1_800_000_000_000_000)) sendUnit(feed, unit);
+  await feed.close();
+  await video.enforceRetention();
+  const listed = await video.fragments("yard", 0, Number.MAX_SAFE_INTEGER, 100);
+  for (const { id } of listed) assert.ok((await video.readFragment("yard", id)) !== undefined, id);
+  assert.equal(video.cameras()[0]!.fragments, listed.length);
 });
