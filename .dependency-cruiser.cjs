@@ -24,6 +24,13 @@ module.exports = {
       "sources and uplink know only the faces in buffer/",
     ),
     forbid("agent-rooms-apart", { path: "^agent/(sources|uplink|buffer)/" }, { path: "^agent/", pathNot: "^agent/($1|buffer)/" }),
+    forbid(
+      "queues-are-strangers",
+      { path: "^agent/buffer/(records|footage)/" },
+      { path: "^agent/buffer/(records|footage)/", pathNot: "^agent/buffer/$1/" },
+      "what both queues need stands in level/",
+    ),
+    forbid("level-knows-no-queue", { path: "^agent/buffer/level/" }, { path: "^agent/buffer/", pathNot: "/level/" }),
     forbid("buffer-knows-nobody", { path: "^agent/buffer/" }, { path: "^agent/", pathNot: "^agent/buffer/" }),
     forbid(
       "ingest-knows-two-faces",
@@ -57,6 +64,13 @@ module.exports = {
         pathNot:
           "^gateway/(api/|identity/identity\\.ts$|streams/streams\\.ts$|delivery/delivery\\.ts$|analytics/analytics\\.ts$|video/video\\.ts$|ingest/ingest\\.ts$)",
       },
+    ),
+    forbid("wire-knows-no-calls", { path: "^gateway/api/kinesis/wire/" }, { path: "^gateway/api/", pathNot: "/kinesis/wire/|/aws-error\\.ts$" }),
+    forbid(
+      "calls-are-strangers",
+      { path: "^gateway/api/kinesis/(puts|pages|push|manage)/" },
+      { path: "^gateway/api/kinesis/(puts|pages|push|manage)/", pathNot: "^gateway/api/kinesis/($1/|pages/record-page\\.ts$)" },
+      "what several kinds of calls need stands above them; what is pushed is encoded as a page is",
     ),
     forbid("console-speaks-http", { path: "^gateway/console/" }, { path: "^(gateway|agent|protocol|runtime|config)/", pathNot: "^gateway/console/" }),
     forbid("console-is-served-as-files", { pathNot: "^gateway/console/" }, { path: "^gateway/console/" }),

@@ -5,8 +5,8 @@
  */
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { openLevelRecordBuffer } from "../agent/buffer/level-record-buffer.ts";
 import type { BufferRecord } from "../agent/buffer/record-buffer.ts";
+import { openLevelRecordBuffer } from "../agent/buffer/records/level-record-buffer.ts";
 import { BROTLI } from "../protocol/publish-envelope.ts";
 import { systemClock } from "../runtime/clock.ts";
 import { silentLog } from "../runtime/log.ts";

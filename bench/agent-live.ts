@@ -6,7 +6,7 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { GetRecordsCommand, GetShardIteratorCommand } from "@aws-sdk/client-kinesis";
-import { openLevelRecordBuffer } from "../agent/buffer/level-record-buffer.ts";
+import { openLevelRecordBuffer } from "../agent/buffer/records/level-record-buffer.ts";
 import { systemClock } from "../runtime/clock.ts";
 import { silentLog } from "../runtime/log.ts";
 import { Metrics } from "../runtime/metrics.ts";

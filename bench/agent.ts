@@ -9,9 +9,9 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { openLevelRecordBuffer } from "../agent/buffer/level-record-buffer.ts";
-import { openDatabase, writeSynced } from "../agent/buffer/leveldb.ts";
+import { openDatabase, writeSynced } from "../agent/buffer/level/leveldb.ts";
 import type { FramePlace, RecordBuffer } from "../agent/buffer/record-buffer.ts";
+import { openLevelRecordBuffer } from "../agent/buffer/records/level-record-buffer.ts";
 import { systemClock } from "../runtime/clock.ts";
 import { silentLog } from "../runtime/log.ts";
 import { Metrics } from "../runtime/metrics.ts";

@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import mqtt from "mqtt";
 import { WebSocket } from "ws";
-import { openLevelRecordBuffer } from "../agent/buffer/level-record-buffer.ts";
+import { openLevelRecordBuffer } from "../agent/buffer/records/level-record-buffer.ts";
 import { systemClock } from "../runtime/clock.ts";
 import { silentLog } from "../runtime/log.ts";
 import { Metrics } from "../runtime/metrics.ts";

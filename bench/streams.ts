@@ -18,7 +18,7 @@ import { push } from "./streams/push.ts";
 import { puts } from "./streams/puts.ts";
 import { sweep } from "./streams/sweep.ts";
 
-/** In this order; `--only=puts,mqtt` leaves out the others, and with them the ratios to peers that those measured. */
+/** In this order; `--only=puts,mqtt` leaves out the others. */
 const PARTS: Readonly<Record<string, (bench: StreamsBench) => Promise<void>>> = {
   puts,
   gets,
@@ -32,7 +32,7 @@ export async function benchStreams(say: Say, args: readonly string[] = []): Prom
   const gateway = new StreamsGateway(join(dir, "gateway"));
   const bars = new Bars(say);
   const peersFolder = join(process.cwd(), ".data", "bench-peers");
-  const bench: StreamsBench = { say, bars, dir, gateway, peersFolder, jetStream: undefined };
+  const bench: StreamsBench = { say, bars, dir, gateway, peersFolder };
   const only = args
     .find((arg) => arg.startsWith("--only="))
     ?.slice("--only=".length)

@@ -1,6 +1,6 @@
 /** agent.yaml: every key, its default and its meaning. */
 import { z } from "zod";
-import { bytes, isLoopback, listen, name, streamName } from "./fields.ts";
+import { address, bytes, isLoopback, listen, name, streamName } from "./fields.ts";
 import { linkKeys } from "./link-config.ts";
 import { checkSources } from "./source-checks.ts";
 import { sources } from "./source-config.ts";
@@ -17,17 +17,9 @@ export const agentConfig = z
       .describe("Where the buffers live; relative to this file"),
     gateway: z
       .strictObject({
-        mqtt: z
-          .string()
-          .regex(/^mqtts?:\/\//, "an mqtt:// or mqtts:// address")
-          .default("mqtt://127.0.0.1:1883"),
-        rtsp: z
-          .string()
-          .regex(/^rtsps?:\/\//, "an rtsp:// or rtsps:// address")
-          .default("rtsp://127.0.0.1:8554"),
-        https: z
-          .string()
-          .regex(/^https:\/\//, "an https:// address")
+        mqtt: address(/^mqtts?:\/\//, "an mqtt:// or mqtts:// address").default("mqtt://127.0.0.1:1883"),
+        rtsp: address(/^rtsps?:\/\//, "an rtsp:// or rtsps:// address").default("rtsp://127.0.0.1:8554"),
+        https: address(/^https:\/\//, "an https:// address")
           .optional()
           .describe("Where this device's certificate is renewed; `headwater-agent join` writes it"),
         password: z.string().optional().describe("This device's password at the gateway"),

@@ -33,6 +33,16 @@ export const name = z
   .regex(/^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$/, "1 to 64 letters, digits, _, - or ., and not . or .. alone");
 export const streamName = z.string().regex(/^[A-Za-z0-9_.-]{1,128}$/, "1 to 128 letters, digits, _, - or .");
 
+/** `scheme://host`, perhaps with a port and a path; what could not be dialled is found here and not later. */
+export function address(schemes: RegExp, what: string) {
+  return z
+    .string()
+    .regex(schemes, what)
+    .refine((text) => URL.canParse(text) && /^[^\s%]+$/.test(new URL(text).hostname), {
+      message: `${what} of a host, with a port below 65536 if any`,
+    });
+}
+
 /** Addresses that only this machine can reach. */
 export function isLoopback(host: string): boolean {
   return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);

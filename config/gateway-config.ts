@@ -210,11 +210,13 @@ export const gatewayConfig = z
     if (!isLoopback(config.http.host) && config.accessKeys.length === 0) {
       issue(["http", "host"], `${config.http.host} can be reached from other machines; set accessKeys first`);
     }
-    const ids = new Set<string>();
-    config.accessKeys.forEach(({ id }, i) => {
-      if (ids.has(id)) issue(["accessKeys", i, "id"], `${id} is listed twice`);
-      ids.add(id);
-    });
+    for (const section of ["accessKeys", "devices"] as const) {
+      const ids = new Set<string>();
+      config[section].forEach(({ id }, i) => {
+        if (ids.has(id)) issue([section, i, "id"], `${id} is listed twice`);
+        ids.add(id);
+      });
+    }
     for (const section of ["streams", "delivery", "analytics"] as const) {
       const names = new Set<string>();
       config[section].forEach((entry, i) => {

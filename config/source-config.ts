@@ -1,6 +1,6 @@
 /** The `sources` part of agent.yaml: one schema a kind of source, and what all of them share. */
 import { z } from "zod";
-import { name, port, streamName } from "./fields.ts";
+import { address, name, port, streamName } from "./fields.ts";
 
 const seconds = z.number().min(0.05).max(86_400);
 const pattern = z
@@ -313,10 +313,7 @@ const hostSource = z.strictObject({
 const cameraSource = z.strictObject({
   type: z.literal("camera"),
   name,
-  url: z
-    .string()
-    .regex(/^rtsps?:\/\//, "an rtsp:// address")
-    .describe("The camera's RTSP address"),
+  url: address(/^rtsps?:\/\//, "an rtsp:// address").describe("The camera's RTSP address"),
   username: z.string().optional(),
   password: z.string().optional().describe("Kept out of the address, so that it is never printed"),
   stallSeconds: z.number().min(1).max(300).default(8).describe("Reconnect when no picture came for so long"),

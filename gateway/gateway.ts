@@ -184,6 +184,7 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
       probe: () => probeDisk(dataDir),
       signInUrl: () => `${http}/open?token=${api.signInToken()}`,
       close: () => {
+        streams.hurry?.();
         closing ??= closeAll();
         return closing;
       },

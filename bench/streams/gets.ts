@@ -5,6 +5,7 @@
 import { runLoad } from "../load/load.ts";
 import { fillRedis, startKinesalite, startRedis } from "../peers/peers.ts";
 import { BATCH, beside, noteLoad, own, RECORD_BYTES, ratio, type StreamsBench, WARM_MS } from "./part.ts";
+import { inTurns, middle, middleRatio } from "./turns.ts";
 
 const PAGE = 10_000;
 const PAGES = 8;
@@ -37,10 +38,6 @@ export async function gets(bench: StreamsBench): Promise<void> {
     if (some === undefined) break;
     filled += some.requests * BATCH;
   }
-  const get = await own(bench, "GetRecords", load, PAGE);
-  noteLoad(bench, "getRecords", "Headwater, JSON", get);
-  const cbor = await own(bench, "GetRecords as CBOR", { ...load, codec: "cbor" }, PAGE);
-  noteLoad(bench, "getRecordsCbor", "Headwater, CBOR", cbor);
   const kinesalite = await beside(
     bench,
     "kinesalite",
@@ -55,29 +52,35 @@ export async function gets(bench: StreamsBench): Promise<void> {
     },
   );
   noteLoad(bench, "kinesaliteGetRecords", "kinesalite (in memory)", kinesalite);
-  const redis = await beside(
+  const range = {
+    kind: "redis-range",
+    key: "pages",
+    records: PAGE,
+    pages: PAGES,
+    recordBytes: RECORD_BYTES,
+    connections: 2,
+    window: 1,
+  } as const;
+  const ways = {
+    json: () => own(bench, "GetRecords", load, PAGE),
+    cbor: () => own(bench, "GetRecords as CBOR", { ...load, codec: "cbor" }, PAGE),
+  };
+  const withRedis = await beside(
     bench,
     "redis",
     () => startRedis(dir),
-    async (peer) => {
-      await fillRedis(peer.port, "pages", PAGE * PAGES, RECORD_BYTES);
-      return runLoad(
-        {
-          kind: "redis-range",
-          key: "pages",
-          records: PAGE,
-          pages: PAGES,
-          recordBytes: RECORD_BYTES,
-          port: peer.port,
-          connections: 2,
-          window: 1,
-        },
-        peer.pid,
-        PAGE,
-      );
+    async ({ port, pid }) => {
+      await fillRedis(port, "pages", PAGE * PAGES, RECORD_BYTES);
+      return inTurns({ ...ways, redis: () => runLoad({ ...range, port }, pid, PAGE) });
     },
   );
-  noteLoad(bench, "redisRange", "redis, XRANGE", redis);
-  bars.bar("getRecordsToKinesalite", ratio(get, kinesalite), ">=", 25, "GetRecords / kinesalite");
-  bars.bar("getRecordsToRedis", ratio(get, redis), ">=", 2, "GetRecords / redis");
+  const { json, cbor, redis } = withRedis ?? { ...(await inTurns(ways)), redis: [] };
+  noteLoad(bench, "getRecords", "Headwater, JSON", middle(json));
+  noteLoad(bench, "getRecordsCbor", "Headwater, CBOR", middle(cbor));
+  noteLoad(bench, "redisRange", "redis, XRANGE", middle(redis));
+  bars.bar("getRecordsToKinesalite", ratio(middle(json), kinesalite), ">=", 25, "GetRecords / kinesalite");
+  bars.bar("getRecordsToRedis", middleRatio(json, redis), ">=", 2, "GetRecords / redis");
+  const cborToRedis = middleRatio(cbor, redis);
+  if (cborToRedis !== undefined)
+    bars.note("getRecordsCborToRedis", cborToRedis, "GetRecords as CBOR / redis");
 }

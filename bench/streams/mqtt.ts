@@ -1,7 +1,8 @@
 /** What comes by MQTT: frames as agents send them, beside JetStream, and plain sensors, beside mosquitto. */
 import { runLoad } from "../load/load.ts";
-import { startMosquitto } from "../peers/peers.ts";
-import { beside, noteLoad, own, RECORD_BYTES, ratio, type StreamsBench, WARM_MS } from "./part.ts";
+import { startJetStream, startMosquitto } from "../peers/peers.ts";
+import { beside, noteLoad, own, PEER_LOAD, RECORD_BYTES, ratio, type StreamsBench, WARM_MS } from "./part.ts";
+import { inTurns, middle, middleRatio } from "./turns.ts";
 
 export async function mqtt(bench: StreamsBench): Promise<void> {
   const { say, bars, dir } = bench;
@@ -13,9 +14,20 @@ export async function mqtt(bench: StreamsBench): Promise<void> {
     recordBytes: RECORD_BYTES,
     connections: 16,
     window: 8,
+    warmMs: WARM_MS,
   } as const;
-  const frames = await own(bench, "frames", { ...agents, warmMs: WARM_MS }, 100);
+  const ownFrames = () => own(bench, "frames", agents, 100);
+  const publishes = { kind: "jetstream", subject: "bench.a", ...PEER_LOAD } as const;
+  const withPeer = await beside(
+    bench,
+    "JetStream",
+    () => startJetStream(dir),
+    ({ port, pid }) => inTurns({ frames: ownFrames, jetStream: () => runLoad({ ...publishes, port }, pid) }),
+  );
+  const turns = withPeer ?? { ...(await inTurns({ frames: ownFrames })), jetStream: [] };
+  const frames = middle(turns.frames);
   noteLoad(bench, "frames", "Headwater, frames of 100", frames);
+  noteLoad(bench, "framesJetStream", "JetStream, file (synced later)", middle(turns.jetStream));
   const sensors = { kind: "sensors", recordBytes: RECORD_BYTES, connections: 1_000 } as const;
   const one = await own(bench, "sensors", { ...sensors, window: 1 });
   noteLoad(bench, "sensors1", "Headwater, sensors, 1 in flight", one);
@@ -32,7 +44,7 @@ export async function mqtt(bench: StreamsBench): Promise<void> {
   );
   noteLoad(bench, "mosquitto1", "mosquitto (never syncs), 1 in flight", mosquitto?.one);
   noteLoad(bench, "mosquitto16", "mosquitto (never syncs), 16 in flight", mosquitto?.many);
-  bars.bar("framesToJetStream", ratio(frames, bench.jetStream), ">=", 10, "frames / JetStream");
+  bars.bar("framesToJetStream", middleRatio(turns.frames, turns.jetStream), ">=", 10, "frames / JetStream");
   bars.bar("framesPubackP99Ms", frames?.p99Ms, "<=", 20, "frames, PUBACK p99 in ms");
   bars.bar("sensors1ToMosquitto", ratio(one, mosquitto?.one), ">=", 0.45, "sensors / mosquitto, 1 in flight");
   bars.bar(

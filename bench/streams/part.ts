@@ -20,6 +20,9 @@ export const PUT_RECORDS = {
   window: 1,
 } as const;
 
+/** Of peers that take records one by one: as many under way as Headwater gets in its requests. */
+export const PEER_LOAD = { recordBytes: RECORD_BYTES, connections: 8, window: BATCH } as const;
+
 export type Say = (line: string) => void;
 
 export interface StreamsBench {
@@ -28,8 +31,6 @@ export interface StreamsBench {
   readonly dir: string;
   readonly peersFolder: string;
   readonly gateway: StreamsGateway;
-  /** What `puts` measured of it, for the parts behind it. */
-  jetStream: LoadResult | undefined;
 }
 
 /** A load without the place that it is sent to. */

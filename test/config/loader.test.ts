@@ -108,6 +108,10 @@ test("names that must differ are refused when they do not", () => {
   const twice = problems(`accessKeys: [${secrets.map(key).join(", ")}]`, gatewayConfig);
   assert.match(twice, /accessKeys\[1\]\.id: AKIAONE is listed twice/);
   for (const secret of secrets) assert.ok(!twice.includes(secret));
+  const device = (password: string): string => `{id: pi-1, password: ${password}}`;
+  const devices = problems(`devices: [${secrets.map(device).join(", ")}]`, gatewayConfig);
+  assert.match(devices, /devices\[1\]\.id: pi-1 is listed twice/);
+  for (const secret of secrets) assert.ok(!devices.includes(secret));
 });
 
 test("the configs of the demo are good", async () => {
@@ -138,4 +142,30 @@ test("any text gives a config or a ConfigError", () => {
     ),
     { numRuns: 500 },
   );
+});
+
+test("an address that could not be dialled is refused", () => {
+  for (const bad of ["rtsp://cam:554544/x", "rtsp://", "rtsp:///x", "rtsp://a b/x"]) {
+    const camera = `device: pi\nsources: [{name: a, type: camera, url: "${bad}"}]`;
+    assert.match(problems(camera, agentConfig), /sources\[0\]\.url: an rtsp:\/\/ address of a host/, bad);
+  }
+  assert.match(
+    problems("device: pi\ngateway: {mqtt: 'mqtt://gw:999999'}", agentConfig),
+    /gateway\.mqtt: .* of a host/,
+  );
+  assert.match(
+    problems("device: pi\ngateway: {https: 'https://'}", agentConfig),
+    /gateway\.https: .* of a host/,
+  );
+  for (const good of [
+    "rtsp://cam",
+    "rtsp://[fd00::1]:8554/x",
+    "rtsps://viewer:a%20b@10.0.0.9/stream?profile=1",
+  ])
+    parseConfig(
+      "test.yaml",
+      `device: pi\nsources: [{name: a, type: camera, url: "${good}"}]`,
+      agentConfig,
+      {},
+    );
 });

@@ -7,8 +7,8 @@
  */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { openLevelRecordBuffer } from "../../agent/buffer/level-record-buffer.ts";
 import type { RecordBuffer } from "../../agent/buffer/record-buffer.ts";
+import { openLevelRecordBuffer } from "../../agent/buffer/records/level-record-buffer.ts";
 import { MqttUplink } from "../../agent/uplink/mqtt-uplink.ts";
 import { agentConfig } from "../../config/agent-config.ts";
 import type { StatusMessage } from "../../protocol/topics.ts";

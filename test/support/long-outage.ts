@@ -12,7 +12,7 @@ import {
   ListShardsCommand,
 } from "@aws-sdk/client-kinesis";
 import mqtt from "mqtt";
-import { openLevelRecordBuffer } from "../../agent/buffer/level-record-buffer.ts";
+import { openLevelRecordBuffer } from "../../agent/buffer/records/level-record-buffer.ts";
 import type { StatusMessage } from "../../protocol/topics.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { silentLog } from "../../runtime/log.ts";
