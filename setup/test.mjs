@@ -26,6 +26,9 @@ say(`${tests.length} test files`);
 
 // Many wait for real time to pass, so two run at a time where Node would run one.
 const flags = ["--test", "--test-timeout=300000", "--test-concurrency=2", "--enable-source-maps"];
+// For people Node's own view, which tells failures last by itself.
+if (!process.stdout.isTTY)
+  flags.push("--test-reporter=./setup/failures-last.mjs", "--test-reporter-destination=stdout");
 const child = spawn(process.execPath, [...flags, ...tests], {
   cwd: root,
   stdio: "inherit",
