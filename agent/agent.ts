@@ -7,11 +7,13 @@
  * What only some configs need is loaded only for them: a Pi Zero has little memory.
  */
 import { existsSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { AgentConfig } from "../config/agent-config.ts";
 import type { SourceConfig } from "../config/source-config.ts";
 import type { StatusMessage } from "../protocol/topics.ts";
 import type { Clock } from "../runtime/clock.ts";
+import { DiskReserve } from "../runtime/disk-reserve.ts";
 import { describeError } from "../runtime/errors.ts";
 import type { Log } from "../runtime/log.ts";
 import type { Metrics } from "../runtime/metrics.ts";
@@ -100,7 +102,11 @@ export class Agent {
   async start(): Promise<void> {
     try {
       await this.#start(this.#health);
+      await mkdir(this.#options.dataDir, { recursive: true, mode: 0o700 });
+      const reserve = new DiskReserve(this.#options.dataDir, this.#options.log);
+      await reserve.lend();
       await this.#openBuffers();
+      await reserve.keep();
       for (const source of await this.#makeSources()) {
         this.#sources.push(source);
         await this.#start(source);

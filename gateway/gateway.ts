@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import type { GatewayConfig } from "../config/gateway-config.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { probeDisk } from "../runtime/disk-probe.ts";
+import { DiskReserve } from "../runtime/disk-reserve.ts";
 import type { Log } from "../runtime/log.ts";
 import { Metrics } from "../runtime/metrics.ts";
 import { accessKeysOf } from "./access-keys.ts";
@@ -72,6 +73,8 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
   };
   try {
     await mkdir(dataDir, { recursive: true, mode: 0o700 });
+    const reserve = new DiskReserve(dataDir, log);
+    await reserve.lend();
     const accessKeys = await accessKeysOf(config.accessKeys, dataDir, log);
     const streamsLog = log.child({ room: "streams" });
     const streams = keep(
@@ -161,6 +164,7 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
         consoleDir: fileURLToPath(new URL("./console/", import.meta.url)),
       }),
     );
+    await reserve.keep();
     await api.start();
     await mqtt.start();
     if (config.tls !== undefined && identity !== undefined) {

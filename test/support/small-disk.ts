@@ -7,7 +7,7 @@
  * a real power cut. What the call cannot show is a drive that lies about its own cache.
  */
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, statfs, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -87,6 +87,18 @@ export class SmallDisk {
    */
   async cutPower(pid?: number): Promise<void> {
     await run("perl", ["-e", CUT, this.path, String(pid ?? 0)]);
+  }
+
+  /** Takes all room that is left. @returns a function that gives it back */
+  async fill(): Promise<() => Promise<void>> {
+    const balloon = join(this.path, "balloon");
+    // What is smaller than a file's blocks of the moment still fits behind it.
+    for (const leftBytes of [4 << 20, 64 << 10, 4 << 10, 0]) {
+      const { bavail, bsize } = await statfs(this.path);
+      const bytes = Math.max(0, bavail * bsize - leftBytes);
+      await writeFile(balloon, Buffer.alloc(bytes), { flag: "a" }).catch(() => undefined);
+    }
+    return () => rm(balloon);
   }
 
   /** Whoever had files open here must have closed them. */
