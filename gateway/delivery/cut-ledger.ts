@@ -5,20 +5,27 @@
  *   delivery.json  the ledger: this delivery's id, its last finished cut, totals, the newest objects
  *
  * Both are replaced as a whole (runtime/durable.ts): one line of JSON, and the CRC-32C of it in a second.
+ *
+ * Where gateways share the store both stand in the consumer's document instead, beside its checkpoints: whoever gets
+ * the lease gets them, and who has lost it writes none of them any more.
  */
 import { randomBytes } from "node:crypto";
 import { mkdir, readFile, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { crc32c } from "../../runtime/crc32c.ts";
 import { syncFolder, writeDurably } from "../../runtime/durable.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
+import type { Consumer, Handover, Offset, ShardId } from "../streams/streams.ts";
 import { type CutManifest, manifestSchema } from "./cut-manifest.ts";
 
 /** 2 has a checksum. 3 may tell what was unread. */
 const FORMAT_VERSION = 3;
 /** As many finished objects are remembered for the console. */
 export const MAX_RECENT_OBJECTS = 200;
+/** As many where the ledger is written with each of the lease's heartbeats: what the console shows. */
+const MAX_HANDED_OBJECTS = 20;
 
 const count = z.number().int().min(0);
 
@@ -40,6 +47,13 @@ const ledgerSchema = z.strictObject({
 
 export type Ledger = z.infer<typeof ledgerSchema>;
 
+/** As it is handed over. */
+const noteSchema = z.strictObject({
+  formatVersion: z.literal(1),
+  ledger: ledgerSchema,
+  pending: manifestSchema.optional(),
+});
+
 /** Nothing is delivered until an operator has decided; guessing could lose or double records. */
 export class DeliveryStateError extends HeadwaterError {
   constructor(file: string, cause: unknown) {
@@ -57,6 +71,8 @@ export class CutLedger {
   pending: CutManifest | undefined;
   readonly #ledgerFile: string;
   readonly #cutFile: string;
+  /** Where both are kept from the moment when a lease on a shared store was got. */
+  #handover: Handover | undefined;
 
   private constructor(dir: string, ledger: Ledger, pending: CutManifest | undefined) {
     this.#ledgerFile = join(dir, "delivery.json");
@@ -80,28 +96,93 @@ export class CutLedger {
     return new CutLedger(dir, ledger, pending);
   }
 
+  /** Whether it is in the document of this consumer. */
+  isKeptWith(consumer: Consumer): boolean {
+    return this.#handover !== undefined && this.#handover === consumer.handover;
+  }
+
+  /**
+   * Takes over what the last holder of the lease left. Where nobody left anything, it is what this gateway knows: what
+   * an earlier version kept in its files, or of a stream that was made anew meanwhile.
+   * @returns true when another gateway has delivered since this one did
+   * @throws DeliveryStateError, LeaseLostError
+   */
+  async takeOver(handover: Handover): Promise<boolean> {
+    const known = this.#note(this.ledger, this.pending);
+    const { note } = handover;
+    const left = note === undefined ? known : readNote(note);
+    if (note === undefined) await handover.keep(known);
+    this.#handover = handover;
+    this.ledger = left.ledger;
+    this.pending = left.pending;
+    // An older gateway must not find them: it would give their numbers to other cuts.
+    for (const file of [this.#cutFile, this.#ledgerFile]) await rm(file, { force: true });
+    return !isDeepStrictEqual(JSON.parse(JSON.stringify(known)), left);
+  }
+
   /** From here on the object will exist. */
   async begin(manifest: CutManifest): Promise<void> {
-    await writeState(this.#cutFile, manifest);
+    if (this.#handover !== undefined) await this.#handover.keep(this.#note(this.ledger, manifest));
+    else await writeState(this.#cutFile, manifest);
     this.pending = manifest;
   }
 
   /**
-   * @param changes what the finished cut adds; the object is there and the consumer is past it
+   * The objects are there: the cut is counted, and no longer under way.
    * @param onTotals called as the totals change: whoever sees the one sees the other
+   * @param ends up to where the consumer moves in the same write, where both are kept together; else it is past the cut
    */
-  async finish(cut: number, changes: Partial<Ledger>, onTotals?: () => void): Promise<void> {
-    await this.update({ ...changes, lastCut: cut }, onTotals);
-    this.pending = undefined;
-    await rm(this.#cutFile, { force: true });
+  async finish(
+    manifest: CutManifest,
+    deliveredMs: number,
+    onTotals: () => void,
+    ends?: ReadonlyMap<ShardId, Offset>,
+  ): Promise<void> {
+    await this.#write(withCut(this.ledger, manifest, deliveredMs), undefined, onTotals, ends);
+    if (this.#handover === undefined) await rm(this.#cutFile, { force: true });
   }
 
   async update(changes: Partial<Ledger>, onTotals?: () => void): Promise<void> {
+    await this.#write(changes, this.pending, onTotals);
+  }
+
+  async #write(
+    changes: Partial<Ledger>,
+    pending: CutManifest | undefined,
+    onTotals?: () => void,
+    ends?: ReadonlyMap<ShardId, Offset>,
+  ): Promise<void> {
     const next: Ledger = { ...this.ledger, ...changes, formatVersion: FORMAT_VERSION };
-    await writeState(this.#ledgerFile, next);
+    if (this.#handover !== undefined) {
+      next.recent = next.recent.slice(0, MAX_HANDED_OBJECTS);
+      await this.#handover.keep(this.#note(next, pending), ends);
+    } else await writeState(this.#ledgerFile, next);
     this.ledger = next;
+    this.pending = pending;
     onTotals?.();
   }
+
+  #note(ledger: Ledger, pending: CutManifest | undefined): z.infer<typeof noteSchema> {
+    return { formatVersion: 1, ledger, ...(pending !== undefined && { pending }) };
+  }
+}
+
+function readNote(note: unknown): z.infer<typeof noteSchema> {
+  const { success, data, error } = noteSchema.safeParse(note);
+  if (!success) throw new DeliveryStateError("what another gateway left of this delivery", error);
+  return data;
+}
+
+function withCut(ledger: Ledger, manifest: CutManifest, deliveredMs: number): Partial<Ledger> {
+  const { cut, object: name, records, failedRecords, bytes, trimmedRecords = 0 } = manifest;
+  const changes: Partial<Ledger> = {
+    lastCut: cut,
+    failedRecords: ledger.failedRecords + failedRecords,
+    trimmedRecords: ledger.trimmedRecords + trimmedRecords,
+  };
+  if (records === 0) return changes;
+  const recent = [{ name, records, bytes, deliveredMs }, ...ledger.recent].slice(0, MAX_RECENT_OBJECTS);
+  return { ...changes, objects: ledger.objects + 1, records: ledger.records + records, recent };
 }
 
 function emptyLedger(): Omit<Ledger, "id"> {

@@ -1,14 +1,15 @@
 /** What a cut is: all that its objects' names and bytes follow from, as it is written down before they are made. */
+import { randomBytes } from "node:crypto";
 import { z } from "zod";
 import type { Offset, ShardId } from "../streams/streams.ts";
 
-/** 2 names the destination; one of version 1 goes where the config says now. 3 has a checksum. */
-const MANIFEST_VERSION = 3;
+/** 2 names the destination; one of version 1 goes where the config says now. 3 has a checksum. 4 names the attempt. */
+const MANIFEST_VERSION = 4;
 
 const count = z.number().int().min(0);
 
 export const manifestSchema = z.strictObject({
-  formatVersion: z.literal([1, 2, MANIFEST_VERSION]),
+  formatVersion: z.literal([1, 2, 3, MANIFEST_VERSION]),
   cut: count,
   streamId: z.string(),
   /** Where the object goes, also when the config names another place by now. */
@@ -19,6 +20,14 @@ export const manifestSchema = z.strictObject({
   ranges: z.array(z.strictObject({ shardId: z.string(), from: count, to: count })),
   object: z.string(),
   errorObject: z.string(),
+  /**
+   * Random, part of the name under which an object's bytes are written first: who takes the cut over removes that file,
+   * and with it the last chance of this attempt.
+   */
+  attempt: z
+    .string()
+    .regex(/^[0-9a-f]{8}$/)
+    .optional(),
   firstArrivalMs: count,
   createdMs: count,
   /** What the object was going to hold; its bytes are made again from the ranges. */
@@ -47,8 +56,11 @@ export function objectName(delivery: string, id: string, cut: number, firstArriv
   return `${hour}/${delivery}-${id}-${String(cut).padStart(12, "0")}.ndjson.gz`;
 }
 
-export function newManifest(facts: Omit<CutManifest, "formatVersion">): CutManifest {
-  return { formatVersion: MANIFEST_VERSION, ...facts };
+/** The first attempt at a new cut, or another one at a cut that was under way. */
+export function newAttempt(facts: Omit<CutManifest, "formatVersion" | "attempt">): CutManifest {
+  const version = { formatVersion: MANIFEST_VERSION } as const;
+  // In front, as a file without a checksum tells by its first digits that it may.
+  return { ...version, ...facts, ...version, attempt: randomBytes(4).toString("hex") };
 }
 
 /** Where a cut ends in each of its shards. */

@@ -4,7 +4,6 @@
  *
  *   count (positions only) → due → build from the log → manifest → object → checkpoint → ledger
  */
-import { isDeepStrictEqual } from "node:util";
 import type { DeliveryConfig } from "../../config/gateway-config.ts";
 import { Backoff, pause } from "../../runtime/backoff.ts";
 import type { Clock } from "../../runtime/clock.ts";
@@ -12,26 +11,26 @@ import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import {
   type Consumer,
+  LeaseHeldError,
   LeaseLostError,
   type Offset,
   type ShardId,
   type Streams,
 } from "../streams/streams.ts";
-import { CutLedger, type Ledger, MAX_RECENT_OBJECTS } from "./cut-ledger.ts";
+import { CutLedger } from "./cut-ledger.ts";
 import {
   type Built,
   type CutManifest,
   endsOf,
   factsOf,
   lostOf,
-  newManifest,
+  newAttempt,
   objectName,
 } from "./cut-manifest.ts";
+import { buildCut, CutObjects } from "./cut-objects.ts";
 import type { DeliveredObject, DeliveryStatus } from "./delivery.ts";
-import type { DeliveryMetrics } from "./delivery-metrics.ts";
+import { countCut, type DeliveryMetrics } from "./delivery-metrics.ts";
 import type { Destination } from "./destinations/destination.ts";
-import { LineWriter } from "./ndjson.ts";
-import { readRanges } from "./range-reader.ts";
 import { LOOK_EVERY_MS, TrimmedRecords } from "./trimmed-records.ts";
 import { Waiting } from "./waiting.ts";
 
@@ -41,9 +40,14 @@ const MAX_CUT_BYTES = 128 * 1_048_576;
 const MAX_WAIT_MS = 1_000;
 /** Appends come in bursts; reading each alone would cost more than it tells. */
 const GATHER_MS = 50;
+/** Between two looks whether the gateway that delivers is still there; each takes about a second by itself. */
+const STAND_BY_MS = 1_000;
 
-/** The durable steps of a cut, in their order. `built` comes before the first of them. */
-export type CutStep = "built" | "manifest" | "object" | "checkpoint" | "ledger";
+/**
+ * The durable steps of a cut, in their order. `built` comes before the first of them. At `confirmed` an object has yet to
+ * get its name. Where checkpoint and ledger are one document there is no step `checkpoint`.
+ */
+export type CutStep = "built" | "manifest" | "confirmed" | "object" | "checkpoint" | "ledger";
 
 export interface CutterParts {
   readonly dir: string;
@@ -63,7 +67,7 @@ export interface CutterParts {
 export class Cutter {
   readonly #parts: CutterParts;
   readonly #state: CutLedger;
-  readonly #destination: Destination;
+  readonly #objects: CutObjects;
   readonly #stop = new AbortController();
   readonly #maxBytes: number;
   readonly #trimmed: TrimmedRecords;
@@ -74,7 +78,7 @@ export class Cutter {
   private constructor(parts: CutterParts, state: CutLedger) {
     this.#parts = parts;
     this.#state = state;
-    this.#destination = parts.openDestination(parts.config.destination);
+    this.#objects = new CutObjects(parts);
     // Half a byte in the config is rounded to none, and none would always be full.
     this.#maxBytes = Math.max(1, Math.min(parts.config.bufferBytes, MAX_CUT_BYTES));
     const { streams, config, log, metrics, lookEveryMs = LOOK_EVERY_MS } = parts;
@@ -108,7 +112,7 @@ export class Cutter {
     return {
       name: config.name,
       stream: config.stream,
-      destination: this.#destination.description,
+      destination: this.#objects.description,
       state: "running",
       deliveredObjects: ledger.objects,
       deliveredRecords: ledger.records,
@@ -125,12 +129,15 @@ export class Cutter {
 
   /** Whatever fails, the next round begins from what is on disk; so there is one way to recover. */
   async #run(): Promise<void> {
-    const { config, streams, log, metrics } = this.#parts;
+    const { config, streams, log } = this.#parts;
     const backoff = new Backoff();
+    let standsBy = false;
     while (!this.#stop.signal.aborted) {
       let consumer: Consumer | undefined;
       try {
         consumer = await streams.openConsumer(config.stream, consumerOf(config));
+        standsBy = false;
+        await this.#takeOver(consumer);
         await this.#trimmed.begin(consumer);
         const unwatch = this.#trimmed.watch(consumer);
         try {
@@ -140,9 +147,7 @@ export class Cutter {
           unwatch();
         }
       } catch (error) {
-        this.#lastError = describeError(error);
-        metrics.errors.inc({ delivery: config.name });
-        log.warn({ error: this.#lastError }, "delivery failed, will be tried again");
+        standsBy = this.#failed(error, standsBy);
       }
       this.#waiting = undefined;
       try {
@@ -150,7 +155,39 @@ export class Cutter {
       } catch (error) {
         log.warn({ error: describeError(error) }, "the delivery's lease was not given back");
       }
-      if (!this.#stop.signal.aborted) await pause(backoff.nextMs(), this.#stop.signal);
+      if (standsBy) backoff.reset();
+      if (this.#stop.signal.aborted) return;
+      await pause(standsBy ? STAND_BY_MS : backoff.nextMs(), this.#stop.signal);
+    }
+  }
+
+  /** @returns whether another gateway delivers: that is no failure, and told once */
+  #failed(error: unknown, standsBy: boolean): boolean {
+    const { config, log, metrics } = this.#parts;
+    this.#lastError = describeError(error);
+    if (error instanceof LeaseHeldError) {
+      if (!standsBy) log.info({ reason: this.#lastError }, "another gateway delivers; this one stands by");
+      return true;
+    }
+    metrics.errors.inc({ delivery: config.name });
+    log.warn({ error: this.#lastError }, "delivery failed, will be tried again");
+    return false;
+  }
+
+  /** From here on the ledger is the one that goes with the lease, where gateways share the store. */
+  async #takeOver(consumer: Consumer): Promise<void> {
+    const { handover } = consumer;
+    if (handover === undefined) return;
+    const { streams, log } = this.#parts;
+    const { pending } = this.#state;
+    if (pending !== undefined && handover.note === undefined) {
+      // An earlier version kept it in a file, and wrote that apart from the checkpoint.
+      const isOfThis = streamOf(streams, pending) === consumer.stream;
+      if (isOfThis && (await this.#isPast(consumer, pending))) await this.#finish(pending);
+    }
+    if (await this.#state.takeOver(handover)) {
+      log.info({ cut: this.#state.ledger.lastCut }, "goes on where another gateway left this delivery");
+      this.#trimmed.forget();
     }
   }
 
@@ -177,7 +214,7 @@ export class Cutter {
 
   /** Its stream was deleted. */
   async #giveUp(manifest: CutManifest): Promise<void> {
-    if (await this.#isThere(this.#destinationOf(manifest), manifest)) return this.#finish(manifest);
+    if (await this.#objects.areThere(manifest)) return this.#finish(manifest);
     this.#parts.log.error(
       { cut: manifest.cut, object: manifest.object },
       "its stream was deleted; the cut is given up",
@@ -189,23 +226,20 @@ export class Cutter {
 
   async #resume(consumer: Consumer, manifest: CutManifest): Promise<void> {
     // Past it, the object was there: it may have been taken away since, and must not come again.
-    if (await this.#isPast(consumer, manifest)) return this.#finish(manifest);
+    const mayBePast = !this.#state.isKeptWith(consumer);
+    if (mayBePast && (await this.#isPast(consumer, manifest))) return this.#finish(manifest);
     const { log } = this.#parts;
     log.info({ cut: manifest.cut, object: manifest.object }, "a cut is delivered again from its manifest");
-    const isThere = await this.#isThere(this.#destinationOf(manifest), manifest);
+    await this.#objects.revoke(manifest);
+    const isThere = await this.#objects.areThere(manifest);
     // What retention has taken since need not be missed: the object holds it.
-    const built = isThere ? undefined : await this.#build(consumer.stream, manifest.ranges);
+    const built = isThere ? undefined : await buildCut(this.#parts.streams, consumer.stream, manifest.ranges);
     const now =
       built === undefined ? manifest : { ...manifest, ...factsOf(built), ...lostOf(manifest, built) };
     // A kill between the manifest's rename and the sync of its folder leaves it seen but not yet durable.
-    await this.#state.begin(now);
-    await this.#bring(consumer, now, built);
-  }
-
-  async #isThere(destination: Destination, manifest: CutManifest): Promise<boolean> {
-    const { records, failedRecords, object, errorObject } = manifest;
-    if (failedRecords > 0 && !(await destination.has(errorObject))) return false;
-    return records === 0 || (await destination.has(object));
+    const attempt = newAttempt(now);
+    await this.#state.begin(attempt);
+    await this.#bring(consumer, attempt, built);
   }
 
   /**
@@ -216,19 +250,6 @@ export class Cutter {
     const known = await this.#parts.streams.consumers(consumer.stream);
     const stored = known.find(({ name }) => name === consumer.name)?.positions;
     return manifest.ranges.some(({ shardId, to }) => (stored?.get(shardId) ?? 0) >= to);
-  }
-
-  /** A cut goes to where it was going when its manifest was made: part of it may be there already. */
-  #destinationOf(manifest: CutManifest): Destination {
-    const { config, log, openDestination } = this.#parts;
-    const then = manifest.destination;
-    if (then === undefined || isDeepStrictEqual(then, config.destination)) return this.#destination;
-    const destination = openDestination(then);
-    log.warn(
-      { cut: manifest.cut, object: manifest.object, destination: destination.description },
-      "the config names another destination now; the cut under way is finished where it began",
-    );
-    return destination;
   }
 
   async #deliver(consumer: Consumer, worked: () => void): Promise<void> {
@@ -277,13 +298,13 @@ export class Cutter {
     const ranges = waiting.ranges();
     // What of them expires while the object is built is counted with the cut.
     this.#trimmed.moved(endsOf({ ranges }));
-    const built = await this.#build(config.stream, ranges);
+    const built = await buildCut(streams, config.stream, ranges);
     await this.#parts.onStep("built");
     // Of a stream that was made anew meanwhile the id would be another one than that of the records.
     if (consumer.lost.aborted) throw new LeaseLostError(config.stream, consumer.name);
     const cut = ledger.lastCut + 1;
     const name = objectName(config.name, ledger.id, cut, waiting.firstArrivalMs ?? 0);
-    const manifest = newManifest({
+    const manifest = newAttempt({
       cut,
       streamId: streams.describe(config.stream).streamId,
       destination: config.destination,
@@ -299,66 +320,45 @@ export class Cutter {
     await this.#bring(consumer, manifest, built);
   }
 
-  async #build(stream: string, ranges: CutManifest["ranges"]): Promise<Built> {
-    const writer = new LineWriter();
-    const trimmedRecords = await readRanges(this.#parts.streams, stream, ranges, writer);
-    const lines = await writer.finish();
-    return {
-      object: lines.delivered,
-      errorObject: lines.failed,
-      records: lines.deliveredRecords,
-      failedRecords: lines.failedRecords,
-      trimmedRecords,
-    };
-  }
-
   /**
-   * Each step may be repeated after a crash: `put` keeps what is there, a checkpoint may come twice.
+   * Each step may be repeated after a crash: an object that is there is kept, a checkpoint may come twice.
    * @param built undefined when its objects are there
    */
   async #bring(consumer: Consumer, manifest: CutManifest, built: Built | undefined): Promise<void> {
     const { onStep } = this.#parts;
-    const destination = this.#destinationOf(manifest);
-    if (built?.errorObject !== undefined) await destination.put(manifest.errorObject, built.errorObject);
-    if (built?.object !== undefined) await destination.put(manifest.object, built.object);
+    if (built !== undefined) {
+      await this.#objects.bring(manifest, built, async () => {
+        await this.#confirm(consumer);
+        await onStep("confirmed");
+      });
+    }
     await onStep("object");
-    await this.#checkpoint(consumer, endsOf(manifest));
+    const ends = endsOf(manifest);
+    if (this.#state.isKeptWith(consumer)) {
+      await this.#finish(manifest, ends);
+      this.#trimmed.moved(ends);
+      return;
+    }
+    await this.#checkpoint(consumer, ends);
     await onStep("checkpoint");
     await this.#finish(manifest);
   }
 
-  async #finish(manifest: CutManifest): Promise<void> {
+  /** @throws LeaseLostError unless it is still held now */
+  async #confirm({ lost, stream, name, handover }: Consumer): Promise<void> {
+    if (lost.aborted) throw new LeaseLostError(stream, name);
+    await handover?.keep(handover.note);
+  }
+
+  /** @param ends where the consumer's checkpoint goes with it */
+  async #finish(manifest: CutManifest, ends?: ReadonlyMap<ShardId, Offset>): Promise<void> {
     const { config, clock, log, metrics, onStep } = this.#parts;
-    const { ledger } = this.#state;
     const { records, failedRecords, trimmedRecords = 0 } = manifest;
-    const changes: Partial<Ledger> = {
-      failedRecords: ledger.failedRecords + failedRecords,
-      trimmedRecords: ledger.trimmedRecords + trimmedRecords,
-    };
-    if (records > 0) {
-      const object = {
-        name: manifest.object,
-        records,
-        bytes: manifest.bytes,
-        deliveredMs: Math.floor(clock.nowUs() / 1_000),
-      };
-      changes.objects = ledger.objects + 1;
-      changes.records = ledger.records + records;
-      changes.recent = [object, ...ledger.recent].slice(0, MAX_RECENT_OBJECTS);
-    }
     // Whoever sees the cut in the totals must not see the error that held it up.
     this.#lastError = undefined;
     // Not before they are durable: a ledger that cannot be written is tried again, and counts once.
-    await this.#state.finish(manifest.cut, changes, () => {
-      const labels = { delivery: config.name };
-      if (records > 0) {
-        metrics.objects.inc(labels);
-        metrics.bytes.inc(labels, manifest.bytes);
-      }
-      metrics.records.inc(labels, records);
-      metrics.failedRecords.inc(labels, failedRecords);
-      metrics.trimmedRecords.inc(labels, trimmedRecords);
-    });
+    const counted = (): void => countCut(metrics, config.name, manifest);
+    await this.#state.finish(manifest, Math.floor(clock.nowUs() / 1_000), counted, ends);
     await onStep("ledger");
     log.debug({ object: manifest.object, records, failedRecords }, "delivered");
     if (failedRecords > 0) log.warn({ object: manifest.errorObject, failedRecords }, "records are no JSON");

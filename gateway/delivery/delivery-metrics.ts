@@ -1,5 +1,6 @@
 /** What /metrics tells of deliveries. */
 import type { Metrics } from "../../runtime/metrics.ts";
+import type { CutManifest } from "./cut-manifest.ts";
 
 export type DeliveryMetrics = ReturnType<typeof deliveryMetrics>;
 
@@ -25,4 +26,15 @@ export function deliveryMetrics(metrics: Metrics) {
     ),
     errors: metrics.counter("headwater_delivery_errors_total", "Failed tries to read or deliver", labels),
   };
+}
+
+export function countCut(metrics: DeliveryMetrics, delivery: string, manifest: CutManifest): void {
+  const { records, failedRecords, bytes, trimmedRecords = 0 } = manifest;
+  if (records > 0) {
+    metrics.objects.inc({ delivery });
+    metrics.bytes.inc({ delivery }, bytes);
+  }
+  metrics.records.inc({ delivery }, records);
+  metrics.failedRecords.inc({ delivery }, failedRecords);
+  metrics.trimmedRecords.inc({ delivery }, trimmedRecords);
 }

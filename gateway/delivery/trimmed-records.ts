@@ -43,6 +43,13 @@ export class TrimmedRecords {
     this.#unread = parts.state.ledger.unread;
   }
 
+  /** Another gateway has looked and counted since: its ledger alone holds. */
+  forget(): void {
+    this.#unread = this.#parts.state.ledger.unread;
+    this.#missed = 0;
+    this.#accounted.clear();
+  }
+
   /** At each try, before anything is read. */
   async begin(consumer: Consumer): Promise<void> {
     const { ledger } = this.#parts.state;

@@ -236,8 +236,22 @@ export interface Consumer {
    * @throws LeaseLostError, BadCheckpointError when one would go back or beyond the newest record
    */
   checkpoint(positions: ReadonlyMap<ShardId, Offset>): Promise<void>;
+  /** Where gateways share the store: what one holder leaves to the next, which may be another gateway's. */
+  readonly handover?: Handover;
   /** Gives the leases back. */
   close(): Promise<void>;
+}
+
+/** A note that is kept with the checkpoints, under the same lease: who lost it writes neither. */
+export interface Handover {
+  /** JSON; undefined while none was kept. */
+  readonly note: unknown;
+  /**
+   * Resolves when the note is kept and the checkpoints have moved: both or neither. Also with the note that is there
+   * it is written, so that it tells that the lease was held after the call.
+   * @throws LeaseLostError, BadCheckpointError
+   */
+  keep(note: unknown, positions?: ReadonlyMap<ShardId, Offset>): Promise<void>;
 }
 
 export interface ConsumerOptions {

@@ -2,11 +2,11 @@
  * Objects as files below one folder. A name with slashes makes folders. What `put` resolved is on
  * disk; a file that is seen under its name is whole.
  */
-import { mkdir, open, rename, stat } from "node:fs/promises";
-import { dirname, join, resolve, sep } from "node:path";
+import { mkdir, open, rename, rm, stat } from "node:fs/promises";
+import { basename, dirname, join, resolve, sep } from "node:path";
 import { syncFolder } from "../../../runtime/durable.ts";
 import { invariant } from "../../../runtime/errors.ts";
-import { type Destination, DestinationError } from "./destination.ts";
+import { type Attempt, type Destination, DestinationError } from "./destination.ts";
 
 /** Hourly folders: more than a week of them is remembered before the memory starts afresh. */
 const MAX_SYNCED_FOLDERS = 256;
@@ -24,32 +24,45 @@ export class FilesDestination implements Destination {
   }
 
   /**
-   * A crash before the rename leaves a hidden `.….tmp` file, which the next try overwrites; a crash
+   * A crash before the rename leaves a hidden `.….tmp` file, which goes when the attempt is revoked; a crash
    * after it leaves the whole object, as its bytes were synced before.
    */
-  async put(name: string, bytes: Uint8Array): Promise<void> {
+  async put(name: string, bytes: Uint8Array, attempt: Attempt): Promise<void> {
     const path = this.#pathOf(name);
-    try {
+    const temporary = temporaryOf(path, attempt.id);
+    const isThere = await tried(path, async () => {
       await this.#makeFolder(dirname(path));
-      if (!(await exists(path))) await writeWhole(path, bytes);
+      if (await exists(path)) return true;
+      await writeSynced(temporary, bytes);
+      return false;
+    });
+    if (!isThere) await confirmed(attempt, temporary);
+    await tried(path, async () => {
+      // Where it was revoked behind its confirmation, the file is gone.
+      if (!isThere) await rename(temporary, path);
       // Also when it was there: the crash may have come between the rename and this sync.
       await syncFolder(dirname(path));
-    } catch (error) {
-      throw new DestinationError(path, error);
-    }
+    });
   }
 
   async has(name: string): Promise<boolean> {
     const path = this.#pathOf(name);
-    try {
+    return tried(path, async () => {
       if (!(await exists(path))) return false;
       // The crash may have come between the rename and the sync, or between the folder's making and its own.
       await this.#makeFolder(dirname(path));
       await syncFolder(dirname(path));
       return true;
-    } catch (error) {
-      throw new DestinationError(path, error);
-    }
+    });
+  }
+
+  /** By its exact name, as a list of a folder on another machine may be an old one. */
+  async revoke(name: string, attempt: string | undefined): Promise<void> {
+    const path = this.#pathOf(name);
+    await tried(path, async () => {
+      await this.#makeFolder(dirname(path));
+      await rm(temporaryOf(path, attempt), { force: true });
+    });
   }
 
   #pathOf(name: string): string {
@@ -71,16 +84,35 @@ export class FilesDestination implements Destination {
   }
 }
 
-async function writeWhole(path: string, bytes: Uint8Array): Promise<void> {
-  const temporary = join(dirname(path), `.${path.slice(dirname(path).length + 1)}.tmp`);
-  const file = await open(temporary, "w");
+function temporaryOf(path: string, attempt: string | undefined): string {
+  return join(dirname(path), `.${basename(path)}${attempt === undefined ? "" : `.${attempt}`}.tmp`);
+}
+
+async function writeSynced(path: string, bytes: Uint8Array): Promise<void> {
+  const file = await open(path, "w");
   try {
     await file.writeFile(bytes);
     await file.datasync();
   } finally {
     await file.close();
   }
-  await rename(temporary, path);
+}
+
+async function confirmed(attempt: Attempt, temporary: string): Promise<void> {
+  try {
+    await attempt.confirm();
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
+  }
+}
+
+async function tried<T>(path: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw new DestinationError(path, error);
+  }
 }
 
 async function exists(path: string): Promise<boolean> {

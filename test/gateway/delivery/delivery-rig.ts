@@ -116,10 +116,11 @@ export async function lines(out: string, which: "delivered" | "failed" = "delive
   return all;
 }
 
+/** Waits long: a cut syncs half a dozen times, and disks stall for seconds where others use them. */
 export async function until(
   what: string,
   holds: () => boolean | Promise<boolean>,
-  maxMs = 10_000,
+  maxMs = 120_000,
 ): Promise<void> {
   const end = performance.now() + maxMs;
   while (!(await holds())) {

@@ -121,7 +121,7 @@ test("what is no JSON goes to the error output with its reason, and JSON stays a
     await rig.close();
   }));
 
-const STEPS: CutStep[] = ["built", "manifest", "object", "checkpoint", "ledger"];
+const STEPS: CutStep[] = ["built", "manifest", "confirmed", "object", "checkpoint", "ledger"];
 for (const step of STEPS) {
   test(`a delivery killed by SIGKILL after "${step}" goes on without loss or doubling`, () =>
     inFolder(async (dir) => {
@@ -136,7 +136,9 @@ for (const step of STEPS) {
       await until("all delivered", () => rig.delivery.status()[0]!.deliveredRecords === 100);
       assert.equal(countInOrder(await lines(rig.out)), 100);
       const after = await files(rig.out);
-      for (const [name, bytes] of killed) assert.deepEqual(after.get(name), bytes, `${name} changed`);
+      for (const [name, bytes] of killed) {
+        if (!name.endsWith(".tmp")) assert.deepEqual(after.get(name), bytes, `${name} changed`);
+      }
       if (manifest !== undefined) assert.ok(after.has(manifest), `${manifest} was announced`);
       assert.equal(rig.delivery.status()[0]!.deliveredObjects, after.size);
       assert.ok(![...after.keys()].some((name) => name.endsWith(".tmp")));
@@ -260,7 +262,7 @@ async function runKilled(dir: string, step: CutStep, nth: number): Promise<void>
   const child = spawn(process.execPath, [...nodeFlags, script, dir, step, String(nth)], {
     stdio: ["ignore", "inherit", "inherit"],
   });
-  const timer = setTimeout(() => child.kill("SIGTERM"), 20_000);
+  const timer = setTimeout(() => child.kill("SIGTERM"), 120_000);
   const [, signal] = (await once(child, "exit")) as [number | null, string | null];
   clearTimeout(timer);
   assert.equal(signal, "SIGKILL", `it never came to "${step}"`);

@@ -12,6 +12,7 @@ import type { Log } from "../../../../runtime/log.ts";
 import {
   BadCheckpointError,
   type Consumer,
+  type Handover,
   LeaseHeldError,
   LeaseLostError,
   type Offset,
@@ -19,7 +20,7 @@ import {
   StreamNotFoundError,
 } from "../../streams.ts";
 import type { Document, Documents } from "./documents.ts";
-import { offsetOf } from "./entry.ts";
+import { offsetOf, sequenceOf } from "./entry.ts";
 import type { ShardRecord } from "./shard-history.ts";
 import type { StreamTail } from "./stream-tail.ts";
 
@@ -37,6 +38,8 @@ export interface ConsumerRecord {
   /** So that each heartbeat is a change. */
   readonly beat: number;
   readonly positions: Readonly<Record<string, number>>;
+  /** What its holder leaves to the next one; none unless given. */
+  readonly note?: unknown;
 }
 
 export interface LeasedConsumerOptions {
@@ -66,7 +69,8 @@ export async function openLeasedConsumer(options: LeasedConsumerOptions): Promis
     if (free || options.takeOver || clock.monotonicMs() - sinceMs >= LEASE_MS) {
       // Where it begins is written down: else what retention takes before its first checkpoint would go unnoticed.
       const positions = (await keptPositions(options, seen.value)) ?? beginnings(options.tail);
-      const record = { name, owner, beat: 0, positions };
+      const note = seen.value?.note;
+      const record = { name, owner, beat: 0, positions, ...(note !== undefined && { note }) };
       const revision = await documents.put(key, record, seen.revision);
       if (revision === undefined) {
         if (!options.takeOver) throw new LeaseHeldError(stream, name);
@@ -121,7 +125,7 @@ async function keptPositions(
   return Object.fromEntries(positions);
 }
 
-export class LeasedConsumer implements Consumer {
+export class LeasedConsumer implements Consumer, Handover {
   readonly #options: LeasedConsumerOptions;
   readonly #waiting = new Set<() => void>();
   readonly #timer: NodeJS.Timeout;
@@ -151,6 +155,14 @@ export class LeasedConsumer implements Consumer {
 
   get lost(): AbortSignal {
     return this.#lost.signal;
+  }
+
+  get handover(): Handover {
+    return this;
+  }
+
+  get note(): unknown {
+    return this.#record.note;
   }
 
   get #held(): boolean {
@@ -208,35 +220,46 @@ export class LeasedConsumer implements Consumer {
     return this.#inTurn(() => this.#checkpoint(wanted));
   }
 
-  async #checkpoint(wanted: ReadonlyMap<ShardId, Offset>): Promise<void> {
+  keep(note: unknown, positions: ReadonlyMap<ShardId, Offset> = new Map()): Promise<void> {
+    const wanted = new Map(positions);
+    return this.#inTurn(() => this.#checkpoint(wanted, { note }));
+  }
+
+  async #checkpoint(wanted: ReadonlyMap<ShardId, Offset>, kept?: { readonly note: unknown }): Promise<void> {
     if (!this.#held) throw this.#loss();
-    const { tail } = this.#options;
-    const merged: Record<string, number> = {};
-    const kept = new Set(tail.history.shards.map(({ shardId }) => shardId));
-    // Shards that expired leave.
-    for (const [shardId, offset] of Object.entries(this.#record.positions)) {
-      if (kept.has(shardId)) merged[shardId] = offset;
+    const positions = this.#moved(wanted);
+    const isMoved = [...wanted.keys()].some((id) => positions[id] !== this.#record.positions[id]);
+    if (isMoved || kept !== undefined) {
+      await this.#write({ ...this.#record, beat: this.#record.beat + 1, positions, ...kept });
     }
-    let moved = false;
+    for (const wake of [...this.#waiting]) wake();
+  }
+
+  #moved(wanted: ReadonlyMap<ShardId, Offset>): Record<ShardId, Offset> {
+    const { tail } = this.#options;
+    const { history } = tail;
     const { done, readable } = this.#sorted();
+    const merged: Record<ShardId, Offset> = {};
+    for (const [shardId, offset] of Object.entries(this.#record.positions)) {
+      // Shards that expired leave; those that another gateway made, and this one has not heard of, do not.
+      if (history.hasForgotten(shardId)) continue;
+      // Another gateway may not know that nothing stands between its newest record and where it was closed.
+      merged[shardId] = done.has(shardId) ? Math.max(offset, endOf(history.shard(shardId))) : offset;
+    }
     for (const [shardId, offset] of wanted) {
-      if (tail.history.hasForgotten(shardId)) continue;
-      const shard = tail.history.shard(shardId);
-      if (!done.has(shardId) && !readable.has(shardId)) throw this.#bad(`${shardId} comes after its parents`);
+      if (history.hasForgotten(shardId)) continue;
+      const shard = history.shard(shardId);
+      const isDone = done.has(shardId);
+      if (!isDone && !readable.has(shardId)) throw this.#bad(`${shardId} comes after its parents`);
       const known = merged[shardId] ?? 0;
-      // Another gateway may have begun at a later end of the same log; and who read a closed shard before its last
-      // records were known here read to where it was closed.
-      const { closedAt } = shard;
-      const latest = Math.max(known, closedAt === undefined ? latestOf(tail, shard) : offsetOf(closedAt));
-      if (!Number.isSafeInteger(offset) || offset < known) {
+      if (!Number.isSafeInteger(offset) || offset < (isDone ? 0 : known)) {
         throw this.#bad(`${shardId} would go back from ${known} to ${offset}`);
       }
+      const latest = Math.max(known, furthestOf(tail, shard, offset));
       if (offset > latest) throw this.#bad(`${shardId} ends at ${latest}, before ${offset}`);
-      moved ||= offset !== merged[shardId];
-      merged[shardId] = offset;
+      merged[shardId] = Math.max(known, offset);
     }
-    if (moved) await this.#write({ ...this.#record, beat: this.#record.beat + 1, positions: merged });
-    for (const wake of [...this.#waiting]) wake();
+    return merged;
   }
 
   #bad(reason: string): BadCheckpointError {
@@ -326,6 +349,22 @@ function beginnings(tail: StreamTail): Record<ShardId, Offset> {
 /** The oldest record of the shard that may be kept; the place of the next one where none is. */
 export function trimHorizonOf(tail: StreamTail, shard: ShardRecord): Offset {
   return Math.min(offsetOf(Math.max(tail.firstSequence, shard.openedAt + 1)), latestOf(tail, shard));
+}
+
+/** Where a closed shard ends on every gateway. */
+function endOf({ closedAt }: ShardRecord): Offset {
+  return offsetOf(closedAt ?? 0);
+}
+
+/**
+ * How far a checkpoint may reach. Who read a closed shard before its last records were known here read to where it was
+ * closed. Another gateway may have begun at a later end of the same log, and read a quiet shard up to there: so any
+ * place between two messages will do that this gateway has taken.
+ */
+function furthestOf(tail: StreamTail, shard: ShardRecord, offset: Offset): Offset {
+  if (shard.closedAt !== undefined) return offsetOf(shard.closedAt);
+  const isBetween = offset === offsetOf(sequenceOf(offset));
+  return isBetween ? Math.max(latestOf(tail, shard), offsetOf(tail.tip + 1)) : latestOf(tail, shard);
 }
 
 /** Behind its newest record; of a closed shard, its end. */

@@ -5,6 +5,7 @@ import { ConsoleState } from "../../../../../gateway/api/console/state.ts";
 import { offsetOf } from "../../../../../gateway/streams/stores/jetstream/entry.ts";
 import { RecordCounts } from "../../../../../gateway/streams/stores/jetstream/record-counts.ts";
 import type { Streams } from "../../../../../gateway/streams/streams.ts";
+import { Metrics } from "../../../../../runtime/metrics.ts";
 import { clusterFact, until } from "./cluster-fact.ts";
 
 test("records are counted by places that leave numbers out, however many there were", () => {
@@ -62,7 +63,7 @@ clusterFact("the console shows the newest records, and counts records", async ({
   // Also one that came later and knows the messages only.
   for (const streams of [before, await open()]) {
     await until(() => streams.listStreams().includes("s"));
-    const newest = (await newestRecords(streams, "s", 20)) as { i: number }[];
+    const newest = (await newestRecords(streams, "s", 20)).rows as { i: number }[];
     assert.deepEqual(
       newest.map(({ i }) => i),
       Array.from({ length: 20 }, (_, i) => 60 - i),
@@ -78,7 +79,11 @@ clusterFact("the console shows the newest records, and counts records", async ({
     cameras: () => [],
   };
   const parts = { streams: before, ingest: none, delivery: none, analytics: none, video: none };
-  const state = new ConsoleState(parts as unknown as ConstructorParameters<typeof ConsoleState>[0], clock);
+  const state = new ConsoleState(
+    parts as unknown as ConstructorParameters<typeof ConsoleState>[0],
+    clock,
+    new Metrics(),
+  );
   const consumer = await before.openConsumer("s", "c");
   await state.read();
   for (let i = 61; i <= 100; i++) await put(before, i);
