@@ -1,5 +1,5 @@
 /**
- * `headwater-gateway devices list|token|revoke`: asks the gateway that runs, by the socket in its data
+ * `headwater-gateway devices list|token|revoke|give`: asks the gateway that runs, by the socket in its data
  * folder. So it must be started by the gateway's own user, or by root.
  */
 import { request } from "node:http";
@@ -10,7 +10,10 @@ import { controlSocketPath } from "./api/control-socket.ts";
 const USAGE = `headwater-gateway devices list [--json] --config FILE             those that have joined
 headwater-gateway devices token NAME [--hours N] --config FILE    a token with which NAME may join, once; 1 hour
 headwater-gateway devices revoke NAME --config FILE               end its connections, and let it in no more
+headwater-gateway devices give CAMERA NAME --config FILE          let NAME have a camera that was another device's
 `;
+/** How many names follow each verb. */
+const NAMES: Readonly<Record<string, number>> = { list: 0, token: 1, revoke: 1, give: 2 };
 const MAX_ANSWER_BYTES = 16 * 1_048_576;
 
 /** No gateway listens at the socket. */
@@ -55,7 +58,8 @@ export async function runDevices({ args, dataDirOf, write, complain }: DevicesCo
     complain(`${describeError(error)}\n\n${USAGE}`);
     return 2;
   }
-  const { verb, name, hours, json } = asked;
+  const { verb, names, hours, json } = asked;
+  const name = names.at(-1);
   try {
     if (verb === "list") {
       const { devices } = (await ask(path, "GET", "/devices")) as { devices: Device[] };
@@ -63,6 +67,9 @@ export async function runDevices({ args, dataDirOf, write, complain }: DevicesCo
     } else if (verb === "revoke") {
       await ask(path, "POST", "/devices/revoke", { device: name });
       write(`${name} is revoked\n`);
+    } else if (verb === "give") {
+      await ask(path, "POST", "/devices/give", { camera: names[0], device: name });
+      write(`${names[0]} is a camera of ${name}\n`);
     } else {
       const seconds = Math.round(hours * 3_600);
       const { token, expiresMs } = (await ask(path, "POST", "/devices/token", { device: name, seconds })) as {
@@ -85,14 +92,13 @@ function readArguments(args: readonly string[]) {
     allowPositionals: true,
     options: { config: { type: "string" }, hours: { type: "string" }, json: { type: "boolean" } },
   });
-  const [verb, name, ...more] = positionals;
-  const needsName = verb === "token" || verb === "revoke";
-  if ((verb !== "list" && !needsName) || more.length > 0 || (name !== undefined) !== needsName)
-    throw new Error("say list, token NAME or revoke NAME");
+  const [verb = "", ...names] = positionals;
+  if (!Object.hasOwn(NAMES, verb) || names.length !== NAMES[verb])
+    throw new Error("say list, token NAME, revoke NAME or give CAMERA NAME");
   if (values.config === undefined) throw new Error("--config FILE is missing");
   const hours = Number(values.hours ?? "1");
   if (!(hours > 0)) throw new Error("--hours is a number above 0");
-  return { verb, name, hours, json: values.json ?? false, config: values.config };
+  return { verb, names, hours, json: values.json ?? false, config: values.config };
 }
 
 function ask(socketPath: string, method: string, path: string, body?: object): Promise<unknown> {

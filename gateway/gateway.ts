@@ -168,7 +168,7 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
     await api.start();
     await mqtt.start();
     if (config.tls !== undefined && identity !== undefined) {
-      const doors = { dataDir, identity, api, mqtt, rtsp, log: identityLog };
+      const doors = { dataDir, identity, api, mqtt, rtsp, cameras: video, log: identityLog };
       keep(await openSecureDoors(config.tls, securePorts, doors));
     }
 

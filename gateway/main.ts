@@ -23,7 +23,7 @@ const USAGE = `headwater-gateway ${VERSION}: receives what agents send, keeps it
   headwater-gateway --config FILE --check    say whether the config is good, and end
   headwater-gateway --verify DIR             check the streams of a stopped gateway's dataDir, and end:
                                              0 sound, 1 damaged, 2 in use or no such folder
-  headwater-gateway devices list|token NAME|revoke NAME --config FILE
+  headwater-gateway devices list|token NAME|revoke NAME|give CAMERA NAME --config FILE
                                              ask the running gateway about devices that join it
   headwater-gateway --version | --help
 `;

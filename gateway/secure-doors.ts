@@ -12,6 +12,7 @@ import { ControlSocket } from "./api/control-socket.ts";
 import type { Identity } from "./identity/identity.ts";
 import type { MqttIngest } from "./ingest/mqtt-ingest.ts";
 import type { RtspIngest } from "./ingest/rtsp-ingest.ts";
+import type { CameraOwners } from "./video/video.ts";
 
 export type TlsConfig = NonNullable<GatewayConfig["tls"]>;
 
@@ -46,6 +47,7 @@ export interface DoorParts {
   readonly api: Api;
   readonly mqtt: MqttIngest;
   readonly rtsp: RtspIngest;
+  readonly cameras: CameraOwners;
   readonly log: Log;
 }
 
@@ -63,9 +65,9 @@ export interface SecurePorts {
 export async function openSecureDoors(
   { host, https, mqtts, rtsps }: TlsConfig,
   ports: SecurePorts,
-  { dataDir, identity, api, mqtt, rtsp, log }: DoorParts,
+  { dataDir, identity, api, mqtt, rtsp, cameras, log }: DoorParts,
 ): Promise<{ close(): Promise<void> }> {
-  const control = new ControlSocket({ dataDir, identity, ingest: mqtt, log });
+  const control = new ControlSocket({ dataDir, identity, ingest: mqtt, cameras, log });
   const close = async (): Promise<void> => {
     await identity.close();
     await control.close();

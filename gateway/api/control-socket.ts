@@ -6,6 +6,7 @@
  *   GET  /devices          → {devices}
  *   POST /devices/token    {device, seconds} → {token, expiresMs}
  *   POST /devices/revoke   {device} → {}
+ *   POST /devices/give     {device, camera} → {}
  */
 import { rm } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
@@ -15,6 +16,7 @@ import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Identity } from "../identity/identity.ts";
 import type { Ingest } from "../ingest/ingest.ts";
+import type { CameraOwners } from "../video/video.ts";
 import { BodyBudget } from "./body-budget.ts";
 import { ConsoleError, sendJson, sendRefusal } from "./console/console-reply.ts";
 import { type Exchange, openExchange, withBody } from "./exchange.ts";
@@ -44,6 +46,7 @@ export interface ControlSocketOptions {
   readonly dataDir: string;
   readonly identity: Identity;
   readonly ingest: Ingest;
+  readonly cameras: CameraOwners;
   readonly log: Log;
 }
 
@@ -114,6 +117,11 @@ export class ControlSocket {
       await identity.revoke(asked.device);
       return {};
     }
+    if (path === "/devices/give") {
+      if (asked.camera === undefined) throw new ConsoleError(400, "BAD_REQUEST", "which camera?");
+      await this.#options.cameras.giveCamera(asked.camera, asked.device);
+      return {};
+    }
     if (path !== "/devices/token") throw new ConsoleError(404, "NOT_FOUND", "there is nothing here");
     if (!(asked.seconds >= 1 && asked.seconds <= MAX_TOKEN_SECONDS))
       throw new ConsoleError(400, "BAD_REQUEST", `a token lives 1 to ${MAX_TOKEN_SECONDS} seconds`);
@@ -132,15 +140,25 @@ export class ControlSocket {
   }
 }
 
-function fieldsOf(body: Buffer): { device: string; seconds: number } {
+interface Fields {
+  readonly device: string;
+  readonly camera: string | undefined;
+  readonly seconds: number;
+}
+
+function fieldsOf(body: Buffer): Fields {
   let parsed: unknown;
   try {
     parsed = JSON.parse(body.toString("utf8"));
   } catch {
     throw new ConsoleError(400, "NOT_JSON", "the body is not JSON");
   }
-  const { device, seconds } = (parsed ?? {}) as Record<string, unknown>;
+  const { device, camera, seconds } = (parsed ?? {}) as Record<string, unknown>;
   if (typeof device !== "string" || !DEVICE_NAME.test(device))
     throw new ConsoleError(400, "BAD_REQUEST", "a device's name is 1 to 64 letters, digits, _, - or .");
-  return { device, seconds: typeof seconds === "number" ? seconds : Number.NaN };
+  return {
+    device,
+    camera: typeof camera === "string" ? camera : undefined,
+    seconds: typeof seconds === "number" ? seconds : Number.NaN,
+  };
 }

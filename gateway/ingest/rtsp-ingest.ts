@@ -27,10 +27,14 @@ import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
 import { SparingLog } from "../../runtime/sparing-log.ts";
-import { type CameraFeed, CameraTakenError, type Video } from "../video/video.ts";
+import { type CameraFeed, CameraTakenError, TooManyOfDeviceError, type Video } from "../video/video.ts";
+import { Brake, type MemoryAccount, PublishersMemory, publishersMemoryBytes } from "./rtsp-memory.ts";
 
 /** A publisher that is so far ahead of the disk is read no further until the disk has caught up. */
 const MAX_WAITING_BYTES = 16 * 1_048_576;
+/** What a publisher costs beside its packets: its connection, and its description some times over. */
+const PUBLISHER_COST_BYTES = 65_536;
+const SDP_COPIES = 8;
 /** The gateway's own readers, for the preview. No device can have such a name, as it holds a space. */
 const OWN_READER = "headwater gateway ";
 /** A login of theirs that nobody used for so long is void. */
@@ -47,6 +51,10 @@ export interface RtspIngestOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** For all publishers together; by the machine's memory unless told. */
+  readonly maxMemoryBytes?: number;
+  /** How long publishers are held up for one that is stuck; 10 s unless told. */
+  readonly patienceMs?: number;
 }
 
 interface Publisher {
@@ -75,6 +83,7 @@ export class RtspIngest {
   readonly #publishers = new Map<string, Publisher[]>();
   readonly #closingFeeds = new Set<Promise<void>>();
   readonly #publications;
+  readonly #memory: PublishersMemory;
 
   constructor(options: RtspIngestOptions) {
     this.#options = options;
@@ -103,9 +112,10 @@ export class RtspIngest {
     });
     this.#publications = options.metrics.counter(
       "headwater_rtsp_publications_total",
-      "Publishers that announced, by answer",
+      "Publishers that announced, by answer: accepted, refused, too_many_of_device",
       ["result"],
     );
+    this.#memory = this.#openMemory(options);
     const publishers = this.#publishers;
     options.metrics.gauge("headwater_rtsp_publishers", "Publishers connected", [], function collect() {
       this.set([...publishers.values()].reduce((sum, list) => sum + list.length, 0));
@@ -113,6 +123,40 @@ export class RtspIngest {
     options.metrics.gauge("headwater_rtsp_readers", "Readers connected", [], function collect() {
       this.set([...publishers.values()].flat().reduce((sum, { relay }) => sum + relay.readers, 0));
     });
+  }
+
+  #openMemory({ metrics, clock, maxMemoryBytes, patienceMs }: RtspIngestOptions): PublishersMemory {
+    const pauses = metrics.counter(
+      "headwater_rtsp_memory_pauses_total",
+      "Devices of which nothing was read for a while, as they held too large a part of the publishers' memory",
+    );
+    const ended = metrics.counter(
+      "headwater_rtsp_memory_ended_total",
+      "Publishers disconnected because others waited for the memory that they held",
+    );
+    const maxBytes = maxMemoryBytes ?? publishersMemoryBytes();
+    const memory = new PublishersMemory({
+      maxBytes,
+      patienceMs,
+      onPause: (owner) => {
+        pauses.inc();
+        const heldBytes = memory.heldBytes;
+        this.#refusals.warn(clock.nowUs(), { of: owner, heldBytes, maxBytes }, "publishers wait for memory");
+      },
+      onEnd: (owner, openBytes) => {
+        ended.inc();
+        this.#refusals.warn(clock.nowUs(), { of: owner, openBytes }, "publisher disconnected: others wait");
+      },
+    });
+    metrics.gauge(
+      "headwater_rtsp_memory_bytes",
+      "Held for publishers: units under way, units that wait for the disk, and what joiners are sent",
+      [],
+      function collect() {
+        this.set(memory.heldBytes);
+      },
+    );
+    return memory;
   }
 
   /** @throws PortBusyError, PortUnusableError */
@@ -136,6 +180,7 @@ export class RtspIngest {
   async close(): Promise<void> {
     await this.#server.close();
     await Promise.all(this.#closingFeeds);
+    this.#memory.close();
   }
 
   /** Where it listens, after start. */
@@ -186,7 +231,8 @@ export class RtspIngest {
       this.#publications.inc({ result: "accepted" });
       return publication;
     } catch (error) {
-      this.#publications.inc({ result: "refused" });
+      const isGreedy = error instanceof TooManyOfDeviceError;
+      this.#publications.inc({ result: isGreedy ? "too_many_of_device" : "refused" });
       const fields = { path, from: session.remoteAddress, reason: describeError(error) };
       this.#refusals.warn(this.#options.clock.nowUs(), fields, "camera refused");
       throw asRtspError(error);
@@ -201,11 +247,34 @@ export class RtspIngest {
     const others = this.#publishers.get(camera) ?? [];
     // A device may come again before its old connection is known to be dead; another may not take its camera over.
     if (others.some((other) => other.device !== device)) throw new CameraTakenError(camera, "another device");
+    const owner = device ?? `camera ${camera}`;
+    if (!this.#memory.mayOpen(owner)) throw new RtspError(503, "Service Unavailable");
     const relay = new Relay({ sdp });
-    const feed = this.#options.video.openFeed(camera, sdp, device);
+    const brake = new Brake(session);
+    const account = this.#memory.open(owner, {
+      pause: () => brake.hold("memory"),
+      resume: () => brake.release("memory"),
+      end: () => session.close("others wait for the memory that it holds"),
+    });
+    const costBytes = PUBLISHER_COST_BYTES + SDP_COPIES * sdp.length;
+    const holds = (openBytes: number, waitingBytes: number): void =>
+      account.set(costBytes + relay.heldBytes + openBytes, waitingBytes);
+    holds(0, 0);
+    let feed: CameraFeed;
+    try {
+      feed = this.#options.video.openFeed(camera, sdp, device, {
+        holds,
+        get isScarce() {
+          return account.isScarce;
+        },
+      });
+    } catch (error) {
+      account.close();
+      throw error;
+    }
     if (feed.waitingBytes() > MAX_WAITING_BYTES) {
       // Whoever comes again while the disk stands still would leave a little more behind each time.
-      this.#closeFeed(camera, feed);
+      this.#closeFeed(camera, feed, account);
       throw new RtspError(503, "Service Unavailable");
     }
     const publisher: Publisher = { device, session, relay };
@@ -216,29 +285,24 @@ export class RtspIngest {
         if (clockUs !== undefined) feed.startsAt(clockUs);
       },
       packet: (track, rtp) => {
-        feed.packet(track, rtp);
+        // The relay first, as the feed then tells what both hold.
         relay.packet(track, rtp);
-        this.#slowDown(feed, session);
+        feed.packet(track, rtp);
+        slowDown(feed, brake);
       },
       rtcp: (track, bytes) => {
-        feed.rtcp(track, bytes);
         relay.rtcp(track, bytes);
-        this.#slowDown(feed, session);
+        feed.rtcp(track, bytes);
+        slowDown(feed, brake);
       },
       getParameter: (name) => (name === PERSISTED_PARAMETER ? formatPersisted(feed.persisted()) : undefined),
       close: (reason) => {
         relay.close("the publisher left");
         this.#leave(camera, publisher);
         this.#log.info({ camera, reason }, "camera left");
-        this.#closeFeed(camera, feed);
+        this.#closeFeed(camera, feed, account);
       },
     };
-  }
-
-  #slowDown(feed: CameraFeed, session: PublisherSession): void {
-    if (feed.waitingBytes() <= MAX_WAITING_BYTES) return;
-    session.pauseReading();
-    void feed.drained().then(() => session.resumeReading());
   }
 
   #leave(camera: string, publisher: Publisher): void {
@@ -247,11 +311,14 @@ export class RtspIngest {
     else this.#publishers.delete(camera);
   }
 
-  #closeFeed(camera: string, feed: CameraFeed): void {
+  #closeFeed(camera: string, feed: CameraFeed, account: MemoryAccount): void {
     const closing = feed
       .close()
       .catch((error: unknown) => this.#log.error({ camera, error: describeError(error) }, "footage lost"))
-      .finally(() => this.#closingFeeds.delete(closing));
+      .finally(() => {
+        account.close();
+        this.#closingFeeds.delete(closing);
+      });
     this.#closingFeeds.add(closing);
   }
 
@@ -273,6 +340,12 @@ export class RtspIngest {
   }
 }
 
+function slowDown(feed: CameraFeed, brake: Brake): void {
+  if (feed.waitingBytes() <= MAX_WAITING_BYTES) return;
+  brake.hold("disk");
+  void feed.drained().then(() => brake.release("disk"));
+}
+
 function placeOf(path: string): Place | undefined {
   const parts = path.split("/");
   if (parts.length > 2 || !parts.every((part) => DEVICE_NAME.test(part))) return undefined;
@@ -284,6 +357,7 @@ function placeOf(path: string): Place | undefined {
 function asRtspError(error: unknown): unknown {
   if (error instanceof RtspError || !(error instanceof HeadwaterError)) return error;
   if (error instanceof CameraTakenError) return new RtspError(403, "Another Device Publishes This Camera");
+  if (error instanceof TooManyOfDeviceError) return new RtspError(403, "Too Many Cameras Of This Device");
   if (error.code === "BAD_NAME") return new RtspError(404, "Not Found");
   if (error.retryable || error.code === "VIDEO_TOO_MANY_CAMERAS")
     return new RtspError(503, "Service Unavailable");

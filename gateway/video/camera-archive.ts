@@ -13,6 +13,7 @@ import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import { DatabaseWriteError } from "../../runtime/synced-level.ts";
 import { ArchiveTotals } from "./archive-totals.ts";
+import { CameraOwner } from "./camera-owner.ts";
 import { FileSurvey, isDamage } from "./file-survey.ts";
 import { buildFragment, readFacts, type Sound } from "./fragment-file.ts";
 import { type FragmentFile, FragmentFiles, hourOf } from "./fragment-files.ts";
@@ -63,14 +64,14 @@ export class CameraArchive {
   readonly #totals = new ArchiveTotals();
   /** Rows without a file that a full disk kept at the start: they are not counted. */
   readonly #gone = new Set<FragmentId>();
-  #device: string | undefined;
-  #deviceIsOnDisk = false;
+  readonly #owner: CameraOwner;
   #waitingBytes = 0;
   #tail: Promise<unknown> = Promise.resolve();
 
   constructor(camera: string, folder: string, index: FragmentIndex, clock: Clock, log: Log) {
     this.camera = camera;
     this.#files = new FragmentFiles(folder);
+    this.#owner = new CameraOwner(this.#files, (task) => this.#inTurn(task));
     this.#index = index;
     this.#clock = clock;
     this.#log = log.child({ camera });
@@ -83,7 +84,7 @@ export class CameraArchive {
 
   /** Whose camera it is; undefined until a device was named. */
   get device(): string | undefined {
-    return this.#device;
+    return this.#owner.device;
   }
 
   /**
@@ -91,15 +92,14 @@ export class CameraArchive {
    * again; a crash before that leaves a camera that is nobody's yet.
    */
   claim(device: string): void {
-    this.#device = device;
-    if (this.#deviceIsOnDisk) return;
-    this.#inTurn(async () => {
-      if (this.#deviceIsOnDisk) return;
-      await this.#files.writeDevice(device);
-      this.#deviceIsOnDisk = true;
-    }).catch((error: unknown) => {
+    this.#owner.set(device).catch((error: unknown) => {
       this.#log.error({ device, error: describeError(error) }, "whose camera it is cannot be written down");
     });
+  }
+
+  /** Resolves when it is on disk. A crash before that leaves it the former device's. */
+  give(device: string): Promise<void> {
+    return this.#owner.set(device);
   }
 
   /** Makes index and files agree. What is asked to be stored meanwhile waits. */
@@ -109,10 +109,7 @@ export class CameraArchive {
 
   async #reconcile(): Promise<void> {
     await this.#files.create();
-    const device = await this.#files.device();
-    this.#deviceIsOnDisk = device !== undefined;
-    // A publisher may have been named while the folder was made.
-    this.#device ??= device;
+    await this.#owner.read();
     for (const [name, stored] of await this.#index.epochs(this.camera)) {
       this.#epochs.set(name, SequenceRanges.parse(stored.ranges), stored.usedUs);
     }

@@ -6,7 +6,6 @@
  * epoch of this session's own.
  */
 import {
-  type FootagePacket,
   MAX_UNIT_BYTES,
   MAX_UNIT_PACKETS,
   MAX_UNIT_US,
@@ -16,20 +15,29 @@ import {
   UnitDigest,
   type UnitEnd,
 } from "../../protocol/footage.ts";
-import type { Epoch, FrameSequence } from "../../protocol/frame.ts";
+import type { Epoch } from "../../protocol/frame.ts";
 import { parseRtcp } from "../../protocol/rtsp/rtcp.ts";
 import { parseSdp } from "../../protocol/rtsp/sdp.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
-import { type AudioFrame, AudioSource, audioTrackOf } from "./audio-source.ts";
+import { AudioSource, audioTrackOf } from "./audio-source.ts";
 import type { ArrivedUnit, CameraArchive } from "./camera-archive.ts";
 import { ConfirmedUnits } from "./confirmed-units.ts";
 import type { Sound } from "./fragment-file.ts";
 import type { LiveView } from "./live-view.ts";
+import {
+  giveUp,
+  holdPacket,
+  holdPicture,
+  holdSounds,
+  type OpenUnit,
+  openUnit,
+  type UnitStart,
+} from "./open-unit.ts";
 import { lengthPrefixed, PictureSource, type RawPicture, videoTrackOf } from "./picture-source.ts";
 import { SenderClock } from "./sender-clock.ts";
-import type { CameraFeed } from "./video.ts";
+import type { CameraFeed, FeedMemory } from "./video.ts";
 import type { VideoCounters } from "./video-counters.ts";
 import { type Picture, VIDEO_TIMESCALE, type VideoFormat } from "./video-format.ts";
 
@@ -57,31 +65,6 @@ export class NoTrackError extends HeadwaterError {
   }
 }
 
-interface OpenUnit {
-  readonly epoch: Epoch;
-  readonly sequence: FrameSequence;
-  readonly startsWithKeyFrame: boolean;
-  /** Undefined until the first picture of an unbracketed unit told. */
-  producerUs: number | undefined;
-  readonly startedMs: number;
-  readonly digest: UnitDigest | undefined;
-  /** Kept for the case that they cannot be depacketised. */
-  readonly packets: FootagePacket[] | undefined;
-  readonly pictures: Picture[];
-  readonly sounds: AudioFrame[];
-  format: VideoFormat | undefined;
-  firstPts: number | undefined;
-  firstRtpTime: number;
-  bytes: number;
-  /** On disk already: counted through, not stored. */
-  readonly repeated: boolean;
-  tooLong: boolean;
-  /** A picture came before any parameter sets: only the raw packets hold all of it. */
-  unreadable: boolean;
-  /** Pictures up to this moment were shown to viewers before. */
-  readonly shownUntilUs: number;
-}
-
 export interface CameraFeedParts {
   readonly archive: CameraArchive;
   readonly live: LiveView;
@@ -91,6 +74,7 @@ export interface CameraFeedParts {
   readonly clock: Clock;
   readonly log: Log;
   readonly counters: VideoCounters;
+  readonly memory: FeedMemory | undefined;
   /** False once another publisher of this camera came: what this one sends is stored, not shown. */
   isShown(): boolean;
 }
@@ -107,6 +91,7 @@ export class UnitFeed implements CameraFeed {
   #unit: OpenUnit | undefined;
   #stores: Promise<unknown> = Promise.resolve();
   readonly #confirmed = new ConfirmedUnits();
+  #waitingBytes = 0;
   #closed = false;
 
   /** @throws NoTrackError, MalformedSdpError */
@@ -130,6 +115,11 @@ export class UnitFeed implements CameraFeed {
 
   packet(track: number, rtp: Buffer): void {
     if (this.#closed) return;
+    this.#packet(track, rtp);
+    this.#tellHeld();
+  }
+
+  #packet(track: number, rtp: Buffer): void {
     if (this.#unit === undefined) {
       if (this.#bracketed) {
         this.#parts.counters.strayPackets.inc({ camera: this.#parts.archive.camera });
@@ -149,8 +139,18 @@ export class UnitFeed implements CameraFeed {
     if (!this.#bracketed && unit.bytes > MAX_OWN_OPEN_BYTES) {
       // A picture that never ends: nothing else would cut this unit any more.
       this.#end(true);
-    } else if (unit.bytes > MAX_OPEN_BYTES) this.#giveUp(unit);
-    else unit.packets?.push({ track, rtp });
+    } else if (unit.bytes <= MAX_OPEN_BYTES) holdPacket(unit, track, rtp);
+    else if (!unit.tooLong) {
+      giveUp(unit);
+      // Also the picture that is not yet whole.
+      this.#source?.flush();
+    }
+  }
+
+  #tellHeld(): void {
+    const { packetBytes = 0, sampleBytes = 0 } = this.#unit ?? {};
+    const parameterBytes = this.#closed ? 0 : (this.#source?.parameterBytes ?? 0);
+    this.#parts.memory?.holds(packetBytes + sampleBytes + parameterBytes, this.#waitingBytes);
   }
 
   #depacketise(track: number, rtp: Buffer): void {
@@ -158,9 +158,8 @@ export class UnitFeed implements CameraFeed {
       const picture = this.#source!.push(rtp);
       if (picture !== undefined) this.#take(picture);
     } else if (track === this.#audioTrack) {
-      const { sounds } = this.#unit!;
       const heard = this.#audio!.push(rtp);
-      if (sounds.length < MAX_SOUNDS) sounds.push(...heard);
+      if (this.#unit!.sounds.length < MAX_SOUNDS) holdSounds(this.#unit!, heard, rtp.length);
       else this.#countUnstored();
     } else if (this.#source !== undefined) this.#countUnstored();
   }
@@ -179,6 +178,7 @@ export class UnitFeed implements CameraFeed {
         else if (mark?.kind === "end") this.#endBracket(mark);
       }
     }
+    this.#tellHeld();
   }
 
   persisted(): PersistedRange[] {
@@ -199,6 +199,7 @@ export class UnitFeed implements CameraFeed {
       // Before #closed, as the last picture still belongs to the unit.
       this.#end(!this.#bracketed);
       this.#closed = true;
+      this.#tellHeld();
     }
     await this.#stores;
   }
@@ -239,27 +240,16 @@ export class UnitFeed implements CameraFeed {
     });
   }
 
-  #open(
-    start: Pick<OpenUnit, "epoch" | "sequence" | "startsWithKeyFrame" | "producerUs" | "digest" | "packets">,
-  ): void {
+  #open(start: UnitStart): void {
     const { archive, live, clock } = this.#parts;
     this.#source?.beginUnit();
     const newestUs = live.newestUs ?? 0;
     const repeats = start.producerUs !== undefined && newestUs - start.producerUs < REPEAT_US;
-    this.#unit = {
-      ...start,
+    this.#unit = openUnit(start, {
       startedMs: clock.monotonicMs(),
-      pictures: [],
-      sounds: [],
-      format: undefined,
-      firstPts: undefined,
-      firstRtpTime: 0,
-      bytes: 0,
       repeated: archive.has(start.epoch, start.sequence),
-      tooLong: false,
-      unreadable: false,
       shownUntilUs: this.#bracketed && repeats ? newestUs : 0,
-    };
+    });
   }
 
   #take(raw: RawPicture): void {
@@ -284,7 +274,7 @@ export class UnitFeed implements CameraFeed {
       pts90k: raw.pts90k,
       producerUs: unit.producerUs + Math.round(((raw.pts90k - unit.firstPts) * 1_000_000) / VIDEO_TIMESCALE),
     };
-    unit.pictures.push(picture);
+    holdPicture(unit, picture);
     if (this.#parts.isShown() && picture.producerUs > unit.shownUntilUs) {
       this.#parts.live.push(unit.format, picture, raw.nextPts90k);
     }
@@ -298,7 +288,9 @@ export class UnitFeed implements CameraFeed {
     const begins = raw.keyFrame && (lastsUs >= MIN_UNIT_US || !unit.pictures[0]!.keyFrame);
     const jumpsBack = raw.pts90k < unit.firstPts! - VIDEO_TIMESCALE;
     const isFull = lastsUs >= MAX_UNIT_US || unit.bytes >= MAX_UNIT_BYTES;
-    if (begins || isFull || jumpsBack || unit.format !== format) {
+    // On disk it costs no memory. The file begins without a key frame then, and plays behind the one before it.
+    const isCutShort = lastsUs >= MIN_UNIT_US && this.#parts.memory?.isScarce === true;
+    if (begins || isFull || isCutShort || jumpsBack || unit.format !== format) {
       this.#store(unit, true);
       this.#beginOwn();
     }
@@ -329,12 +321,6 @@ export class UnitFeed implements CameraFeed {
     const unit = this.#unit;
     this.#unit = undefined;
     this.#store(unit, whole && !unit.tooLong);
-  }
-
-  /** It cannot be an agent's unit; what came of it so far is kept as truncated. */
-  #giveUp(unit: OpenUnit): void {
-    unit.tooLong = true;
-    if (unit.packets !== undefined) unit.packets.length = 0;
   }
 
   #store(unit: OpenUnit, whole: boolean): void {
@@ -368,7 +354,11 @@ export class UnitFeed implements CameraFeed {
       sound: this.#soundOf(unit),
       raw,
     };
-    const stored = archive.store(arrived, unit.bytes + UNIT_COST_BYTES).then(
+    const heldBytes = Math.max(unit.bytes, unit.packetBytes + unit.sampleBytes) + UNIT_COST_BYTES;
+    // Its file is made beside it.
+    const memoryBytes = heldBytes + Math.max(unit.packetBytes, unit.sampleBytes);
+    this.#waitingBytes += memoryBytes;
+    const stored = archive.store(arrived, heldBytes).then(
       (result) => {
         counters.units.inc({ camera, result });
         if (archive.has(epoch, sequence)) this.#confirm(unit);
@@ -381,7 +371,12 @@ export class UnitFeed implements CameraFeed {
         );
       },
     );
-    this.#stores = this.#stores.then(() => stored);
+    this.#stores = this.#stores
+      .then(() => stored)
+      .then(() => {
+        this.#waitingBytes -= memoryBytes;
+        this.#tellHeld();
+      });
   }
 
   #confirm({ epoch, sequence }: OpenUnit): void {

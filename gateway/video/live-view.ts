@@ -8,6 +8,7 @@
 import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import { type InitSegment, initSegmentOf, VIDEO_TRACK_ID } from "./init-segment.ts";
+import { type KeptGroups, LiveMemory } from "./live-memory.ts";
 import { movieFragment, samplesOf } from "./movie-fragment.ts";
 import type { LiveViewer } from "./video.ts";
 import { type Picture, VIDEO_TIMESCALE, type VideoFormat } from "./video-format.ts";
@@ -44,7 +45,8 @@ function copied({ pieces, bytes }: Picture): Buffer {
   return copy;
 }
 
-export class LiveView {
+export class LiveView implements KeptGroups {
+  readonly #memory: LiveMemory;
   readonly #watchers = new Set<Watcher>();
   readonly #log: Log;
   #format: VideoFormat | undefined;
@@ -65,8 +67,10 @@ export class LiveView {
   #sequenceNumber = 1;
   #newestUs: number | undefined;
 
-  constructor(log: Log) {
+  /** @param memory of all views; one of its own unless told */
+  constructor(log: Log, memory = new LiveMemory()) {
     this.#log = log;
+    this.#memory = memory;
   }
 
   get viewers(): number {
@@ -85,6 +89,23 @@ export class LiveView {
 
   /** @param nextPts90k when the picture after this one is shown, where that is known */
   push(format: VideoFormat, picture: Picture, nextPts90k: number | undefined): void {
+    this.#push(format, picture, nextPts90k);
+    this.#memory.keeps(this, this.#groupBytes + this.#heldBytes + this.#earlyBytes);
+  }
+
+  letGo(): void {
+    this.#releaseHeld(undefined);
+    this.#dropGroup();
+    if (this.#early !== undefined) this.#early = [];
+    this.#earlyBytes = 0;
+  }
+
+  #dropGroup(): void {
+    this.#group = [];
+    this.#groupBytes = 0;
+  }
+
+  #push(format: VideoFormat, picture: Picture, nextPts90k: number | undefined): void {
     if (format !== this.#format) this.#change(format);
     this.#newestUs = Math.max(this.#newestUs ?? 0, picture.producerUs);
     const backwards = this.#lastPts !== undefined && picture.pts90k < this.#lastPts;
@@ -115,8 +136,7 @@ export class LiveView {
     this.#releaseHeld(undefined);
     this.#format = format;
     this.#init = undefined;
-    this.#group = [];
-    this.#groupBytes = 0;
+    this.#dropGroup();
     this.#early = [];
     this.#earlyBytes = 0;
     this.#reordered = false;
@@ -129,6 +149,7 @@ export class LiveView {
         this.#init = init;
         const early = this.#early ?? [];
         this.#early = [];
+        this.#earlyBytes = 0;
         for (const segment of early) this.#send(segment);
       },
       (error: unknown) => {
@@ -176,17 +197,15 @@ export class LiveView {
   }
 
   #send(segment: Segment): void {
-    if (segment.keyFrame) {
-      this.#group = [];
-      this.#groupBytes = 0;
-    }
+    if (segment.keyFrame) this.#dropGroup();
     const kept = segment.keyFrame || this.#group.length > 0;
-    if (kept && this.#groupBytes + segment.bytes.length <= MAX_GROUP_BYTES) {
+    const costBytes = segment.bytes.length + PICTURE_COST_BYTES;
+    if (kept && this.#groupBytes + costBytes <= MAX_GROUP_BYTES) {
       this.#group.push(segment);
-      this.#groupBytes += segment.bytes.length;
+      this.#groupBytes += costBytes;
     } else {
       // Half a group is of no use to a joiner, who waits for the next key frame instead.
-      this.#group = [];
+      this.#dropGroup();
     }
     for (const watcher of [...this.#watchers]) this.#sendOne(watcher, segment);
   }

@@ -29,6 +29,9 @@ export function videoTrackOf(description: SessionDescription): number {
   );
 }
 
+/** Parameter sets are kept, are in the format's record, and in the formats of a unit that waits and of the live view. */
+const PARAMETER_COPIES = 6;
+
 export class PictureSource {
   readonly #depacketiser: H264Depacketiser | H265Depacketiser;
   readonly #parameters: H264Parameters | H265Parameters;
@@ -38,6 +41,8 @@ export class PictureSource {
   #nextSequence: number | undefined;
   #missing = false;
   #damaged = false;
+  #countedFormat: VideoFormat | undefined;
+  #parameterBytes = 0;
 
   /** @param media a track that videoTrackOf named */
   constructor(media: SdpMedia) {
@@ -50,6 +55,11 @@ export class PictureSource {
 
   get format(): VideoFormat | undefined {
     return this.#parameters.format;
+  }
+
+  /** What the parameter sets cost in memory. */
+  get parameterBytes(): number {
+    return this.#parameterBytes;
   }
 
   /**
@@ -85,9 +95,18 @@ export class PictureSource {
     return unit && this.#picture(unit, undefined);
   }
 
+  #countParameters(): void {
+    const { format } = this.#parameters;
+    if (format === this.#countedFormat) return;
+    this.#countedFormat = format;
+    const bytes = format?.parameterSets.reduce((sum, { length }) => sum + length, 0) ?? 0;
+    this.#parameterBytes = PARAMETER_COPIES * bytes;
+  }
+
   /** Access units without a slice, such as lone parameter sets, are learnt from and make no picture. */
   #picture(unit: AccessUnit, nextRtpTime: number | undefined): RawPicture | undefined {
     this.#parameters.learn(unit.nals);
+    this.#countParameters();
     if (unit.damaged) this.#damaged = true;
     if (!unit.nals.some(this.#isVcl)) return undefined;
     const { rtpTime, nals, keyFrame } = unit;
@@ -100,6 +119,9 @@ export class PictureSource {
     return { nals, keyFrame, rtpTime, pts90k, nextPts90k };
   }
 }
+
+/** A piece is a view that costs about so much beside its bytes. */
+const PIECE_COST_BYTES = 256;
 
 /** NAL units with their lengths before them, without the parameter sets that the format holds. */
 export function lengthPrefixed(
@@ -115,5 +137,7 @@ export function lengthPrefixed(
     pieces.push(length, nal);
     bytes += 4 + nal.length;
   }
-  return { pieces, bytes };
+  // An aggregation packet may hold thousands of NAL units of a byte.
+  const isCrumbs = pieces.length > 2 && bytes < pieces.length * PIECE_COST_BYTES;
+  return { pieces: isCrumbs ? [Buffer.concat(pieces, bytes)] : pieces, bytes };
 }

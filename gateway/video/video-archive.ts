@@ -18,13 +18,19 @@ import { DatabaseWriteError } from "../../runtime/synced-level.ts";
 import { CameraArchive } from "./camera-archive.ts";
 import { UnitFeed } from "./camera-feed.ts";
 import { FragmentIndex } from "./fragment-index.ts";
+import { LiveMemory } from "./live-memory.ts";
 import { LiveView } from "./live-view.ts";
 import {
   type CameraFeed,
+  CameraInUseError,
+  type CameraOwners,
   type CameraStatus,
   CameraTakenError,
+  type FeedMemory,
   type Fragment,
   type LiveViewer,
+  TooManyOfDeviceError,
+  UnknownCameraError,
   type Video,
 } from "./video.ts";
 import { type VideoCounters, videoCounters } from "./video-counters.ts";
@@ -33,6 +39,8 @@ import { VideoRetention } from "./video-retention.ts";
 const FORMAT = "headwater-video 1\n";
 /** Strangers on an open port must not fill the disk with folders. */
 const MAX_CAMERAS = 256;
+/** Of them those of one device. */
+const MAX_CAMERAS_OF_DEVICE = 64;
 /** A publisher that sends nothing for so long is not live. */
 const SILENCE_MS = 10_000;
 const DAMAGED_INDEX = "index.damaged-";
@@ -91,11 +99,12 @@ interface Camera {
   readonly feeds: WatchedFeed[];
 }
 
-export class VideoArchive implements Video {
+export class VideoArchive implements Video, CameraOwners {
   readonly #options: VideoOptions;
   readonly #log: Log;
   readonly #counters: VideoCounters;
   readonly #cameras = new Map<string, Camera>();
+  readonly #liveMemory = new LiveMemory();
   readonly #earlyViewers = new Set<EarlyViewer>();
   readonly #retention: VideoRetention;
   #index: FragmentIndex;
@@ -166,7 +175,7 @@ export class VideoArchive implements Video {
     await this.#index.close();
   }
 
-  openFeed(camera: string, sdp: string, device?: string): CameraFeed {
+  openFeed(camera: string, sdp: string, device?: string, memory?: FeedMemory): CameraFeed {
     if (!isCameraName(camera)) throw new BadNameError("camera", camera);
     if (this.#closing !== undefined) {
       throw new HeadwaterError("VIDEO_CLOSED", { message: "the gateway is closing", retryable: true });
@@ -176,6 +185,7 @@ export class VideoArchive implements Video {
     const entry = known ?? this.#newCamera(camera);
     const owner = entry.archive.device;
     if (owner !== undefined && owner !== device) throw new CameraTakenError(camera, owner);
+    if (owner === undefined && device !== undefined) this.#checkRoom(camera, device);
     const feed: WatchedFeed = new WatchedFeed(
       {
         archive: entry.archive,
@@ -185,6 +195,7 @@ export class VideoArchive implements Video {
         clock: this.#options.clock,
         log: this.#log,
         counters: this.#counters,
+        memory,
         isShown: () => entry.feeds.at(-1) === feed,
       },
       () => {
@@ -202,6 +213,24 @@ export class VideoArchive implements Video {
     }
     if (device !== undefined) entry.archive.claim(device);
     return feed;
+  }
+
+  /** How many the device has already does not matter: the operator has said so. */
+  async giveCamera(camera: string, device: string): Promise<void> {
+    const entry = this.#cameras.get(camera);
+    if (entry === undefined) throw new UnknownCameraError(camera);
+    const { archive, feeds } = entry;
+    const before = archive.device;
+    if (feeds.length > 0 && before !== device) throw new CameraInUseError(camera, before);
+    await archive.give(device);
+    this.#log.info({ camera, device, before }, "the camera is another device's now");
+  }
+
+  /** Those that the device has stay its own, however many. @throws TooManyOfDeviceError */
+  #checkRoom(camera: string, device: string): void {
+    let count = 0;
+    for (const { archive } of this.#cameras.values()) if (archive.device === device) count++;
+    if (count >= MAX_CAMERAS_OF_DEVICE) throw new TooManyOfDeviceError(camera, device, count);
   }
 
   cameras(): CameraStatus[] {
@@ -264,7 +293,7 @@ export class VideoArchive implements Video {
     const { dir, clock } = this.#options;
     return {
       archive: new CameraArchive(camera, join(dir, "cameras", camera), this.#index, clock, this.#log),
-      live: new LiveView(this.#log.child({ camera })),
+      live: new LiveView(this.#log.child({ camera }), this.#liveMemory),
       feeds: [],
     };
   }

@@ -66,6 +66,17 @@ export interface CameraPreviews {
   watch(camera: string, viewer: PreviewViewer): () => void;
 }
 
+/** Hears what a feed holds in memory, whenever that changes; after its close until nothing is left. Says when that is too much. */
+export interface FeedMemory {
+  /**
+   * @param openBytes of the unit under way
+   * @param waitingBytes of units that wait for the disk
+   */
+  holds(openBytes: number, waitingBytes: number): void;
+  /** Units that the feed cuts itself are to be short. */
+  readonly isScarce: boolean;
+}
+
 /** One publisher's session. */
 export interface CameraFeed {
   /** What `Range: clock=` said of the first picture, µs since 1970 UTC; before any packet. */
@@ -91,9 +102,49 @@ export class CameraTakenError extends HeadwaterError {
   constructor(camera: string, device: string) {
     super("VIDEO_CAMERA_TAKEN", {
       message: `${camera} is a camera of ${device}`,
-      hint: "give each camera a name of its own; to let another device have this one, stop the gateway and remove the file `device` from the camera's folder under dataDir/video/cameras",
+      hint: `give each camera a name of its own; to let another device have this one: headwater-gateway devices give ${camera} DEVICE`,
     });
   }
+}
+
+/** Names of cameras are for whoever comes first: one device must not take those that others would use. */
+export class TooManyOfDeviceError extends HeadwaterError {
+  constructor(camera: string, device: string, cameras: number) {
+    super("VIDEO_TOO_MANY_OF_DEVICE", {
+      message: `${device} has ${cameras} cameras already, so ${camera} is not taken from it`,
+      hint: `use the names that it has, or let it have a camera that is known: headwater-gateway devices give CAMERA ${device}`,
+    });
+  }
+}
+
+/** There is no such camera; nothing was changed. */
+export class UnknownCameraError extends HeadwaterError {
+  constructor(camera: string) {
+    super("VIDEO_UNKNOWN_CAMERA", {
+      message: `no camera is named ${camera}`,
+      hint: "a name that nobody has needs no leave: the first device that publishes it has it",
+    });
+  }
+}
+
+/** Its device publishes it now, and would go on under a name that is no longer its own. */
+export class CameraInUseError extends HeadwaterError {
+  constructor(camera: string, device: string | undefined) {
+    super("VIDEO_CAMERA_IN_USE", {
+      message: `${camera} is published now${device === undefined ? "" : ` by ${device}`}`,
+      hint: "stop that device's camera, or revoke the device, and say it again",
+      retryable: true,
+    });
+  }
+}
+
+/** Whose cameras are whose, for the operator. */
+export interface CameraOwners {
+  /**
+   * Makes a camera, with its archive, another device's. Resolves when that is on disk.
+   * @throws UnknownCameraError, CameraInUseError
+   */
+  giveCamera(camera: string, device: string): Promise<void>;
 }
 
 export interface Video {
@@ -101,9 +152,9 @@ export interface Video {
   close(): Promise<void>;
   /**
    * @param device whose camera it is, where that is known: from then on it is that device's alone
-   * @throws CameraTakenError; and for a description without a track that can be stored
+   * @throws CameraTakenError, TooManyOfDeviceError; and for a description without a track that can be stored
    */
-  openFeed(camera: string, sdp: string, device?: string): CameraFeed;
+  openFeed(camera: string, sdp: string, device?: string, memory?: FeedMemory): CameraFeed;
   cameras(): CameraStatus[];
   /** Fragments that overlap [fromUs, toUs), in order of time, at most `limit`. */
   fragments(camera: string, fromUs: number, toUs: number, limit: number): Promise<Fragment[]>;

@@ -24,6 +24,8 @@ export interface RelayOptions {
 
 /** What a packet costs in memory beside its bytes, about. */
 const PACKET_COST_BYTES = 64;
+/** The same at most: its view, its entry and the place of that in a list. */
+const HELD_PACKET_BYTES = 256;
 
 interface Entry {
   readonly track: number;
@@ -75,6 +77,11 @@ export class Relay {
     return this.#readers.size;
   }
 
+  /** What the packets that it keeps cost in memory, at most. */
+  get heldBytes(): number {
+    return heldBytesOf(this.#newest) + (this.#before === undefined ? 0 : heldBytesOf(this.#before));
+  }
+
   /** How often a reader was too slow for a whole group of pictures. */
   get skippedGroups(): number {
     return this.#skippedGroups;
@@ -87,6 +94,7 @@ export class Relay {
     if (newPackets > 0) this.#startGroup(true, newPackets);
     else this.#bound();
     this.#feedAll();
+    this.#forgetRead();
   }
 
   /** Sender reports are passed on; what else a publisher says to us is not meant for readers. */
@@ -97,6 +105,15 @@ export class Relay {
     this.#append({ track, isRtcp: true, bytes: report });
     this.#bound();
     this.#feedAll();
+    this.#forgetRead();
+  }
+
+  /** The group before is for those who are not through with it; a joiner begins with the newest. */
+  #forgetRead(): void {
+    const before = this.#before;
+    if (before === undefined) return;
+    for (const reader of this.#readers) if (reader.group === before) return;
+    this.#before = undefined;
   }
 
   /** For RtspHandler.play. */
@@ -203,6 +220,10 @@ export class Relay {
       reader.next++;
     }
   }
+}
+
+function heldBytesOf({ bytes, entries }: Group): number {
+  return bytes + entries.length * (HELD_PACKET_BYTES - PACKET_COST_BYTES);
 }
 
 function costOf({ bytes }: Entry): number {

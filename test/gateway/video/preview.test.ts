@@ -14,7 +14,7 @@ import { type Log, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { nodeFlags, scriptPath } from "../../support/script.ts";
 
-async function until(holds: () => boolean, timeoutMs = 15_000): Promise<void> {
+async function until(holds: () => boolean, timeoutMs = 60_000): Promise<void> {
   for (const endMs = performance.now() + timeoutMs; !holds(); ) {
     if (performance.now() > endMs) throw new Error("waited in vain");
     await new Promise((resolve) => setTimeout(resolve, 20));

@@ -12,19 +12,23 @@ import { startRelayServer, until } from "../../support/relay-server.ts";
 
 const run = promisify(execFile);
 
-function publish(url: string, seconds: number): ChildProcess {
-  const source = ["-re", "-f", "lavfi", "-i", `testsrc2=size=320x240:rate=15:duration=${seconds}`];
-  const sound = ["-f", "lavfi", "-i", `sine=frequency=440:duration=${seconds}`];
+/** Longer than anything takes here: it is ended by the test. */
+const SECONDS = 600;
+
+/** @returns also its end, which may come before anybody waits for it */
+function publish(url: string): { child: ChildProcess; ended: Promise<unknown> } {
+  const source = ["-re", "-f", "lavfi", "-i", `testsrc2=size=320x240:rate=15:duration=${SECONDS}`];
+  const sound = ["-f", "lavfi", "-i", `sine=frequency=440:duration=${SECONDS}`];
   const coding =
     "-c:v libx264 -preset ultrafast -g 15 -bf 0 -pix_fmt yuv420p -c:a aac -f rtsp -rtsp_transport tcp";
-  return spawn("ffmpeg", ["-nostdin", "-v", "error", ...source, ...sound, ...coding.split(" "), url], {
-    stdio: "ignore",
-  });
+  const args = ["-nostdin", "-v", "error", ...source, ...sound, ...coding.split(" "), url];
+  const child = spawn("ffmpeg", args, { stdio: "ignore" });
+  return { child, ended: once(child, "exit") };
 }
 
 test("ffmpeg publishes, ffprobe and ffmpeg read it back through the relay", async () => {
   const { server, relays, received, events, url } = await startRelayServer();
-  const publisher = publish(url("yard"), 20);
+  const publisher = publish(url("yard"));
   try {
     await until(() => received.length > 60, "packets");
     assert.deepEqual(events, ["publish yard by undefined", "record undefined"]);
@@ -54,8 +58,8 @@ test("ffmpeg publishes, ffprobe and ffmpeg read it back through the relay", asyn
     const report = received.find(({ isRtcp }) => isRtcp)!;
     assert.equal(parseRtcp(report.bytes)[0]!.type, "sr");
   } finally {
-    publisher.kill("SIGKILL");
-    await once(publisher, "exit");
+    publisher.child.kill("SIGKILL");
+    await publisher.ended;
   }
   await until(() => events.length === 3, "the publication's end");
   await server.close();
@@ -63,8 +67,8 @@ test("ffmpeg publishes, ffprobe and ffmpeg read it back through the relay", asyn
 
 test("a publisher ends with the server: ffmpeg exits when its connection breaks", async () => {
   const { server, received, url } = await startRelayServer();
-  const publisher = publish(url("yard"), 60);
+  const publisher = publish(url("yard"));
   await until(() => received.length > 10, "packets");
   await server.close();
-  await once(publisher, "exit");
+  await publisher.ended;
 });

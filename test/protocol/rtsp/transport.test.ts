@@ -76,10 +76,12 @@ test("a path is what it seems, or there is none", () => {
 });
 
 test("an address of slashes takes no longer than another", () => {
-  const sinceMs = performance.now();
+  const before = process.cpuUsage();
   for (let i = 0; i < 100; i++) {
     assert.equal(pathOf(`rtsp://h/a${"/".repeat(8_000)}x`), undefined);
     assert.equal(pathOf(`rtsp://h/${"/".repeat(4_000)}x${"/".repeat(4_000)}`), "x");
   }
-  assert.ok(performance.now() - sinceMs < 2_000, `${performance.now() - sinceMs} ms`);
+  // Our own work alone: others may have the processor meanwhile.
+  const { user, system } = process.cpuUsage(before);
+  assert.ok(user + system < 2_000_000, `${user + system} µs`);
 });
