@@ -69,7 +69,7 @@ export class Api {
       clock,
       log,
       metrics,
-      onKnown: (connection) => this.#kinesis.budget.prove(connection),
+      onKnown: (connection, keyId) => void this.#kinesis.budget.prove(connection, keyId),
     });
     const { joining } = options;
     this.#devices = joining && new DeviceApi({ ...joining, streams, ingest: options.ingest, log });
@@ -90,9 +90,7 @@ export class Api {
         else if (this.#devices !== undefined && isDeviceCall(exchange)) void this.#devices.handle(exchange);
         else void this.#console.handle(exchange);
       },
-      (request, socket, head) => {
-        if (this.#console.upgrade(request, socket, head)) this.#kinesis.budget.prove(socket);
-      },
+      (request, socket, head) => this.#console.upgrade(request, socket, head),
       { service: this.#kinesis, clock },
       (whose) => {
         full.inc({ whose });

@@ -1,13 +1,17 @@
 /**
- * The bytes of bodies that may be held at once, over all connections. A signature covers the body, so most
- * bodies are held before anybody knows who sent them; and a key's id, which is all that is looked at before,
- * is no secret. So who has proven nothing yet gets half, and cannot keep out those who have.
+ * The bytes of bodies that may be held at once, over all connections. Who holds some may go on for as long as it
+ * holds no more than a multiple of what is still free. So nobody fills the memory, however many try, and what
+ * one may hold shrinks as others come (dynamic thresholds: Choudhury and Hahne, IEEE/ACM Transactions on
+ * Networking 6 (2), 1998).
  *
- *   connection ─a call's signature is right→ proven, to its end: all of the budget
- *              └none was so far→ half of it; what finds no room is hashed as it is thrown away, so
- *                                that whoever tries again on the same connection is known
+ *   connection ─a call's signature is right→ its key's: 4 times what is free; alone, four fifths of all
+ *              └none was so far→ all strangers together: as much as is free; alone, half of all. What finds no
+ *                                room is hashed as it is thrown away, so that whoever tries again on the
+ *                                same connection is known
  *
- * A device's certificate proves nothing here: a device has no business with these calls.
+ * A signature covers the body, so most bodies are held before anybody knows who sent them; and a key's id, which
+ * is all that is looked at before, is no secret. So it counts whose signature was found right last on the
+ * connection. A device's certificate proves nothing here: a device has no business with these calls.
  *
  * Where nobody has a signature, as who signs in or joins, those bodies yield that have been coming in for
  * longest: their senders hold them open, while all others' come in at once.
@@ -16,7 +20,7 @@
  */
 import { HeadwaterError } from "../../runtime/errors.ts";
 
-/** All bodies that are held at this moment fill the memory set aside for them. */
+/** All bodies that are held at this moment fill the memory set aside for them, or the sender's fair share of it. */
 export class BusyError extends HeadwaterError {
   constructor() {
     super("API_BUSY", { message: "too many requests are being read", retryable: true });
@@ -36,67 +40,83 @@ export class UnprovenBusyError extends HeadwaterError {
 
 /** Who sends a body. */
 export interface BodySender {
+  /** Whose signature it is, by the id of its key. */
+  readonly keyId: string;
   /** Whether something that it signed has been found right. */
   readonly isProven: boolean;
   /** Hears all pieces of a body for which there is no room, in turn, while it is not proven. Within the call. */
   discard(piece: Buffer): void;
 }
 
+/** Alone it leaves room for three of the largest bodies. */
+const KEYS_TIMES_FREE = 4;
+const STRANGERS_TIMES_FREE = 1;
+
+/** Those who share what they hold: who calls with one key, or all strangers. */
+export class BodyHolder {
+  /** Undefined of strangers. */
+  readonly keyId: string | undefined;
+  readonly timesFree: number;
+  heldBytes = 0;
+
+  constructor(keyId: string | undefined, timesFree: number) {
+    this.keyId = keyId;
+    this.timesFree = timesFree;
+  }
+}
+
 export class BodyBudget {
+  /** Whose connections have proven nothing yet. */
+  readonly strangers = new BodyHolder(undefined, STRANGERS_TIMES_FREE);
   readonly #maxBytes: number;
-  readonly #maxUnprovenBytes: number;
-  readonly #proven = new WeakSet<object>();
+  /** By the ids of their keys. */
+  readonly #holders = new Map<string, BodyHolder>();
+  readonly #proven = new WeakMap<object, BodyHolder>();
   readonly #oldestYield: boolean;
   /** Bodies that are coming in, in the order in which they began; each by what takes its bytes from it. */
   readonly #coming = new Set<() => void>();
   #usedBytes = 0;
-  #unprovenBytes = 0;
 
   /** @param oldestYield whether bodies that are coming in make room for newer ones */
   constructor(maxBytes: number, oldestYield = false) {
     this.#oldestYield = oldestYield;
     this.#maxBytes = maxBytes;
-    this.#maxUnprovenBytes = maxBytes / 2;
   }
 
   get usedBytes(): number {
     return this.#usedBytes;
   }
 
-  /** Part of `usedBytes`. */
-  get unprovenBytes(): number {
-    return this.#unprovenBytes;
-  }
-
-  /** @param isProven the same for all bytes of a body, also when they are given back */
-  take(bytes: number, isProven = true): boolean {
-    if (this.#usedBytes + bytes > this.#maxBytes) return false;
-    if (!isProven) {
-      if (this.#unprovenBytes + bytes > this.#maxUnprovenBytes) return false;
-      this.#unprovenBytes += bytes;
+  /** @param holder the same for all bytes of a body, also when they are given back; without one all that is free may be taken */
+  take(bytes: number, holder?: BodyHolder): boolean {
+    const freeBytes = this.#maxBytes - this.#usedBytes - bytes;
+    if (freeBytes < 0) return false;
+    if (holder !== undefined) {
+      if (holder.heldBytes + bytes > holder.timesFree * freeBytes) return false;
+      holder.heldBytes += bytes;
     }
     this.#usedBytes += bytes;
     return true;
   }
 
-  give(bytes: number, isProven = true): void {
+  give(bytes: number, holder?: BodyHolder): void {
     this.#usedBytes -= bytes;
-    if (!isProven) this.#unprovenBytes -= bytes;
+    if (holder !== undefined) holder.heldBytes -= bytes;
   }
 
   /**
    * As `take`, for a body that is coming in, until `came`.
    * @param giveUp gives back, in the call, what the body holds
    */
-  takeComing(bytes: number, isProven: boolean, giveUp: () => void): boolean {
-    if (!this.#oldestYield) return this.take(bytes, isProven);
+  takeComing(bytes: number, giveUp: () => void, holder?: BodyHolder): boolean {
+    if (!this.#oldestYield) return this.take(bytes, holder);
     this.#coming.add(giveUp);
-    if (this.take(bytes, isProven)) return true;
+    if (this.take(bytes, holder)) return true;
     for (const oldest of this.#coming) {
       if (oldest === giveUp) continue;
       this.#coming.delete(oldest);
       oldest();
-      if (this.take(bytes, isProven)) return true;
+      if (this.take(bytes, holder)) return true;
     }
     return false;
   }
@@ -110,7 +130,19 @@ export class BodyBudget {
     return this.#proven.has(connection);
   }
 
-  prove(connection: object): void {
-    this.#proven.add(connection);
+  /** Of the bodies that come by it from now on. */
+  holderOf(connection: object): BodyHolder {
+    return this.#proven.get(connection) ?? this.strangers;
+  }
+
+  /** @param keyId of a key that there is, so that holders are as few as keys */
+  prove(connection: object, keyId: string): BodyHolder {
+    let holder = this.#holders.get(keyId);
+    if (holder === undefined) {
+      holder = new BodyHolder(keyId, KEYS_TIMES_FREE);
+      this.#holders.set(keyId, holder);
+    }
+    this.#proven.set(connection, holder);
+    return holder;
   }
 }

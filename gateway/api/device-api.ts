@@ -36,6 +36,8 @@ const STATUS_OF: Readonly<Record<string, number>> = {
   TOKEN_USED: 403,
   SIGNING_REQUEST_REFUSED: 400,
   DEVICE_UNKNOWN: 403,
+  CERTIFICATE_NOT_DUE: 409,
+  RENEWALS_TOO_MANY: 429,
 };
 
 /** Under which a TLS socket carries what its certificate proved. */

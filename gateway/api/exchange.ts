@@ -5,7 +5,13 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
 import { HeadwaterError } from "../../runtime/errors.ts";
-import { type BodyBudget, type BodySender, BusyError, UnprovenBusyError } from "./body-budget.ts";
+import {
+  type BodyBudget,
+  type BodyHolder,
+  type BodySender,
+  BusyError,
+  UnprovenBusyError,
+} from "./body-budget.ts";
 import { BodyChunks } from "./body-chunks.ts";
 
 export type IncomingRequest = IncomingMessage | Http2ServerRequest;
@@ -88,6 +94,7 @@ export type BodyHeard = (refusal: HeadwaterError | undefined, body: Buffer) => v
  * Reads the whole body. `heard` is called once, with a BodyTooLargeError, BodyCutOffError, BusyError or
  * UnprovenBusyError if there is none; otherwise it owes its bytes to the budget.
  * @param keepsBody whether its bytes are needed once `heard` has returned; otherwise they may be written over
+ * @param holder whose share of the budget it is; without one all that is free may be taken
  * @param sender of whom nothing is proven yet; all others need not be named
  */
 export function readBody(
@@ -96,16 +103,16 @@ export function readBody(
   budget: BodyBudget,
   keepsBody: boolean,
   heard: BodyHeard,
+  holder?: BodyHolder,
   sender?: BodySender,
 ): void {
-  const isProven = sender === undefined;
   const chunks = new BodyChunks();
   let readBytes = 0;
   let refusal: HeadwaterError | undefined;
   const deadline = setTimeout(() => end(new BodyCutOffError()), BODY_DEADLINE_MS);
   const giveUp = (): void => {
-    refusal ??= isProven ? new BusyError() : new UnprovenBusyError();
-    budget.give(chunks.bytes, isProven);
+    refusal ??= sender === undefined ? new BusyError() : new UnprovenBusyError();
+    budget.give(chunks.bytes, holder);
     chunks.clear();
   };
   const end = (why: HeadwaterError | undefined): void => {
@@ -116,7 +123,7 @@ export function readBody(
     request.removeListener("close", onClose);
     if (why === undefined) heard(undefined, chunks.join(keepsBody));
     else {
-      budget.give(chunks.bytes, isProven);
+      budget.give(chunks.bytes, holder);
       heard(why, NO_BYTES);
     }
   };
@@ -124,10 +131,10 @@ export function readBody(
     readBytes += chunk.length;
     if (refusal === undefined) {
       if (readBytes > maxBytes) refusal = new BodyTooLargeError(maxBytes);
-      else if (budget.takeComing(chunk.length, isProven, giveUp)) {
+      else if (budget.takeComing(chunk.length, giveUp, holder)) {
         chunks.add(chunk);
         return;
-      } else if (!isProven) for (const piece of chunks.pieces) sender.discard(piece);
+      } else if (sender !== undefined) for (const piece of chunks.pieces) sender.discard(piece);
       giveUp();
     }
     if (refusal instanceof UnprovenBusyError) sender?.discard(chunk);

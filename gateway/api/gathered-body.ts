@@ -41,6 +41,31 @@ export class GatheredBody {
     }
   }
 
+  /**
+   * Where so many bytes, which are all that come, can be put without being copied.
+   * @returns one block; undefined when that is too much for one
+   */
+  begin(bytes: number): boolean {
+    if (bytes > BLOCK_BYTES) return false;
+    this.#begin(takeBlock(bytes));
+    return true;
+  }
+
+  /** Behind what came; undefined when the block is full. */
+  get room(): Buffer | undefined {
+    const last = this.#blocks.at(-1);
+    return last === undefined || this.#used === last.length ? undefined : last.subarray(this.#used);
+  }
+
+  /** Whether a piece was put where it belongs, and need not be added. */
+  holds(piece: Buffer): boolean {
+    const last = this.#blocks.at(-1);
+    if (piece.buffer !== last?.buffer || piece.byteOffset !== last.byteOffset + this.#used) return false;
+    this.#bytes += piece.length;
+    this.#used += piece.length;
+    return true;
+  }
+
   /** The last block, with room for so much, or for a part of it. */
   #roomFor(bytes: number): Buffer {
     const last = this.#blocks.at(-1);

@@ -12,7 +12,13 @@ import type { Clock } from "../../runtime/clock.ts";
 import type { HeadwaterError } from "../../runtime/errors.ts";
 import { type Reading, readPlain, readShared } from "../../runtime/shared-read.ts";
 import { answerMemory } from "./answer-memory.ts";
-import { type BodyBudget, type BodySender, BusyError, UnprovenBusyError } from "./body-budget.ts";
+import {
+  type BodyBudget,
+  type BodyHolder,
+  type BodySender,
+  BusyError,
+  UnprovenBusyError,
+} from "./body-budget.ts";
 import { BodyCutOffError } from "./exchange.ts";
 import { GatheredBody } from "./gathered-body.ts";
 import { type CallHead, readRequestHead } from "./request-head.ts";
@@ -139,9 +145,9 @@ class Line {
   #sinceMs: number;
   #call: LaneCall | undefined;
   readonly #body = new GatheredBody();
-  /** Whether a call of this connection was signed rightly; and whether one had been when the body in hand began. */
-  #isProven: boolean;
-  #wasProven = false;
+  /** Whose call of this connection was signed rightly, the last time; and who that was when the body in hand began. */
+  #known: BodyHolder;
+  #holder: BodyHolder;
   #reading: Reading | undefined;
   #missingBytes = 0;
   #refusal: HeadwaterError | undefined;
@@ -155,7 +161,8 @@ class Line {
     this.#socket = socket;
     this.#giveUp = giveUp;
     this.#sinceMs = lane.nowMs();
-    this.#isProven = lane.service.budget.isProven(socket);
+    this.#known = lane.service.budget.holderOf(socket);
+    this.#holder = this.#known;
   }
 
   start(first: Buffer): void {
@@ -226,15 +233,19 @@ class Line {
     this.#state = "body";
     this.#sinceMs = this.#lane.nowMs();
     this.#call = call;
-    if (!this.#isProven && call.isProven) this.#prove();
-    this.#wasProven = this.#isProven;
+    this.#lookWhose(call);
+    this.#holder = this.#known;
     this.#missingBytes = head.contentLength;
     this.#take(chunk.subarray(head.bytes));
   }
 
-  #prove(): void {
-    this.#isProven = true;
-    this.#lane.service.budget.prove(this.#socket);
+  #lookWhose({ isProven, keyId }: LaneCall): void {
+    if (isProven && keyId !== this.#known.keyId)
+      this.#known = this.#lane.service.budget.prove(this.#socket, keyId);
+  }
+
+  get #isStrangers(): boolean {
+    return this.#holder === this.#lane.service.budget.strangers;
   }
 
   /** Bytes of the body, and what comes behind it. */
@@ -245,7 +256,7 @@ class Line {
       this.#keepBehind(chunk.subarray(this.#missingBytes));
     }
     this.#missingBytes -= piece.length;
-    if (this.#refusal !== undefined || !this.#lane.service.budget.take(piece.length, this.#wasProven)) {
+    if (this.#refusal !== undefined || !this.#lane.service.budget.take(piece.length, this.#holder)) {
       this.#discard(piece);
       if (this.#missingBytes === 0) this.#refuse(this.#refusal!);
     } else if (this.#missingBytes > 0) this.#body.add(piece);
@@ -265,12 +276,12 @@ class Line {
   /** What there is no room for is read to its end and thrown away, so that the client gets to see the refusal. */
   #discard(piece: Buffer): void {
     const call = this.#call!;
-    this.#refusal ??= this.#wasProven ? new BusyError() : new UnprovenBusyError();
-    if (!this.#wasProven) {
+    this.#refusal ??= this.#isStrangers ? new UnprovenBusyError() : new BusyError();
+    if (this.#isStrangers) {
       for (const held of this.#body.pieces) call.discard(held);
       call.discard(piece);
     }
-    this.#lane.service.budget.give(this.#body.bytes, this.#wasProven);
+    this.#lane.service.budget.give(this.#body.bytes, this.#holder);
     this.#body.clear();
   }
 
@@ -293,7 +304,7 @@ class Line {
       answerMemory.give(body);
       return false;
     }
-    if (!this.#isProven && this.#call!.isProven) this.#prove();
+    this.#lookWhose(this.#call!);
     this.#release();
     if (socket.destroyed) {
       answerMemory.give(body);
@@ -312,7 +323,7 @@ class Line {
 
   /** Of the request in hand. */
   #release(): void {
-    this.#lane.service.budget.give(this.#body.bytes, this.#wasProven);
+    this.#lane.service.budget.give(this.#body.bytes, this.#holder);
     this.#body.clear();
     this.#call = undefined;
     this.#refusal = undefined;

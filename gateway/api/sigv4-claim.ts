@@ -32,12 +32,13 @@ export interface ClaimedSignature {
 export function claimOf(headers: ReadonlyMap<string, string>, query: string): ClaimedSignature {
   const authorization = headers.get("authorization") ?? "";
   const pairs = parseQuery(query);
-  const presigned = pairs.some(([name]) => name === "X-Amz-Algorithm" || name === "X-Amz-Signature");
+  const has = (wanted: string): boolean => pairs.some(([name]) => name === wanted);
   if (authorization === "") {
-    if (presigned) return fromQuery(pairs);
+    // To AWS this name alone makes a query a signature, whatever else stands in it.
+    if (has("X-Amz-Algorithm")) return fromQuery(pairs);
     throw new AwsError("MissingAuthenticationTokenException", "Missing Authentication Token");
   }
-  if (presigned) {
+  if (has("X-Amz-Algorithm") || has("X-Amz-Signature")) {
     throw new AwsError(
       "InvalidSignatureException",
       "Found both 'X-Amz-Algorithm' as a query-string param and 'Authorization' as HTTP header.",

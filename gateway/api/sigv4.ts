@@ -209,6 +209,10 @@ class OpenedClaim<K extends SigningKey> implements SignatureClaim<K> {
     this.#head = head;
   }
 
+  get keyId(): string {
+    return this.key.id;
+  }
+
   get isProven(): boolean {
     return this.#provenHash !== undefined;
   }

@@ -10,9 +10,9 @@ import { type IncomingHttpHeaders, type ServerHttp2Stream, sensitiveHeaders } fr
 import type { Clock } from "../../runtime/clock.ts";
 import type { HeadwaterError } from "../../runtime/errors.ts";
 import { answerMemory } from "./answer-memory.ts";
-import { BusyError, UnprovenBusyError } from "./body-budget.ts";
+import { type BodyHolder, BusyError, UnprovenBusyError } from "./body-budget.ts";
 import { BodyCutOffError, BodyTooLargeError, DISCARD_FACTOR } from "./exchange.ts";
-import { GatheredBody } from "./gathered-body.ts";
+import { BLOCK_BYTES, GatheredBody } from "./gathered-body.ts";
 import type { CallHead } from "./request-head.ts";
 import type { LaneAnswer, LaneCall, LaneService } from "./request-lane.ts";
 import { canonicalHeaders } from "./sigv4-canonical.ts";
@@ -113,12 +113,14 @@ class StreamCall {
   readonly #lane: StreamLane;
   readonly #stream: ServerHttp2Stream;
   readonly #call: LaneCall;
-  /** Its connection; and whether that had been proven when the body began. */
+  /** Its connection; and whose that was known to be when the body began. */
   readonly #session: object;
-  readonly #wasProven: boolean;
+  readonly #holder: BodyHolder;
   /** NaN where none were. */
   readonly #declaredBytes: number;
   readonly #body = new GatheredBody(true);
+  /** Taken from the budget at once; without it, what came was taken piece by piece. */
+  #reservedBytes: number | undefined;
   #seenBytes = 0;
   #refusal: HeadwaterError | undefined;
   #state: "body" | "answering" | "answered" = "body";
@@ -133,14 +135,15 @@ class StreamCall {
     this.#call = call;
     this.#session = stream.session ?? stream;
     this.#prove();
-    this.#wasProven = lane.service.budget.isProven(this.#session);
+    this.#holder = lane.service.budget.holderOf(this.#session);
     this.#declaredBytes = declaredBytes;
     this.#sinceMs = lane.nowMs();
   }
 
   start(): void {
     const stream = this.#stream;
-    readStream(stream, this.#onData);
+    if (this.#reserve()) readStream(stream, this.#onDirect, () => this.#body.room);
+    else readStream(stream, this.#onData);
     stream.on("end", this.#onEnd);
     stream.on("close", this.#onClose);
   }
@@ -149,15 +152,35 @@ class StreamCall {
     if (nowMs - this.#sinceMs > this.#lane.requestMs && this.#unreadBytes === 0) this.#stream.close();
   }
 
+  /**
+   * Of a known sender whose body fits in a block: all of it is taken from the budget now, and read into its place. The
+   * block is the body's until the stream has ended or is closed, after which node:http2 writes nothing more into it.
+   */
+  #reserve(): boolean {
+    const { budget } = this.#lane.service;
+    const bytes = this.#declaredBytes;
+    if (this.#holder === budget.strangers || !(bytes > 0 && bytes <= BLOCK_BYTES)) return false;
+    if (!budget.take(bytes, this.#holder)) return false;
+    this.#reservedBytes = bytes;
+    this.#body.begin(bytes);
+    return true;
+  }
+
+  readonly #onDirect = (chunk: Buffer): void => {
+    this.#seenBytes += chunk.length;
+    this.#body.holds(chunk);
+  };
+
   readonly #onData = (chunk: Buffer): void => {
     if (this.#state !== "body") return;
     const { budget, maxBodyBytes } = this.#lane.service;
+    const isStrangers = this.#holder === budget.strangers;
     this.#seenBytes += chunk.length;
     if (this.#refusal === undefined) {
       if (this.#seenBytes > maxBodyBytes) this.#refusal = new BodyTooLargeError(maxBodyBytes);
-      else if (!budget.take(chunk.length, this.#wasProven)) {
-        this.#refusal = this.#wasProven ? new BusyError() : new UnprovenBusyError();
-        if (!this.#wasProven) for (const piece of this.#body.pieces) this.#call.discard(piece);
+      else if (!budget.take(chunk.length, this.#holder)) {
+        this.#refusal = isStrangers ? new UnprovenBusyError() : new BusyError();
+        if (isStrangers) for (const piece of this.#body.pieces) this.#call.discard(piece);
       } else {
         this.#body.add(chunk);
         return;
@@ -201,7 +224,8 @@ class StreamCall {
   }
 
   #prove(): void {
-    if (this.#call.isProven) this.#lane.service.budget.prove(this.#session);
+    const { isProven, keyId } = this.#call;
+    if (isProven) this.#lane.service.budget.prove(this.#session, keyId);
   }
 
   readonly #answer = ({ status, requestId, contentType, body }: LaneAnswer): boolean => {
@@ -262,7 +286,8 @@ class StreamCall {
   }
 
   #release(): void {
-    this.#lane.service.budget.give(this.#body.bytes, this.#wasProven);
+    this.#lane.service.budget.give(this.#reservedBytes ?? this.#body.bytes, this.#holder);
+    this.#reservedBytes = 0;
     this.#body.clear();
   }
 }

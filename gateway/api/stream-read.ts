@@ -29,26 +29,36 @@ let fields: Fields | "unknown" | undefined;
 /**
  * To the stream's end; it flows from now on.
  * @param taken hears what comes; the bytes are another's after the call
+ * @param room where the next bytes are to be put, asked before each read; they are the stream's until its end, or its
+ *   close. Undefined for memory that all streams share.
  */
-export function readStream(stream: ServerHttp2Stream, taken: (chunk: Buffer) => void): "shared" | "plain" {
+export function readStream(
+  stream: ServerHttp2Stream,
+  taken: (chunk: Buffer) => void,
+  room?: () => Buffer | undefined,
+): "shared" | "plain" {
   const handle = handleOf(stream);
   fields ??= fieldsOfSockets() ?? "unknown";
   if (fields === "unknown" || stream.readableLength > 0 || typeof handle?.useUserBuffer !== "function") {
     return readStreamPlain(stream, taken);
   }
-  shared ??= Buffer.allocUnsafeSlow(SHARED_BYTES);
-  const memory = shared;
+  const memory = room?.() ?? sharedMemory();
   const own = stream as unknown as Record<symbol, unknown>;
   own[fields.buffer] = memory;
-  own[fields.generator] = null;
-  own[fields.callback] = (bytes: number): boolean => {
-    taken(memory.subarray(0, bytes));
+  own[fields.generator] = room === undefined ? null : () => room() ?? sharedMemory();
+  own[fields.callback] = (bytes: number, into: Buffer): boolean => {
+    taken(into.subarray(0, bytes));
     return true;
   };
   handle.useUserBuffer(memory);
   // Flowing, so that the end is heard of.
   stream.resume();
   return "shared";
+}
+
+function sharedMemory(): Buffer {
+  shared ??= Buffer.allocUnsafeSlow(SHARED_BYTES);
+  return shared;
 }
 
 /** The plain way. */

@@ -64,7 +64,7 @@ export interface ConsoleOptions {
   readonly log: Log;
   readonly metrics: Metrics;
   /** Hears of connections by which somebody came who is signed in, or has a key. */
-  readonly onKnown?: (connection: object) => void;
+  readonly onKnown?: (connection: object, accessKeyId: string) => void;
 }
 
 export class ConsoleApi {
@@ -83,7 +83,7 @@ export class ConsoleApi {
     this.#options = options;
     this.sessions = new Sessions(options.accessKeys, options.clock);
     this.#files = new StaticFiles(options.consoleDir);
-    this.#state = new ConsoleState(options.parts, options.clock);
+    this.#state = new ConsoleState(options.parts, options.clock, options.metrics);
     this.#readings = new RecentReadings(options.parts.streams, options.clock);
     this.#live = new LiveSockets(this.#readings, options.parts.video, options.parts.previews);
     this.#metrics = new MetricsPage(options.metrics, options.clock);
@@ -102,13 +102,13 @@ export class ConsoleApi {
     }
   }
 
-  /** Takes a websocket, or answers why not; never throws. @returns whether it is that of somebody who is signed in */
-  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): boolean {
+  /** Takes a websocket, or answers why not; never throws. */
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on("error", () => socket.destroy());
     try {
       checkOrigin(arrivalOf(request), this.#options.hostNames);
       const cookie = request.headers.cookie;
-      this.#signedIn(cookie);
+      const { accessKeyId } = this.#signedIn(cookie);
       if (this.#live.full) throw new ConsoleError(503, "TOO_MANY_SOCKETS", "too many live views are open");
       const url = new URL(request.url ?? "/", "http://localhost");
       const admission = { stillSignedIn: () => this.sessions.find(cookie) !== undefined };
@@ -122,14 +122,13 @@ export class ConsoleApi {
         if (camera[1] === "camera") this.#live.camera(request, socket, head, admission, name);
         else this.#live.preview(request, socket, head, admission, name);
       } else throw notFound();
-      return true;
+      this.#options.onKnown?.(socket, accessKeyId);
     } catch (error) {
       const { status, code } = this.#refusalOf(error, "websocket");
       const body = JSON.stringify({ error: { code } });
       socket.end(
         `HTTP/1.1 ${status} Refused\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`,
       );
-      return false;
     }
   }
 
@@ -144,8 +143,7 @@ export class ConsoleApi {
     if (path === "/open") return this.#openLink(exchange);
     if (path === "/api/session") return this.#session(exchange);
     if (!path.startsWith("/api/")) return this.#files.serve(exchange);
-    this.#signedIn(header(exchange, "cookie"));
-    this.#isKnown(exchange);
+    this.#isKnown(exchange, this.#signedIn(header(exchange, "cookie")).accessKeyId);
     if (method !== "GET" && method !== "HEAD") throw methodNotAllowed("GET, HEAD");
     const query = new URLSearchParams(exchange.query);
     const answer = await this.#read(path, query);
@@ -169,18 +167,14 @@ export class ConsoleApi {
         return this.#readings.sensors(required(query, "stream"));
       case "/api/readings": {
         const seconds = numberOf(query, "seconds", 300, 1, 86_400);
-        return {
-          rows: await this.#readings.readings(required(query, "stream"), required(query, "key"), seconds),
-        };
+        return this.#readings.readings(required(query, "stream"), required(query, "key"), seconds);
       }
       case "/api/windows": {
         const name = required(query, "statement");
         const statement = analytics.status().find((candidate) => candidate.name === name);
         if (statement === undefined)
           throw new ConsoleError(404, "STATEMENT_NOT_FOUND", "there is no such statement");
-        return {
-          rows: await newestRecords(streams, statement.output, numberOf(query, "limit", 50, 1, 1_000)),
-        };
+        return newestRecords(streams, statement.output, numberOf(query, "limit", 50, 1, 1_000));
       }
       case "/api/footage": {
         const nowUs = this.#options.clock.nowUs();
@@ -233,9 +227,10 @@ export class ConsoleApi {
           throw new ConsoleError(415, "NOT_JSON", "send application/json");
         const made = await withBody(exchange, MAX_BODY_BYTES, this.#budget, async (body) => {
           const { accessKeyId, secretAccessKey } = credentialsOf(body);
-          return this.sessions.signIn(accessKeyId, secretAccessKey, exchange.remoteAddress);
+          const cookie = this.sessions.signIn(accessKeyId, secretAccessKey, exchange.remoteAddress);
+          this.#isKnown(exchange, accessKeyId);
+          return cookie;
         });
-        this.#isKnown(exchange);
         return sendNothing(exchange, { "set-cookie": forThisWay(exchange, made) });
       }
       default:
@@ -290,12 +285,13 @@ export class ConsoleApi {
     }
     const text = Buffer.from(basic[1]!, "base64").toString("utf8");
     const colon = text.indexOf(":");
-    this.sessions.authenticate(text.slice(0, colon), text.slice(colon + 1), exchange.remoteAddress);
-    this.#isKnown(exchange);
+    const { remoteAddress } = exchange;
+    const { id } = this.sessions.authenticate(text.slice(0, colon), text.slice(colon + 1), remoteAddress);
+    this.#isKnown(exchange, id);
   }
 
-  #isKnown(exchange: Exchange): void {
-    this.#options.onKnown?.(connectionOf(exchange));
+  #isKnown(exchange: Exchange, accessKeyId: string): void {
+    this.#options.onKnown?.(connectionOf(exchange), accessKeyId);
   }
 
   #signedIn(cookie: string | undefined): Session {

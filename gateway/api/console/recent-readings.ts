@@ -16,27 +16,23 @@ import {
   type Streams,
 } from "../../streams/streams.ts";
 import { type Reading, readingOf } from "./reading.ts";
+import { SensorRows, type SensorSummary } from "./sensor-rows.ts";
 
 const HISTORY_MS = 3_600_000;
 /** How far behind its newest record a stream is read at most. */
 const MAX_TAIL_RECORDS = 100_000;
-const MAX_KEYS = 2_000;
-const MAX_ROWS_PER_KEY = 5_000;
-/** In the rows of all keys of a stream, which share them, at some 30 bytes each. */
-const MAX_VALUES = 1_000_000;
-const MIN_ROWS_PER_KEY = 10;
-/** Values of further fields are left out: records of which each brings names of its own would fill the memory. */
-const MAX_FIELDS_PER_KEY = 64;
+/** And how much of it is read at once, before what is nearer to the newest is read instead; of that half, and so on. */
+const MAX_TAIL_BYTES = 64 * 1_048_576;
 const READ_BYTES = 262_144;
 const IDLE_MS = 60_000;
 /** Records that come close together are read together. */
 const GATHER_MS = 40;
 
-export interface SensorSummary {
-  readonly key: string;
-  readonly fields: readonly string[];
-  readonly lastUs: number;
-  readonly lastValues: Readonly<Record<string, number>>;
+/** In order of time. */
+export interface RecentRows {
+  readonly rows: readonly Reading[];
+  /** Of those before it some may be missing: too much came to be read or kept. */
+  readonly wholeFromUs?: number;
 }
 
 /** Called with new readings of a key; or with `undefined`, once and last, when the stream cannot be read any more. */
@@ -59,14 +55,16 @@ export class RecentReadings {
     return tail.summaries();
   }
 
-  /** In order of time. @throws StreamNotFoundError */
-  async readings(stream: string, key: string, seconds: number): Promise<Reading[]> {
+  /** Of the last `seconds`. @throws StreamNotFoundError */
+  async readings(stream: string, key: string, seconds: number): Promise<RecentRows> {
     const tail = await this.#tailOf(stream);
     const fromUs = this.#clock.nowUs() - seconds * 1_000_000;
-    return tail
+    const rows = tail
       .rowsOf(key)
       .filter((row) => row.timeUs >= fromUs)
       .sort((a, b) => a.timeUs - b.timeUs);
+    const wholeFromUs = tail.wholeFromUs(key);
+    return wholeFromUs > fromUs ? { rows, wholeFromUs } : { rows };
   }
 
   /** Begins with what comes after this resolved. The answer ends it. @throws StreamNotFoundError */
@@ -117,14 +115,6 @@ export class RecentReadings {
   }
 }
 
-interface KeyTail {
-  rows: Reading[];
-  /** In `rows`. */
-  values: number;
-  readonly fields: Map<string, number>;
-  lastUs: number;
-}
-
 interface ShardTail {
   readonly shardId: ShardId;
   /** Undefined until the first catch-up has found where to begin. */
@@ -134,6 +124,8 @@ interface ShardTail {
   ended: boolean;
   /** It is being followed. */
   pumped: boolean;
+  /** Some of it was passed over just before `next`. */
+  skipped: boolean;
 }
 
 class StreamTail {
@@ -144,10 +136,9 @@ class StreamTail {
   readonly #stream: string;
   /** Those that the stream knew when it was last looked: splits and merges make new ones. */
   readonly #shards = new Map<ShardId, ShardTail>();
-  /** In order of last use: the key that has been silent for longest comes first. */
-  readonly #keys = new Map<string, KeyTail>();
-  /** In all rows. */
-  #values = 0;
+  readonly #rows = new SensorRows();
+  /** When what was read next behind the last gap had come; 0 while there is none. */
+  #wholeFromMs = 0;
   readonly #followers = new Map<string, Set<Follower>>();
   #pump: AbortController | undefined;
 
@@ -163,19 +154,16 @@ class StreamTail {
   }
 
   summaries(): SensorSummary[] {
-    return [...this.#keys]
-      .map(([key, tail]) => ({
-        key,
-        fields: [...tail.fields.keys()].sort(),
-        lastUs: tail.lastUs,
-        lastValues: Object.fromEntries(tail.fields),
-      }))
-      .filter((summary) => summary.fields.length > 0)
-      .sort((a, b) => (a.key < b.key ? -1 : 1));
+    return this.#rows.summaries();
   }
 
   rowsOf(key: string): readonly Reading[] {
-    return (this.#keys.get(key)?.rows ?? []).slice(-MAX_ROWS_PER_KEY);
+    return this.#rows.of(key);
+  }
+
+  /** 0 when all of the last hour is there. */
+  wholeFromUs(key: string): number {
+    return Math.max(this.#wholeFromMs * 1_000, this.#rows.droppedUs(key));
   }
 
   async catchUp(): Promise<void> {
@@ -197,7 +185,14 @@ class StreamTail {
     for (const { shardId, closedMs } of shardList) {
       if (closedMs !== undefined) closed.add(shardId);
       if (this.#shards.has(shardId)) continue;
-      const shard = { shardId, next: undefined, reading: undefined, ended: false, pumped: false };
+      const shard = {
+        shardId,
+        next: undefined,
+        reading: undefined,
+        ended: false,
+        pumped: false,
+        skipped: false,
+      };
       this.#shards.set(shardId, shard);
     }
     return closed;
@@ -278,21 +273,44 @@ class StreamTail {
     const { shardId } = shard;
     if (shard.next === undefined) {
       const arrivalMs = Math.max(0, Math.floor(this.#clock.nowUs() / 1000) - HISTORY_MS);
-      shard.next = await this.#streams.position(this.#stream, shardId, { at: "time", arrivalMs });
+      const from = await this.#streams.position(this.#stream, shardId, { at: "time", arrivalMs });
+      shard.next = from;
+      this.#moveTo(shard, this.#withinBytes(shardId, from));
     }
+    let maxBytes = MAX_TAIL_BYTES / this.#shards.size;
+    let bytes = 0;
+    let bytesFrom = shard.next;
     for (;;) {
-      shard.next = this.#withinTail(shardId, shard.next);
-      const read = await this.#streams.read(this.#stream, shardId, shard.next, READ_BYTES);
+      this.#moveTo(shard, this.#withinTail(shardId, shard.next));
+      const next: Offset = shard.next;
+      const read = await this.#streams.read(this.#stream, shardId, next, Math.min(READ_BYTES, maxBytes));
       const live = new Map<string, Reading[]>();
-      for (const part of read.parts) this.#takePart(part, shard.next, live);
+      for (const part of read.parts) {
+        if (shard.skipped) this.#wholeFromMs = Math.max(this.#wholeFromMs, part.arrivalMs);
+        shard.skipped = false;
+        bytes += this.#takePart(part, next, live);
+      }
       for (const [key, fresh] of live) {
         for (const follower of this.#followers.get(key) ?? []) follower(fresh);
       }
-      const moved = read.next > shard.next;
-      shard.next = Math.max(shard.next, read.next);
+      const moved = read.next > next;
+      shard.next = Math.max(next, read.next);
       shard.ended = read.ended;
-      if (!moved || shard.next >= this.#latestOf(shardId)) return;
+      const left = this.#latestOf(shardId) - shard.next;
+      if (!moved || left <= 0) return;
+      if (bytes <= maxBytes) continue;
+      // At least half of what is left is passed over each time, and half as much is read.
+      maxBytes /= 2;
+      const places = Math.ceil((maxBytes / bytes) * (shard.next - bytesFrom));
+      this.#moveTo(shard, shard.next + left - Math.min(places, Math.ceil(left / 2)));
+      bytes = 0;
+      bytesFrom = shard.next;
     }
+  }
+
+  #moveTo(shard: ShardTail, to: Offset): void {
+    shard.skipped ||= to > shard.next!;
+    shard.next = to;
   }
 
   /** What is too far behind the newest record is skipped. */
@@ -303,18 +321,28 @@ class StreamTail {
     return behind <= most ? next : latest - Math.floor((latest - next) * (most / behind));
   }
 
+  /** As far as the mean of all records tells; what comes of it is seen as they are read. */
+  #withinBytes(shardId: ShardId, next: Offset): Offset {
+    const shards = this.#streams.describe(this.#stream).shardList;
+    const { latest, trimHorizon, storedBytes } = shards.find((shard) => shard.shardId === shardId)!;
+    const most = (MAX_TAIL_BYTES / this.#shards.size / Math.max(1, storedBytes)) * (latest - trimHorizon);
+    return Math.max(next, latest - Math.ceil(most));
+  }
+
   #latestOf(shardId: ShardId): Offset {
     const shards = this.#streams.describe(this.#stream).shardList;
     return shards.find((shard) => shard.shardId === shardId)?.latest ?? 0;
   }
 
-  /** @param live gets the readings of those keys that are followed */
-  #takePart(part: LogPart, from: Offset, live: Map<string, Reading[]>): void {
+  /** @param live gets the readings of those keys that are followed. @returns the bytes of its payloads */
+  #takePart(part: LogPart, from: Offset, live: Map<string, Reading[]>): number {
     let first = part.first;
+    let bytes = 0;
     for (const run of part.runs) {
       // What the KPL packed into one record has keys of its own.
       const fresh = new Map<string, Reading[]>();
       forEachUserRecord(run, (payload, timeUs, index, key) => {
+        bytes += payload.length;
         if (first + index < from) return;
         const reading = readingOf(payload, timeUs);
         if (reading === undefined) return;
@@ -324,59 +352,13 @@ class StreamTail {
       });
       first += run.count;
       for (const [key, readings] of fresh) {
-        this.#keep(key, readings);
+        this.#rows.keep(key, readings);
         if (!this.#followers.has(key)) continue;
         const waiting = live.get(key);
         if (waiting === undefined) live.set(key, readings);
         else waiting.push(...readings);
       }
     }
-  }
-
-  #keep(key: string, fresh: readonly Reading[]): void {
-    let tail = this.#keys.get(key);
-    if (tail === undefined) {
-      tail = { rows: [], values: 0, fields: new Map(), lastUs: 0 };
-      if (this.#keys.size >= MAX_KEYS) this.#forgetSilent();
-    } else this.#keys.delete(key);
-    this.#keys.set(key, tail);
-    for (const reading of fresh) this.#keepRow(tail, reading);
-    const fair = Math.floor(MAX_VALUES / this.#keys.size / Math.max(1, tail.fields.size));
-    const max = Math.min(MAX_ROWS_PER_KEY, Math.max(MIN_ROWS_PER_KEY, fair));
-    // A quarter more than wanted may stand, so that rows are moved once in a while and not each time.
-    if (tail.rows.length > max * 1.25) this.#dropRows(tail, tail.rows.length - max);
-    // Those that were written when there were fewer keys have more than their share.
-    while (this.#values > 2 * MAX_VALUES && this.#keys.size > 1) this.#forgetSilent();
-  }
-
-  #keepRow(tail: KeyTail, { timeUs, values }: Reading): void {
-    const kept: [string, number][] = [];
-    for (const [field, value] of Object.entries(values)) {
-      if (!tail.fields.has(field) && tail.fields.size >= MAX_FIELDS_PER_KEY) continue;
-      tail.fields.set(field, value);
-      kept.push([field, value]);
-    }
-    tail.lastUs = Math.max(tail.lastUs, timeUs);
-    if (kept.length === 0) return;
-    tail.rows.push({ timeUs, values: Object.fromEntries(kept) });
-    tail.values += kept.length;
-    this.#values += kept.length;
-  }
-
-  #dropRows(tail: KeyTail, count: number): void {
-    let values = 0;
-    for (let i = 0; i < count; i++) values += Object.keys(tail.rows[i]!.values).length;
-    tail.rows = tail.rows.slice(count);
-    tail.values -= values;
-    this.#values -= values;
-  }
-
-  /** The key that has been silent for longest. */
-  #forgetSilent(): void {
-    for (const [silent, { values }] of this.#keys) {
-      this.#keys.delete(silent);
-      this.#values -= values;
-      return;
-    }
+    return bytes;
   }
 }

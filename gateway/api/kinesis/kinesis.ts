@@ -26,7 +26,7 @@ import { isKnown, isStreaming, operationOf } from "./operations.ts";
 import { Subscriptions } from "./push/subscriptions.ts";
 import { ShardRates } from "./rate-limits.ts";
 import { ReadMeters } from "./read-meters.ts";
-import { refusalOf } from "./refusals.ts";
+import { Refusals } from "./refusals.ts";
 import { TokenSealer } from "./sealed-token.ts";
 import { Turns } from "./turns.ts";
 import { type Codec, codecOf } from "./wire/codec.ts";
@@ -73,7 +73,7 @@ export class KinesisApi implements LaneService {
   readonly #context: KinesisContext;
   readonly #verifier: SignatureVerifier<AccessKeyConfig>;
   readonly #ids = new RequestIds();
-  readonly #log: Log;
+  readonly #refusals: Refusals;
   readonly #clock: Clock;
   /** What `allows` said, by key and operation. */
   readonly #allowed = new Map<AccessKeyConfig, Map<string, boolean>>();
@@ -99,7 +99,7 @@ export class KinesisApi implements LaneService {
       rates: new ShardRates(clock),
     };
     this.#verifier = new SignatureVerifier({ keys: accessKeys, region, service: "kinesis", clock });
-    this.#log = options.log;
+    this.#refusals = new Refusals(options.log, clock);
     this.#clock = clock;
     this.#metrics = options.metrics;
     this.#requests = options.metrics.counter(
@@ -119,8 +119,9 @@ export class KinesisApi implements LaneService {
       "Bytes of requests' bodies that are held, by whether their senders are known",
       ["sender"],
       function () {
-        this.set({ sender: "proven" }, budget.usedBytes - budget.unprovenBytes);
-        this.set({ sender: "unproven" }, budget.unprovenBytes);
+        const { heldBytes } = budget.strangers;
+        this.set({ sender: "proven" }, budget.usedBytes - heldBytes);
+        this.set({ sender: "unproven" }, heldBytes);
       },
     );
   }
@@ -149,10 +150,10 @@ export class KinesisApi implements LaneService {
     }
     const connection = connectionOf(exchange);
     const prove = (): void => {
-      if (claim.isProven) this.budget.prove(connection);
+      if (claim.isProven) this.budget.prove(connection, claim.keyId);
     };
     prove();
-    const wasProven = this.budget.isProven(connection);
+    const holder = this.budget.holderOf(connection);
     const heard = (refusal: HeadwaterError | undefined, body: Buffer): void => {
       if (refusal !== undefined) {
         if (refusal instanceof UnprovenBusyError) claim.checkDiscarded();
@@ -164,7 +165,7 @@ export class KinesisApi implements LaneService {
       const performed = this.perform(call, claim, body);
       prove();
       performed
-        .finally(() => this.budget.give(heldBytes, wasProven))
+        .finally(() => this.budget.give(heldBytes, holder))
         .then((answer) => {
           if (typeof answer !== "function") {
             this.unread.hold(exchange.reply, answer.length);
@@ -175,8 +176,8 @@ export class KinesisApi implements LaneService {
         })
         .then(() => this.count(call, "ok"), refuse);
     };
-    const sender = wasProven ? undefined : claim;
-    readBody(exchange.request, this.maxBodyBytes, this.budget, keepsBody(call), heard, sender);
+    const sender = holder === this.budget.strangers ? claim : undefined;
+    readBody(exchange.request, this.maxBodyBytes, this.budget, keepsBody(call), heard, holder, sender);
   }
 
   /** Calls that come by the lane; what their heads alone refuse, and what streams, goes by `handle`. */
@@ -273,7 +274,7 @@ export class KinesisApi implements LaneService {
 
   /** Undefined when there is nobody left to tell. */
   refusalOf(call: OpenCall, error: unknown): AwsError | undefined {
-    return refusalOf(error, call.known ? call.name : "unknown", call.requestId, this.#log);
+    return this.#refusals.of(error, call.known ? call.name : "unknown", call.requestId);
   }
 
   /** @param outcome `ok`, or what went wrong */
@@ -316,6 +317,10 @@ class KinesisLaneCall implements LaneCall {
 
   get keepsBody(): boolean {
     return keepsBody(this.#call);
+  }
+
+  get keyId(): string {
+    return this.#claim.keyId;
   }
 
   get isProven(): boolean {

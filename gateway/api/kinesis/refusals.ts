@@ -1,21 +1,49 @@
 /** What went wrong, in AWS's words: every error that an operation, or the reading of its body, may end with. */
+import type { Clock } from "../../../runtime/clock.ts";
 import { describeError, HeadwaterError } from "../../../runtime/errors.ts";
 import type { Log } from "../../../runtime/log.ts";
+import { SparingLog } from "../../../runtime/sparing-log.ts";
 import { DatabaseWriteError } from "../../../runtime/synced-level.ts";
-import { LogBusyError, LogFullError, StreamsClosedError } from "../../streams/streams.ts";
+import { LogBusyError, LogFullError, LogWriteError, StreamsClosedError } from "../../streams/streams.ts";
 import { AwsError } from "../aws-error.ts";
 import { BusyError, UnprovenBusyError } from "../body-budget.ts";
 import { BodyCutOffError, BodyTooLargeError } from "../exchange.ts";
 
-/** Undefined when there is nobody left to tell. What nobody foresaw is logged. */
-export function refusalOf(
-  error: unknown,
-  operation: string,
-  requestId: string,
-  log: Log,
-): AwsError | undefined {
+export class Refusals {
+  readonly #log: Log;
+  readonly #sparing: SparingLog;
+  readonly #clock: Clock;
+
+  constructor(log: Log, clock: Clock) {
+    this.#log = log;
+    this.#sparing = new SparingLog(log);
+    this.#clock = clock;
+  }
+
+  /** Undefined when there is nobody left to tell. What nobody foresaw is logged. */
+  of(error: unknown, operation: string, requestId: string): AwsError | undefined {
+    if (error instanceof BodyCutOffError) return undefined;
+    const foreseen = foreseenRefusal(error);
+    // While the disk fails, each put does: the stream log has told of it, and here a few lines a minute are enough.
+    if (error instanceof LogWriteError) {
+      const fields = { operation, requestId, error: describeError(error) };
+      this.#sparing.warn(
+        this.#clock.nowUs(),
+        fields,
+        "a Kinesis call failed: its records could not be written",
+      );
+    }
+    if (foreseen !== undefined) return foreseen;
+    // What went wrong is for the operator; the caller gets the id under which it was logged.
+    const stack = error instanceof Error && !(error instanceof HeadwaterError) ? error.stack : undefined;
+    this.#log.error({ operation, requestId, error: describeError(error), stack }, "a Kinesis call failed");
+    const why = `Internal failure; the gateway's log has ${requestId}.`;
+    return new AwsError("InternalFailure", why, 500, error);
+  }
+}
+
+function foreseenRefusal(error: unknown): AwsError | undefined {
   if (error instanceof AwsError) return error;
-  if (error instanceof BodyCutOffError) return undefined;
   if (error instanceof BodyTooLargeError) {
     return new AwsError("RequestEntityTooLargeException", `The request is too large: ${error.message}.`, 413);
   }
@@ -40,18 +68,11 @@ export function refusalOf(
   if (error instanceof DatabaseWriteError) {
     return new AwsError("ServiceUnavailable", "The gateway cannot write to its disk.", 503, error);
   }
+  if (error instanceof LogWriteError) {
+    return new AwsError("InternalFailure", "The gateway cannot write to its disk; try again.", 500, error);
+  }
   if (error instanceof StreamsClosedError) {
     return new AwsError("ServiceUnavailable", "The gateway is closing.", 503, error);
   }
-  // What went wrong is for the operator; the caller gets the id under which it was logged.
-  log.error(
-    {
-      operation,
-      requestId,
-      error: describeError(error),
-      stack: error instanceof HeadwaterError ? undefined : error instanceof Error ? error.stack : undefined,
-    },
-    "a Kinesis call failed",
-  );
-  return new AwsError("InternalFailure", `Internal failure; the gateway's log has ${requestId}.`, 500, error);
+  return undefined;
 }

@@ -28,6 +28,8 @@ export class ChartView {
   readonly #series = new ReadingSeries();
   #sensors: readonly SensorSummary[] = [];
   #sensorsDueMs = 0;
+  /** Of the readings before it some may be missing. */
+  #wholeFromUs = 0;
   #socket: LiveSocket | undefined;
   #watched: string | undefined;
   #clockAheadMs = 0;
@@ -86,6 +88,7 @@ export class ChartView {
     if (watched === this.#watched) return;
     this.#watched = watched;
     this.#series.clear();
+    this.#wholeFromUs = 0;
     this.#socket?.close();
     this.#socket = undefined;
     this.#draw();
@@ -99,8 +102,15 @@ export class ChartView {
 
   async #loadHistory(): Promise<void> {
     const watched = this.#watched;
-    const rows = await fetchReadings(this.#stream.value, this.#sensor.value, Number(this.#span.value));
-    if (watched === this.#watched) this.#series.setHistory(rows);
+    const { rows, wholeFromUs = 0 } = await fetchReadings(
+      this.#stream.value,
+      this.#sensor.value,
+      Number(this.#span.value),
+    );
+    if (watched === this.#watched) {
+      this.#series.setHistory(rows);
+      this.#wholeFromUs = wholeFromUs;
+    }
     this.#draw();
   }
 
@@ -122,11 +132,13 @@ export class ChartView {
     const lowest = numbers.reduce((least, value) => Math.min(least, value), Infinity);
     const highest = numbers.reduce((most, value) => Math.max(most, value), -Infinity);
     const decimals = units.decimalsOf(numbers);
+    const isAll = this.#wholeFromUs <= (nowMs - spanS * 1_000) * 1_000;
+    const missing = isAll ? "" : ` · not all before ${units.time(this.#wholeFromUs / 1_000, nowMs)}`;
     const show = (value: number) => units.measure(value, decimals);
     setText(this.#value, show(last));
     setText(
       this.#detail,
-      `${field} at ${units.time(lastMs, nowMs)} · lowest ${show(lowest)}, highest ${show(highest)} · ${units.counted(numbers.length, "reading")}`,
+      `${field} at ${units.time(lastMs, nowMs)} · lowest ${show(lowest)}, highest ${show(highest)} · ${units.counted(numbers.length, "reading")}${missing}`,
     );
     const said = `Line chart: ${field} of ${this.#sensor.value}`;
     if (this.#place.getAttribute("aria-label") !== said) this.#place.setAttribute("aria-label", said);

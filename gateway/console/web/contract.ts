@@ -56,6 +56,8 @@ export interface StreamState {
   readonly mode: "provisioned" | "on-demand";
   readonly openShards: number;
   readonly shards: readonly ShardState[];
+  /** Of its log, so many could not be read back since the gateway began. */
+  readonly damagedBytes: number;
   readonly consumers: readonly { readonly name: string; readonly behind: number }[];
 }
 
@@ -132,8 +134,20 @@ export interface Reading {
   readonly values: Readonly<Record<string, number>>;
 }
 
+export interface RecentRows {
+  readonly rows: readonly Reading[];
+  /** Of those before it some may be missing: too much came to be read or kept. */
+  readonly wholeFromUs?: number;
+}
+
 /** A result of a statement: columns as its SQL names them. */
 export type WindowRow = Readonly<Record<string, unknown>>;
+
+export interface NewestWindows {
+  readonly rows: readonly WindowRow[];
+  /** Some were too large to be read or shown. */
+  readonly isCut?: true;
+}
 
 export interface FootageFragment {
   readonly id: string;

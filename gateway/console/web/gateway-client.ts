@@ -1,5 +1,5 @@
 /** The page's way to the gateway: JSON over HTTP with the session cookie, nothing else. */
-import type { FootageFragment, GatewayState, Reading, SensorSummary, WindowRow } from "./contract.ts";
+import type { FootageFragment, GatewayState, NewestWindows, RecentRows, SensorSummary } from "./contract.ts";
 
 const TIMEOUT_MS = 8_000;
 
@@ -29,18 +29,12 @@ export function fetchSensors(stream: string): Promise<SensorSummary[]> {
   return fetchJson(`/api/sensors?${query({ stream })}`);
 }
 
-export async function fetchReadings(stream: string, key: string, seconds: number): Promise<Reading[]> {
-  const { rows } = await fetchJson<{ rows: Reading[] }>(
-    `/api/readings?${query({ stream, key, seconds: String(seconds) })}`,
-  );
-  return rows;
+export function fetchReadings(stream: string, key: string, seconds: number): Promise<RecentRows> {
+  return fetchJson(`/api/readings?${query({ stream, key, seconds: String(seconds) })}`);
 }
 
-export async function fetchWindows(statement: string, limit: number): Promise<WindowRow[]> {
-  const { rows } = await fetchJson<{ rows: WindowRow[] }>(
-    `/api/windows?${query({ statement, limit: String(limit) })}`,
-  );
-  return rows;
+export function fetchWindows(statement: string, limit: number): Promise<NewestWindows> {
+  return fetchJson(`/api/windows?${query({ statement, limit: String(limit) })}`);
 }
 
 export async function fetchFootage(camera: string, fromUs: number, toUs: number): Promise<FootageFragment[]> {

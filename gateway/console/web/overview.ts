@@ -111,6 +111,8 @@ export function problemsOf(state: GatewayState): string[] {
   for (const { name, lastError } of state.deliveries) if (lastError) problems.push(`delivery ${name} fails`);
   for (const { name, state: now } of state.statements)
     if (now === "failed") problems.push(`statement ${name} failed`);
+  for (const { name, damagedBytes } of state.streams)
+    if (damagedBytes > 0) problems.push(`the log of stream ${name} is damaged`);
   if (state.quarantine.publishes > 0) {
     const reason = state.quarantine.lastReason;
     problems.push(`publishes are in quarantine${reason === undefined ? "" : `, the last for: ${reason}`}`);

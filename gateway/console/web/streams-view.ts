@@ -48,10 +48,14 @@ export class StreamsView {
     const sparkline = this.#sparklines.get(key) ?? new Sparkline();
     this.#sparklines.set(key, sparkline);
     sparkline.push(shard.recordsPerSecond);
+    const { name, damagedBytes } = stream;
     return {
       key,
       cells: [
-        stream.name,
+        // The shards of a stream share its log.
+        damagedBytes > 0
+          ? { text: `${name} (${units.bytes(damagedBytes)} damaged)`, tone: "bad" as const }
+          : name,
         // `shardId-000000000003`: the zeros only tire the eye.
         `${shard.shardId.replace(/^shardId-0*(?=\d)/, "")}${shard.open === false ? " (closed)" : ""}`,
         units.rate(shard.recordsPerSecond),

@@ -1,5 +1,5 @@
 /** The newest results of a statement, with the columns that its SQL gives them. */
-import type { StatementStatus, WindowRow } from "./contract.ts";
+import type { NewestWindows, StatementStatus, WindowRow } from "./contract.ts";
 import { type Column, DataTable } from "./data-table.ts";
 import { byId, setText, setTone, updateSelect } from "./elements.ts";
 import { fetchWindows } from "./gateway-client.ts";
@@ -8,7 +8,10 @@ import * as units from "./units.ts";
 const ROWS = 12;
 const MAX_COLUMNS = 10;
 const NO_STATEMENT = "No statement yet: add one under analytics in gateway.yaml.";
+const NOT_ALL = "not all are shown: some are too large";
 const NO_RESULT = "No window has closed yet: the first comes when the watermark has passed its end.";
+
+const NOTHING: NewestWindows = { rows: [] };
 
 export class WindowsView {
   readonly #select = byId<HTMLSelectElement>("windows-statement");
@@ -17,6 +20,7 @@ export class WindowsView {
   #nowMs = 0;
   #results = new Map<string, number>();
   #shown = "";
+  #isCut = false;
 
   constructor() {
     byId("windows").replaceChildren(this.#table.root);
@@ -32,20 +36,23 @@ export class WindowsView {
     );
     const statement = statements.find(({ name }) => name === chosen);
     this.#table.setEmptyText(statement === undefined ? NO_STATEMENT : NO_RESULT);
-    setText(this.#detail, statement === undefined ? "" : describe(statement, nowMs));
-    setTone(this.#detail, statement?.lastError === undefined ? undefined : "bad");
     this.#results = new Map(statements.map(({ name, results }) => [name, results]));
     await this.#refresh();
+    const told = statement === undefined ? [] : factsOf(statement, nowMs);
+    if (statement !== undefined && this.#isCut) told.push(NOT_ALL);
+    setText(this.#detail, told.join(" · "));
+    setTone(this.#detail, statement?.lastError === undefined ? undefined : "bad");
   }
 
   async #refresh(): Promise<void> {
     const name = this.#select.value;
     const version = `${this.#results.get(name) ?? 0} ${name}`;
     if (version === this.#shown) return;
-    const rows = name === "" ? [] : await fetchWindows(name, ROWS);
+    const { rows, isCut = false } = name === "" ? NOTHING : await fetchWindows(name, ROWS);
     // The choice may have changed while the answer was on its way.
     if (name !== this.#select.value) return;
     this.#shown = rows.length === 0 ? "" : version;
+    this.#isCut = isCut;
     this.#show(rows);
   }
 
@@ -66,7 +73,7 @@ export class WindowsView {
   }
 }
 
-function describe(statement: StatementStatus, nowMs: number): string {
+function factsOf(statement: StatementStatus, nowMs: number): string[] {
   const { input, output, records, results, late, rejected, watermarkUs, lastError } = statement;
   const facts = [
     `${input} → ${output}`,
@@ -77,5 +84,5 @@ function describe(statement: StatementStatus, nowMs: number): string {
   ];
   if (watermarkUs !== undefined) facts.push(`watermark ${units.time(watermarkUs / 1_000, nowMs)}`);
   if (lastError !== undefined) facts.push(lastError);
-  return facts.join(" · ");
+  return facts;
 }

@@ -20,7 +20,7 @@ export const PUT_ONLY: AccessKeyConfig = {
   allow: ["kinesis:PutRecords", "kinesis:Describe*"],
 };
 
-/** A clock that tests push forward; it stands still otherwise. */
+/** A clock that tests push forward; otherwise it goes as the system's. */
 export class HandClock implements Clock {
   aheadMs = 0;
   nowUs(): number {
@@ -28,6 +28,19 @@ export class HandClock implements Clock {
   }
   monotonicMs(): number {
     return systemClock.monotonicMs() + this.aheadMs;
+  }
+}
+
+/** A clock that stands still but when a test pushes it forward, however long this machine takes for anything. */
+export class StillClock extends HandClock {
+  // Whole numbers, as of two others the difference may be a little less than what it was pushed by.
+  readonly #us = Math.floor(systemClock.nowUs());
+  readonly #monotonicMs = Math.floor(systemClock.monotonicMs());
+  override nowUs(): number {
+    return this.#us + this.aheadMs * 1000;
+  }
+  override monotonicMs(): number {
+    return this.#monotonicMs + this.aheadMs;
   }
 }
 
@@ -78,7 +91,14 @@ export interface Fixture {
 }
 
 export async function openFixture(
-  options: { clock?: Clock; log?: Log; accessKeys?: AccessKeyConfig[]; api?: Partial<ApiOptions> } = {},
+  options: {
+    clock?: Clock;
+    log?: Log;
+    accessKeys?: AccessKeyConfig[];
+    /** Of `freePorts` for who restarts the API: any other may be given to somebody's connection meanwhile. */
+    port?: number;
+    api?: Partial<ApiOptions>;
+  } = {},
 ): Promise<Fixture> {
   const dir = await mkdtemp(join(tmpdir(), "headwater-api-"));
   const clock = options.clock ?? systemClock;
@@ -117,7 +137,7 @@ export async function openFixture(
     await api.start();
     return api;
   };
-  let api = await open(0);
+  let api = await open(options.port ?? 0);
   const { port } = api.address;
   return {
     get api() {

@@ -9,7 +9,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import type { StatementStatus } from "../../../gateway/analytics/analytics.ts";
-import { type Fixture, HandClock, KEY, openFixture, PUT_ONLY } from "./api-fixture.ts";
+import { bufferBytes, heldAtMost } from "../../support/held-memory.ts";
+import { type Fixture, KEY, openFixture, PUT_ONLY, StillClock } from "./api-fixture.ts";
 
 interface Answer {
   status: number;
@@ -96,7 +97,7 @@ test("a key opens a session, which a cookie holds that no script and no other si
 });
 
 test("a session ends after twelve hours", async (t) => {
-  const clock = new HandClock();
+  const clock = new StillClock();
   const fixture = await open(t, { clock });
   const cookie = await cookieOf(fixture);
   clock.aheadMs = 12 * 3_600_000 - 10_000;
@@ -118,7 +119,7 @@ test("a crowd behind one address, such as a proxy's, does not wait for one who e
 });
 
 test("wrong pairs are refused alike, and too many of them make the address wait", async (t) => {
-  const clock = new HandClock();
+  const clock = new StillClock();
   const fixture = await open(t, { clock });
   const wrong = await signIn(fixture, KEY.id, "not the secret at all");
   const unknown = await signIn(fixture, "AKIANOBODY", KEY.secret);
@@ -134,7 +135,7 @@ test("wrong pairs are refused alike, and too many of them make the address wait"
 });
 
 test("a clock that is set back keeps nobody waiting, and nobody signed in for longer", async (t) => {
-  class SetClock extends HandClock {
+  class SetClock extends StillClock {
     setMs = 0;
     override nowUs(): number {
       return super.nowUs() + this.setMs * 1000;
@@ -188,7 +189,7 @@ test("sign-in takes only JSON of the right form and size", async (t) => {
 });
 
 test("a one-time link signs in once, within ten minutes", async (t) => {
-  const clock = new HandClock();
+  const clock = new StillClock();
   const fixture = await open(t, { clock });
   const token = fixture.api.signInToken();
   const link = `/open?token=${token}`;
@@ -267,15 +268,14 @@ test("who asks for a file again and again, and reads no answer, holds no memory 
   const bytes = 2_000_000;
   await writeFile(join(consoleDir, "console.js"), Buffer.alloc(bytes, "x"));
   const fixture = await open(t, { api: { consoleDir } });
-  const before = process.memoryUsage().arrayBuffers;
+  const before = bufferBytes();
   const socket = connect(fixture.port, "127.0.0.1");
   t.after(() => socket.destroy());
   socket.pause();
   socket.write("GET /console.js HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(500));
   // Somebody else's question is answered behind all of these.
   for (let turn = 0; turn < 3; turn++) assert.equal((await ask(fixture, "/console.js")).text.length, bytes);
-  const grown = process.memoryUsage().arrayBuffers - before;
-  assert.ok(grown < 20 * bytes, `${grown} bytes more`);
+  await heldAtMost(20 * bytes, before);
   // A changed file is given out as it is now.
   await writeFile(join(consoleDir, "console.js"), "changed");
   assert.equal((await ask(fixture, "/console.js")).text, "changed");

@@ -7,7 +7,8 @@ import { sign } from "./sign.ts";
 
 export const AWS_JSON = "application/x-amz-json-1.1";
 export const AWS_CBOR = "application/x-amz-cbor-1.1";
-const DEADLINE_MS = 10_000;
+/** Long, as a busy machine or disk may hold up any answer; one that never comes fails all the same. */
+const DEADLINE_MS = 60_000;
 
 /** What the gateway tells its operator; a bad request is no reason to tell them anything. */
 export class Complaints implements Log {
@@ -55,7 +56,7 @@ export class HostileCaller {
     return await this.post(headers, body);
   }
 
-  /** Headers and body as they are. @throws when no answer comes within ten seconds */
+  /** Headers and body as they are. @throws when no answer comes within a minute */
   post(headers: Record<string, string>, body: Buffer | string, path = "/"): Promise<RawAnswer> {
     return new Promise((resolve, reject) => {
       const request = http.request(

@@ -21,6 +21,7 @@ import {
 } from "@aws-sdk/client-kinesis";
 import { NodeHttpHandler } from "@smithy/node-http-handler";
 import { partitionHash } from "../../../gateway/streams/streams.ts";
+import { freePorts } from "../../support/program.ts";
 import { type Fixture, HandClock, KEY, openFixture, PUT_ONLY } from "./api-fixture.ts";
 
 const STREAM = "readings";
@@ -38,7 +39,7 @@ function clientOf(fixture: Fixture, options: { http1?: boolean; key?: typeof KEY
 
 async function open(
   t: TestContext,
-  options: { http1?: boolean; clock?: HandClock } = {},
+  options: { http1?: boolean; clock?: HandClock; port?: number } = {},
 ): Promise<{ fixture: Fixture; client: KinesisClient }> {
   const fixture = await openFixture(options);
   const client = clientOf(fixture, options);
@@ -236,7 +237,8 @@ test("reading one by one, or from each sequence number on, neither repeats nor s
 
 test("an iterator outlives a restart of the API, but not its five minutes nor its stream", async (t) => {
   const clock = new HandClock();
-  const { fixture, client } = await open(t, { clock, http1: true });
+  const [port] = await freePorts(1);
+  const { fixture, client } = await open(t, { clock, http1: true, port: port! });
   await client.send(new CreateStreamCommand({ StreamName: STREAM, ShardCount: 1 }));
   await client.send(
     new PutRecordCommand({ StreamName: STREAM, PartitionKey: "k", Data: Buffer.from("one") }),

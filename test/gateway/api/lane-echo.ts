@@ -26,6 +26,7 @@ export class Echo implements LaneService {
     this.heads.push(head);
     return {
       keepsBody: head.contentType === "kept",
+      keyId: "AKIAEVERYTHING",
       isProven: true,
       discard: () => {},
       run: (body, answer) => {

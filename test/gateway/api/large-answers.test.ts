@@ -57,7 +57,7 @@ async function readWhole(client: Client, page: LargePage): Promise<void> {
 /** It is idle when the gateway hears that an answer has gone, which may be a little after its client has it. */
 async function someIdle(): Promise<number> {
   await turns(50);
-  return await eventually("memory is idle", 10_000, async () => {
+  return await eventually("memory is idle", 60_000, async () => {
     const { idleBytes } = answerMemory;
     return idleBytes >= WIDE_BYTES ? idleBytes : undefined;
   });
@@ -79,7 +79,7 @@ test("memory of an answer is used again, but not before its client has taken it"
     for (const page of [...others, ...others]) await readWhole(other, page);
     assertIsPage(await begun.finish(), slow);
     // What the others took one after the other was the same, beside what was held for the slow one.
-    await eventually("all of it is idle", 10_000, async () => {
+    await eventually("all of it is idle", 60_000, async () => {
       const more = answerMemory.idleBytes - before;
       return (more >= 0 && more <= WIDE_BYTES) || undefined;
     });

@@ -71,7 +71,7 @@ function publish(t: TestContext, rtspPort: number): void {
 }
 
 async function until(holds: () => boolean | Promise<boolean>, what: string): Promise<void> {
-  for (const endMs = performance.now() + 20_000; !(await holds()); ) {
+  for (const endMs = performance.now() + 90_000; !(await holds()); ) {
     if (performance.now() > endMs) throw new Error(`waited in vain until ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }

@@ -31,7 +31,7 @@ test("readings are followed through a split, and into what the KPL packed", { ti
     while (seen.length < 2) await new Promise<void>((resolve) => (wake = resolve));
     assert.deepEqual(seen, [2, 3]);
     end();
-    const rows = await readings.readings("s", "k", 60);
+    const { rows } = await readings.readings("s", "k", 60);
     assert.deepEqual(
       rows.map((row) => row.values.n),
       [1, 2, 3],
@@ -64,7 +64,7 @@ test("records whose fields each have names of their own are kept without them", 
       );
     }
     for (const { fields } of await readings.sensors("s")) assert.equal(fields.length, 64);
-    const rows = await readings.readings("s", "key 0", 60);
+    const { rows } = await readings.readings("s", "key 0", 60);
     assert.equal(rows.length, records / 5);
     assert.equal(rows.at(-1)!.values.celsius, 1_995);
     assert.deepEqual(Object.keys(rows.at(-1)!.values), ["celsius"]);

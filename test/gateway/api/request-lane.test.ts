@@ -5,12 +5,12 @@ import test, { type TestContext } from "node:test";
 import fc from "fast-check";
 import { FrontDoor } from "../../../gateway/api/front-door.ts";
 import { RequestLane } from "../../../gateway/api/request-lane.ts";
-import { HandClock } from "./api-fixture.ts";
+import { StillClock } from "./api-fixture.ts";
 import { BUDGET_BYTES, Echo } from "./lane-echo.ts";
 
 interface Opened {
   readonly service: Echo;
-  readonly clock: HandClock;
+  readonly clock: StillClock;
   readonly door: FrontDoor;
   /** Of the requests that Node's server got. */
   readonly plain: string[];
@@ -62,7 +62,7 @@ class Line {
 
 async function open(t: TestContext): Promise<Opened> {
   const service = new Echo();
-  const clock = new HandClock();
+  const clock = new StillClock();
   const plain: string[] = [];
   const door = new FrontDoor(
     "127.0.0.1",
@@ -217,7 +217,7 @@ test("thousands of calls in one piece, of which each is refused at once, are ans
   const lane = new RequestLane(
     service,
     { requestMs: 1_000, keepAliveMs: 1_000, stalledMs: 1_000 },
-    new HandClock(),
+    new StillClock(),
   );
   const calls = 3_000;
   const server = createServer((socket) => {

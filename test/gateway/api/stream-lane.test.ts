@@ -4,12 +4,12 @@ import http2 from "node:http2";
 import test, { type TestContext } from "node:test";
 import fc from "fast-check";
 import { FrontDoor } from "../../../gateway/api/front-door.ts";
-import { HandClock } from "./api-fixture.ts";
+import { StillClock } from "./api-fixture.ts";
 import { BUDGET_BYTES, Echo, MAX_BODY_BYTES, UNREAD_BYTES } from "./lane-echo.ts";
 
 interface Opened {
   readonly service: Echo;
-  readonly clock: HandClock;
+  readonly clock: StillClock;
   readonly door: FrontDoor;
   /** Of the calls that went the plain way. */
   readonly plain: string[];
@@ -18,7 +18,7 @@ interface Opened {
 
 async function open(t: TestContext): Promise<Opened> {
   const service = new Echo();
-  const clock = new HandClock();
+  const clock = new StillClock();
   const plain: string[] = [];
   const door = new FrontDoor(
     "127.0.0.1",

@@ -171,7 +171,8 @@ function signIn(agent: http.Agent, port: number): Promise<string> {
     const request = http.request(
       { host: "127.0.0.1", port, method: "POST", path, headers, agent },
       (answer) => {
-        answer.resume().once("end", () => resolve(answer.headers["set-cookie"]![0]!.split(";")[0]!));
+        const cookie = answer.headers["set-cookie"]![0]!.split(";")[0]!;
+        answer.resume().once("end", () => setImmediate(resolve, cookie));
       },
     );
     request.on("error", reject);

@@ -7,7 +7,7 @@ import { type Fixture, KEY, openFixture, PUT_ONLY } from "./api-fixture.ts";
 import { AWS_JSON, assertAwsShaped, Complaints, HostileCaller } from "./hostile-calls.ts";
 import { presign, sign } from "./sign.ts";
 
-const BOUND = { numRuns: 300, interruptAfterTimeLimit: 8_000 };
+const BOUND = { numRuns: 300 };
 const complaints = new Complaints();
 let fixture: Fixture;
 let caller: HostileCaller;

@@ -5,9 +5,9 @@
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
 import { extname, join } from "node:path";
 import { type WebSocket, WebSocketServer } from "ws";
+import { freePorts } from "../../support/program.ts";
 import { type Footage, FPS } from "./prepared-footage.ts";
 
 export const KEY_ID = "AKIATEST";
@@ -53,9 +53,10 @@ export class PreparedGateway {
 
   /** Again on the same port after `close`. */
   async start(): Promise<void> {
+    // None that another program's connection could be given while nobody listens.
+    this.#port ||= (await freePorts(1))[0]!;
     this.#server.listen(this.#port, "127.0.0.1");
     await once(this.#server, "listening");
-    this.#port = (this.#server.address() as AddressInfo).port;
   }
 
   get address(): string {

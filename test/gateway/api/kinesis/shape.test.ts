@@ -30,7 +30,8 @@ for (const [name, field] of Object.entries(ARNS)) {
         const startedMs = performance.now();
         assert.match(refusalOf({ Arn: text }, { Arn: field }), /^ValidationException: 1 validation error/);
         const tookMs = performance.now() - startedMs;
-        assert.ok(tookMs < 1_000, `${piece} ${text.length}: ${tookMs} ms`);
+        // Milliseconds here; a pattern that goes back and forth would take hours for the longer ones.
+        assert.ok(tookMs < 20_000, `${piece} ${text.length}: ${tookMs} ms`);
       }
     }
   });

@@ -19,7 +19,8 @@ import fc from "fast-check";
 import type { ApiOptions } from "../../../../../gateway/api/api.ts";
 import { decodeCbor, encodeCbor } from "../../../../../gateway/api/kinesis/wire/cbor.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";
-import { type Fixture, HandClock, KEY, openFixture } from "../../api-fixture.ts";
+import { bufferBytes, heldAtMost } from "../../../../support/held-memory.ts";
+import { type Fixture, KEY, openFixture, StillClock } from "../../api-fixture.ts";
 import { sign } from "../../sign.ts";
 
 const STREAM = "readings";
@@ -29,14 +30,14 @@ interface Place {
   readonly fixture: Fixture;
   readonly client: KinesisClient;
   readonly arn: string;
-  readonly clock: HandClock;
+  readonly clock: StillClock;
 }
 
 async function open(
   t: TestContext,
   options: { http1?: boolean; api?: Partial<ApiOptions> } = {},
 ): Promise<Place> {
-  const clock = new HandClock();
+  const clock = new StillClock();
   const fixture = await openFixture({ clock, api: options.api ?? {} });
   const client = new KinesisClient({
     endpoint: fixture.origin,
@@ -59,9 +60,9 @@ async function open(
   return { fixture, client, arn: Consumer!.ConsumerARN!, clock };
 }
 
-/** @throws when what the metrics tell is not so within ten seconds */
+/** @throws when what the metrics tell is not so within a minute */
 async function shown(metrics: Metrics, figure: RegExp): Promise<void> {
-  const deadlineMs = performance.now() + 10_000;
+  const deadlineMs = performance.now() + 60_000;
   for (;;) {
     const text = await metrics.render();
     if (figure.test(text)) return;
@@ -282,14 +283,13 @@ for (const http1 of [false, true]) {
 }
 
 test("closing the gateway ends subscriptions at once", async (t) => {
-  const place = await open(t);
+  const place = await open(t, { http1: true });
   const events = await subscribe(place, { Type: "LATEST" });
   await events.next();
-  const startedMs = performance.now();
-  const ended = events.next().catch(() => undefined);
+  const ended = events.next();
   await place.fixture.api.close();
+  // In peace: one that does not end at once is cut off a while later, which is an error over HTTP/1.1.
   assert.equal(await ended, undefined);
-  assert.ok(performance.now() - startedMs < 1_500);
 });
 
 test("to a client that does not read, no more than an event is kept, and nothing is lost", async (t) => {
@@ -323,12 +323,12 @@ test("to a client that does not read, no more than an event is kept, and nothing
       { method: "POST", headers: { ...headers, host } },
       (answer) => {
         answer.pause();
-        const before = process.memoryUsage();
-        // Time enough to push all of it, were it not held back.
+        const before = bufferBytes();
+        // Time enough to push all of it, 33 MiB, were it not held back.
         setTimeout(() => {
-          const { external, arrayBuffers } = process.memoryUsage();
-          const grownMiB = (external + arrayBuffers - before.external - before.arrayBuffers) / 1_048_576;
-          if (grownMiB > 24) reject(new Error(`${grownMiB} MiB more`));
+          heldAtMost(12 * 1_048_576, before).then(readOn, reject);
+        }, 500);
+        const readOn = (): void => {
           const numbers: number[] = [];
           let kept = Buffer.alloc(0);
           answer.on("data", (chunk: Buffer) => {
@@ -346,7 +346,7 @@ test("to a client that does not read, no more than an event is kept, and nothing
             }
           });
           answer.resume();
-        }, 500);
+        };
       },
     );
     request.on("error", reject);

@@ -9,7 +9,7 @@ import { AWS_CBOR, AWS_JSON, assertAwsShaped, Complaints, HostileCaller } from "
 import { sign } from "../../sign.ts";
 
 const STREAM = "s";
-const BOUND = { numRuns: 400, interruptAfterTimeLimit: 8_000 };
+const BOUND = { numRuns: 400 };
 const complaints = new Complaints();
 let fixture: Fixture;
 let caller: HostileCaller;
@@ -161,12 +161,15 @@ test("bodies of megabytes of nothing but structure are refused in good time", as
     ["PutRecords", AWS_CBOR, Buffer.concat([Buffer.of(0x5f), Buffer.alloc(bytes, 0x40)])],
   ];
   for (const [operation, type, body] of bodies) {
-    const startedMs = performance.now();
+    const before = process.cpuUsage();
     const answer = await caller.signed(operation, body, type);
     const told = `${operation} ${body.subarray(0, 20).toString("latin1")}`;
     assert.notEqual(assertAwsShaped(answer, told), undefined, told);
-    const tookMs = performance.now() - startedMs;
-    assert.ok(tookMs < 3_000, `${told}: ${Math.round(tookMs)} ms`);
+    const { user, system } = process.cpuUsage(before);
+    const tookMs = (user + system) / 1_000;
+    // A second at most on the machine that this was written on, for us and the client. What goes over all that
+    // came before at each of five million values takes hours.
+    assert.ok(tookMs < 20_000, `${told}: ${Math.round(tookMs)} ms`);
   }
 });
 
