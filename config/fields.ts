@@ -9,17 +9,19 @@ const UNITS: Readonly<Record<string, number>> = {
   TiB: 1024 ** 4,
 };
 
-/** `512MiB`, `8 GiB` or a number of bytes. */
+/** `512MiB`, `8 GiB` or a number of bytes: a whole one, of at least 1. */
 export function bytes(fallback: string) {
   return z
     .union([z.number(), z.string()])
     .transform((value, context) => {
       const match = /^(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB)?$/.exec(String(value).trim());
       const amount = match && Number(match[1]) * (UNITS[match[2] ?? "B"] ?? 1);
-      if (amount && Number.isSafeInteger(Math.round(amount))) return Math.round(amount);
+      const rounded = amount === null ? Number.NaN : Math.round(amount);
+      if (rounded >= 1 && Number.isSafeInteger(rounded)) return rounded;
+      const fault = rounded === 0 ? "less than a byte" : "no size";
       context.addIssue({
         code: "custom",
-        message: `${JSON.stringify(value)} is no size; write bytes or a number with B, KiB, MiB, GiB or TiB`,
+        message: `${JSON.stringify(value)} is ${fault}; write bytes or a number with B, KiB, MiB, GiB or TiB`,
       });
       return z.NEVER;
     })

@@ -22,6 +22,11 @@ export class BatchBuilder {
   /** Of the payloads alone. */
   payloadBytes = 0;
 
+  /** How many partition keys there are. */
+  get runs(): number {
+    return this.#runs.size;
+  }
+
   /** The order of the records of a key is kept. @param payload not to be written to until `writeTo` */
   add(key: string, timeUs: number, payload: Uint8Array): void {
     let run = this.#runs.get(key);

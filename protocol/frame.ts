@@ -20,6 +20,8 @@ export const FRAME_VERSION = 1;
 export const MAX_FRAME_BYTES = 12 * 1_048_576;
 /** The most records that one frame may announce. */
 export const MAX_FRAME_RECORDS = 100_000;
+/** And the most runs: each of them is decoded and routed by itself. No agent ever made more. */
+export const MAX_FRAME_RUNS = 50_000;
 const MAGIC = 0x4857;
 const CRC_FROM = 12;
 const HEAD_BYTES = 48;
@@ -155,9 +157,8 @@ function readParts(frame: Buffer): {
     const streamEnd = deviceEnd + u16(frame, 46);
     if (streamEnd > frame.length) throw new MalformedFrameError("its names run over the end");
     const batch = frame.subarray(streamEnd);
-    // Before anything is made of each run: there is a record in each.
-    if (batch.length >= 4 && u32(batch, 0) > MAX_FRAME_RECORDS)
-      throw new MalformedFrameError("too many runs");
+    // Before anything is made of each run.
+    if (batch.length >= 4 && u32(batch, 0) > MAX_FRAME_RUNS) throw new MalformedFrameError("too many runs");
     return { deviceEnd, streamEnd, batch, runs: decodeBatch(batch) };
   } catch (error) {
     // What was damaged on the way may read as anything, and is called damaged.
@@ -202,19 +203,31 @@ export function decodeFrames(bytes: Uint8Array): Frame[] {
 }
 
 /**
- * Cuts a publish into pieces of at most `maxFrames` frames, by their lengths alone. From where that cannot be read,
- * all is one piece, which `decodeFrames` refuses.
+ * Cuts a publish into pieces of at most `maxFrames` frames and `maxRuns` runs, but of one frame at least, by what
+ * the frames say of themselves. From where their lengths cannot be read, all is one piece, which `decodeFrames` refuses.
  */
-export function cutFrames(bytes: Uint8Array, maxFrames: number): Buffer[] {
+export function cutFrames(
+  bytes: Uint8Array,
+  maxFrames: number,
+  maxRuns = Number.POSITIVE_INFINITY,
+): Buffer[] {
   const payload = asBuffer(bytes);
   const pieces: Buffer[] = [];
   let from = 0;
+  let frames = 0;
+  let runs = 0;
   try {
-    for (let at = 0, frames = 1; at < payload.length; frames++) {
-      at += frameLengthAt(payload, at);
-      if (frames % maxFrames !== 0 || at > payload.length) continue;
-      pieces.push(payload.subarray(from, at));
-      from = at;
+    for (let at = 0; at < payload.length; ) {
+      const end = at + frameLengthAt(payload, at);
+      const more = runsAt(payload, at);
+      if (frames > 0 && (frames === maxFrames || runs + more > maxRuns)) {
+        pieces.push(payload.subarray(from, at));
+        from = at;
+        frames = runs = 0;
+      }
+      frames++;
+      runs += more;
+      at = end;
     }
   } catch {
     // Whoever decodes the last piece says what is wrong with it.
@@ -253,6 +266,12 @@ function frameLengthAt(bytes: Buffer, at: number): number {
   const length = u32(bytes, at + 4);
   if (length < HEAD_BYTES || length > MAX_FRAME_BYTES) throw new MalformedFrameError(`${length} bytes long`);
   return length;
+}
+
+/** How many runs a frame announces; 0 where that is cut off. */
+function runsAt(bytes: Buffer, at: number): number {
+  const batchAt = at + HEAD_BYTES + u16(bytes, at + 44) + u16(bytes, at + 46);
+  return batchAt + 4 <= bytes.length ? u32(bytes, batchAt) : 0;
 }
 
 /** How an epoch is written in topics, keys and logs: 16 hex digits. */

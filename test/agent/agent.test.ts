@@ -11,6 +11,7 @@ import type { AgentStatus } from "../../agent/health.ts";
 import { decodeFrames, type Frame } from "../../protocol/frame.ts";
 import { parseTopic } from "../../protocol/topics.ts";
 import { VERSION } from "../../runtime/version.ts";
+import { freePorts } from "../support/program.ts";
 import { nodeFlags, scriptPath } from "../support/script.ts";
 import { temporaryFolder, texts } from "./buffer/records/buffer-fixture.ts";
 
@@ -47,14 +48,6 @@ async function logged(child: ChildProcess, message: string): Promise<Record<stri
     }
   }
   throw new Error(`ended without "${message}": ${text}`);
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 async function gateway(t: TestContext): Promise<{ port: number; frames: Frame[] }> {
@@ -110,7 +103,7 @@ test("the command line explains itself", async (t) => {
 test("what a sensor got acknowledged reaches the gateway once, over kills of the agent", async (t) => {
   const folder = await temporaryFolder(t);
   const { port, frames } = await gateway(t);
-  const [sensorPort, httpPort] = [await freePort(), await freePort()];
+  const [sensorPort, httpPort] = (await freePorts(2)) as [number, number];
   const config = {
     device: "pi-1",
     dataDir: "data",

@@ -1,7 +1,7 @@
 /**
  * Opens the database of the footage buffer and finds out whether all is there.
  *
- *   units/      LevelDB             footage.json  sidecar: which units must be in it
+ *   units/      LevelDB             footage.json  sidecar: which units must be in it (.damaged: the last that was)
  *   snapshot/   hard links to the files of units/ as they were before it was opened; gone once all was found
  *   damaged/    the last folder in which something was missing, for whoever wants to look
  *   lock/       an empty LevelDB, of which the kernel lets one process be the owner
@@ -37,12 +37,16 @@ export class FootageLockedError extends HeadwaterError {
   }
 }
 
+export const sidecarFile = (dir: string): string => join(dir, "footage.json");
+
 export interface OpenedFolder {
   readonly db: Database;
   readonly lock: Database;
   readonly index: FootageIndex;
   /** What the sidecar says should be there and is not. */
   readonly missing: readonly UnitRange[];
+  /** Then it cannot be known what is missing. */
+  readonly sidecarDamaged: boolean;
   /** Of the newest epoch that was ever begun; 0 in a new folder. */
   readonly epochStart: number;
   /** Per camera, the end of the newest unit that was ever stored, in producer time. */
@@ -62,6 +66,7 @@ export async function openFootageFolder(dir: string, log: Log): Promise<OpenedFo
 }
 
 type OpenedUnits = Omit<OpenedFolder, "lock">;
+type FoundUnits = Omit<OpenedUnits, "sidecarDamaged">;
 
 /** Before any file is moved: another process may be at work on them. */
 async function takeLock(folder: string): Promise<Database> {
@@ -74,7 +79,24 @@ async function takeLock(folder: string): Promise<Database> {
 }
 
 async function openUnits(dir: string, log: Log): Promise<OpenedUnits> {
-  const sidecar = await readSidecar(join(dir, "footage.json"));
+  const found = await readSidecar(sidecarFile(dir));
+  if (found === "damaged") await putSidecarAside(sidecarFile(dir), log);
+  const sidecar = found === "damaged" ? undefined : found;
+  return { ...(await findUnits(dir, sidecar, log)), sidecarDamaged: found === "damaged" };
+}
+
+/** The database is all there is to be believed then: what it lacks is not missed. */
+async function putSidecarAside(file: string, log: Log): Promise<void> {
+  const kept = `${file}.damaged`;
+  const damage = new BufferDamagedError(
+    file,
+    "its checksum does not match; the footage that is found is sent",
+  );
+  log.error({ kept, error: describeError(damage) }, "footage buffer's sidecar damaged");
+  await rename(file, kept);
+}
+
+async function findUnits(dir: string, sidecar: Sidecar | undefined, log: Log): Promise<FoundUnits> {
   const units = join(dir, "units");
   const snapshot = join(dir, "snapshot");
   const fileCount = await takeSnapshot(units, snapshot);
@@ -125,7 +147,7 @@ async function filesOf(folder: string): Promise<string[]> {
 }
 
 /** Goes back to the snapshot and lets LevelDB rebuild its MANIFEST from the tables and logs. */
-async function repair(dir: string, sidecar: Sidecar | undefined, log: Log): Promise<OpenedUnits> {
+async function repair(dir: string, sidecar: Sidecar | undefined, log: Log): Promise<FoundUnits> {
   const units = join(dir, "units");
   const damaged = join(dir, "damaged");
   await rm(damaged, { recursive: true, force: true });
@@ -174,7 +196,7 @@ async function readIndex(db: Database): Promise<FootageIndex> {
   return index;
 }
 
-function finish(db: Database, index: FootageIndex, sidecar: Sidecar | undefined): OpenedUnits {
+function finish(db: Database, index: FootageIndex, sidecar: Sidecar | undefined): FoundUnits {
   const newestUs = new Map(sidecar?.newestUs);
   for (const { camera, toUs } of index.ranges()) {
     newestUs.set(camera, Math.max(newestUs.get(camera) ?? 0, toUs));

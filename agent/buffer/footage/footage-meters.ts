@@ -18,6 +18,10 @@ export function footageMeters(metrics: Metrics, buffer: FootageBuffer) {
     storedBytes: metrics.counter("headwater_agent_footage_stored_bytes_total", "Their bytes", ["camera"]),
     dropped: metrics.counter("headwater_agent_footage_dropped_units_total", "Dropped for room", ["camera"]),
     damaged: metrics.counter("headwater_agent_footage_damaged_units_total", "Could not be read back"),
+    sidecarDamaged: metrics.counter(
+      "headwater_agent_footage_sidecar_damaged_total",
+      "Times that the list of what must be there could not be believed",
+    ),
     gaps: metrics.counter("headwater_agent_footage_gaps_total", "Gaps reported, for any reason", ["camera"]),
   };
 }

@@ -4,18 +4,24 @@
  *
  * It is written after an append and before a deletion. A crash in between leaves a unit more in the
  * database than here, which is sent (again); never a unit less, which would look like damage.
+ *
+ * Version 1 had no checksum: such a file is read once, as the opening writes it anew.
  */
 import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import { epochName } from "../../../protocol/frame.ts";
 import { writeDurably } from "../../../runtime/durable.ts";
 import { HeadwaterError } from "../../../runtime/errors.ts";
+import { checkedLine, crcOf } from "../checked-line.ts";
 import type { UnitRange } from "./footage-index.ts";
 
-const VERSION = 1;
+const NEWLINE = 10;
+const VERSION = 2;
+/** Of the files that had no checksum. */
+const UNCHECKED_VERSION = 1;
 
 const sidecarSchema = z.object({
-  version: z.literal(VERSION),
+  version: z.union([z.literal(VERSION), z.literal(UNCHECKED_VERSION)]),
   epochStart: z.number().int().min(0),
   newestUs: z.record(z.string(), z.number().int()).default({}),
   waiting: z.array(
@@ -49,19 +55,24 @@ export class FootageVersionError extends HeadwaterError {
   }
 }
 
-/** Undefined when there is none, or it is damaged: the database is then believed. @throws FootageVersionError */
-export async function readSidecar(path: string): Promise<Sidecar | undefined> {
-  let json: unknown;
-  try {
-    json = JSON.parse(await readFile(path, "utf8"));
-  } catch (error) {
-    if (error instanceof SyntaxError || (error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+/**
+ * @returns undefined when there is none; "damaged" when it cannot be believed: the database then is
+ * @throws FootageVersionError
+ */
+export async function readSidecar(path: string): Promise<Sidecar | undefined | "damaged"> {
+  const bytes = await readFile(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return undefined;
     throw error;
-  }
-  const version = (json as { version?: unknown } | null)?.version;
-  if (typeof version === "number" && version !== VERSION) throw new FootageVersionError(path, version);
+  });
+  if (bytes === undefined) return undefined;
+  const json = believed(bytes);
+  const version = (json as { version?: unknown } | null | undefined)?.version;
+  const isChecked = bytes.includes(NEWLINE);
+  if (version === (isChecked ? UNCHECKED_VERSION : VERSION)) return "damaged";
+  if (typeof version === "number" && version !== VERSION && version !== UNCHECKED_VERSION)
+    throw new FootageVersionError(path, version);
   const parsed = sidecarSchema.safeParse(json);
-  if (!parsed.success) return undefined;
+  if (!parsed.success) return "damaged";
   const waiting = parsed.data.waiting.map((range) => ({
     ...range,
     epoch: BigInt(`0x${range.epoch}`),
@@ -70,6 +81,18 @@ export async function readSidecar(path: string): Promise<Sidecar | undefined> {
   }));
   const newestUs = new Map(Object.entries(parsed.data.newestUs));
   return { epochStart: parsed.data.epochStart, newestUs, waiting };
+}
+
+/** The value of the file's JSON, if its checksum is right, or it is of one line and so had none. */
+function believed(bytes: Buffer): unknown {
+  const end = bytes.indexOf(NEWLINE);
+  const line = end < 0 ? bytes : bytes.subarray(0, end);
+  if (end >= 0 && bytes.toString("latin1", end) !== `\n${crcOf(line)}\n`) return undefined;
+  try {
+    return JSON.parse(line.toString());
+  } catch {
+    return undefined;
+  }
 }
 
 /** Writes one after the other; those asked for while one runs become one. */
@@ -120,5 +143,5 @@ function formatSidecar(state: Sidecar): string {
     last: Number(range.last),
   }));
   const newestUs = Object.fromEntries(state.newestUs);
-  return JSON.stringify({ version: VERSION, epochStart: state.epochStart, newestUs, waiting });
+  return checkedLine(JSON.stringify({ version: VERSION, epochStart: state.epochStart, newestUs, waiting }));
 }

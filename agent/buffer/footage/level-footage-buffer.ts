@@ -21,6 +21,7 @@ import {
   openDb,
   openFootageFolder,
   randomEpoch,
+  sidecarFile,
   unitKey,
 } from "./footage-folder.ts";
 import type { UnitEntry } from "./footage-index.ts";
@@ -117,7 +118,7 @@ class LevelFootageBuffer implements FootageBuffer {
     this.#counts = footageMeters(options.metrics, this);
     const { minFreeBytes = 0 } = options;
     this.#disk = new DiskSpace(options.dir, minFreeBytes && minFreeBytes + SPARE_BYTES, () => {});
-    this.#sidecar = new SidecarWriter(join(options.dir, "footage.json"), () => ({
+    this.#sidecar = new SidecarWriter(sidecarFile(options.dir), () => ({
       epochStart: this.#epochStart,
       newestUs: this.#newestUs,
       waiting: this.#index.ranges(),
@@ -128,6 +129,7 @@ class LevelFootageBuffer implements FootageBuffer {
   async begin(opened: OpenedFolder): Promise<void> {
     for await (const key of this.#db.keys({ gt: "x!", lt: "x~" })) this.#setAside.push(key);
     await this.#sidecar.write();
+    if (opened.sidecarDamaged) this.#counts.sidecarDamaged.inc();
     for (const range of opened.missing) {
       const units = Number(range.last - range.first) + 1;
       this.#counts.damaged.inc(units);

@@ -9,10 +9,11 @@ import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { decodeFrame } from "../../../protocol/frame.ts";
 import { syncFolder } from "../../../runtime/durable.ts";
+import { crcOf } from "../checked-line.ts";
 import { type Database, type Operation, openDatabase, writeSynced } from "../level/leveldb.ts";
 import { type ChainPart, newPart, partName, sealedName } from "./chain-part.ts";
 import { markPrefix, placeInKey } from "./record-keys.ts";
-import { crcOf, EndsFile, ForeignBufferError, type SidecarEpoch, writeSidecar } from "./sidecar.ts";
+import { EndsFile, ForeignBufferError, type SidecarEpoch, writeSidecar } from "./sidecar.ts";
 
 const PART_BYTES = 4 * 1_048_576;
 const BATCH_BYTES = 524_288;

@@ -13,6 +13,8 @@ import type { EpochState } from "./epoch-ledger.ts";
 /** A frame ends when its payloads would pass this; a single larger record does not exist. */
 const FRAME_PAYLOAD_BYTES = 1_048_576;
 const FRAME_RECORDS = 50_000;
+/** A gateway routes each run by itself, and takes a frame at once. */
+const FRAME_RUNS = 8_192;
 /** Header of a frame and of its batch, and its keys in LevelDB. */
 const FRAME_OVERHEAD_BYTES = 128;
 /** More than that is not kept from one commit to the next; a group of the usual size fits. */
@@ -84,7 +86,7 @@ function batchesOf(records: Iterable<BufferRecord>): [stream: string, BatchBuild
     }
     let batch = batches.at(-1)!;
     const isFull = batch.payloadBytes + record.payload.length > FRAME_PAYLOAD_BYTES;
-    if (batch.records > 0 && (isFull || batch.records >= FRAME_RECORDS)) {
+    if (batch.records > 0 && (isFull || batch.records >= FRAME_RECORDS || batch.runs >= FRAME_RUNS)) {
       batch = new BatchBuilder();
       batches.push(batch);
     }

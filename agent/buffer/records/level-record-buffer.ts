@@ -36,6 +36,7 @@ import { RecordChain } from "./record-chain.ts";
 import { chainFolder, marksFolder, type OpenedFolder, openRecordFolder } from "./record-folder.ts";
 import { type BufferMeters, bufferMeters } from "./record-meters.ts";
 import { assertValid } from "./record-validity.ts";
+import { repeatOptions } from "./repeat.ts";
 
 const MAX_MARK_NAMES = 100_000;
 const PART_BYTES = 4 * 1_048_576;
@@ -96,6 +97,7 @@ class LevelRecordBuffer implements RecordBuffer {
     const partBytes = options.partBytes ?? Math.min(PART_BYTES, Math.ceil(options.maxBytes / 8));
     const chain = new RecordChain(
       {
+        ...repeatOptions(options),
         dir: chainFolder(options.dir),
         partBytes,
         usualParts: Math.ceil(options.maxBytes / partBytes) + SPARE_PARTS,

@@ -25,6 +25,8 @@ export interface LevelRecordBufferOptions {
   readonly minFreeBytes?: number;
   /** Size of a part of the chain; 4 MiB, or an eighth of `maxBytes`, unless given. */
   readonly partBytes?: number;
+  /** How long writers wait for a new part while it cannot be made; 60 s unless given. */
+  readonly patienceMs?: number;
   /** Called once, when a write failed and the buffer takes nothing more. */
   readonly onFailure?: (error: BufferFailedError) => void;
   /** How `clock` knows the time, as frames say it; `system` unless given. */

@@ -16,16 +16,18 @@ import { rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Epoch, Frame, FrameSequence } from "../../../protocol/frame.ts";
 import { syncFolder } from "../../../runtime/durable.ts";
-import { type Database, type Operation, openDatabase, writeSynced } from "../level/leveldb.ts";
-import { type ChainPart, newPart, partName, scanPart, sealedName } from "./chain-part.ts";
+import { type Operation, openDatabase, writeSynced } from "../level/leveldb.ts";
+import { type ChainPart, scanPart, sealedName } from "./chain-part.ts";
 import type { CutFrame } from "./frame-cutter.ts";
 import type { MarkStore } from "./mark-store.ts";
+import { NextPart, type OpenPart } from "./next-part.ts";
 import { frameKey, markKey } from "./record-keys.ts";
+import { type RepeatOptions, repeat } from "./repeat.ts";
 
 /** Closed parts that may wait for their sealing: their memory is not free before. */
 const MAX_CLOSING = 2;
 
-export interface RecordChainOptions {
+export interface RecordChainOptions extends RepeatOptions {
   /** Holds the parts and nothing else. */
   readonly dir: string;
   readonly partBytes: number;
@@ -51,27 +53,18 @@ export const PART_OVERHEAD_BYTES = 24 * 1_024;
 /** What a crash leaves under this name is nothing. */
 const MAKING = "making";
 
-interface Active {
-  readonly part: ChainPart;
-  readonly database: Database;
-  /** Marks that are in no other place yet. */
-  readonly marks: Map<string, Uint8Array>;
-  writtenBytes: number;
-}
-
 export class RecordChain {
   readonly #options: RecordChainOptions;
   /** Oldest first; the active one is the last. */
   readonly parts: ChainPart[];
-  #active: Active | undefined;
-  #next: Promise<Active> | undefined;
-  #nextIsReady = false;
-  #nextNumber: number;
+  #active: OpenPart | undefined;
+  readonly #next: NextPart;
   #epoch: { start: number; epoch: Epoch };
   #closing = 0;
   /** Sealing and removing, one at a time, behind the writes. */
   #behind: Promise<void> = Promise.resolve();
   #sweeping = false;
+  readonly #ending = new AbortController();
   #writing: Promise<unknown> = Promise.resolve();
 
   /** @param nextNumber no part of this number or a higher one exists */
@@ -84,13 +77,14 @@ export class RecordChain {
     this.#options = options;
     this.parts = parts;
     this.#epoch = epoch;
-    this.#nextNumber = nextNumber;
+    const memoryBytes = STRETCHED * options.partBytes + 4 * 1_048_576;
+    this.#next = new NextPart({ ...options, memoryBytes, ending: this.#ending.signal }, nextNumber);
   }
 
   /** Opens the first part to write to. */
   async start(): Promise<void> {
     await rm(join(this.#options.dir, MAKING), { recursive: true, force: true });
-    this.#begin(await this.#make());
+    this.#begin(await this.#next.first());
   }
 
   /** What parts beyond the usual number take beside their frames: many short starts leave many small ones. */
@@ -147,8 +141,8 @@ export class RecordChain {
       part.newestUs = storedUs;
     }
     const { partBytes } = this.#options;
-    if (active.writtenBytes >= partBytes * PREPARED_FROM) this.#prepare();
-    const isDue = active.writtenBytes >= (this.#nextIsReady ? partBytes : STRETCHED * partBytes);
+    if (active.writtenBytes >= partBytes * PREPARED_FROM) this.#next.prepare();
+    const isDue = active.writtenBytes >= (this.#next.isReady ? partBytes : STRETCHED * partBytes);
     // Whoever wrote need not wait for it; the next writer does.
     if (isDue) void this.rotate().catch((error: unknown) => this.#options.onFailure(error));
   }
@@ -172,32 +166,8 @@ export class RecordChain {
     return result;
   }
 
-  async #make(): Promise<Active> {
-    const part = newPart(this.#nextNumber++, 0, 0n);
-    const folder = join(this.#options.dir, partName(part.number));
-    const database = await openDatabase(folder, true, STRETCHED * this.#options.partBytes + 4 * 1_048_576);
-    // The log's own name too must survive a power cut, before anything in it is acknowledged. Both at
-    // once, as one commit of the file system's journal then serves both.
-    await Promise.all([syncFolder(folder), syncFolder(this.#options.dir)]);
-    return { part, database, marks: new Map(), writtenBytes: 0 };
-  }
-
-  #prepare(): void {
-    if (this.#next !== undefined) return;
-    this.#next = this.#make();
-    this.#next.then(
-      () => {
-        this.#nextIsReady = true;
-      },
-      () => {},
-    );
-  }
-
   async #switch(): Promise<void> {
-    this.#prepare();
-    const next = await this.#next!;
-    this.#next = undefined;
-    this.#nextIsReady = false;
+    const next = await this.#next.take();
     const old = this.#active!;
     this.#begin(next);
     this.#closing++;
@@ -205,7 +175,7 @@ export class RecordChain {
     if (this.#closing > MAX_CLOSING) await sealed;
   }
 
-  #begin(next: Active): void {
+  #begin(next: OpenPart): void {
     next.part.epochStart = this.#epoch.start;
     next.part.epoch = this.#epoch.epoch;
     this.parts.push(next.part);
@@ -219,7 +189,7 @@ export class RecordChain {
     return this.#behind;
   }
 
-  async #seal(old: Active): Promise<void> {
+  async #seal(old: OpenPart): Promise<void> {
     await old.database.close();
     await this.#options.marks.merge(old.marks);
     const { part } = old;
@@ -249,10 +219,17 @@ export class RecordChain {
     if (parts.length === 0) return;
     await this.#options.syncHeads();
     for (const part of parts) {
-      await rm(this.folderOf(part), { recursive: true, force: true });
+      await this.#erase(part);
       this.parts.splice(this.parts.indexOf(part), 1);
       part.sizes.clear();
     }
+  }
+
+  /** A folder is read to be removed, for which there may be no descriptor just now. */
+  async #erase(part: ChainPart): Promise<void> {
+    const sinceMs = this.#options.clock.monotonicMs();
+    const erase = (): Promise<void> => rm(this.folderOf(part), { recursive: true, force: true });
+    await repeat(erase, () => sinceMs, this.#options, this.#ending.signal);
   }
 
   /** Runs between sealing and removing, so that no part changes its name meanwhile. It must not wait for a write. */
@@ -316,12 +293,9 @@ export class RecordChain {
 
   /** Nothing may be written any more. */
   async close(): Promise<void> {
+    this.#ending.abort();
     await this.settled();
-    const next = await this.#next?.catch(() => undefined);
-    if (next !== undefined) {
-      await next.database.close();
-      await rm(this.folderOf(next.part), { recursive: true, force: true });
-    }
+    await this.#next.close();
     if (this.#active !== undefined) await this.#afterwards(() => this.#seal(this.#active!));
     await this.#behind;
     this.#active = undefined;

@@ -10,9 +10,9 @@
 import { readFileSync, writeSync } from "node:fs";
 import { type FileHandle, open, readFile } from "node:fs/promises";
 import { type Epoch, epochName } from "../../../protocol/frame.ts";
-import { crc32c } from "../../../runtime/crc32c.ts";
 import { writeDurably } from "../../../runtime/durable.ts";
 import { HeadwaterError } from "../../../runtime/errors.ts";
+import { checkedLine, crcOf } from "../checked-line.ts";
 
 export const SIDECAR_VERSION = 2;
 /** A slot has pages of its own, so that writing one never harms the other. */
@@ -84,7 +84,7 @@ function format(sidecar: Sidecar): string {
       gone.map((range) => range.map(String)),
     ]),
   });
-  return `${json}\n${crcOf(json)}\n`;
+  return checkedLine(json);
 }
 
 /** @throws ForeignBufferError */
@@ -114,11 +114,6 @@ function parse(text: string, file: string, device: string): Sidecar | "damaged" 
       gone: gone.map(([from, to]) => [BigInt(from), BigInt(to)] as const),
     })),
   };
-}
-
-/** Of the first line; it is the second. */
-export function crcOf(text: string): string {
-  return crc32c(Buffer.from(text)).toString(16).padStart(8, "0");
 }
 
 /** The file of two slots. */

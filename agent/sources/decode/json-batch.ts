@@ -4,6 +4,7 @@
  */
 import type { Decoded, SensorReading } from "../source.ts";
 import { decodeJsonLine } from "./json-line.ts";
+import { parseJson } from "./json-object.ts";
 import { decodeSenml, isSenml } from "./senml.ts";
 
 const MAX_READINGS = 10_000;
@@ -16,7 +17,7 @@ export function decodeJsonBatch(kind: BatchKind, text: string, sensor: string, a
   if (kind === "lines") return decodeLines(text, sensor, arrivalUs);
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseJson(text);
   } catch (error) {
     return { reason: `not JSON: ${messageOf(error)}` };
   }

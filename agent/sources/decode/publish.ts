@@ -7,7 +7,7 @@ import type { Decoded, SensorReading } from "../source.ts";
 import { decodeBareNumber } from "./bare-number.ts";
 import { decodeAvailability, decodeEspHome } from "./esphome.ts";
 import { DiscoveryCatalog } from "./home-assistant.ts";
-import { decodeJsonObject } from "./json-object.ts";
+import { decodeJsonObject, parseJson } from "./json-object.ts";
 import { decodeSenml, isSenml } from "./senml.ts";
 import { isSparkplug, SparkplugDecoder } from "./sparkplug.ts";
 import { decodeTasmota, isTasmota } from "./tasmota.ts";
@@ -64,7 +64,7 @@ function decodeText(topic: string, text: string, arrivalUs: number): Decoded {
   const number = decodeBareNumber(topic, text);
   if (number !== undefined) return one(number);
   if (text.trimStart().startsWith("[")) {
-    const pack: unknown = JSON.parse(text);
+    const pack = parseJson(text);
     if (isSenml(pack)) return decodeSenml(pack, topic, arrivalUs);
   }
   return one(decodeJsonObject(topic, text, arrivalUs));

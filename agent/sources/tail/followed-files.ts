@@ -25,6 +25,7 @@ import {
   foundHoldsPlace,
   placeKey,
 } from "./file-place.ts";
+import { FolderNames } from "./folder-names.ts";
 import { fixedFolder, matchingPaths } from "./glob.ts";
 import { rotatedFiles, rotationBase } from "./rotated-files.ts";
 import type { Seen, TailParts } from "./tail-parts.ts";
@@ -84,9 +85,10 @@ export class FollowedFiles {
       const begun = await buffer.mark(this.#marks.name);
       if (config.from === "end" && begun?.toString() !== config.path) await this.#beginAtEnds();
       await this.#freshFiles();
+      const names = this.#folderNames();
       for (const path of [...this.#known])
         if (this.#own.has(path)) this.#gone.add(path);
-        else await this.#lookForRest(path);
+        else await this.#lookForRest(path, names);
       while (!life.signal.aborted) {
         const startedMs = clock.monotonicMs();
         await this.#scan(life);
@@ -143,13 +145,14 @@ export class FollowedFiles {
     const gone: { path: string; source: string; timeUs: number }[] = [];
     for (const path of this.#gone) {
       if (this.#own.has(path)) continue;
-      // What is left of it under other names would be read anew.
-      const rotations = rotatedFiles(path, (other) => this.#own.has(other));
-      if (await rotations.then(({ length }) => length > 0).catch(ifMoved)) continue;
       const source = this.#marks.nameOf(path);
       gone.push({ path, source, timeUs: (await this.#marks.placeOf(path))?.timeUs ?? 0 });
     }
-    const forgotten = oldestGone(gone);
+    const names = this.#folderNames();
+    const forgotten: typeof gone = [];
+    // What is left of one under other names would be read anew.
+    for (const one of oldestGone(gone))
+      if (!(await names.mayHold(one.path).catch(ifMoved))) forgotten.push(one);
     await buffer.setMarks(forgotten.map(({ source }) => ({ source, value: NONE })));
     for (const { path } of forgotten) {
       this.#gone.delete(path);
@@ -157,12 +160,20 @@ export class FollowedFiles {
     }
   }
 
-  /** What was rotated and has no new file yet is read all the same. */
-  async #lookForRest(path: string): Promise<void> {
+  /**
+   * What was rotated and has no new file yet is read all the same.
+   * @param names where many are looked for: most have nothing beside them
+   */
+  async #lookForRest(path: string, names?: FolderNames): Promise<void> {
     const place = await this.#marks.placeOf(path);
     if (place === undefined) return;
-    if (await this.#hasRest(place).catch(ifMoved)) this.#absent.add(path);
+    const isBare = names !== undefined && !(await names.mayHold(path).catch(ifMoved));
+    if (!isBare && (await this.#hasRest(place).catch(ifMoved))) this.#absent.add(path);
     else this.#gone.add(path);
+  }
+
+  #folderNames(): FolderNames {
+    return new FolderNames((other) => this.#own.has(other));
   }
 
   /** Its last file may have been rotated by then, or still be written to. One at a time, as they may be many. */

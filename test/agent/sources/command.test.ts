@@ -138,7 +138,7 @@ test("while the buffer is full the program waits, and nothing is lost", async (t
 });
 
 test("a program whose grandchild in a group of its own holds its output is over in time all the same", {
-  timeout: 20_000,
+  timeout: 120_000,
 }, async (t) => {
   const folder = await temporaryFolder(t);
   const buffer = await openBuffer(join(folder, "buffer"));

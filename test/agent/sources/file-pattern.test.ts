@@ -8,8 +8,12 @@ import { FileTail } from "../../../agent/sources/file-tail.ts";
 import { encodePlace } from "../../../agent/sources/tail/file-place.ts";
 import type { FileSourceConfig } from "../../../config/source-config.ts";
 import { GAPS_STREAM } from "../../../protocol/topics.ts";
+import { pause } from "../../../runtime/backoff.ts";
 import { openBuffer, temporaryFolder } from "../buffer/records/buffer-fixture.ts";
 import { sourceParts, stored, tailConfig, until } from "./source-parts.ts";
+
+/** Times of files tell their order. */
+const TICK_MS = 12;
 
 interface Rig {
   readonly folder: string;
@@ -188,6 +192,8 @@ test("a new file that was given the inode of one that is gone is another, howeve
     await app.write(name, "one\n");
     await until(() => app.buffer.usage().waitingRecords === i + 1);
     await rm(join(app.folder, name));
+    // Files tell when they were made in steps of the kernel's clock.
+    await pause(TICK_MS);
   }
   await app.close();
 });

@@ -29,7 +29,7 @@ import { sourceParts, stored, tailConfig, until } from "./source-parts.ts";
 const SERVICES = ["web", "db", "mail"];
 const STEPS = 30;
 /** Far more than it takes. */
-const CATCH_UP_MS = 30_000;
+const CATCH_UP_MS = 120_000;
 
 class World {
   readonly logs: string;

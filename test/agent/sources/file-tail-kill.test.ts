@@ -78,7 +78,7 @@ async function killAndRotate(t: TestContext, pattern: string): Promise<void> {
   }
   const last = await tailing(t, join(folder, "buffer"), join(folder, pattern));
   await write(20);
-  const giveUp = AbortSignal.timeout(60_000);
+  const giveUp = AbortSignal.timeout(150_000);
   for (let has = 0; has < n; has = await storedBy(last)) {
     assert.ok(!giveUp.aborted, `${has} of ${n}`);
     await new Promise((resolve) => setTimeout(resolve, 20));

@@ -86,7 +86,8 @@ test("what a program still writes into a renamed file is read before the new one
   const path = join(folder, "app.log");
   const buffer = await openBuffer(join(folder, "buffer"));
   await writeFile(path, "1\n");
-  const source = await tail(t, buffer, path, { rotateWaitMs: 100 });
+  // The test is quicker than that, however slow the machine.
+  const source = await tail(t, buffer, path, { rotateWaitMs: 4_000 });
   await waiting(buffer, 1);
   await rename(path, `${path}.1`);
   await writeFile(path, "4\n");
@@ -178,9 +179,10 @@ test("lines that belong to one another are one record, ended by the next or by s
   const source = await tail(t, buffer, path, { multiline: { start: "^\\d{4}-", flushAfterMs: 60 } });
   await writeFile(path, "2026-01-01 boom\n  at one\n  at two\n2026-01-02 fine\n");
   await waiting(buffer, 1);
-  assert.deepEqual(await lines(buffer), ["2026-01-01 boom\n  at one\n  at two"]);
+  // By now the silence may have ended the second.
+  assert.equal((await lines(buffer))[0], "2026-01-01 boom\n  at one\n  at two");
   await waiting(buffer, 2);
-  assert.equal((await lines(buffer))[1], "2026-01-02 fine");
+  assert.deepEqual((await lines(buffer)).slice(1), ["2026-01-02 fine"]);
   await source.close();
   await buffer.close();
 });

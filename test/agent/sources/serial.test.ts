@@ -116,6 +116,12 @@ test("what a new port brings does not hide the gap before it, also while the buf
   const folder = await temporaryFolder(t);
   const path = join(folder, "tty");
   const buffer = await openBuffer(join(folder, "buffer"), { maxBytes: 3_500 });
+  const append = buffer.append.bind(buffer);
+  let appends = 0;
+  buffer.append = (records) => {
+    appends++;
+    return append(records);
+  };
   const first = await plug(t, path);
   const source = serial(t, path, buffer);
   await source.start();
@@ -124,6 +130,8 @@ test("what a new port brings does not hide the gap before it, also while the buf
   await until(() => buffer.usage().waitingRecords === 1);
   await buffer.append([record("x".repeat(2_000), "pi-1/other", "others")]);
   first.stdin!.write(`{"counter":2,"pad":"${"x".repeat(1_200)}"}\n`);
+  // It was read, and waits for room: what a port still held would be gone with it.
+  await until(() => appends === 3);
   await new Promise((resolve) => setTimeout(resolve, 100));
   await unplug(first);
   await until(() => source.status().state === "waiting");

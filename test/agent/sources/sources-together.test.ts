@@ -45,7 +45,7 @@ sources:
   const source = (name: string) => agent.status().sources.find((one) => one.name === name)!;
   const well = ["log", "meter", "pi"];
   await until(() => well.every((name) => source(name).records > 0));
-  for (const name of [...well, "door", "local"]) assert.equal(source(name).state, "running", name);
+  await until(() => [...well, "door", "local"].every((name) => source(name).state === "running"));
   for (const name of ["board", "rs485", "broken", "unfiltered"]) {
     await until(() => source(name).lastError !== undefined);
     assert.equal(source(name).records, 0);

@@ -113,7 +113,7 @@ test("a gateway that dies right after it let us in is left, too", async (t) => {
 });
 
 test("a live gateway is not left, however long nothing is to be said", async (t) => {
-  const { proxy, uplink } = await link(t, { silence: { quietMs: 50, answerMs: 2_000 } });
+  const { proxy, uplink } = await link(t, { silence: { quietMs: 50, answerMs: 30_000 } });
   await waitFor(() => uplink.connected);
   await pass(1_000);
   assert.equal(proxy.counts().connections, 1);
@@ -154,12 +154,15 @@ test("metered: records gather before they are sent", async (t) => {
     publishes++;
     return "ack";
   };
+  const startMs = performance.now();
   for (let i = 0; i < 8; i++) {
     await fill(buffer, 1);
     await pass(20);
   }
   await waitFor(() => buffer.usage().waitingBytes === 0);
-  assert.ok(publishes <= 4, `${publishes} publishes`);
+  // One every half second, however long the disk took; without gathering there would be eight.
+  const batches = Math.floor((performance.now() - startMs) / 500);
+  assert.ok(publishes <= 2 + batches, `${publishes} publishes in ${batches} half seconds`);
 });
 
 test("paused: nothing but the status goes, until the schedule lets records go", async (t) => {
@@ -187,10 +190,11 @@ test("a gateway that stays busy is sent little, and everything once it takes it"
   gateway.onFrames = () => (busy ? "busy" : "ack");
   await fill(buffer, 2_000);
   await pass(3_000);
+  await waitFor(() => gateway.connections >= 2);
   const sent = /^headwater_uplink_bytes_sent_total (\d+)/m.exec(await metrics.render());
   // About 300 KB wait. The first connection may send a window, each later one a small publish.
   assert.ok(Number(sent?.[1]) < 180_000, `${sent?.[1]} bytes sent in vain`);
-  assert.ok(gateway.connections >= 2 && gateway.connections <= 12, `${gateway.connections} connections`);
+  assert.ok(gateway.connections <= 12, `${gateway.connections} connections`);
   busy = false;
   await waitFor(() => buffer.usage().waitingBytes === 0);
   assert.equal(texts(gateway.unique).length, 2_000);

@@ -9,6 +9,7 @@ import { RtspUplink, type RtspUplinkOptions } from "../../../agent/uplink/rtsp-u
 import { systemClock } from "../../../runtime/clock.ts";
 import { createLog, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
+import { freePorts } from "../../support/program.ts";
 import { TcpProxy } from "../../support/tcp-proxy.ts";
 import { madeUnit, SDP } from "../buffer/footage/made-unit.ts";
 import { linkRules } from "./made-rules.ts";
@@ -150,8 +151,9 @@ test("what the gateway persisted without our knowing is not sent again", async (
 
 test("a gateway that is away is found again when it is back", async (t) => {
   const buffer = await openBuffer(t);
-  const first = await startGateway(t);
-  const { port } = first.server;
+  // A port that no outgoing connection and no other test is given while the gateway is away.
+  const [port] = await freePorts(1);
+  const first = await startGateway(t, port);
   await buffer.append(madeUnit("yard", 1, 5_000));
   await startUplink(t, first.url, buffer);
   await drained(buffer);

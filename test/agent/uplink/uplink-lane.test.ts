@@ -95,7 +95,7 @@ async function sentWithTheNext(t: TestContext, buffer: RecordBuffer, first: Trip
 }
 
 test("a publish that is refused ends the lane: none behind it leaves, and the next lane sends it", {
-  timeout: 30_000,
+  timeout: 120_000,
 }, async (t) => {
   const buffer = await bufferOf(t, 20);
   const first = lane(t, buffer, new StandInRules({ refused: 3 }));
@@ -109,7 +109,7 @@ test("a publish that is refused ends the lane: none behind it leaves, and the ne
 });
 
 test("what waits for its pace is not overtaken when the pacer is closed before the turn ends", {
-  timeout: 30_000,
+  timeout: 120_000,
 }, async (t) => {
   const buffer = await bufferOf(t, 20);
   const pacer = new Pacer(systemClock, 4_000);
@@ -123,7 +123,7 @@ test("what waits for its pace is not overtaken when the pacer is closed before t
 });
 
 test("a publish that cannot be packed ends the lane, also when nothing comes behind it", {
-  timeout: 30_000,
+  timeout: 120_000,
 }, async (t) => {
   const buffer = await bufferOf(t, 2);
   const first = lane(t, buffer, undefined, async () => {
@@ -135,7 +135,7 @@ test("a publish that cannot be packed ends the lane, also when nothing comes beh
 });
 
 test("a refused publish costs a connection, and the gateway misses nothing", {
-  timeout: 30_000,
+  timeout: 120_000,
 }, async (t) => {
   const buffer = await bufferOf(t, 40);
   const gateway = new StandInBroker();

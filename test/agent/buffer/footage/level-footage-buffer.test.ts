@@ -188,7 +188,7 @@ test("a second process is refused and harms nothing", async (t) => {
 test("a folder of another version is refused", async (t) => {
   const dir = await folder(t);
   await (await open(dir)).close();
-  await writeFile(join(dir, "footage.json"), '{"version":2}');
+  await writeFile(join(dir, "footage.json"), '{"version":3}');
   await assert.rejects(open(dir), FootageVersionError);
 });
 

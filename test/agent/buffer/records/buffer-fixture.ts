@@ -1,5 +1,5 @@
 /** A record buffer in a folder of its own, with small and quick settings. */
-import { cp, mkdtemp, rm } from "node:fs/promises";
+import { cp, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
@@ -61,12 +61,26 @@ export async function readAll(buffer: RecordBuffer): Promise<Frame[]> {
   }
 }
 
-/** Resolves when no part is being closed or named, so that the folder can be copied. */
-export async function settled(buffer: RecordBuffer): Promise<void> {
+/** Resolves when no part is being made, closed or named, so that its folder `dir` can be copied. */
+export async function settled(buffer: RecordBuffer, dir: string): Promise<void> {
   // A commit waits for the switch before it, and reading for the naming behind that.
   await buffer.setMarks([]);
   await readAll(buffer);
+  // Nobody waits for the next part before it is needed, and LevelDB renames files while it makes one.
+  const chain = join(dir, "chain");
+  for (const name of await readdir(chain))
+    while (!(await isMade(join(chain, name)))) await new Promise((resolve) => setTimeout(resolve, 5));
 }
+
+/** LevelDB ends with the removal of its first manifest. What was removed meanwhile is not being made. */
+async function isMade(part: string): Promise<boolean> {
+  const files = await readdir(part).catch(() => undefined);
+  if (files === undefined) return true;
+  const manifests = files.filter((file) => file.startsWith("MANIFEST-"));
+  return manifests.length === 1 && manifests[0] !== "MANIFEST-000001" && !files.some(isTemporary);
+}
+
+const isTemporary = (file: string): boolean => file.endsWith(".dbtmp");
 
 /** A buffer with records in several parts, as a kill leaves it: copied while it is open. */
 export async function killedBuffer(dir: string, records: number): Promise<void> {
@@ -76,7 +90,7 @@ export async function killedBuffer(dir: string, records: number): Promise<void> 
     const mark = { source: `source-${i % 7}`, value: Buffer.from(String(i)) };
     await buffer.append([{ ...record(String(i).padEnd(400)), mark }]);
   }
-  await settled(buffer);
+  await settled(buffer, live);
   await cp(live, dir, { recursive: true });
   await buffer.close();
   await rm(live, { recursive: true });

@@ -93,7 +93,7 @@ class Used {
   async #openAgain(how: "reopen" | "kill"): Promise<void> {
     const from = this.#dir;
     if (how === "kill") {
-      await settled(this.buffer);
+      await settled(this.buffer, from);
       this.#dir = join(this.#root, `copy-${this.#copies++}`);
       await cp(from, this.#dir, { recursive: true });
     }

@@ -14,7 +14,7 @@ const append = (records: number): Append => ({
 });
 
 test("whoever pushes a full group as soon as the one before is stored is answered too", {
-  timeout: 5_000,
+  timeout: 30_000,
 }, async () => {
   let commits = 0;
   const groups = new GroupCommit({ commitDelayMs: 60_000, commitRecords: 10 }, async () => {
@@ -40,7 +40,7 @@ test("what is pushed while a group is being committed goes into the next, in ord
 });
 
 test("a flush waits for what was pushed before it, and not for what comes without end", {
-  timeout: 5_000,
+  timeout: 30_000,
 }, async () => {
   let ended = false;
   const groups = new GroupCommit({ commitDelayMs: 60_000, commitRecords: 10 }, async () => {

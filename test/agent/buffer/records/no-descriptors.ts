@@ -21,7 +21,7 @@ const buffer = await openLevelRecordBuffer({
   commitRecords: 10,
 });
 for (let i = 0; i < 100; i++) await buffer.append([record(String(i).padEnd(400))]);
-await settled(buffer);
+await settled(buffer, process.argv[2]!);
 const last = (await buffer.read(undefined, 1))[0];
 const taken: number[] = [];
 let full = false;

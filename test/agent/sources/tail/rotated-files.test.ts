@@ -27,7 +27,7 @@ test("each file is listed once, the oldest first, however many names it has", as
   const path = join(folder, "app.log");
   for (const name of ["app.log.2.gz", "app.log.1", "app.log", "other.log"]) {
     await writeFile(join(folder, name), name);
-    await pause(5);
+    await pause(12);
   }
   await writeFile(join(folder, "app.log.1.gz"), "is being made of app.log.1");
   await link(path, join(folder, "app.log-now"));
@@ -53,7 +53,8 @@ test("a rotation that is under way hides no file and shows none twice", async (t
     }
   })();
   let listed = 0;
-  for (let i = 0; i < 60; i++) {
+  // On a slow machine most come while it is under way.
+  for (let i = 0; i < 60 || listed === 0; i++) {
     try {
       const found = await rotatedFiles(path);
       const ids = new Set(found.map(({ id }) => id));
@@ -67,6 +68,5 @@ test("a rotation that is under way hides no file and shows none twice", async (t
   }
   done = true;
   await rotating;
-  assert.ok(listed > 0);
   assert.ok((await stat(path)).isFile());
 });
