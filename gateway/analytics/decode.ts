@@ -4,6 +4,7 @@
  * the whole record, and says why.
  */
 import { isUtf8 } from "node:buffer";
+import { SHORT_JSON_BYTES, whyNotJson } from "../../runtime/json-check.ts";
 import type { KeyValues } from "./columns.ts";
 import { measureKind } from "./columns.ts";
 import { type Column, type ColumnType, isTimestamp, type Plan } from "./sql/plan.ts";
@@ -12,6 +13,8 @@ import { type Column, type ColumnType, isTimestamp, type Plan } from "./sql/plan
 export const MAX_AHEAD_MS = 3_600_000;
 /** One string key value; the bound on what hostile records can make the state hold. */
 const MAX_KEY_CHARACTERS = 1_024;
+/** Of one record: more would hold everybody up for as long as its parsing takes. */
+const MAX_PARTS = 50_000;
 
 export interface DecodedRecord {
   timeMs: number;
@@ -34,9 +37,13 @@ export function compileDecoder(plan: Plan): Decoder {
   const measures = plan.measures.map((column) => ({ name: column.name, read: measureReader(column) }));
   const required = plan.columns.filter((column) => column.notNull).map((column) => column.name);
   return (payload, arrivalMs, into) => {
+    if (!isUtf8(payload)) return "not UTF-8";
+    if (payload.length > SHORT_JSON_BYTES) {
+      const reason = whyNotJson(payload, { maxParts: MAX_PARTS });
+      if (reason !== undefined) return `not JSON: ${reason}`;
+    }
     let json: unknown;
     try {
-      if (!isUtf8(payload)) return "not UTF-8";
       json = JSON.parse(payload.toString("utf8"));
     } catch {
       return "not JSON";

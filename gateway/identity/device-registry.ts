@@ -130,11 +130,15 @@ export class DeviceRegistry {
    * have heard, and told that all is well it would let the one that it has run out.
    * @throws DeviceUnknownError where that one is good no more
    */
-  certificate(device: string, serial: string): { readonly notAfterMs: number; readonly isDue: boolean } {
+  certificate(
+    device: string,
+    serial: string,
+  ): { readonly notAfterMs: number; readonly dueMs: number; readonly isDue: boolean } {
     const certificate = this.#devices.get(device)?.certificates.find((one) => one.serial === serial);
     if (certificate === undefined) throw new DeviceUnknownError(device);
     const { issuedMs, notAfterMs } = certificate;
-    return { notAfterMs, isDue: this.#nowMs() >= issuedMs + ((notAfterMs - issuedMs) * 2) / 3 };
+    const dueMs = issuedMs + ((notAfterMs - issuedMs) * 2) / 3;
+    return { notAfterMs, dueMs, isDue: this.#nowMs() >= dueMs };
   }
 
   list(): JoinedDevice[] {

@@ -19,6 +19,7 @@ import type { Metrics } from "../../runtime/metrics.ts";
 import { SparingLog } from "../../runtime/sparing-log.ts";
 import { CertificateAuthority, requestKeyHash } from "./ca.ts";
 import { DeviceRegistry, DeviceUnknownError, type JoinedDevice } from "./device-registry.ts";
+import { RenewalPace } from "./renewal-pace.ts";
 import { type SecureDoor, SecureListener } from "./secure-listener.ts";
 import { TokenStore } from "./tokens.ts";
 
@@ -64,6 +65,7 @@ export class Identity {
   readonly #options: IdentityOptions;
   readonly #tokens: TokenStore;
   readonly #registry: DeviceRegistry;
+  readonly #pace: RenewalPace;
   readonly #listeners = new Set<SecureListener>();
   readonly #joins;
   readonly #refusals: SparingLog;
@@ -79,6 +81,7 @@ export class Identity {
     this.#refusals = new SparingLog(options.log);
     this.#tokens = new TokenStore(join(options.dir, "tokens.json"), options.clock);
     this.#registry = new DeviceRegistry(join(options.dir, "devices.json"), options.clock);
+    this.#pace = new RenewalPace(this.#registry, options.clock);
     this.#joins = options.metrics.counter(
       "headwater_identity_certificates_total",
       "Device certificates asked for, by answer",
@@ -159,9 +162,13 @@ export class Identity {
     });
   }
 
-  /** @param usedSerial of the certificate that it asks with @throws SigningRequestError, DeviceUnknownError */
+  /**
+   * @param usedSerial of the certificate that it asks with
+   * @throws SigningRequestError, DeviceUnknownError, CertificateNotDueError, TooManyRenewalsError
+   */
   renew(device: string, usedSerial: string, request: Uint8Array): Promise<Joined> {
     return this.#counted("renewal", async () => {
+      this.#pace.take(device, usedSerial);
       const issued = await this.#ca.issueDevice(device, request, this.#options.deviceDays);
       await this.#registry.renewed(device, usedSerial, issued);
       this.#options.log.info({ device }, "device certificate renewed");
@@ -171,7 +178,8 @@ export class Identity {
 
   /** @param serial of the certificate that it asks with @throws DeviceUnknownError */
   certificate(device: string, serial: string): { readonly notAfterMs: number; readonly isDue: boolean } {
-    return this.#registry.certificate(device, serial);
+    const { notAfterMs, isDue } = this.#registry.certificate(device, serial);
+    return { notAfterMs, isDue };
   }
 
   devices(): JoinedDevice[] {

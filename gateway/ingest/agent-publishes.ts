@@ -25,6 +25,8 @@ import { type Answer, NotAllowedError, type PublishDesk } from "./publish-desk.t
 const DONE = Promise.resolve();
 /** To decode and append so many takes some milliseconds. */
 const FRAMES_AT_ONCE = 512;
+/** And of so many runs; a frame of more is taken by itself. */
+const RUNS_AT_ONCE = 8_192;
 
 export interface AgentPublishesOptions {
   readonly streams: Streams;
@@ -80,7 +82,7 @@ export class AgentPublishes {
     const to = addressed(session, publish, answers);
     const payload = payloadOf(publish);
     if (isEnvelope(payload)) this.#openFrames(to, Buffer.from(payload), device);
-    else if (cutFrames(payload, FRAMES_AT_ONCE).length === 1) {
+    else if (piecesOf(payload).length === 1) {
       this.#inTurn(to, payload, (bytes) => this.#storeFrames(to, bytes, bytes, device).settled);
     } else {
       const own = Buffer.from(payload);
@@ -108,13 +110,13 @@ export class AgentPublishes {
   }
 
   /**
-   * Appends the frames within the call where they are few, and else some in each turn of the event loop: a few
-   * kilobytes can hold so many that nobody else would be heard for seconds.
+   * Appends the frames within the call where they and their runs are few, and else some in each turn of the event
+   * loop: a few kilobytes can hold so many that nobody else would be heard for seconds.
    * @param came what is kept of it where it holds something else than frames
    */
   #storeFrames(to: Addressed, bytes: Buffer, came: Buffer, device: string): Taken {
     const keep = (reason: string): Promise<Answer> => this.#desk.keep(to.session, to.topic, came, reason);
-    const pieces = cutFrames(bytes, FRAMES_AT_ONCE);
+    const pieces = piecesOf(bytes);
     if (pieces.length > 1) {
       const appended = this.#appendPieces(to, pieces, once(keep), device);
       return { appended, settled: appended.then(({ answer }) => this.#answerWhen(answer, to)) };
@@ -238,6 +240,10 @@ export class AgentPublishes {
       (error: unknown) => this.#desk.withhold(to.session, to.topic, error),
     );
   }
+}
+
+function piecesOf(bytes: Buffer): Buffer[] {
+  return cutFrames(bytes, FRAMES_AT_ONCE, RUNS_AT_ONCE);
 }
 
 /** Of what is answered by one PUBACK: it was known already where all of it was. */

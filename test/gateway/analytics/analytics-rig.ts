@@ -196,7 +196,7 @@ export function difference(found: readonly Result[], expected: readonly Result[]
 export async function until(
   what: string,
   holds: () => boolean | Promise<boolean>,
-  maxMs = 15_000,
+  maxMs = 120_000,
 ): Promise<void> {
   const end = performance.now() + maxMs;
   while (!(await holds())) {

@@ -189,7 +189,7 @@ test("who sends only what cannot be decoded, or what is late, holds nobody's win
       await read(2 + others.length);
     }
     const end = (START_MS + 106_000) * 1_000;
-    await until("the watermark goes on", () => status().watermarkUs === end, 5_000);
+    await until("the watermark goes on", () => status().watermarkUs === end);
     assert.ok(status().rejected >= 5);
     await rig.close();
   }));
@@ -412,7 +412,7 @@ async function runKilled(dir: string, step: CommitStep, nth: number): Promise<vo
   const child = spawn(process.execPath, [...nodeFlags, script, dir, step, String(nth)], {
     stdio: ["ignore", "inherit", "inherit"],
   });
-  const timer = setTimeout(() => child.kill("SIGTERM"), 20_000);
+  const timer = setTimeout(() => child.kill("SIGTERM"), 120_000);
   const [, signal] = (await once(child, "exit")) as [number | null, string | null];
   clearTimeout(timer);
   assert.equal(signal, "SIGKILL", `it never came to "${step}" number ${nth}`);

@@ -89,7 +89,7 @@ test("what does not fit is rejected with the column's name", () => {
 
 test("a value of any depth is rejected where it is a key, and counted where it is not", () => {
   const deep = (levels: number): string => `${"[".repeat(levels)}${"]".repeat(levels)}`;
-  for (const levels of [600, 10_000, 500_000]) {
+  for (const levels of [600, 5_000, 40_000]) {
     assert.equal(read(`{"time":0,"must":"","s":${deep(levels)}}`), "s: more than 1024 characters");
     assert.equal(typeof read(`{"time":0,"must":${deep(levels)}}`), "object");
   }

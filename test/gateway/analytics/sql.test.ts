@@ -233,7 +233,7 @@ test("nothing at all, a lone CREATE TABLE and a text above 64 KiB are refused", 
 });
 
 test("no text crashes or hangs the parser", () => {
-  const started = performance.now();
+  const before = process.cpuUsage();
   const refusedOrPlanned = (sql: string): void => {
     try {
       planStatement(sql);
@@ -264,5 +264,7 @@ test("no text crashes or hangs the parser", () => {
     refusedOrPlanned(hostile.repeat(Math.floor(65_536 / hostile.length)));
     refusedOrPlanned(WHOLE.slice(0, 400) + hostile.repeat(Math.floor(60_000 / hostile.length)));
   }
-  assert.ok(performance.now() - started < 30_000);
+  // Our own work alone: others may have the processor meanwhile.
+  const { user, system } = process.cpuUsage(before);
+  assert.ok(user + system < 30_000_000, `${user + system} µs`);
 });

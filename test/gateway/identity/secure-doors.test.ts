@@ -190,7 +190,7 @@ test("an agent's footage uplink reaches the archive over TLS", async (t) => {
   for (const number of [1, 2]) await buffer.append(madeUnit("yard", number, 30_000));
   await uplink.start();
   // Only what the gateway has on disk is taken out of the buffer.
-  await eventually("both units", 10_000, async () => (buffer.usage().waitingUnits === 0 ? true : undefined));
+  await eventually("both units", 60_000, async () => (buffer.usage().waitingUnits === 0 ? true : undefined));
 });
 
 test("the gateway's certificate names the machine, and OpenSSL finds nothing wrong with it", async (t) => {
@@ -250,7 +250,7 @@ test("a given certificate is served, and a new one without a restart", async (t)
   assert.equal(await served(), "one.example");
   assert.ok((await rig.token("pi-1")).endsWith("."), "nothing is pinned: every system can check it");
   await use("two.example");
-  await eventually("the new certificate", 5_000, async () =>
+  await eventually("the new certificate", 60_000, async () =>
     (await served()) === "two.example" ? true : undefined,
   );
 });

@@ -1,6 +1,5 @@
 /** The plain way beside the publish lane: every client is left to the broker library, as where its internals are not as expected. */
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import test, { type TestContext } from "node:test";
 import { PublishLane } from "../../../gateway/ingest/publish-lane.ts";
 import { LogFullError } from "../../../gateway/streams/streams.ts";
@@ -64,7 +63,6 @@ test("a packet above the limit ends its connection", async (context) => {
   withoutLane(context);
   const door = await openDoor(context);
   const client = await new RawSensor(door.port).connect("plain");
-  const closed = once(client.socket, "close");
   client.socket.write(Buffer.from([0x32, 0xff, 0xff, 0xff, 0x7f]));
-  await closed;
+  await client.ended;
 });
