@@ -25,7 +25,7 @@ if (tests.length === 0) fail("no test was found");
 say(`${tests.length} test files`);
 
 // Many wait for real time to pass, so two run at a time where Node would run one.
-const flags = ["--test", "--test-timeout=300000", "--test-concurrency=2", "--enable-source-maps"];
+const flags = ["--test", "--test-timeout=900000", "--test-concurrency=2", "--enable-source-maps"];
 // For people Node's own view, which tells failures last by itself.
 if (!process.stdout.isTTY)
   flags.push("--test-reporter=./setup/failures-last.mjs", "--test-reporter-destination=stdout");

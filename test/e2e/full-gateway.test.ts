@@ -107,10 +107,14 @@ test("while the gateway's disk is full little is sent, and nothing is lost or do
   await inflate(disk, balloon);
   // More than recycled segments can take.
   let appended = 500;
-  while (!/^headwater_uplink_busy_total [1-9]/m.test(await metrics.render())) {
+  const busy = async () => /^headwater_uplink_busy_total [1-9]/m.test(await metrics.render());
+  while (!(await busy())) {
     await append(buffer, appended, 2_000);
     appended += 2_000;
-    await new Promise((resolve) => setTimeout(resolve, 200));
+    // However slow it is, more comes only when it has taken this, or has said that it cannot.
+    while (buffer.usage().waitingRecords > 0 && !(await busy())) {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
     assert.ok(appended < 150_000, "the gateway never said that it is full");
   }
   const before = proxy.counts();

@@ -87,7 +87,7 @@ sources:
   const address = { host: "127.0.0.1", port: https! };
   const records = async (): Promise<number> =>
     ((await callGateway(address, { tls }, "GET", STATUS_PATH)) as StatusAnswer).records;
-  await eventually("the reading at the gateway", 10_000, async () =>
+  await eventually("the reading at the gateway", 60_000, async () =>
     (await records()) >= 2 ? true : undefined,
   );
 

@@ -93,7 +93,8 @@ async function start(t: TestContext, target: string, program: string, config: st
     log += chunk.toString();
   });
   // A program that ends before it is ready says nothing more; nobody waits for it then.
-  child.once("exit", () => setTimeout(() => manager.kill("SIGKILL"), 500));
+  // Long after what it said last was heard, also where others have the processor.
+  child.once("exit", () => setTimeout(() => manager.kill("SIGKILL"), 10_000).unref());
   return { process: child, next, log: () => log };
 }
 

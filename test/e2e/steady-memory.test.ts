@@ -12,6 +12,7 @@ import {
 } from "@aws-sdk/client-kinesis";
 import { NodeHttpHandler } from "@smithy/node-http-handler";
 import { connectAsync } from "mqtt";
+import { pause } from "../../runtime/backoff.ts";
 import { eventually, freePorts, Program } from "../support/program.ts";
 
 const STREAM = "steady";
@@ -21,6 +22,18 @@ const MIB = 1_048_576;
 const WARM_UP_BYTES = 150 * MIB;
 const STEADY_BYTES = 600 * MIB;
 const MAX_GROWTH_BYTES = 64 * MIB;
+/** Looks at its memory while the load goes on, of which the lowest counts: what is in work comes and goes. */
+const LOOKS = 30;
+const LOOK_EVERY_MS = 100;
+
+async function heldBytes(gateway: Program): Promise<number> {
+  let least = Number.POSITIVE_INFINITY;
+  for (let look = 0; look < LOOKS; look++) {
+    least = Math.min(least, await gateway.residentBytes());
+    await pause(LOOK_EVERY_MS);
+  }
+  return least;
+}
 
 test("a gateway under mixed load holds no more memory the more it has stored", {
   timeout: 900_000,
@@ -54,9 +67,9 @@ rules: [{ topic: "plant/#", stream: ${STREAM} }]
       load.storedBytes >= bytes ? true : undefined,
     );
   await reach(WARM_UP_BYTES);
-  const before = await gateway.residentBytes();
+  const before = await heldBytes(gateway);
   await reach(WARM_UP_BYTES + STEADY_BYTES);
-  const after = await gateway.residentBytes();
+  const after = await heldBytes(gateway);
   t.diagnostic(`${(before / MIB).toFixed(0)} MiB resident, ${(after / MIB).toFixed(0)} after 600 MiB more`);
   assert.ok(load.readBytes > STEADY_BYTES / 10, `${load.readBytes} bytes were read meanwhile`);
   assert.ok(load.published > 20, `${load.published} messages were published meanwhile`);

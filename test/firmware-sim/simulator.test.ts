@@ -19,7 +19,7 @@ import { nodeFlags, scriptPath } from "../support/script.ts";
 const MAIN = scriptPath("../../firmware-sim/main.ts", import.meta.url);
 const NODE = [process.execPath, ...nodeFlags, MAIN] as [string, ...string[]];
 
-async function until(holds: () => boolean, what: string, timeoutMs = 20_000): Promise<void> {
+async function until(holds: () => boolean, what: string, timeoutMs = 90_000): Promise<void> {
   const endMs = Date.now() + timeoutMs;
   while (!holds()) {
     assert.ok(Date.now() < endMs, `not within ${timeoutMs} ms: ${what}`);
@@ -96,7 +96,7 @@ test("the serial port vanishes with the simulator, also when it is killed", asyn
     assert.match(readlinkSync(join(folder, "tty")), /^\/dev\/pts\//);
     sim.kill(signal);
     await once(sim, "exit");
-    await until(() => processesWith(join(folder, "tty")).length === 0, `no socat after ${signal}`, 3_000);
+    await until(() => processesWith(join(folder, "tty")).length === 0, `no socat after ${signal}`);
     if (signal === "SIGTERM") assert.equal(existsSync(join(folder, "tty")), false);
   }
 });
@@ -148,5 +148,5 @@ test("board, sensors and camera run together, and no ffmpeg outlives a kill", as
   assert.equal((await status()).camera.stalled, true);
   sim.kill("SIGKILL");
   await once(sim, "exit");
-  await until(() => processesWith(`:${camera.port}/`).length === 0, "no ffmpeg", 5_000);
+  await until(() => processesWith(`:${camera.port}/`).length === 0, "no ffmpeg");
 });

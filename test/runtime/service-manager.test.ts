@@ -42,7 +42,7 @@ async function serviceManager(t: TestContext, abstract = false): Promise<Manager
     wake();
   });
   const next = async (): Promise<string> => {
-    const late = setTimeout(() => child.kill("SIGKILL"), 10_000);
+    const late = setTimeout(() => child.kill("SIGKILL"), 60_000);
     while (lines.length === 0) {
       assert.equal(child.signalCode, null, "no message came");
       await new Promise<void>((resolve) => {
@@ -90,10 +90,12 @@ test("the watchdog is fed after each good probe, and never while a probe fails o
     WATCHDOG_PID: String(process.pid),
   };
   const service = new ServiceManager({ environment, log });
-  let probe = fine;
+  let good = 0;
+  let probe = async (): Promise<void> => void good++;
   service.ready({ status: "", probe: () => probe() });
   assert.equal(await manager.next(), "READY=1|STATUS=");
-  for (let n = 0; n < 3; n++) assert.equal(await manager.next(), "WATCHDOG=1");
+  const fed = 3;
+  for (let n = 0; n < fed; n++) assert.equal(await manager.next(), "WATCHDOG=1");
 
   const failures = 3;
   await new Promise<void>((resolve) => {
@@ -104,7 +106,7 @@ test("the watchdog is fed after each good probe, and never while a probe fails o
     probe = () => Promise.reject(new Error("the disk is gone"));
   });
   assert.equal(warnings[0]?.error, "the disk is gone");
-  // Pings of before the first failure may still come; the sender keeps order, so this is behind all of them.
+  // Pings of before the first failure may still come, however many; the sender keeps order, so this is behind them.
   let hangs = (): void => {};
   const hanging = new Promise<void>((resolve) => {
     hangs = resolve;
@@ -118,7 +120,7 @@ test("the watchdog is fed after each good probe, and never while a probe fails o
   const rest: string[] = [];
   do rest.push(await manager.next());
   while (!rest.at(-1)?.startsWith("STOPPING"));
-  assert.ok(rest.length <= 3, `fed while it was not fit: ${rest}`);
+  assert.equal(fed + rest.length - 1, good, `one for each good probe, and none beside: ${rest}`);
   await service.close();
 });
 

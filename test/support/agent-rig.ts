@@ -39,7 +39,7 @@ const SENSOR_HZ = 20;
 const OTHER_HZ = 10;
 const STALL_SECONDS = 3;
 /** A process that was killed takes a moment to let go of its files. */
-const UNMOUNT_MS = 5_000;
+const UNMOUNT_MS = 60_000;
 
 export const PROXIES = ["sensors", "camera", "mqtt", "rtsp"] as const;
 export type ProxyName = (typeof PROXIES)[number];

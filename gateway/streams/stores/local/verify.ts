@@ -6,6 +6,7 @@
  * Records are looked at down to their lengths. What a crash may leave is told apart from damage: a
  * torn tail was never acknowledged, and the next start cuts it off.
  */
+import type { Stats } from "node:fs";
 import { cp, type FileHandle, mkdtemp, open, readdir, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -87,7 +88,28 @@ async function isLocked(path: string): Promise<boolean> {
       "check the folder on Linux",
     );
   }
-  return locks.split("\n").some((line) => / POSIX .* WRITE /.test(line) && line.includes(`:${file.ino} `));
+  for (const line of locks.split("\n")) {
+    const [, pid, inode] = / POSIX .* WRITE (-?\d+) \S+:(\d+) /.exec(line) ?? [];
+    if (Number(inode) === file.ino && (await hasOpen(pid!, file))) return true;
+  }
+  return false;
+}
+
+/**
+ * Another disk has a file of the same number, and what the list calls a disk is not what stat() calls it on each
+ * file system; so the process is asked for its files. Where it may not be asked, it is taken to have this one.
+ */
+async function hasOpen(pid: string, { dev, ino }: Stats): Promise<boolean> {
+  const folder = join("/proc", pid, "fd");
+  let names: string[];
+  try {
+    names = await readdir(folder);
+  } catch (error) {
+    // One that has just ended holds nothing more; one that we cannot see at all has no number here.
+    return (error as NodeJS.ErrnoException).code !== "ENOENT" || Number(pid) <= 0;
+  }
+  const files = await Promise.all(names.map((name) => stat(join(folder, name)).catch(() => undefined)));
+  return files.some((file) => file?.dev === dev && file.ino === ino);
 }
 
 interface SegmentPlace {

@@ -95,9 +95,7 @@ export class RecycledSegments {
     const spare = this.#nextPath();
     await rename(path, spare);
     await syncFolder(dirname(path));
-    // Meanwhile the disk may have become short.
-    if (this.#closed || this.#idle === undefined) await unlink(spare).catch(() => undefined);
-    else this.#spares.push(spare);
+    await this.#keep(spare);
     return true;
   }
 
@@ -134,7 +132,13 @@ export class RecycledSegments {
       throw error;
     }
     await file.close();
-    if (this.#closed || this.#idle === undefined) await unlink(path).catch(() => undefined);
+    await this.#keep(path);
+  }
+
+  /** Meanwhile the disk may have become short, or others may have come. */
+  async #keep(path: string): Promise<void> {
+    const isFull = this.#spares.length >= MAX_SPARES;
+    if (this.#closed || this.#idle === undefined || isFull) await unlink(path).catch(() => undefined);
     else this.#spares.push(path);
   }
 

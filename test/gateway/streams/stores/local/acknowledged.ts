@@ -9,16 +9,25 @@ import { textsOfFrame } from "./append-forever.ts";
 
 const SCRIPT = scriptPath("./append-forever.ts", import.meta.url);
 
+export type Mode = "synced" | "without-sync" | "resharding";
+
+export interface Until {
+  /** Behind the first acknowledgement, and all that `isEnough` asks for. */
+  readonly afterMs: number;
+  /** Hears all that the process has said; how much that is in a given time depends on the disk. */
+  readonly isEnough?: (output: string) => boolean;
+}
+
 /**
- * Appends from `first` on; `end` is called `afterMs` after the first acknowledgement, and must see to
- * it that the process ends. Returns the last acknowledged one before any gap.
+ * Appends from `first` on; `end` is called when `until` says, and must see to it that the process ends.
+ * Returns the last acknowledged one before any gap.
  */
 export async function appendUntilEnded(
   dir: string,
   first: bigint,
-  afterMs: number,
+  { afterMs, isEnough = () => true }: Until,
   end: (child: ChildProcess) => unknown,
-  mode: "synced" | "without-sync" | "resharding" = "synced",
+  mode: Mode = "synced",
 ): Promise<bigint> {
   const execArgv = [...nodeFlags];
   const child = fork(SCRIPT, [dir, String(first), mode], {
@@ -28,12 +37,15 @@ export async function appendUntilEnded(
   let output = "";
   let complaint = "";
   let ended: unknown;
+  let isDue = false;
   child.stderr!.setEncoding("utf8").on("data", (text: string) => {
     complaint = (complaint + text).slice(-2_000);
   });
   child.stdout!.setEncoding("utf8").on("data", (text: string) => {
-    if (output === "") setTimeout(() => (ended = end(child)), afterMs);
     output += text;
+    if (isDue || !output.includes("ack ") || !isEnough(output)) return;
+    isDue = true;
+    setTimeout(() => (ended = end(child)), afterMs);
   });
   await once(child, "close");
   await ended;

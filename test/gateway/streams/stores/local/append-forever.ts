@@ -2,7 +2,7 @@
  * A process to be killed: appends frames from the sequence given on, eight in flight, and says
  * `ack N` once the log has acknowledged frame N. Run with a folder and a sequence; `without-sync`
  * behind them makes a log that lies, for a test that must notice it; `resharding` splits and merges
- * shards all the while.
+ * shards all the while, and says `resharded` each time.
  */
 import { writeSync } from "node:fs";
 import { openLocalStreams } from "../../../../../gateway/streams/stores/local/local.ts";
@@ -34,6 +34,7 @@ async function reshardForever(streams: Streams): Promise<void> {
     const { shardId, hashFrom, hashTo } = open[at]!;
     if (open.length < 4) await streams.splitShard("s", shardId, (hashFrom + hashTo + 1n) / 2n);
     else await streams.mergeShards("s", shardId, open[at + 1]!.shardId);
+    writeSync(1, "resharded\n");
   }
 }
 

@@ -14,7 +14,7 @@ for (const mode of ["synced", "without-sync"] as const) {
     mode === "synced"
       ? "after a power cut every acknowledged frame is there once, whole and in order"
       : "the same cut finds out a log that acknowledges what it has not synced";
-  test(promise, { timeout: 90_000 }, async (t) => {
+  test(promise, { timeout: 240_000 }, async (t) => {
     const disk = await SmallDisk.make(DISK_BYTES);
     if (typeof disk === "string") {
       t.skip(disk);
@@ -48,7 +48,7 @@ async function cutAgainAndAgain(
       await disk.cutPower(child.pid);
       child.kill("SIGKILL");
     };
-    acknowledged = await appendUntilEnded(place.dir, acknowledged + 1n, afterMs, cut, mode);
+    acknowledged = await appendUntilEnded(place.dir, acknowledged + 1n, { afterMs }, cut, mode);
     await disk.unmount();
     await disk.mount();
     const streams = await place.open();
