@@ -2,7 +2,7 @@
  * A body that comes in pieces whose memory is another's after the call (shared-read.ts, stream-read.ts): they
  * are copied into blocks, which bodies use one after the other. BodyChunks is the same for pieces that stay.
  * Where there may be many on one connection, the first block grows with what comes, so that those that never
- * end hold four times their bytes, or 16 KiB.
+ * end hold four times their bytes, or 16 KiB. Who knows what comes, and that it may hold it, reads it into its place.
  */
 import { joinPieces } from "./body-chunks.ts";
 
@@ -41,23 +41,18 @@ export class GatheredBody {
     }
   }
 
-  /**
-   * Where so many bytes, which are all that come, can be put without being copied.
-   * @returns one block; undefined when that is too much for one
-   */
-  begin(bytes: number): boolean {
-    if (bytes > BLOCK_BYTES) return false;
+  /** So many bytes are all that come, BLOCK_BYTES at most: they may be put into `room`, and are not copied then. */
+  expect(bytes: number): void {
     this.#begin(takeBlock(bytes));
-    return true;
   }
 
-  /** Behind what came; undefined when the block is full. */
+  /** What is free of the last block; undefined when that is nothing. */
   get room(): Buffer | undefined {
     const last = this.#blocks.at(-1);
     return last === undefined || this.#used === last.length ? undefined : last.subarray(this.#used);
   }
 
-  /** Whether a piece was put where it belongs, and need not be added. */
+  /** Counts a piece that stands where `room` began. @returns false for another one, which has to be added */
   holds(piece: Buffer): boolean {
     const last = this.#blocks.at(-1);
     if (piece.buffer !== last?.buffer || piece.byteOffset !== last.byteOffset + this.#used) return false;

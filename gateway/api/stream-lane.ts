@@ -162,13 +162,13 @@ class StreamCall {
     if (this.#holder === budget.strangers || !(bytes > 0 && bytes <= BLOCK_BYTES)) return false;
     if (!budget.take(bytes, this.#holder)) return false;
     this.#reservedBytes = bytes;
-    this.#body.begin(bytes);
+    this.#body.expect(bytes);
     return true;
   }
 
   readonly #onDirect = (chunk: Buffer): void => {
     this.#seenBytes += chunk.length;
-    this.#body.holds(chunk);
+    if (!this.#body.holds(chunk)) this.#body.add(chunk);
   };
 
   readonly #onData = (chunk: Buffer): void => {

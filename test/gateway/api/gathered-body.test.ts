@@ -62,3 +62,29 @@ test("the next body may begin while one is used", () => {
   another.use(false, (bytes) => heard.push(bytes.toString()));
   assert.deepEqual(heard, ["first", "second", "another"]);
 });
+
+test("what is put into its place is as what is added, and whoever has no room left adds", () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 20_000 }),
+      fc.array(fc.tuple(fc.nat(9_000), fc.boolean()), { maxLength: 8 }),
+      (expected, pieces) => {
+        const body = new GatheredBody(true);
+        const chunks = new BodyChunks();
+        body.expect(expected);
+        for (const [i, [bytes, inPlace]] of pieces.entries()) {
+          const { room } = body;
+          const piece = (inPlace && room !== undefined ? room : Buffer.alloc(9_000))
+            .subarray(0, bytes)
+            .fill(i + 1);
+          chunks.add(Buffer.from(piece));
+          if (!body.holds(piece)) body.add(piece);
+        }
+        const plain = chunks.join(true);
+        assert.equal(body.bytes, plain.length);
+        body.use(false, (bytes) => assert.ok(bytes.equals(plain)));
+        body.clear();
+      },
+    ),
+  );
+});

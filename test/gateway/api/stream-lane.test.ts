@@ -202,6 +202,26 @@ test("who resets in the middle of a body, or vanishes, gives the memory back", a
   assert.deepEqual(service.refused, ["BODY_CUT_OFF", "BODY_CUT_OFF"]);
 });
 
+test("bodies that are cut off while others come in do not get into those", async (t) => {
+  const { client, service } = await open(t);
+  const own = client();
+  for (let round = 0; round < 20; round++) {
+    await Promise.all(
+      Array.from({ length: 6 }, async (_, i) => {
+        const letter = String.fromCharCode(97 + i);
+        const stream = begin(own, "one", { "content-length": 90_000 });
+        const heard = answer(stream).catch(() => undefined);
+        stream.write(letter.repeat(30_000 + i));
+        await new Promise((resolve) => setImmediate(resolve));
+        if ((round + i) % 3 === 0) return stream.close(http2.constants.NGHTTP2_CANCEL);
+        stream.end(letter.repeat(60_000 - i));
+        assert.equal((await heard)?.body, `one=${letter.repeat(90_000)}`);
+      }),
+    );
+  }
+  await until(() => service.isIdle);
+});
+
 test("who leaves before the answer harms nobody", async (t) => {
   const { client, service } = await open(t);
   const own = client();

@@ -111,6 +111,33 @@ test("this version of Node has what it takes, also when the body has ended befor
   assert.deepEqual(ways, ["shared", "shared"]);
 });
 
+test("bytes are put where they are wanted, and into the shared memory where there is no room", async (t) => {
+  const place = Buffer.alloc(100_000);
+  let used = 0;
+  let elsewhere = 0;
+  const client = await serve(t, (stream) => {
+    const room = (): Buffer | undefined => (used === place.length ? undefined : place.subarray(used));
+    const taken = (chunk: Buffer): void => {
+      if (chunk.buffer !== place.buffer) elsewhere += chunk.length;
+      else {
+        assert.equal(chunk.byteOffset, place.byteOffset + used);
+        used += chunk.length;
+      }
+    };
+    assert.equal(readStream(stream, taken, room), "shared");
+    stream.on("end", () => {
+      stream.respond({ ":status": 200 });
+      stream.end("read");
+    });
+  });
+  const body = randomBytes(150_000);
+  const stream = post(client);
+  stream.end(body);
+  assert.equal(await answerOf(stream), "read");
+  assert.ok(place.equals(body.subarray(0, place.length)));
+  assert.equal(elsewhere, body.length - place.length);
+});
+
 test("what has come before somebody reads is not lost", async (t) => {
   let isRead = (): void => {};
   const reading = new Promise<void>((resolve) => {
