@@ -135,8 +135,8 @@ test("every picture of the camera is stored as it was, with the time at which it
     .slice(1)
     .flatMap(picturesOf)
     .map(({ sha256, utcUs }) => (utcUs - camera.pictures.get(sha256)!) / 1_000);
-  // A busy machine lets pictures leave late, some or most of them: the one that left soonest tells.
-  const offMs = Math.max(...errorsMs);
+  // A busy machine lets pictures leave late, some or most of them, and once in a while one early: the fifth that left soonest tells.
+  const offMs = errorsMs.sort((a, b) => a - b)[Math.floor(errorsMs.length * 0.8)]!;
   t.diagnostic(`producer time is off by ${offMs.toFixed(1)} ms`);
   assert.ok(Math.abs(offMs) < 60, `${offMs} ms, of ${errorsMs.map((ms) => ms.toFixed(1)).join(" ")}`);
   assert.deepEqual(gaps, []);
