@@ -1,6 +1,6 @@
 /** A gateway whose disk is full refuses for a while; its agents keep what they have, and keep quiet. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm, statfs, truncate, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -83,15 +83,6 @@ async function drained(buffer: RecordBuffer): Promise<void> {
   while (buffer.usage().waitingRecords > 0) await new Promise((resolve) => setTimeout(resolve, 50));
 }
 
-/** Takes the room that is left but for a few KiB. */
-async function inflate(disk: SmallDisk, balloon: string): Promise<void> {
-  for (const leftBytes of [4 << 20, 64 << 10, 4 << 10, 0]) {
-    const { bavail, bsize } = await statfs(disk.path);
-    const bytes = Math.max(0, bavail * bsize - leftBytes);
-    await writeFile(balloon, Buffer.alloc(bytes), { flag: "a" }).catch(() => undefined);
-  }
-}
-
 test("while the gateway's disk is full little is sent, and nothing is lost or doubled", async (t) => {
   const disk = await SmallDisk.make(192 << 20);
   if (typeof disk === "string") return t.skip(disk);
@@ -103,8 +94,7 @@ test("while the gateway's disk is full little is sent, and nothing is lost or do
   await append(buffer, 0, 500);
   await drained(buffer);
 
-  const balloon = join(disk.path, "balloon");
-  await inflate(disk, balloon);
+  const makeRoom = await disk.fill();
   // More than recycled segments can take.
   let appended = 500;
   const busy = async () => /^headwater_uplink_busy_total [1-9]/m.test(await metrics.render());
@@ -131,8 +121,7 @@ test("while the gateway's disk is full little is sent, and nothing is lost or do
   // One window at the most, and a small publish each time that it asks.
   assert.ok(sent < 4 << 20, `${sent} bytes`);
 
-  await truncate(balloon, 0);
-  await rm(balloon);
+  await makeRoom();
   await drained(buffer);
   const found = await storedRecords({ endpoint: `http://127.0.0.1:${http}`, credentials: KEY }, STREAM);
   assert.equal(found.size, appended);
