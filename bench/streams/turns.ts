@@ -4,12 +4,12 @@
  */
 import type { LoadResult } from "../load/load.ts";
 
-const ROUNDS = 3;
+const ROUNDS = 5;
 
 /** What a load gave in each round; where it failed there is none. */
 export type Rounds = readonly (LoadResult | undefined)[];
 
-/** Runs all of them one after the other, three times over. */
+/** Runs all of them one after the other, again and again. */
 export async function inTurns<Name extends string>(
   loads: Readonly<Record<Name, () => Promise<LoadResult | undefined>>>,
 ): Promise<Record<Name, Rounds>> {
