@@ -23,12 +23,12 @@ test("loads run one after the other, round after round", async () => {
   };
   const { a, b } = await inTurns({ a: load("a"), b: load("b") });
   const round = ["a", "a done", "b", "b done"];
-  assert.deepEqual(seen, [...round, ...round, ...round]);
+  assert.deepEqual(seen, [...round, ...round, ...round, ...round, ...round]);
   assert.deepEqual(
     [a.map((one) => one?.perSecond), b.map((one) => one?.perSecond)],
     [
-      [2, 6, 10],
-      [4, 8, 12],
+      [2, 6, 10, 14, 18],
+      [4, 8, 12, 16, 20],
     ],
   );
 });
