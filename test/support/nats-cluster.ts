@@ -37,6 +37,11 @@ export function natsMissing(): string | undefined {
   }
 }
 
+/** A server that ends with this process, also when that is killed (prctl(2), PR_SET_PDEATHSIG). */
+export function spawnNats(args: readonly string[]): ChildProcess {
+  return spawn("setpriv", ["--pdeathsig", "KILL", "nats-server", ...args], { stdio: "ignore" });
+}
+
 /** Somebody else may take a port between the moment when it is found free and its use. */
 const START_TRIES = 3;
 
@@ -68,9 +73,7 @@ async function tryToStart(nodes: number): Promise<NatsCluster> {
       `server_name: ${names[node]}\nhost: 127.0.0.1\nport: ${ports[node]}\nmax_payload: 16MB\n` +
         `jetstream { store_dir: "${join(dir, names[node]!)}" }\n${cluster}`,
     );
-    children[node] = spawn("nats-server", ["-c", file, "-l", join(dir, `${names[node]}.log`)], {
-      stdio: "ignore",
-    });
+    children[node] = spawnNats(["-c", file, "-l", join(dir, `${names[node]}.log`)]);
   };
   const kill = async (node: number): Promise<void> => {
     const child = children[node];

@@ -1,11 +1,12 @@
 /** One nats-server whose configuration and files change while gateways hold on to it. */
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";
+import { spawnNats } from "../../../../support/nats-cluster.ts";
 import { freePorts } from "../../../../support/program.ts";
 
 export interface SingleNode {
@@ -38,7 +39,7 @@ export async function startSingleNode(): Promise<SingleNode> {
     await kill();
     const own = `host: 127.0.0.1\nport: ${port}\nmax_payload: 16MB\njetstream { store_dir: "${dir}" }\n`;
     await writeFile(join(dir, "node.conf"), own + lines);
-    child = spawn("nats-server", ["-c", join(dir, "node.conf")], { stdio: "ignore" });
+    child = spawnNats(["-c", join(dir, "node.conf")]);
   };
   const link = async (): Promise<Link> => {
     for (;;) {
