@@ -13,8 +13,10 @@ import { Watch } from "./looks.ts";
 import { RotatedLog } from "./rotated-log.ts";
 import { sourceParts, tailConfig, until } from "./source-parts.ts";
 
-/** A source has done all that it will do, once it looked so often without storing anything. */
+/** A source that has stored all stores no more, once it looked so often without storing anything. */
 const SETTLED_LOOKS = 120;
+/** What it has not stored by then is lost. It looks on while the disk lets it wait, for seconds on a busy machine. */
+const PATIENT_LOOKS = 6_000;
 const AT_ONCE = 8;
 
 export type Act = (log: RotatedLog) => void;
@@ -74,7 +76,7 @@ function judged(play: Play, own: readonly Record<string, unknown>[], written: nu
 }
 
 /** How many lines were written. */
-async function played(stage: Stage, name: string, { first, acts, looks }: Play): Promise<number> {
+async function played(stage: Stage, name: string, { first, acts, looks, gaps = 0 }: Play): Promise<number> {
   const { t, root, buffer, watch, pattern } = stage;
   const folder = join(root, name);
   mkdirSync(folder);
@@ -100,14 +102,11 @@ async function played(stage: Stage, name: string, { first, acts, looks }: Play):
   }
   let stored = source.status().records;
   let since = taken.count;
-  await until(async () => {
+  await until(() => {
     const now = source.status().records;
     if (now !== stored || left > 0) since = taken.count;
     stored = now;
-    if (taken.count - since < SETTLED_LOOKS) return false;
-    // It looks on while the disk lets it wait for what it has read: a mark behind that is written behind it.
-    await buffer.setMarks([{ source: `behind/${name}`, value: Buffer.of(1) }]);
-    return source.status().records === stored;
+    return taken.count - since >= (stored < log.lines + gaps ? PATIENT_LOOKS : SETTLED_LOOKS);
   });
   await source.close();
   return log.lines;
