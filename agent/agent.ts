@@ -104,9 +104,7 @@ export class Agent {
       await this.#start(this.#health);
       await mkdir(this.#options.dataDir, { recursive: true, mode: 0o700 });
       const reserve = new DiskReserve(this.#options.dataDir, this.#options.log);
-      await reserve.lend();
-      await this.#openBuffers();
-      await reserve.keep();
+      await reserve.during(() => this.#openBuffers());
       for (const source of await this.#makeSources()) {
         this.#sources.push(source);
         await this.#start(source);

@@ -74,54 +74,9 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
   try {
     await mkdir(dataDir, { recursive: true, mode: 0o700 });
     const reserve = new DiskReserve(dataDir, log);
-    await reserve.lend();
-    const accessKeys = await accessKeysOf(config.accessKeys, dataDir, log);
-    const streamsLog = log.child({ room: "streams" });
-    const streams = keep(
-      await openStreams(config, dataDir, { configDir: parts.configDir, clock, log: streamsLog, metrics }),
-    );
-    await prepareStreams(streams, config.streams, streamsLog);
-    keep(new OnDemand({ streams, clock, log: streamsLog, metrics })).start();
-    const video = keep(
-      await openVideo({
-        dir: join(dataDir, "video"),
-        clock,
-        log: log.child({ room: "video" }),
-        metrics,
-        retentionHours: config.video.retentionHours,
-        maxBytes: config.video.maxBytes,
-      }),
-    );
-    await video.start();
-    const delivery = keep(
-      await openDelivery({
-        dir: join(dataDir, "delivery"),
-        streams,
-        deliveries: config.delivery.map((entry) => ({
-          ...entry,
-          destination: { ...entry.destination, path: resolve(parts.configDir, entry.destination.path) },
-        })),
-        clock,
-        log: log.child({ room: "delivery" }),
-        metrics,
-      }),
-    );
-    await delivery.start();
-    const analytics = keep(
-      await openAnalytics({
-        dir: join(dataDir, "analytics"),
-        streams,
-        statements: config.analytics,
-        clock,
-        log: log.child({ room: "analytics" }),
-        metrics,
-      }),
-    );
-    await analytics.start();
-
+    const stores = await reserve.during(() => openStores(config, { ...parts, metrics }, dataDir, keep));
+    const { accessKeys, streams, video, delivery, analytics, quarantine, identity } = stores;
     const ingestLog = log.child({ room: "ingest" });
-    const quarantine = keep(new Quarantine(join(dataDir, "quarantine"), ingestLog, metrics));
-    await quarantine.start();
     const rtsp = keep(
       new RtspIngest({ ...config.rtsp, video, devices: config.devices, clock, log: ingestLog, metrics }),
     );
@@ -144,9 +99,6 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
       }),
     );
     const securePorts: SecurePorts = { https: 0, mqtts: 0, rtsps: 0 };
-    const identityLog = log.child({ room: "identity" });
-    const identityParts = { dataDir, configDir: parts.configDir, clock, log: identityLog, metrics };
-    const identity = config.tls && keep(await openIdentity(config.tls, identityParts));
     const api = keep(
       new Api({
         ...config.http,
@@ -164,11 +116,18 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
         consoleDir: fileURLToPath(new URL("./console/", import.meta.url)),
       }),
     );
-    await reserve.keep();
     await api.start();
     await mqtt.start();
     if (config.tls !== undefined && identity !== undefined) {
-      const doors = { dataDir, identity, api, mqtt, rtsp, cameras: video, log: identityLog };
+      const doors = {
+        dataDir,
+        identity,
+        api,
+        mqtt,
+        rtsp,
+        cameras: video,
+        log: log.child({ room: "identity" }),
+      };
       keep(await openSecureDoors(config.tls, securePorts, doors));
     }
 
@@ -197,6 +156,63 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
     await closeAll();
     throw error;
   }
+}
+
+/** All that keeps something on disk, read back and at work; the doors to it are opened afterwards. */
+async function openStores(
+  config: GatewayConfig,
+  { configDir, clock, log, metrics }: StoreParts,
+  dataDir: string,
+  keep: <T extends { close(): Promise<void> }>(part: T) => T,
+) {
+  const accessKeys = await accessKeysOf(config.accessKeys, dataDir, log);
+  const streamsLog = log.child({ room: "streams" });
+  const streams = keep(await openStreams(config, dataDir, { configDir, clock, log: streamsLog, metrics }));
+  await prepareStreams(streams, config.streams, streamsLog);
+  keep(new OnDemand({ streams, clock, log: streamsLog, metrics })).start();
+  const video = keep(
+    await openVideo({
+      dir: join(dataDir, "video"),
+      clock,
+      log: log.child({ room: "video" }),
+      metrics,
+      retentionHours: config.video.retentionHours,
+      maxBytes: config.video.maxBytes,
+    }),
+  );
+  await video.start();
+  const delivery = keep(
+    await openDelivery({
+      dir: join(dataDir, "delivery"),
+      streams,
+      deliveries: config.delivery.map((entry) => ({
+        ...entry,
+        destination: { ...entry.destination, path: resolve(configDir, entry.destination.path) },
+      })),
+      clock,
+      log: log.child({ room: "delivery" }),
+      metrics,
+    }),
+  );
+  await delivery.start();
+  const analytics = keep(
+    await openAnalytics({
+      dir: join(dataDir, "analytics"),
+      streams,
+      statements: config.analytics,
+      clock,
+      log: log.child({ room: "analytics" }),
+      metrics,
+    }),
+  );
+  await analytics.start();
+  const quarantine = keep(
+    new Quarantine(join(dataDir, "quarantine"), log.child({ room: "ingest" }), metrics),
+  );
+  await quarantine.start();
+  const identityParts = { dataDir, configDir, clock, log: log.child({ room: "identity" }), metrics };
+  const identity = config.tls && keep(await openIdentity(config.tls, identityParts));
+  return { accessKeys, streams, video, delivery, analytics, quarantine, identity };
 }
 
 /** The store that the config chooses. Code of NATS is loaded only when it is chosen. */

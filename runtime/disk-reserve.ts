@@ -3,11 +3,12 @@
  * a table first (its doc/impl.md, "Recovery"). So a program that ended on a full disk could not start again, not
  * even to read or to send away what it has. A file holds that room, and gives it back for the start.
  *
- *   lend() → databases are opened → keep() → doors are opened
+ *   during(databases are opened) → doors are opened
  */
 import { randomFillSync } from "node:crypto";
 import { open, stat, statfs, truncate } from "node:fs/promises";
 import { join } from "node:path";
+import { describeError } from "./errors.ts";
 import type { Log } from "./log.ts";
 
 const FILE = "disk-reserve";
@@ -27,8 +28,20 @@ export class DiskReserve {
     this.#log = log;
   }
 
-  /** Gives the room back to the disk, if that has less of its own. */
-  async lend(): Promise<void> {
+  /**
+   * Runs what opens databases, with the room given back to the disk if that has less of its own. Afterwards it is taken
+   * again, as much of it as there is: before others come in, and for the next try where this one failed.
+   */
+  async during<T>(opening: () => Promise<T>): Promise<T> {
+    await this.#lend();
+    try {
+      return await opening();
+    } finally {
+      await this.#keep();
+    }
+  }
+
+  async #lend(): Promise<void> {
     const { bavail, bsize } = await statfs(this.#folder);
     if (bavail * bsize >= RESERVE_BYTES) return;
     const heldBytes = await this.#heldBytes();
@@ -39,25 +52,27 @@ export class DiskReserve {
     );
   }
 
-  /** Takes the room, or as much of it as there is; what was taken before stays. Never fails for want of room. */
-  async keep(): Promise<void> {
-    let heldBytes = await this.#heldBytes();
-    if (heldBytes >= RESERVE_BYTES) return;
-    const file = await open(this.#path, "a", 0o600);
+  /** What was taken before stays. Whatever stands in the way of more is no reason not to start. */
+  async #keep(): Promise<void> {
+    let heldBytes = 0;
     try {
-      // Not zeros: some file systems store those in no room at all.
-      const step = randomFillSync(Buffer.allocUnsafe(STEP_BYTES));
-      while (heldBytes < RESERVE_BYTES) {
-        const { bytesWritten } = await file.write(step);
-        heldBytes += bytesWritten;
+      heldBytes = await this.#heldBytes();
+      if (heldBytes >= RESERVE_BYTES) return;
+      const file = await open(this.#path, "a", 0o600);
+      try {
+        // Not zeros: some file systems store those in no room at all.
+        const step = randomFillSync(Buffer.allocUnsafe(STEP_BYTES));
+        while (heldBytes < RESERVE_BYTES) {
+          const { bytesWritten } = await file.write(step);
+          heldBytes += bytesWritten;
+        }
+        await file.datasync();
+      } finally {
+        await file.close();
       }
-      await file.datasync();
     } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code !== "ENOSPC" && code !== "EDQUOT") throw error;
-      this.#log.warn({ heldBytes, wantedBytes: RESERVE_BYTES }, "the disk is full: the reserve is smaller");
-    } finally {
-      await file.close();
+      const fields = { heldBytes, wantedBytes: RESERVE_BYTES, reason: describeError(error) };
+      this.#log.warn(fields, "the reserve for a start on a full disk is smaller than it should be");
     }
   }
 

@@ -14,6 +14,7 @@
 import { readFile } from "node:fs/promises";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { z } from "zod";
+import { crcOf } from "../../runtime/checked-line.ts";
 import { crc32c } from "../../runtime/crc32c.ts";
 import { writeDurably } from "../../runtime/durable.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
@@ -156,7 +157,7 @@ export async function readCheckpoint(file: string, statement: string): Promise<C
     );
   }
   const body = bytes.subarray(headEnd + 1);
-  if (crc32c(body).toString(16).padStart(8, "0") !== crc) {
+  if (crcOf(body) !== crc) {
     throw new AnalyticsStateError(statement, `the checksum of ${file} does not match`);
   }
   try {

@@ -119,8 +119,8 @@ class StreamCall {
   /** NaN where none were. */
   readonly #declaredBytes: number;
   readonly #body = new GatheredBody(true);
-  /** Taken from the budget at once; without it, what came was taken piece by piece. */
-  #reservedBytes: number | undefined;
+  /** Taken from the budget for it. */
+  #takenBytes = 0;
   #seenBytes = 0;
   #refusal: HeadwaterError | undefined;
   #state: "body" | "answering" | "answered" = "body";
@@ -161,7 +161,7 @@ class StreamCall {
     const bytes = this.#declaredBytes;
     if (this.#holder === budget.strangers || !(bytes > 0 && bytes <= BLOCK_BYTES)) return false;
     if (!budget.take(bytes, this.#holder)) return false;
-    this.#reservedBytes = bytes;
+    this.#takenBytes = bytes;
     this.#body.expect(bytes);
     return true;
   }
@@ -182,6 +182,7 @@ class StreamCall {
         this.#refusal = isStrangers ? new UnprovenBusyError() : new BusyError();
         if (isStrangers) for (const piece of this.#body.pieces) this.#call.discard(piece);
       } else {
+        this.#takenBytes += chunk.length;
         this.#body.add(chunk);
         return;
       }
@@ -286,8 +287,8 @@ class StreamCall {
   }
 
   #release(): void {
-    this.#lane.service.budget.give(this.#reservedBytes ?? this.#body.bytes, this.#holder);
-    this.#reservedBytes = 0;
+    this.#lane.service.budget.give(this.#takenBytes, this.#holder);
+    this.#takenBytes = 0;
     this.#body.clear();
   }
 }

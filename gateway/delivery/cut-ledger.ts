@@ -14,7 +14,7 @@ import { mkdir, readFile, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
-import { crc32c } from "../../runtime/crc32c.ts";
+import { checkedLine, crcOf } from "../../runtime/checked-line.ts";
 import { syncFolder, writeDurably } from "../../runtime/durable.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
 import type { Consumer, Handover, Offset, ShardId } from "../streams/streams.ts";
@@ -216,15 +216,10 @@ async function readState<T extends z.ZodType>(file: string, schema: T): Promise<
 function checked(text: string): string {
   const [json = "", checksum] = text.split("\n");
   const hasNone = checksum === undefined && /^\{"formatVersion":[12],/.test(json);
-  if (!hasNone && checksum !== checksumOf(json)) throw new Error("its checksum does not match");
+  if (!hasNone && checksum !== crcOf(json)) throw new Error("its checksum does not match");
   return json;
 }
 
-function checksumOf(json: string): string {
-  return crc32c(Buffer.from(json)).toString(16).padStart(8, "0");
-}
-
 async function writeState(file: string, state: Ledger | CutManifest): Promise<void> {
-  const json = JSON.stringify(state);
-  await writeDurably(file, `${json}\n${checksumOf(json)}\n`);
+  await writeDurably(file, checkedLine(JSON.stringify(state)));
 }

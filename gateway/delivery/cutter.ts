@@ -79,7 +79,7 @@ export class Cutter {
     this.#parts = parts;
     this.#state = state;
     this.#objects = new CutObjects(parts);
-    // Half a byte in the config is rounded to none, and none would always be full.
+    // None would always be full.
     this.#maxBytes = Math.max(1, Math.min(parts.config.bufferBytes, MAX_CUT_BYTES));
     const { streams, config, log, metrics, lookEveryMs = LOOK_EVERY_MS } = parts;
     const counted = (records: number) => metrics.trimmedRecords.inc({ delivery: config.name }, records);

@@ -35,6 +35,7 @@ const PACKETS_AT_ONCE = 512;
 const LIBRARY_PACKETS = 8;
 /** What is put off to the next turn, of all connections; beyond this a chunk is taken whole. */
 const MAX_PUT_OFF_BYTES = 32 * 1_048_576;
+
 export interface LaneOptions {
   readonly destinations: Destinations;
   readonly maxPacketBytes: number;

@@ -108,6 +108,8 @@ export interface StreamDescription extends StreamSettings {
   readonly shardList: readonly ShardDescription[];
   /** Epochs and clients whose last frames are remembered. */
   readonly producers: number;
+  /** Of the log, that could not be read back since the start; a store that cannot tell leaves it out. */
+  readonly damagedBytes?: number;
 }
 
 export interface PutEntry {

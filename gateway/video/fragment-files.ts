@@ -114,7 +114,7 @@ export class FragmentFiles {
 
   /** The files of an hour. What a crash left half-written is removed. */
   async filesOf(hour: string): Promise<FragmentFile[]> {
-    const files: FragmentFile[] = [];
+    const files = new Map<string, FragmentFile>();
     for (const found of await readdir(join(this.#folder, hour))) {
       if (found.endsWith(".tmp")) await rm(join(this.#folder, hour, found), { force: true });
       const name = found.replace(FORMER_DAMAGED, ENDINGS.damaged);
@@ -123,9 +123,9 @@ export class FragmentFiles {
         await rename(join(this.#folder, hour, found), join(this.#folder, hour, name));
       }
       // What somebody copied into another folder is found at its own place only.
-      if (file !== undefined && hourOf(file.id) === hour) files.push(file);
+      if (file !== undefined && hourOf(file.id) === hour) files.set(name, file);
     }
-    return files;
+    return [...files.values()];
   }
 
   #pathOf(file: FragmentFile): string {

@@ -3,6 +3,7 @@
  * picture with what the camera says it sent.
  */
 import { createHash } from "node:crypto";
+import type { VideoArchive } from "../../gateway/video/video-archive.ts";
 
 export interface PictureDigest {
   /** SHA-256 in hex over the VCL NAL units (types 1 to 5) of the picture, one behind the other. */
@@ -42,6 +43,19 @@ export function pictureDigests(fmp4: Buffer): PictureDigest[] {
     }
   }
   return pictures;
+}
+
+/** `vclSha256` of all pictures of a camera, fragment by fragment. */
+export async function archivedDigests(
+  video: Pick<VideoArchive, "fragments" | "readFragment">,
+  camera: string,
+): Promise<string[]> {
+  const digests: string[] = [];
+  for (const { id } of await video.fragments(camera, 0, Number.MAX_SAFE_INTEGER, 10_000)) {
+    const bytes = (await video.readFragment(camera, id))!;
+    digests.push(...pictureDigests(bytes).map((picture) => picture.vclSha256));
+  }
+  return digests;
 }
 
 /** The producer's time of the first picture, from `prft`; undefined when the file has none. */

@@ -10,9 +10,9 @@
 import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import { epochName } from "../../../protocol/frame.ts";
+import { checkedLine, crcOf } from "../../../runtime/checked-line.ts";
 import { writeDurably } from "../../../runtime/durable.ts";
 import { HeadwaterError } from "../../../runtime/errors.ts";
-import { checkedLine, crcOf } from "../checked-line.ts";
 import type { UnitRange } from "./footage-index.ts";
 
 const NEWLINE = 10;

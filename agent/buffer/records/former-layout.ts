@@ -8,8 +8,8 @@
 import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { decodeFrame } from "../../../protocol/frame.ts";
+import { crcOf } from "../../../runtime/checked-line.ts";
 import { syncFolder } from "../../../runtime/durable.ts";
-import { crcOf } from "../checked-line.ts";
 import { type Database, type Operation, openDatabase, writeSynced } from "../level/leveldb.ts";
 import { type ChainPart, newPart, partName, sealedName } from "./chain-part.ts";
 import { markPrefix, placeInKey } from "./record-keys.ts";

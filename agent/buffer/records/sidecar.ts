@@ -10,9 +10,9 @@
 import { readFileSync, writeSync } from "node:fs";
 import { type FileHandle, open, readFile } from "node:fs/promises";
 import { type Epoch, epochName } from "../../../protocol/frame.ts";
+import { checkedLine, crcOf } from "../../../runtime/checked-line.ts";
 import { writeDurably } from "../../../runtime/durable.ts";
 import { HeadwaterError } from "../../../runtime/errors.ts";
-import { checkedLine, crcOf } from "../checked-line.ts";
 
 export const SIDECAR_VERSION = 2;
 /** A slot has pages of its own, so that writing one never harms the other. */

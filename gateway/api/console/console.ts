@@ -83,7 +83,7 @@ export class ConsoleApi {
     this.#options = options;
     this.sessions = new Sessions(options.accessKeys, options.clock);
     this.#files = new StaticFiles(options.consoleDir);
-    this.#state = new ConsoleState(options.parts, options.clock, options.metrics);
+    this.#state = new ConsoleState(options.parts, options.clock);
     this.#readings = new RecentReadings(options.parts.streams, options.clock);
     this.#live = new LiveSockets(this.#readings, options.parts.video, options.parts.previews);
     this.#metrics = new MetricsPage(options.metrics, options.clock);

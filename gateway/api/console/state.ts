@@ -1,7 +1,6 @@
 /** What the console shows at a glance: one object, put together when it is asked for. */
 
 import type { Clock } from "../../../runtime/clock.ts";
-import type { Metrics } from "../../../runtime/metrics.ts";
 import { VERSION } from "../../../runtime/version.ts";
 import type { Analytics } from "../../analytics/analytics.ts";
 import type { Delivery } from "../../delivery/delivery.ts";
@@ -33,37 +32,23 @@ interface Sample {
 export class ConsoleState {
   readonly #parts: GatewayParts;
   readonly #clock: Clock;
-  readonly #damaged;
   #samples: Sample[] = [];
 
-  /** @param metrics among them what the stream log counts */
-  constructor(parts: GatewayParts, clock: Clock, metrics: Metrics) {
+  constructor(parts: GatewayParts, clock: Clock) {
     this.#parts = parts;
     this.#clock = clock;
-    // The log's own: it tells of damage as it comes upon it, and of a deleted stream no more.
-    this.#damaged = metrics.counter(
-      "headwater_log_damaged_bytes_total",
-      "Bytes of the log that could not be read back",
-      ["stream"],
-    );
   }
 
   async read(): Promise<object> {
     const { streams, ingest, delivery, analytics, video } = this.#parts;
     const descriptions = describeAll(streams);
     const rates = this.#measure(descriptions);
-    const damaged = new Map((await this.#damaged.get()).values.map((one) => [one.labels.stream, one.value]));
     return {
       nowMs: Math.floor(this.#clock.nowUs() / 1000),
       version: VERSION,
       devices: ingest.devices(),
       quarantine: ingest.quarantine(),
-      streams: await Promise.all(
-        descriptions.map(async (stream) => ({
-          ...(await describeStream(streams, stream, rates)),
-          damagedBytes: damaged.get(stream.name) ?? 0,
-        })),
-      ),
+      streams: await Promise.all(descriptions.map((stream) => describeStream(streams, stream, rates))),
       deliveries: delivery.status(),
       objects: delivery.recent(SHOWN_OBJECTS),
       statements: analytics.status(),
@@ -118,6 +103,7 @@ async function describeStream(
   };
   return {
     name: stream.name,
+    damagedBytes: stream.damagedBytes ?? 0,
     retentionHours: stream.retentionHours,
     mode: stream.mode,
     openShards: stream.shardList.filter((shard) => shard.closedMs === undefined).length,

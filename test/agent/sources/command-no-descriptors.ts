@@ -1,7 +1,7 @@
 /** A child process that runs out of file descriptors while a command is due: the source says so, and goes on afterwards. */
-import { closeSync, openSync } from "node:fs";
 import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
 import { CommandSource } from "../../../agent/sources/command.ts";
+import { takeDescriptors } from "../../support/descriptors.ts";
 import { openBuffer } from "../buffer/records/buffer-fixture.ts";
 import { sourceParts, until } from "./source-parts.ts";
 
@@ -21,16 +21,9 @@ const source = new CommandSource({
 });
 await source.start();
 await until(() => source.status().records > 0);
-const taken: number[] = [];
-for (let full = false; !full; ) {
-  try {
-    taken.push(openSync("/dev/null", "r"));
-  } catch {
-    full = true;
-  }
-}
+const giveBack = takeDescriptors();
 await until(() => /could not be started/.test(source.status().lastError ?? ""));
-for (const descriptor of taken) closeSync(descriptor);
+giveBack();
 const { records } = source.status();
 await until(() => source.status().records > records);
 await source.close();

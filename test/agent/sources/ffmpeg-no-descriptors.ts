@@ -1,6 +1,6 @@
 /** A child process that runs out of file descriptors while ffmpeg is due: that is an end like any other. */
-import { closeSync, openSync } from "node:fs";
 import { runFfmpeg } from "../../../agent/sources/ffmpeg.ts";
+import { takeDescriptors } from "../../support/descriptors.ts";
 
 const run = {
   program: "false",
@@ -10,15 +10,8 @@ const run = {
   output: "rtsp://127.0.0.1:2/y",
 };
 const first = await runFfmpeg(run).ended;
-const taken: number[] = [];
-for (let full = false; !full; ) {
-  try {
-    taken.push(openSync("/dev/null", "r"));
-  } catch {
-    full = true;
-  }
-}
+const giveBack = takeDescriptors();
 const second = await runFfmpeg(run).ended;
-for (const descriptor of taken) closeSync(descriptor);
+giveBack();
 const third = await runFfmpeg(run).ended;
 console.log([first, second, third].map(({ message }) => message).join("; "));

@@ -13,7 +13,7 @@ import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { CRASH_EPOCH, CRASH_FIRST_US, CRASH_FRAMES } from "../../support/crashing-archive.ts";
 import { makeClip, sendUnit, unitsOf } from "../../support/h264-rtp.ts";
-import { pictureDigests } from "../../support/picture-digests.ts";
+import { archivedDigests } from "../../support/picture-digests.ts";
 import { nodeFlags, scriptPath } from "../../support/script.ts";
 
 const SCRIPT = scriptPath("../../support/crashing-archive.ts", import.meta.url);
@@ -49,16 +49,6 @@ function open(dir: string): Promise<VideoArchive> {
   return openVideo({ ...parts, dir, retentionHours: 1_000_000, maxBytes: 1e12 });
 }
 
-async function archived(video: VideoArchive): Promise<string[]> {
-  const digests: string[] = [];
-  for (const { id } of await video.fragments("yard", 0, Number.MAX_SAFE_INTEGER, 1_000)) {
-    digests.push(
-      ...pictureDigests((await video.readFragment("yard", id))!).map((picture) => picture.vclSha256),
-    );
-  }
-  return digests;
-}
-
 test("a file whose index row was never written is adopted after SIGKILL, and stored once", async (t) => {
   const dir = await makeFolder(t);
   await runAndKill(t, dir, "hang-before-index", (line) => line.startsWith("file "));
@@ -67,11 +57,11 @@ test("a file whose index row was never written is adopted after SIGKILL, and sto
   const feed = video.openFeed("yard", clip.sdp);
   assert.deepEqual(feed.persisted(), [{ epoch: CRASH_EPOCH, first: 1n, last: 1n }]);
   const expected = clip.pictures.map((picture) => picture.vclSha256);
-  assert.deepEqual(await archived(video), expected.slice(0, 15));
+  assert.deepEqual(await archivedDigests(video, "yard"), expected.slice(0, 15));
   for (const unit of unitsOf(clip, CRASH_EPOCH, CRASH_FIRST_US)) sendUnit(feed, unit);
   await feed.close();
   assert.equal(video.cameras()[0]!.fragments, CRASH_FRAMES / 15);
-  assert.deepEqual(await archived(video), expected);
+  assert.deepEqual(await archivedDigests(video, "yard"), expected);
   await video.close();
 });
 
@@ -94,7 +84,7 @@ test("what was listed as persisted is there after SIGKILL at any moment, once", 
     const last = ranges[0]?.last ?? 0n;
     assert.ok(last >= listed, `listed ${listed}, now ${last}`);
     const expected = clip.pictures.map((picture) => picture.vclSha256);
-    assert.deepEqual(await archived(video), expected.slice(0, Number(last) * 15));
+    assert.deepEqual(await archivedDigests(video, "yard"), expected.slice(0, Number(last) * 15));
     await video.close();
   }
   assert.equal(listed, BigInt(CRASH_FRAMES / 15));

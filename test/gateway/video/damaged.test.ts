@@ -1,6 +1,6 @@
 /** Damaged footage: nothing of it is served, it is kept for whoever wants to look at it, and it does not stay for ever. */
 import assert from "node:assert/strict";
-import { mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
@@ -101,6 +101,21 @@ test("what earlier versions set aside is counted, and the oldest goes when there
   const [status] = video.cameras();
   assert.deepEqual([status!.fragments, status!.damaged], [2, 0]);
   assert.equal((await filesOf(archive)).length, 2);
+});
+
+test("one fragment that earlier versions set aside under two names is one, and stays", async (t) => {
+  const archive = await makeArchive(t);
+  const before = await archive.open();
+  await store(before, archive.clip);
+  await before.close();
+  const [first] = await filesOf(archive);
+  const path = join(archive.dir, "cameras/yard", first!);
+  await copyFile(path, path.replace(/mp4$/, "part.mp4.damaged"));
+  await rename(path, `${path}.damaged`);
+  const video = await archive.open();
+  const [status] = video.cameras();
+  assert.deepEqual([status!.fragments, status!.damaged], [2, 1]);
+  assert.equal((await filesOf(archive))[0], first!.replace(/mp4$/, "damaged"));
 });
 
 test("a file found damaged at a start is counted, and its unit, when it comes again, takes its place", async (t) => {

@@ -11,7 +11,7 @@ import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { makeClip, sendUnit, type TestClip, unitsOf } from "../../support/h264-rtp.ts";
-import { pictureDigests, producerUsOf } from "../../support/picture-digests.ts";
+import { archivedDigests, producerUsOf } from "../../support/picture-digests.ts";
 
 const run = promisify(execFile);
 const FIRST_US = 1_800_000_000_000_000;
@@ -36,15 +36,6 @@ function open(dir: string, changes: Partial<VideoOptions> = {}): Promise<VideoAr
 }
 
 const digestsOf = (clip: TestClip): string[] => clip.pictures.map((picture) => picture.vclSha256);
-
-async function archivedDigests(video: VideoArchive, camera: string): Promise<string[]> {
-  const digests: string[] = [];
-  for (const { id } of await video.fragments(camera, 0, Number.MAX_SAFE_INTEGER, 1_000)) {
-    const bytes = (await video.readFragment(camera, id))!;
-    digests.push(...pictureDigests(bytes).map((picture) => picture.vclSha256));
-  }
-  return digests;
-}
 
 test("units become playable files with every picture's bytes unchanged", async (t) => {
   const dir = await makeFolder(t);

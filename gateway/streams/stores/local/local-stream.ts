@@ -85,7 +85,8 @@ export class LocalStream {
         appendedRecords: latest,
       };
     });
-    return { ...this.definition.settings, shardList, producers: this.log.producers.size };
+    const { producers, damagedBytes } = this.log;
+    return { ...this.definition.settings, shardList, producers: producers.size, damagedBytes };
   }
 
   /** Appends that come in before the switch go to the parent, as do those that wait for the disk. */

@@ -4,7 +4,7 @@
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { crc32c } from "../../../../runtime/crc32c.ts";
+import { crcOf } from "../../../../runtime/checked-line.ts";
 import { writeDurably } from "../../../../runtime/durable.ts";
 import { HeadwaterError } from "../../../../runtime/errors.ts";
 
@@ -52,7 +52,5 @@ export async function readSidecar(
 
 /** 8 hex digits. */
 export function checksum(key: string, text: string): string {
-  return crc32c(Buffer.from(`${key}\n${text}`))
-    .toString(16)
-    .padStart(8, "0");
+  return crcOf(`${key}\n${text}`);
 }

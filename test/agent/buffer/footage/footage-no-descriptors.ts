@@ -1,10 +1,10 @@
 /** A child process that runs out of file descriptors while it reads its footage: no unit is given up, and all come afterwards. */
 import assert from "node:assert/strict";
-import { closeSync, openSync } from "node:fs";
 import { openLevelFootageBuffer } from "../../../../agent/buffer/footage/level-footage-buffer.ts";
 import { systemClock } from "../../../../runtime/clock.ts";
 import { silentLog } from "../../../../runtime/log.ts";
 import { Metrics } from "../../../../runtime/metrics.ts";
+import { takeDescriptors } from "../../../support/descriptors.ts";
 import { madeUnit } from "./made-unit.ts";
 
 /** So many that LevelDB puts them into tables without a head, which an opening does not look into. */
@@ -29,17 +29,9 @@ async function readAll(): Promise<number> {
   for (; last !== undefined; last = await buffer.read("yard", last)) units++;
   return units;
 }
-const taken: number[] = [];
-let full = false;
-while (!full) {
-  try {
-    taken.push(openSync("/dev/null", "r"));
-  } catch {
-    full = true;
-  }
-}
+const giveBack = takeDescriptors();
 await assert.rejects(readAll());
-for (const descriptor of taken) closeSync(descriptor);
+giveBack();
 assert.equal(await readAll(), UNITS);
 assert.deepEqual(gaps, []);
 await buffer.close();

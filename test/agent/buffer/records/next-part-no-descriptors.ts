@@ -4,7 +4,6 @@
  * the end, and nothing of it twice.
  */
 import assert from "node:assert/strict";
-import { closeSync, openSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { setImmediate as turn } from "node:timers/promises";
@@ -13,6 +12,7 @@ import { GAPS_STREAM } from "../../../../protocol/topics.ts";
 import { systemClock } from "../../../../runtime/clock.ts";
 import { silentLog } from "../../../../runtime/log.ts";
 import { Metrics } from "../../../../runtime/metrics.ts";
+import { takeDescriptors } from "../../../support/descriptors.ts";
 import { openBuffer, readAll, record, settled, texts } from "./buffer-fixture.ts";
 
 const PART_BYTES = 16_384;
@@ -38,18 +38,7 @@ await append();
 if (process.argv[3] === "removing") while ((await parts()) < 5) await append();
 await settled(buffer, dir);
 const sent = process.argv[3] === "removing" ? (await readAll(buffer)).slice(0, -10) : [];
-const taken: number[] = [];
-let full = false;
-while (!full) {
-  try {
-    taken.push(openSync("/dev/null", "r"));
-  } catch {
-    full = true;
-  }
-}
-const giveBack = (): void => {
-  for (const descriptor of taken.splice(0)) closeSync(descriptor);
-};
+const giveBack = takeDescriptors();
 
 if (sent.length > 0) {
   await buffer.ack(sent.at(-1)!.epoch, sent.at(-1)!.sequence);

@@ -1,11 +1,11 @@
 /** A child process that runs out of file descriptors while it reads its buffer: nothing is damaged, and all is there afterwards. */
 import assert from "node:assert/strict";
-import { closeSync, openSync } from "node:fs";
 import { openLevelRecordBuffer } from "../../../../agent/buffer/records/level-record-buffer.ts";
 import { GAPS_STREAM } from "../../../../protocol/topics.ts";
 import { systemClock } from "../../../../runtime/clock.ts";
 import { silentLog } from "../../../../runtime/log.ts";
 import { Metrics } from "../../../../runtime/metrics.ts";
+import { takeDescriptors } from "../../../support/descriptors.ts";
 import { readAll, record, settled, texts } from "./buffer-fixture.ts";
 
 const buffer = await openLevelRecordBuffer({
@@ -23,18 +23,10 @@ const buffer = await openLevelRecordBuffer({
 for (let i = 0; i < 100; i++) await buffer.append([record(String(i).padEnd(400))]);
 await settled(buffer, process.argv[2]!);
 const last = (await buffer.read(undefined, 1))[0];
-const taken: number[] = [];
-let full = false;
-while (!full) {
-  try {
-    taken.push(openSync("/dev/null", "r"));
-  } catch {
-    full = true;
-  }
-}
+const giveBack = takeDescriptors();
 const reading = buffer.read(last, 1_000_000);
 await assert.rejects(reading, { code: "EMFILE" });
-for (const descriptor of taken) closeSync(descriptor);
+giveBack();
 const frames = await readAll(buffer);
 assert.equal(texts(frames, "sensors").length, 100);
 assert.deepEqual(texts(frames, GAPS_STREAM), []);

@@ -13,9 +13,15 @@ export interface LogReportOptions {
 
 export class LogReport {
   readonly #options: LogReportOptions;
+  #damagedBytes = 0;
 
   constructor(options: LogReportOptions) {
     this.#options = options;
+  }
+
+  /** So far. */
+  get damagedBytes(): number {
+    return this.#damagedBytes;
   }
 
   /** Of the opening. */
@@ -39,6 +45,7 @@ export class LogReport {
   damage(file: string, extent: Extent): void {
     const { name, meters, report } = this.#options;
     const bytes = extent.to - extent.from;
+    this.#damagedBytes += bytes;
     meters.damagedBytes.inc({ stream: name }, bytes);
     const fields = { stream: name, file, position: extent.from, bytes };
     report("error", fields, "the log is damaged; what can be read is kept");

@@ -62,6 +62,7 @@ export class StreamLog {
   /** Found missing at the opening; those of a shard of which nothing is left may be among them. */
   readonly lostRecords: number;
   readonly #options: StreamLogOptions;
+  readonly #report: LogReport;
   readonly #chain: SegmentChain;
   readonly #end: LogEnd;
   readonly #waiting: WaitingGroups;
@@ -79,6 +80,7 @@ export class StreamLog {
   ) {
     this.lostRecords = lostRecords;
     this.#options = options;
+    this.#report = report;
     this.#chain = chain;
     this.#end = end;
     this.producers = end.producers;
@@ -125,6 +127,11 @@ export class StreamLog {
   /** Where what is on disk ends. */
   next(shard: number): number {
     return this.#end.next(shard);
+  }
+
+  /** That were come upon and cannot be read back. */
+  get damagedBytes(): number {
+    return this.#report.damagedBytes;
   }
 
   get segments(): readonly Segment[] {

@@ -5,7 +5,6 @@ import { ConsoleState } from "../../../../../gateway/api/console/state.ts";
 import { offsetOf } from "../../../../../gateway/streams/stores/jetstream/entry.ts";
 import { RecordCounts } from "../../../../../gateway/streams/stores/jetstream/record-counts.ts";
 import type { Streams } from "../../../../../gateway/streams/streams.ts";
-import { Metrics } from "../../../../../runtime/metrics.ts";
 import { clusterFact, until } from "./cluster-fact.ts";
 
 test("records are counted by places that leave numbers out, however many there were", () => {
@@ -79,11 +78,7 @@ clusterFact("the console shows the newest records, and counts records", async ({
     cameras: () => [],
   };
   const parts = { streams: before, ingest: none, delivery: none, analytics: none, video: none };
-  const state = new ConsoleState(
-    parts as unknown as ConstructorParameters<typeof ConsoleState>[0],
-    clock,
-    new Metrics(),
-  );
+  const state = new ConsoleState(parts as unknown as ConstructorParameters<typeof ConsoleState>[0], clock);
   const consumer = await before.openConsumer("s", "c");
   await state.read();
   for (let i = 61; i <= 100; i++) await put(before, i);
