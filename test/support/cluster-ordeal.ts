@@ -1,7 +1,8 @@
 /**
  * The ordeal of the store `jetstream`: two gateways in front of three NATS nodes, with devices, API
- * clients and deliveries; gateways and nodes are killed at random moments and started again. Then it
- * is judged by what both gateways give back and by what the deliveries brought.
+ * clients and deliveries, one for each gateway and one that they share; gateways and nodes are killed at
+ * random moments and started again. Then it is judged by what both gateways give back and by what the
+ * deliveries brought.
  *
  * That nodes hang and wake is left to who asks for it (`npm run faults -- streams --hangs`): nats-server before 2.10 loses records then by itself
  * (design note 16), so that such a run tells something with a later one alone.
@@ -53,7 +54,10 @@ export async function runClusterOrdeal(options: ClusterOrdealOptions): Promise<S
 
 type Fault = "gateway" | "node" | "node and gateway" | "hung node";
 
-/** A gateway with a delivery of its own, as each delivery belongs to one gateway. */
+/** A delivery that both gateways have: one does it, and the other takes over when that one is killed. */
+const SHARED = "shared";
+
+/** A gateway with a delivery of its own and the one that is shared. */
 class Front {
   readonly name: string;
   readonly http: number;
@@ -68,10 +72,6 @@ class Front {
     this.#dir = dir;
   }
 
-  get delivered(): string {
-    return join(this.#dir, `delivered-${this.name}`);
-  }
-
   async configure(servers: readonly string[], rtsp: number): Promise<void> {
     await writeFile(
       join(this.#dir, `${this.name}.yaml`),
@@ -84,7 +84,7 @@ rtsp: { port: ${rtsp} }
 accessKeys: [{ id: ${KEY.id}, secret: ${KEY.secret}, allow: ["*"] }]
 streams: [{ name: ${STREAM}, shards: 4 }]
 delivery:
-  - { name: ${this.name}, stream: ${STREAM}, bufferSeconds: 1, destination: { type: files, path: delivered-${this.name} } }
+${[this.name, SHARED].map(deliveryOf).join("\n")}
 `,
     );
   }
@@ -102,6 +102,11 @@ delivery:
   async stop(): Promise<number | string | undefined> {
     return this.#program?.stop();
   }
+}
+
+function deliveryOf(name: string): string {
+  const destination = `{ type: files, path: delivered-${name} }`;
+  return `  - { name: ${name}, stream: ${STREAM}, bufferSeconds: 1, destination: ${destination} }`;
 }
 
 class ClusterOrdeal {
@@ -257,7 +262,8 @@ class ClusterOrdeal {
     const verdict = judgeRecords(texts, this.#devices, this.#clients);
     for (const kind of ["lost", "doubled", "corrupted"] as const) this.#counts[kind] += verdict[kind];
     this.#findings.push(...verdict.findings);
-    for (const front of this.#fronts) await this.#judgeDelivery(front, texts);
+    for (const name of [...this.#fronts.map((front) => front.name), SHARED])
+      await this.#judgeDelivery(name, texts);
     for (const front of this.#fronts) {
       const ended = await front.stop();
       if (ended !== 0) this.#corrupt(`gateway ${front.name} ended with ${ended} instead of 0`);
@@ -274,10 +280,11 @@ class ClusterOrdeal {
   }
 
   /** Each record of the stream is in the files of each delivery, once. */
-  async #judgeDelivery(front: Front, texts: readonly string[]): Promise<void> {
+  async #judgeDelivery(name: string, texts: readonly string[]): Promise<void> {
+    const folder = join(this.#options.dir, `delivered-${name}`);
     const idsOf = async (): Promise<string[]> =>
-      (await deliveredLines(front.delivered)).map(({ json }) => String(json.id));
-    await eventually(`delivery ${front.name} brings all`, SETTLE_MS, async () =>
+      (await deliveredLines(folder)).map(({ json }) => String(json.id));
+    await eventually(`delivery ${name} brings all`, SETTLE_MS, async () =>
       (await idsOf()).length >= texts.length ? true : undefined,
     ).catch((error: unknown) => this.#findings.push(String(error)));
     const ids = await idsOf();
@@ -285,16 +292,15 @@ class ClusterOrdeal {
     const seen = new Set(ids);
     if (seen.size < ids.length) {
       this.#counts.doubled += ids.length - seen.size;
-      this.#findings.push(`delivery ${front.name} brought ${ids.length - seen.size} records twice`);
+      this.#findings.push(`delivery ${name} brought ${ids.length - seen.size} records twice`);
     }
     const missing = texts.filter((text) => !seen.has((JSON.parse(text) as { id: string }).id));
     if (missing.length > 0) {
       this.#counts.lost += missing.length;
-      this.#findings.push(`delivery ${front.name} lacks ${missing.length} records, first ${missing[0]}`);
+      this.#findings.push(`delivery ${name} lacks ${missing.length} records, first ${missing[0]}`);
     }
     const extra = seen.size + missing.length - texts.length;
-    if (extra !== 0)
-      this.#corrupt(`delivery ${front.name} brought ${extra} records that the stream does not hold`);
+    if (extra !== 0) this.#corrupt(`delivery ${name} brought ${extra} records that the stream does not hold`);
   }
 
   #corrupt(finding: string): void {
