@@ -1,5 +1,5 @@
 /**
- * All that a statement needs to go on after a crash, in one file that is replaced as a whole:
+ * All that a statement needs to go on after a crash, in one piece that is replaced as a whole (checkpoint-place.ts):
  * where it stands in its input, its open windows, event time, and the result frames that may or may
  * not have reached the output stream.
  *
@@ -11,12 +11,10 @@
  * Each line is JSON of its own, so that both ways of a state of 100,000 windows can be gone in turns.
  * Version 1 was one line with all of it; it is read, too.
  */
-import { readFile } from "node:fs/promises";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { z } from "zod";
 import { crcOf } from "../../runtime/checked-line.ts";
 import { crc32c } from "../../runtime/crc32c.ts";
-import { writeDurably } from "../../runtime/durable.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
 import type { Offset, ShardId, UnreadShards } from "../streams/streams.ts";
 import type { Group, Measure } from "./panes.ts";
@@ -97,8 +95,11 @@ const schema = z.strictObject({
 const lineSchema = z.union([z.array(group), z.string()]);
 const version1Schema = schema.extend({ groups: z.array(group), pending: z.array(z.string()) });
 
-/** @param checkpoint is read in turns; nothing of it may change before this resolved */
-export async function writeCheckpoint(file: string, checkpoint: Checkpoint): Promise<void> {
+/**
+ * @param checkpoint is read in turns; nothing of it may change before this resolved
+ * @returns pieces, to be stored one behind the other
+ */
+export async function encodeCheckpoint(checkpoint: Checkpoint): Promise<Buffer[]> {
   const { groups, pending } = checkpoint;
   const lines: Buffer[] = [];
   let checksum = 0;
@@ -117,7 +118,7 @@ export async function writeCheckpoint(file: string, checkpoint: Checkpoint): Pro
     add(`"${frame.toString("base64")}"`);
   }
   const head = `${MAGIC} ${VERSION} ${checksum.toString(16).padStart(8, "0")}\n`;
-  await writeDurably(file, Buffer.concat([Buffer.from(head), ...lines]));
+  return [Buffer.from(head), ...lines];
 }
 
 function encode(checkpoint: Checkpoint): z.input<typeof schema> {
@@ -138,32 +139,25 @@ function encodeGroup({ key, paneMs, rows, measures }: Group): z.infer<typeof gro
   return [[...key], paneMs, rows, measures.map(encodeMeasure)];
 }
 
-/** Undefined when there is none. @throws AnalyticsStateError when it is damaged or of another version */
-export async function readCheckpoint(file: string, statement: string): Promise<Checkpoint | undefined> {
-  let bytes: Buffer;
-  try {
-    bytes = await readFile(file);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw error;
-  }
+/** @param where it was kept, for messages @throws AnalyticsStateError when it is damaged or of another version */
+export async function decodeCheckpoint(bytes: Buffer, where: string, statement: string): Promise<Checkpoint> {
   const headEnd = bytes.indexOf("\n");
   const [magic, version, crc] = bytes.toString("latin1", 0, Math.max(0, headEnd)).split(" ");
-  if (magic !== MAGIC) throw new AnalyticsStateError(statement, `${file} is no checkpoint`);
+  if (magic !== MAGIC) throw new AnalyticsStateError(statement, `${where} is no checkpoint`);
   if (version !== "1" && version !== String(VERSION)) {
     throw new AnalyticsStateError(
       statement,
-      `${file} has format version ${version}, this program reads up to ${VERSION}`,
+      `${where} has format version ${version}, this program reads up to ${VERSION}`,
     );
   }
   const body = bytes.subarray(headEnd + 1);
   if (crcOf(body) !== crc) {
-    throw new AnalyticsStateError(statement, `the checksum of ${file} does not match`);
+    throw new AnalyticsStateError(statement, `the checksum of ${where} does not match`);
   }
   try {
     return version === "1" ? decodeVersion1(body) : await decodeLines(body);
   } catch (error) {
-    throw new AnalyticsStateError(statement, `${file} cannot be read`, error);
+    throw new AnalyticsStateError(statement, `${where} cannot be read`, error);
   }
 }
 

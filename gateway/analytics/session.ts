@@ -2,12 +2,12 @@
  * How a statement finds its way back: from its checkpoint, the consumer's, and what the stream still holds
  * to a session, which is all that lives as long as one consumer. After any failure it is built anew.
  */
-import { mkdir } from "node:fs/promises";
 import type { StatementConfig } from "../../config/gateway-config.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Log } from "../../runtime/log.ts";
 import { type Consumer, lookForUnread, type Streams, type UnreadShards } from "../streams/streams.ts";
-import { AnalyticsStateError, type Checkpoint, readCheckpoint, type Totals } from "./checkpoint.ts";
+import { AnalyticsStateError, type Checkpoint, type Totals } from "./checkpoint.ts";
+import type { CheckpointPlace } from "./checkpoint-place.ts";
 import type { Partials } from "./engines/duckdb-partials.ts";
 import { type Comparison, compare, InputPositions, type Range, readBefore } from "./input-positions.ts";
 import { newSink, type SinkState } from "./results.ts";
@@ -20,21 +20,17 @@ const READ_BYTES = 1_048_576;
 export interface SessionParts {
   readonly config: StatementConfig;
   readonly plan: Plan;
+  /** The checkpoint has to be of this plan. */
+  readonly planHash: string;
   readonly streams: Streams;
   readonly clock: Clock;
   readonly log: Log;
   readonly maxGroups: number;
 }
 
-/** Where the checkpoint is, and of which plan it has to be. */
-export interface CheckpointPlace {
-  readonly dir: string;
-  readonly file: string;
-  readonly planHash: string;
-}
-
 export interface Session {
   readonly consumer: Consumer;
+  readonly place: CheckpointPlace;
   readonly state: WindowState;
   /** As the checkpoint has them: what the start found missing comes on top. */
   readonly restored: Totals;
@@ -48,21 +44,26 @@ export interface Session {
   unread: UnreadShards | undefined;
 }
 
-/** @returns a session whose first commit finishes the one that a crash may have interrupted */
+/**
+ * @param place where its checkpoint is kept @param former what this gateway wrote last, for a stream that was made anew
+ * @returns a session whose first commit finishes the one that a crash may have interrupted
+ */
 export async function resumeSession(
   parts: SessionParts,
-  { dir, file, planHash }: CheckpointPlace,
+  place: CheckpointPlace,
+  former: Checkpoint | undefined,
   consumer: Consumer,
   partials: Partials,
   stop: AbortSignal,
 ): Promise<Session> {
-  const { config, plan, streams, clock, log, maxGroups } = parts;
-  await mkdir(dir, { recursive: true, mode: 0o700 });
-  const stored = await readCheckpoint(file, config.name);
+  const { config, plan, planHash, streams, clock, log, maxGroups } = parts;
+  const kept = await place.read();
   const description = streams.describe(plan.inputStream);
   const { streamId, shardList } = description;
+  // What was kept beside the consumer went with the stream; what is known of it still counts.
+  const stored = kept?.checkpoint ?? (former?.streamId === streamId ? undefined : former);
   if (stored === undefined && readBefore(consumer.positions(), shardList)) {
-    throw new AnalyticsStateError(config.name, `${file} is missing, though the input is read half-way`);
+    throw new AnalyticsStateError(config.name, `${place.name} is missing, though the input is read half-way`);
   }
   if (stored !== undefined && stored.planHash !== planHash) {
     throw new AnalyticsStateError(
@@ -80,7 +81,10 @@ export async function resumeSession(
     sink = { epoch: stored.epoch, nextSequence: stored.nextSequence, pending: [...stored.pending] };
   }
   const restored = { ...state.totals };
-  if (stored?.streamId === streamId) {
+  if (stored?.streamId === streamId && kept?.isWithPositions === true) {
+    watermark.restore(stored.watermarkMs, stored.maxTimes, nowMs);
+    await state.panes.restore(stored.groups);
+  } else if (stored?.streamId === streamId) {
     const found = compare(stored.positions, positions, shardList);
     positions = found.positions;
     watermark.restore(stored.watermarkMs, stored.maxTimes, nowMs);
@@ -105,6 +109,7 @@ export async function resumeSession(
   const input = new InputPositions(positions, shardList);
   return {
     consumer,
+    place,
     state,
     restored,
     streamId,
@@ -122,7 +127,7 @@ export async function resumeSession(
  */
 export async function leaveOutWhatWasRead(parts: SessionParts, place: CheckpointPlace): Promise<void> {
   const { config, plan, streams } = parts;
-  const stored = await readCheckpoint(place.file, config.name);
+  const stored = (await place.read())?.checkpoint;
   if (stored === undefined || streams.settings(plan.inputStream).streamId !== stored.streamId) return;
   streams.leaveOut(plan.inputStream, `analytics/${config.name}`, stored.positions);
 }

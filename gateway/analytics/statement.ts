@@ -1,5 +1,6 @@
 /**
- * One running statement: consumer of its input stream, idempotent producer of its output stream.
+ * One running statement: consumer of its input stream, idempotent producer of its output stream. Where gateways
+ * share the store it runs on the one that has the lease; the others stand by.
  * Each commit has three steps, and docs/design/0007-window-results.md says what a crash between any
  * two of them leaves:
  *
@@ -14,14 +15,21 @@ import { Backoff, pause } from "../../runtime/backoff.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
-import { type Consumer, LeaseLostError, type Streams } from "../streams/streams.ts";
+import {
+  type Consumer,
+  LeaseHeldError,
+  LeaseLostError,
+  STAND_BY_MS,
+  type Streams,
+} from "../streams/streams.ts";
 import type { StatementStatus } from "./analytics.ts";
 import type { AnalyticsMetrics } from "./analytics-metrics.ts";
-import { AnalyticsStateError, type Checkpoint, type Totals, writeCheckpoint } from "./checkpoint.ts";
+import { AnalyticsStateError, type Checkpoint, type Totals } from "./checkpoint.ts";
+import { CheckpointFile, HandedCheckpoint } from "./checkpoint-place.ts";
 import type { Partials } from "./engines/duckdb-partials.ts";
 import { type Group, StateFullError } from "./panes.ts";
 import { asFrame, resultFrames, resultRecord, sinkDevice } from "./results.ts";
-import { type CheckpointPlace, leaveOutWhatWasRead, resumeSession, type Session } from "./session.ts";
+import { leaveOutWhatWasRead, resumeSession, type Session } from "./session.ts";
 import type { Plan } from "./sql/plan.ts";
 import type { WindowState } from "./window-state.ts";
 
@@ -56,26 +64,28 @@ export interface StatementParts {
 }
 
 export class Statement {
-  readonly #parts: StatementParts;
-  readonly #place: CheckpointPlace;
+  readonly #parts: StatementParts & { readonly planHash: string };
+  readonly #file: CheckpointFile;
   readonly #stop = new AbortController();
   #state: "running" | "failed" = "running";
   #totals: Totals = { records: 0, late: 0, rejected: 0, results: 0, trimmed: 0, skipped: 0 };
   #counted: Totals | undefined;
+  /** Written last, without its windows. */
+  #former: Checkpoint | undefined;
   #watermarkMs: number | undefined;
   #lastError: string | undefined;
   #lateLogged = { count: 0, atMs: Number.NEGATIVE_INFINITY };
   #running: Promise<void> | undefined;
 
   constructor(parts: StatementParts) {
-    this.#parts = parts;
     const planHash = createHash("sha256").update(JSON.stringify(parts.plan)).digest("hex");
-    this.#place = { dir: parts.dir, file: join(parts.dir, "checkpoint"), planHash };
+    this.#parts = { ...parts, planHash };
+    this.#file = new CheckpointFile(join(parts.dir, "checkpoint"), parts.config.name);
   }
 
   /** Before anything is appended. A checkpoint that cannot be used is told of when it runs. */
   async prepare(): Promise<void> {
-    await leaveOutWhatWasRead(this.#parts, this.#place).catch(() => undefined);
+    await leaveOutWhatWasRead(this.#parts, this.#file).catch(() => undefined);
   }
 
   start(): void {
@@ -102,36 +112,68 @@ export class Statement {
   }
 
   async #run(): Promise<void> {
-    const { config, plan, streams, log, metrics } = this.#parts;
+    const { log } = this.#parts;
     const backoff = new Backoff();
+    let standsBy = false;
     while (!this.#stop.signal.aborted && this.#state === "running") {
       let consumer: Consumer | undefined;
       let partials: Partials | undefined;
       try {
+        consumer = await this.#openConsumer();
+        standsBy = false;
         partials = await this.#parts.openPartials();
-        consumer = await streams.openConsumer(plan.inputStream, `analytics/${config.name}`);
-        const session = await resumeSession(this.#parts, this.#place, consumer, partials, this.#stop.signal);
-        this.#counted ??= session.restored;
-        // Also when nothing changed: a kill between rename and sync leaves a checkpoint seen but not yet durable.
-        await this.#commit(session);
+        const session = await this.#resume(consumer, partials);
         await this.#work(session, () => backoff.reset());
       } catch (error) {
-        this.#lastError = describeError(error);
-        metrics.errors.inc({ statement: config.name });
-        if (error instanceof AnalyticsStateError || error instanceof StateFullError) {
-          this.#state = "failed";
-          log.error({ error: this.#lastError }, "the statement has stopped");
-        } else log.warn({ error: this.#lastError }, "the statement failed, will be tried again");
+        standsBy = this.#failed(error, standsBy);
       }
       try {
-        await consumer?.close().finally(() => partials?.close());
+        await consumer?.close();
       } catch (error) {
         log.warn({ error: describeError(error) }, "the statement's lease was not given back");
       }
+      partials?.close();
+      if (standsBy) backoff.reset();
       if (!this.#stop.signal.aborted && this.#state === "running") {
-        await pause(backoff.nextMs(), this.#stop.signal);
+        await pause(standsBy ? STAND_BY_MS : backoff.nextMs(), this.#stop.signal);
       }
     }
+  }
+
+  #openConsumer(): Promise<Consumer> {
+    const { streams, plan, config } = this.#parts;
+    return streams.openConsumer(plan.inputStream, `analytics/${config.name}`);
+  }
+
+  async #resume(consumer: Consumer, partials: Partials): Promise<Session> {
+    const { config } = this.#parts;
+    const { handover } = consumer;
+    const place =
+      handover === undefined ? this.#file : new HandedCheckpoint(config.name, handover, this.#file);
+    const { signal } = this.#stop;
+    const session = await resumeSession(this.#parts, place, this.#former, consumer, partials, signal);
+    // Those of another gateway were counted there.
+    this.#counted = largest(this.#counted, session.restored);
+    // Also when nothing changed: a kill between rename and sync leaves a checkpoint seen but not yet durable.
+    await this.#commit(session);
+    return session;
+  }
+
+  /** @returns whether another gateway runs it: that is no failure, and told once */
+  #failed(error: unknown, standsBy: boolean): boolean {
+    const { config, log, metrics } = this.#parts;
+    this.#lastError = describeError(error);
+    if (error instanceof LeaseHeldError) {
+      if (!standsBy)
+        log.info({ reason: this.#lastError }, "another gateway runs the statement; this one stands by");
+      return true;
+    }
+    metrics.errors.inc({ statement: config.name });
+    if (error instanceof AnalyticsStateError || error instanceof StateFullError) {
+      this.#state = "failed";
+      log.error({ error: this.#lastError }, "the statement has stopped");
+    } else log.warn({ error: this.#lastError }, "the statement failed, will be tried again");
+    return false;
   }
 
   async #work(session: Session, worked: () => void): Promise<void> {
@@ -218,7 +260,7 @@ export class Statement {
     // A stream that was made anew meanwhile is read under this one's positions; nobody may see what came of it.
     if (consumer.lost.aborted) throw new LeaseLostError(plan.inputStream, consumer.name);
     const checkpoint: Checkpoint = {
-      planHash: this.#place.planHash,
+      planHash: this.#parts.planHash,
       streamId: session.streamId,
       positions: session.input.all(),
       watermarkMs: state.watermark.ms,
@@ -230,13 +272,14 @@ export class Statement {
       pending: session.pending,
       unread: session.unread,
     };
-    await writeCheckpoint(this.#place.file, checkpoint);
+    await session.place.write(checkpoint, session.input.open);
+    this.#former = { ...checkpoint, groups: [] };
     // Before anybody can read the results: what is counted never lags behind what is seen.
     this.#report(state);
     await onStep("checkpoint");
     for (const frame of session.pending) await streams.appendFrame(asFrame(frame));
     await onStep("frames");
-    // Only for retention and the console: after a crash the file's positions count.
+    // Only for retention and the console: after a crash the checkpoint's positions count.
     await consumer.checkpoint(session.input.open);
     await onStep("consumer");
     session.pending = [];
@@ -295,4 +338,17 @@ export class Statement {
       this.#lateLogged = { count: troubled, atMs: clock.monotonicMs() };
     }
   }
+}
+
+function largest(a: Totals | undefined, b: Totals): Totals {
+  if (a === undefined) return { ...b };
+  const { records, late, rejected, results, trimmed, skipped } = a;
+  return {
+    records: Math.max(records, b.records),
+    late: Math.max(late, b.late),
+    rejected: Math.max(rejected, b.rejected),
+    results: Math.max(results, b.results),
+    trimmed: Math.max(trimmed, b.trimmed),
+    skipped: Math.max(skipped, b.skipped),
+  };
 }

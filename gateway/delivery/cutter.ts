@@ -15,6 +15,7 @@ import {
   LeaseLostError,
   type Offset,
   type ShardId,
+  STAND_BY_MS,
   type Streams,
 } from "../streams/streams.ts";
 import { CutLedger } from "./cut-ledger.ts";
@@ -40,8 +41,6 @@ const MAX_CUT_BYTES = 128 * 1_048_576;
 const MAX_WAIT_MS = 1_000;
 /** Appends come in bursts; reading each alone would cost more than it tells. */
 const GATHER_MS = 50;
-/** Between two looks whether the gateway that delivers is still there; each takes about a second by itself. */
-const STAND_BY_MS = 1_000;
 
 /**
  * The durable steps of a cut, in their order. `built` comes before the first of them. At `confirmed` an object has yet to

@@ -65,6 +65,15 @@ export class LeaseLostError extends HeadwaterError {
   }
 }
 
+/** What the last holder of a lease left cannot be read back whole. */
+export class HandoverDamagedError extends HeadwaterError {
+  constructor(stream: string, consumer: string, reason: string) {
+    super("HANDOVER_DAMAGED", {
+      message: `what was kept with consumer ${consumer} of ${stream} is damaged: ${reason}`,
+    });
+  }
+}
+
 /** A checkpoint would go backwards, or names what is not there. Nothing was stored. */
 export class BadCheckpointError extends HeadwaterError {
   constructor(stream: string, consumer: string, reason: string) {

@@ -24,6 +24,7 @@ export {
   BadCheckpointError,
   BadEntryError,
   BadReshardError,
+  HandoverDamagedError,
   LeaseHeldError,
   LeaseLostError,
   LogBusyError,
@@ -244,7 +245,10 @@ export interface Consumer {
   close(): Promise<void>;
 }
 
-/** A note that is kept with the checkpoints, under the same lease: who lost it writes neither. */
+/** Between two looks of a stage whether whoever holds its lease is still there; each takes about a second by itself. */
+export const STAND_BY_MS = 1_000;
+
+/** What is kept with the checkpoints, under the same lease: who lost it writes neither. */
 export interface Handover {
   /** JSON; undefined while none was kept. */
   readonly note: unknown;
@@ -254,6 +258,10 @@ export interface Handover {
    * @throws LeaseLostError, BadCheckpointError
    */
   keep(note: unknown, positions?: ReadonlyMap<ShardId, Offset>): Promise<void>;
+  /** As they were kept last; undefined while none were. @throws HandoverDamagedError */
+  keptBytes(): Promise<Buffer | undefined>;
+  /** As `keep`, for what is too large for a note, which is written with each sign of life. @param pieces one behind the other */
+  keepBytes(pieces: readonly Uint8Array[], positions?: ReadonlyMap<ShardId, Offset>): Promise<void>;
 }
 
 export interface ConsumerOptions {

@@ -5,10 +5,11 @@ import type { Analytics } from "../../../gateway/analytics/analytics.ts";
 import { openAnalytics } from "../../../gateway/analytics/open-analytics.ts";
 import type { CommitStep } from "../../../gateway/analytics/statement.ts";
 import { type LocalStreams, openLocalStreams } from "../../../gateway/streams/stores/local/local.ts";
+import type { Streams } from "../../../gateway/streams/streams.ts";
 import { forEachRecord } from "../../../protocol/record-batch.ts";
 import { pause } from "../../../runtime/backoff.ts";
 import { type Clock, systemClock } from "../../../runtime/clock.ts";
-import { silentLog } from "../../../runtime/log.ts";
+import { type Log, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 
 export const INPUT = "sensors";
@@ -40,8 +41,8 @@ export interface Reading {
 
 export type Result = Record<string, string | number | null>;
 
-export interface Rig {
-  readonly streams: LocalStreams;
+export interface Rig<S extends Streams = LocalStreams> {
+  readonly streams: S;
   readonly analytics: Analytics;
   readonly metrics: Metrics;
   put(readings: readonly Reading[]): Promise<void>;
@@ -54,15 +55,27 @@ export interface RigOptions {
   readonly sql?: string;
   readonly maxGroups?: number;
   readonly shards?: number;
+  readonly log?: Log;
   readonly onStep?: (step: CommitStep) => void | Promise<void>;
 }
 
-const open = new Set<Rig>();
+const open = new Set<Rig<Streams>>();
 
 export async function openRig(dir: string, options: RigOptions = {}): Promise<Rig> {
-  const clock = options.clock ?? systemClock;
+  const { clock = systemClock, log = silentLog } = options;
   const metrics = new Metrics();
-  const streams = await openLocalStreams({ dir: join(dir, "streams"), clock, log: silentLog, metrics });
+  const streams = await openLocalStreams({ dir: join(dir, "streams"), clock, log, metrics });
+  return openRigOver(streams, dir, options, metrics);
+}
+
+/** @param streams are closed with it */
+export async function openRigOver<S extends Streams>(
+  streams: S,
+  dir: string,
+  options: RigOptions = {},
+  metrics = new Metrics(),
+): Promise<Rig<S>> {
+  const { clock = systemClock, log = silentLog } = options;
   for (const name of [INPUT, OUTPUT]) {
     if (!streams.listStreams().includes(name)) {
       await streams.createStream({ name, shards: options.shards ?? SHARDS, retentionHours: 24 });
@@ -73,12 +86,12 @@ export async function openRig(dir: string, options: RigOptions = {}): Promise<Ri
     streams,
     statements: [{ name: "tens", sql: options.sql ?? SQL, idleSeconds: options.idleSeconds ?? 3_600 }],
     clock,
-    log: silentLog,
+    log,
     metrics,
     ...(options.maxGroups !== undefined && { maxGroups: options.maxGroups }),
     ...(options.onStep && { onStep: (_: string, step: CommitStep) => options.onStep?.(step) }),
   });
-  const rig: Rig = {
+  const rig: Rig<S> = {
     streams,
     analytics,
     metrics,
@@ -109,7 +122,7 @@ export function entryOf({ timeMs, ...fields }: Reading): { partitionKey: string;
 }
 
 /** Everything in a stream, shard by shard. */
-export async function contents(streams: LocalStreams, stream: string): Promise<Record<string, unknown>[]> {
+export async function contents(streams: Streams, stream: string): Promise<Record<string, unknown>[]> {
   const found: Record<string, unknown>[] = [];
   for (const { shardId, trimHorizon, latest } of streams.describe(stream).shardList) {
     for (let at = trimHorizon; at < latest; ) {
@@ -126,7 +139,7 @@ export async function contents(streams: LocalStreams, stream: string): Promise<R
 }
 
 /** By window and key; throws when a window came twice. */
-export async function results(streams: LocalStreams): Promise<Result[]> {
+export async function results(streams: Streams): Promise<Result[]> {
   const all = (await contents(streams, OUTPUT)) as Result[];
   const name = (result: Result): string => `${result.window_end} ${result.sensor}`;
   const names = new Set(all.map(name));

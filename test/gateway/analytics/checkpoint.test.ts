@@ -3,13 +3,17 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
-import {
-  AnalyticsStateError,
-  type Checkpoint,
-  readCheckpoint,
-  writeCheckpoint,
-} from "../../../gateway/analytics/checkpoint.ts";
+import { AnalyticsStateError, type Checkpoint } from "../../../gateway/analytics/checkpoint.ts";
+import { CheckpointFile } from "../../../gateway/analytics/checkpoint-place.ts";
 import { crc32c } from "../../../runtime/crc32c.ts";
+
+const writeCheckpoint = (file: string, checkpoint: Checkpoint): Promise<void> =>
+  new CheckpointFile(file, "s").write(checkpoint);
+
+async function readCheckpoint(file: string): Promise<Checkpoint | undefined> {
+  const kept = await new CheckpointFile(file, "s").read();
+  return kept?.checkpoint;
+}
 
 async function inFolder(body: (file: string) => Promise<void>): Promise<void> {
   const dir = await mkdtemp(join(tmpdir(), "headwater-checkpoint-"));
@@ -51,14 +55,14 @@ test("what is written is read again, however many windows are open", () =>
     for (const groups of [0, 1, 999, 1_000, 1_001, 5_000]) {
       const checkpoint = checkpointOf(groups);
       await writeCheckpoint(file, checkpoint);
-      assert.deepEqual(await readCheckpoint(file, "s"), checkpoint);
+      assert.deepEqual(await readCheckpoint(file), checkpoint);
     }
   }));
 
 test("others have their turn while many windows and frames are written and read", () =>
   inFolder(async (file) => {
     const checkpoint = { ...checkpointOf(20_000), pending: Array<Buffer>(20).fill(Buffer.alloc(1_000)) };
-    for (const work of [() => writeCheckpoint(file, checkpoint), () => readCheckpoint(file, "s")]) {
+    for (const work of [() => writeCheckpoint(file, checkpoint), () => readCheckpoint(file)]) {
       let turns = 0;
       let working = true;
       const watch = (): void => {
@@ -80,7 +84,7 @@ test("a file of version 1, which was one line, is read", () =>
     const body = `{"groups":${groups},"pending":[${pending.join()}],${first!.slice(1)}`;
     const crc = crc32c(Buffer.from(body)).toString(16).padStart(8, "0");
     await writeFile(file, `headwater-analytics 1 ${crc}\n${body}`);
-    assert.deepEqual(await readCheckpoint(file, "s"), checkpoint);
+    assert.deepEqual(await readCheckpoint(file), checkpoint);
   }));
 
 test("a bit that is another one, or an end that is missing, is noticed", () =>
@@ -91,8 +95,8 @@ test("a bit that is another one, or an end that is missing, is noticed", () =>
       const bad = Buffer.from(good);
       bad[i]! ^= 1;
       await writeFile(file, bad);
-      await assert.rejects(readCheckpoint(file, "s"), AnalyticsStateError, `byte ${i}`);
+      await assert.rejects(readCheckpoint(file), AnalyticsStateError, `byte ${i}`);
       await writeFile(file, good.subarray(0, i));
-      await assert.rejects(readCheckpoint(file, "s"), AnalyticsStateError, `cut at ${i}`);
+      await assert.rejects(readCheckpoint(file), AnalyticsStateError, `cut at ${i}`);
     }
   }));

@@ -1,58 +1,16 @@
 /** One delivery on two gateways in front of one cluster, into one folder, each in a process that can be killed or paused. */
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
-import type { CutStep } from "../../../gateway/delivery/cutter.ts";
 import type { Streams } from "../../../gateway/streams/streams.ts";
-import { nodeFlags, scriptPath } from "../../support/script.ts";
+import { ArmedProgram } from "../../support/armed-program.ts";
+import { scriptPath } from "../../support/script.ts";
 import type { Ground } from "../streams/stores/jetstream/cluster-fact.ts";
 import { countInOrder, files, lines, numbered, until } from "./delivery-rig.ts";
 
 export const BATCH = 20;
 export const WITHIN_MS = 120_000;
-
-export class Front {
-  readonly said: string[] = [];
-  readonly #child: ChildProcess;
-  readonly gone: Promise<unknown>;
-
-  constructor(args: readonly string[]) {
-    const script = scriptPath("./take-over-gateway.ts", import.meta.url);
-    this.#child = spawn(process.execPath, [...nodeFlags, script, ...args], {
-      stdio: ["pipe", "pipe", "inherit"],
-    });
-    this.gone = once(this.#child, "exit");
-    createInterface({ input: this.#child.stdout! }).on("line", (line) => this.said.push(line));
-  }
-
-  /** How often it told a step, or something that begins so. */
-  count(what: string): number {
-    return this.said.filter((line) => line.startsWith(what)).length;
-  }
-
-  says(what: string, times = 1): Promise<void> {
-    return until(`a gateway says "${what}"`, () => this.count(what) >= times, WITHIN_MS);
-  }
-
-  /** It sends itself the signal right after the next such step. */
-  async arm(step: CutStep, signal: "SIGKILL" | "SIGSTOP"): Promise<void> {
-    this.#child.stdin!.write(`${step} ${signal}\n`);
-    await this.says("armed");
-  }
-
-  wake(): void {
-    this.#child.kill("SIGCONT");
-  }
-
-  async kill(): Promise<void> {
-    this.#child.kill("SIGKILL");
-    await this.gone;
-  }
-}
 
 /** Two gateways with folders of their own, and a third through which records come. */
 export class Pair {
@@ -60,7 +18,7 @@ export class Pair {
   readonly dir: string;
   readonly out: string;
   readonly #ground: Ground;
-  readonly #fronts: Front[] = [];
+  readonly #fronts: ArmedProgram[] = [];
   appended = 0;
 
   private constructor(ground: Ground, streams: Streams, dir: string) {
@@ -85,11 +43,11 @@ export class Pair {
     }
   }
 
-  async start(which: "a" | "b"): Promise<Front> {
+  async start(which: "a" | "b"): Promise<ArmedProgram> {
     const { cluster, prefix } = this.#ground;
     const bufferBytes = which === "a" ? "600" : "1000";
     const args = [cluster.servers.join(","), prefix, join(this.dir, which), this.out, bufferBytes];
-    const front = new Front(args);
+    const front = new ArmedProgram(scriptPath("./take-over-gateway.ts", import.meta.url), args);
     this.#fronts.push(front);
     await front.says("ready");
     return front;

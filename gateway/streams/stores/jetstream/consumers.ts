@@ -89,7 +89,9 @@ export class Consumers {
     stream: JetStreamStream,
   ): Promise<ReadonlyArray<{ name: string; positions: ReadonlyMap<ShardId, Offset> }>> {
     const { documents } = this.#options;
-    const keys = await documents.keys(`c.${stream.streamId}`);
+    const all = await documents.keys(`c.${stream.streamId}`);
+    // Below those of consumers stands what they keep for the next holder.
+    const keys = all.filter((key) => !key.includes("."));
     const found = await Promise.all(
       keys.map((key) => documents.get<ConsumerRecord>(`c.${stream.streamId}.${key}`)),
     );

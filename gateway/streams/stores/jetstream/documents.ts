@@ -1,6 +1,6 @@
 /**
  * Small JSON documents on the cluster, each replaced as a whole by compare-and-set: what the streams
- * are, and what each consumer has read. One JetStream stream that keeps the last messages of each
+ * are, and what each consumer has read; beside them bytes that are written once. One JetStream stream that keeps the last messages of each
  * subject, as a NATS KV bucket is, but written by the link's own publish that is stored once.
  */
 import { pause } from "../../../../runtime/backoff.ts";
@@ -8,6 +8,7 @@ import type { Link } from "./link.ts";
 import { ID_HEADER } from "./stored-message.ts";
 
 const MAX_LAGGING_GETS = 40;
+const LAGGING_PAUSE_MS = 50;
 
 export interface Document<T> {
   /** 0 where there is none yet. */
@@ -64,7 +65,24 @@ export class Documents {
       if (first !== undefined) return first.header(ID_HEADER) === id ? first.sequence : undefined;
       // A leader that has just been chosen may lag behind its own log; or all were dropped meanwhile.
       if (!outcome.stored || tries >= MAX_LAGGING_GETS) return undefined;
-      await pause(50, this.#link.signal);
+      await pause(LAGGING_PAUSE_MS, this.#link.signal);
+    }
+  }
+
+  /** Bytes under a key that nobody else uses, written once. */
+  async putOnce(key: string, bytes: Uint8Array): Promise<void> {
+    const subject = `${this.#subject}.${key}`;
+    // That something stands there already can only be an earlier try of this very call.
+    await this.#link.publish(this.stream, subject, bytes, {}, 0);
+  }
+
+  /** Asked for again for a while: a leader that has just been chosen may lag behind its own log. */
+  async getOnce(key: string): Promise<Buffer | undefined> {
+    for (let tries = 0; ; tries++) {
+      const found = await this.#link.leaderGet(this.stream, { last_by_subj: `${this.#subject}.${key}` });
+      if (found !== undefined) return Buffer.from(found.payload);
+      if (tries >= MAX_LAGGING_GETS) return undefined;
+      await pause(LAGGING_PAUSE_MS, this.#link.signal);
     }
   }
 

@@ -13,6 +13,7 @@ import {
   BadCheckpointError,
   type Consumer,
   type Handover,
+  HandoverDamagedError,
   LeaseHeldError,
   LeaseLostError,
   type Offset,
@@ -20,8 +21,10 @@ import {
   StreamNotFoundError,
 } from "../../streams.ts";
 import type { Document, Documents } from "./documents.ts";
-import { offsetOf, sequenceOf } from "./entry.ts";
+import { offsetOf } from "./entry.ts";
+import { KeptBytes, type KeptRef } from "./kept-bytes.ts";
 import type { ShardRecord } from "./shard-history.ts";
+import { beginnings, endOf, furthestOf, latestOf } from "./shard-places.ts";
 import type { StreamTail } from "./stream-tail.ts";
 
 const HEARTBEAT_MS = 1_000;
@@ -40,6 +43,8 @@ export interface ConsumerRecord {
   readonly positions: Readonly<Record<string, number>>;
   /** What its holder leaves to the next one; none unless given. */
   readonly note?: unknown;
+  /** The same, what is too large for a note. */
+  readonly kept?: KeptRef;
 }
 
 export interface LeasedConsumerOptions {
@@ -69,8 +74,7 @@ export async function openLeasedConsumer(options: LeasedConsumerOptions): Promis
     if (free || options.takeOver || clock.monotonicMs() - sinceMs >= LEASE_MS) {
       // Where it begins is written down: else what retention takes before its first checkpoint would go unnoticed.
       const positions = (await keptPositions(options, seen.value)) ?? beginnings(options.tail);
-      const note = seen.value?.note;
-      const record = { name, owner, beat: 0, positions, ...(note !== undefined && { note }) };
+      const record: ConsumerRecord = { ...seen.value, name, owner, beat: 0, positions };
       const revision = await documents.put(key, record, seen.revision);
       if (revision === undefined) {
         if (!options.takeOver) throw new LeaseHeldError(stream, name);
@@ -127,6 +131,7 @@ async function keptPositions(
 
 export class LeasedConsumer implements Consumer, Handover {
   readonly #options: LeasedConsumerOptions;
+  readonly #keptBytes: KeptBytes;
   readonly #waiting = new Set<() => void>();
   readonly #timer: NodeJS.Timeout;
   #record: ConsumerRecord;
@@ -139,6 +144,7 @@ export class LeasedConsumer implements Consumer, Handover {
 
   constructor(options: LeasedConsumerOptions, record: ConsumerRecord, revision: number) {
     this.#options = options;
+    this.#keptBytes = new KeptBytes(options.documents, options.key);
     this.#record = record;
     this.#revision = revision;
     this.#timer = setInterval(() => this.#beat(), HEARTBEAT_MS);
@@ -225,12 +231,56 @@ export class LeasedConsumer implements Consumer, Handover {
     return this.#inTurn(() => this.#checkpoint(wanted, { note }));
   }
 
-  async #checkpoint(wanted: ReadonlyMap<ShardId, Offset>, kept?: { readonly note: unknown }): Promise<void> {
+  async keptBytes(): Promise<Buffer | undefined> {
+    const { kept } = this.#record;
+    await this.#keptBytes.dropOthers(kept);
+    if (kept === undefined) return undefined;
+    const bytes = await this.#keptBytes.read(kept);
+    if (bytes === undefined)
+      throw new HandoverDamagedError(this.stream, this.name, `${kept.pieces} pieces under ${kept.id}`);
+    return bytes;
+  }
+
+  async keepBytes(
+    pieces: readonly Uint8Array[],
+    positions: ReadonlyMap<ShardId, Offset> = new Map(),
+  ): Promise<void> {
+    const wanted = new Map(positions);
+    if (!this.#held) throw this.#loss();
+    // Not in turn: signs of life go on meanwhile.
+    const kept = await this.#keptBytes.write(Buffer.concat(pieces));
+    const before = await this.#inTurn(async () => {
+      const named = this.#record.kept;
+      await this.#checkpoint(wanted, { kept });
+      return named;
+    }).catch((error: unknown) => {
+      // Otherwise nobody knows whether it was written, and what names it may be there.
+      if (error instanceof LeaseLostError || error instanceof BadCheckpointError) this.#drop(kept);
+      throw error;
+    });
+    if (before !== undefined) this.#drop(before);
+  }
+
+  /** Nothing names it any more: whoever waits need not wait for that, and the next holder would do it, too. */
+  #drop(kept: KeptRef): void {
+    this.#keptBytes.drop(kept).catch((error: unknown) => {
+      const { log, stream, name } = this.#options;
+      log.warn(
+        { stream, consumer: name, error: describeError(error) },
+        "what was kept before is not removed yet",
+      );
+    });
+  }
+
+  async #checkpoint(
+    wanted: ReadonlyMap<ShardId, Offset>,
+    more?: Pick<ConsumerRecord, "note" | "kept">,
+  ): Promise<void> {
     if (!this.#held) throw this.#loss();
     const positions = this.#moved(wanted);
     const isMoved = [...wanted.keys()].some((id) => positions[id] !== this.#record.positions[id]);
-    if (isMoved || kept !== undefined) {
-      await this.#write({ ...this.#record, beat: this.#record.beat + 1, positions, ...kept });
+    if (isMoved || more !== undefined) {
+      await this.#write({ ...this.#record, beat: this.#record.beat + 1, positions, ...more });
     }
     for (const wake of [...this.#waiting]) wake();
   }
@@ -340,39 +390,4 @@ export class LeasedConsumer implements Consumer, Handover {
     await pause(CLOSE_WITHIN_MS, given.signal);
     if (this.#held) this.#end();
   }
-}
-
-function beginnings(tail: StreamTail): Record<ShardId, Offset> {
-  return Object.fromEntries(tail.history.shards.map((shard) => [shard.shardId, trimHorizonOf(tail, shard)]));
-}
-
-/** The oldest record of the shard that may be kept; the place of the next one where none is. */
-export function trimHorizonOf(tail: StreamTail, shard: ShardRecord): Offset {
-  return Math.min(offsetOf(Math.max(tail.firstSequence, shard.openedAt + 1)), latestOf(tail, shard));
-}
-
-/** Where a closed shard ends on every gateway. */
-function endOf({ closedAt }: ShardRecord): Offset {
-  return offsetOf(closedAt ?? 0);
-}
-
-/**
- * How far a checkpoint may reach. Who read a closed shard before its last records were known here read to where it was
- * closed. Another gateway may have begun at a later end of the same log, and read a quiet shard up to there: so any
- * place between two messages will do that this gateway has taken.
- */
-function furthestOf(tail: StreamTail, shard: ShardRecord, offset: Offset): Offset {
-  if (shard.closedAt !== undefined) return offsetOf(shard.closedAt);
-  const isBetween = offset === offsetOf(sequenceOf(offset));
-  return isBetween ? Math.max(latestOf(tail, shard), offsetOf(tail.tip + 1)) : latestOf(tail, shard);
-}
-
-/** Behind its newest record; of a closed shard, its end. */
-export function latestOf(tail: StreamTail, shard: ShardRecord): Offset {
-  const newest = Math.max(tail.ends.latest(shard.index), offsetOf(shard.openedAt + 1));
-  const { closedAt } = shard;
-  if (closedAt === undefined) return newest;
-  // The list of streams tells of a closed shard sooner than its last records are here: which is the last one
-  // is known only behind them.
-  return tail.tip >= closedAt ? Math.min(newest, offsetOf(closedAt)) : offsetOf(closedAt);
 }

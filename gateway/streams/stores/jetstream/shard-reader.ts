@@ -2,8 +2,8 @@
 import type { Clock } from "../../../../runtime/clock.ts";
 import type { LogPart, Offset, ReadResult, ShardId, StartingPoint } from "../../streams.ts";
 import { offsetOf, sequenceOf } from "./entry.ts";
-import { latestOf, trimHorizonOf } from "./leased-consumer.ts";
 import type { ShardRecord } from "./shard-history.ts";
+import { latestOf, trimHorizonOf } from "./shard-places.ts";
 import type { StreamTail } from "./stream-tail.ts";
 import type { TailEntry } from "./tail-entry.ts";
 
