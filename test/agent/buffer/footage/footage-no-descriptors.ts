@@ -22,16 +22,23 @@ const open = () =>
 const writing = await open();
 for (let i = 1; i <= UNITS; i++) await writing.append(madeUnit("yard", i, 1_500_000));
 await writing.close();
-const buffer = await open();
+let buffer = await open();
 async function readAll(): Promise<number> {
   let units = 0;
   let last = await buffer.read("yard", undefined);
   for (; last !== undefined; last = await buffer.read("yard", last)) units++;
   return units;
 }
-const giveBack = takeDescriptors();
-await assert.rejects(readAll());
-giveBack();
+for (;;) {
+  const giveBack = takeDescriptors();
+  const units = await readAll().catch(() => undefined);
+  giveBack();
+  if (units === undefined) break;
+  // LevelDB had all tables open, as it had just compacted them.
+  assert.equal(units, UNITS);
+  await buffer.close();
+  buffer = await open();
+}
 assert.equal(await readAll(), UNITS);
 assert.deepEqual(gaps, []);
 await buffer.close();
