@@ -371,6 +371,16 @@ export interface Streams {
   leaveOut(stream: string, holder: string, positions: ReadonlyMap<ShardId, Offset>): void;
 
   /**
+   * Where gateways share the store: tells the others that this one does from now on what one of them alone is to do, such as to
+   * push a shard to a registered reader. A word, no lease: it may be lost with a connection to the cluster.
+   */
+  claim?(what: string): void;
+  /**
+   * @param heard called with what another gateway claims. Of two that claim the same thing before either has heard the
+   *   other, the one that comes first has it.
+   */
+  onClaim?(heard: (what: string, comesFirst: boolean) => void): void;
+  /**
    * Called when the gateway begins to close, before its stages do: where the store may wait long for an answer, it
    * waits for some seconds only from now on, as a stage in the midst of a read cannot end before.
    */

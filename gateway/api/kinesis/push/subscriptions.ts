@@ -1,6 +1,7 @@
 /**
  * All subscriptions of this gateway: one per consumer and shard. A later call takes over from an
- * earlier one, but not within five seconds of it; each ends after five minutes.
+ * earlier one, but not within five seconds of it; each ends after five minutes. Where gateways share the store, calls to the
+ * others count as well.
  */
 import type { Clock } from "../../../../runtime/clock.ts";
 import type { Metrics } from "../../../../runtime/metrics.ts";
@@ -45,7 +46,7 @@ export class Subscriptions {
   readonly #accountId: string;
   readonly #clock: Clock;
   readonly #active = new Map<string, Active>();
-  /** When each began, oldest first; of the last five seconds only, whether they still run or not. */
+  /** When each began, on whatever gateway, oldest first; of the last five seconds only, whether they still run or not. */
   readonly #begun = new Map<string, number>();
   readonly #shared = new SharedReads();
   readonly #events = {
@@ -61,6 +62,7 @@ export class Subscriptions {
     this.#accountId = options.accountId;
     this.#reads = options.reads;
     this.#clock = options.clock;
+    this.#streams.onClaim?.((key, comesFirst) => this.#claimed(key, comesFirst));
     const active = this.#active;
     options.metrics.gauge(
       "headwater_kinesis_subscriptions",
@@ -117,18 +119,37 @@ export class Subscriptions {
   }
 
   #admit(key: string, nowMs: number, place: SubscriptionPlace, reader: RegisteredReader): void {
-    for (const [other, begunMs] of this.#begun) {
-      if (nowMs - begunMs < TAKE_OVER_AFTER_MS) break;
-      this.#begun.delete(other);
-    }
-    const inUse = (): AwsError =>
-      new AwsError(
-        "ResourceInUseException",
-        `Another active subscription exists for this consumer: ${this.#accountId}:${place.stream}:${place.shard.shardId}:${reader.name}`,
-      );
-    if (this.#begun.has(key)) throw inUse();
+    this.#forgetBegun(nowMs);
+    if (this.#begun.has(key)) throw this.#inUse(place, reader);
     this.#begun.set(key, nowMs);
-    this.#active.get(key)?.subscription.end(inUse());
+    this.#active.get(key)?.subscription.end(this.#inUse(place, reader));
+    this.#streams.claim?.(key);
+  }
+
+  /** Another gateway serves it now. */
+  #claimed(key: string, comesFirst: boolean): void {
+    const nowMs = this.#clock.monotonicMs();
+    this.#forgetBegun(nowMs);
+    // It had not heard of ours, or it would have refused its own.
+    if (this.#begun.has(key) && !comesFirst) return;
+    this.#begun.delete(key);
+    this.#begun.set(key, nowMs);
+    const mine = this.#active.get(key);
+    mine?.subscription.end(this.#inUse(mine.subscription.place, mine.reader));
+  }
+
+  #forgetBegun(nowMs: number): void {
+    for (const [key, begunMs] of this.#begun) {
+      if (nowMs - begunMs < TAKE_OVER_AFTER_MS) break;
+      this.#begun.delete(key);
+    }
+  }
+
+  #inUse(place: SubscriptionPlace, reader: RegisteredReader): AwsError {
+    return new AwsError(
+      "ResourceInUseException",
+      `Another active subscription exists for this consumer: ${this.#accountId}:${place.stream}:${place.shard.shardId}:${reader.name}`,
+    );
   }
 
   #tick(): void {

@@ -42,6 +42,7 @@ import {
   StreamsClosedError,
 } from "../../streams.ts";
 import { copiesMayDiffer } from "./acknowledged.ts";
+import { Claims } from "./claims.ts";
 import { Consumers } from "./consumers.ts";
 import { Documents } from "./documents.ts";
 import type { JetStreamStream } from "./jetstream-stream.ts";
@@ -90,6 +91,7 @@ class ClusterStreams implements Streams {
   readonly #settings = new Map<string, { record: StreamRecord; settings: StreamSettings }>();
   readonly #readers: RegisteredReaders;
   readonly #consumers: Consumers;
+  readonly #claims: Claims;
   readonly #duplicates;
   #closing: Promise<void> | undefined;
 
@@ -100,6 +102,7 @@ class ClusterStreams implements Streams {
     this.#documents = new Documents(link, prefix);
     const parts = { link, documents: this.#documents, clock, log };
     this.#consumers = new Consumers(parts);
+    this.#claims = new Claims(link, prefix);
     const gone = async (name: string): Promise<void> => {
       this.#settings.delete(name);
       await this.#consumers.lose(name);
@@ -355,6 +358,14 @@ class ClusterStreams implements Streams {
 
   #nowMs(): number {
     return Math.floor(this.#options.clock.nowUs() / 1000);
+  }
+
+  claim(what: string): void {
+    this.#claims.make(what);
+  }
+
+  onClaim(heard: (what: string, comesFirst: boolean) => void): void {
+    this.#claims.hear(heard);
   }
 
   hurry(): void {
