@@ -20,7 +20,7 @@
  */
 import { HeadwaterError } from "../../runtime/errors.ts";
 
-/** All bodies that are held at this moment fill the memory set aside for them, or the sender's fair share of it. */
+/** All bodies that are held at this moment, or large answers that nobody has taken, fill the memory set aside for them, or the sender's fair share of it. */
 export class BusyError extends HeadwaterError {
   constructor() {
     super("API_BUSY", { message: "too many requests are being read", retryable: true });

@@ -299,8 +299,9 @@ class Line {
   #send({ status, requestId, contentType, body }: LaneAnswer): boolean {
     const socket = this.#socket;
     const length = typeof body === "string" ? Buffer.byteLength(body) : body.length;
+    const { keyId } = this.#call!;
     const isCounted = isLarge(length) && !socket.destroyed;
-    if (isCounted && !this.#lane.service.unread.take(length)) {
+    if (isCounted && !this.#lane.service.unread.take(length, keyId)) {
       answerMemory.give(body);
       return false;
     }
@@ -311,7 +312,7 @@ class Line {
       return true;
     }
     const head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nx-amzn-requestid: ${requestId}\r\ncontent-type: ${contentType}\r\ncontent-length: ${length}${this.#lane.headEnd()}`;
-    this.#write(head, body, length, isCounted);
+    this.#write(head, body, length, isCounted ? keyId : undefined);
     this.#state = "idle";
     this.#sinceMs = this.#lane.nowMs();
     // A stream that has read ahead, as TLS does, ends before all that came is answered.
@@ -329,17 +330,19 @@ class Line {
     this.#refusal = undefined;
   }
 
-  #write(head: string, body: string | Buffer, length: number, isCounted: boolean): void {
+  /** @param keyId by which it is counted until it is taken, if it is */
+  #write(head: string, body: string | Buffer, length: number, keyId: string | undefined): void {
     const socket = this.#socket;
     const { unread } = this.#lane.service;
     // It is called in every case: when the kernel has taken the bytes, or the connection is gone.
-    const onTaken = isCounted
-      ? (error?: Error | null): void => {
-          unread.give(length);
-          // Of what was cut off, something may still be under way.
-          if (error == null) answerMemory.give(body);
-        }
-      : undefined;
+    const onTaken =
+      keyId === undefined
+        ? undefined
+        : (error?: Error | null): void => {
+            unread.give(length, keyId);
+            // Of what was cut off, something may still be under way.
+            if (error == null) answerMemory.give(body);
+          };
     if (typeof body === "string") {
       // Its characters are its bytes unless it is longer in UTF-8.
       socket.write(head + body, body.length === length ? "latin1" : "utf8", onTaken);

@@ -213,7 +213,7 @@ class StreamCall {
 
   readonly #onClose = (): void => {
     this.#lane.forget(this.#stream);
-    this.#lane.service.unread.give(this.#unreadBytes);
+    if (this.#unreadBytes > 0) this.#lane.service.unread.give(this.#unreadBytes, this.#call.keyId);
     if (this.#state === "body") this.#refuse(new BodyCutOffError());
   };
 
@@ -234,7 +234,7 @@ class StreamCall {
     const length = typeof body === "string" ? Buffer.byteLength(body) : body.length;
     const isThere = !stream.destroyed && !stream.closed;
     if (isThere && isLarge(length)) {
-      if (!this.#lane.service.unread.take(length)) {
+      if (!this.#lane.service.unread.take(length, this.#call.keyId)) {
         answerMemory.give(body);
         return false;
       }

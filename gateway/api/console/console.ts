@@ -143,18 +143,19 @@ export class ConsoleApi {
     if (path === "/open") return this.#openLink(exchange);
     if (path === "/api/session") return this.#session(exchange);
     if (!path.startsWith("/api/")) return this.#files.serve(exchange);
-    this.#isKnown(exchange, this.#signedIn(header(exchange, "cookie")).accessKeyId);
+    const { accessKeyId } = this.#signedIn(header(exchange, "cookie"));
+    this.#isKnown(exchange, accessKeyId);
     if (method !== "GET" && method !== "HEAD") throw methodNotAllowed("GET, HEAD");
     const query = new URLSearchParams(exchange.query);
     const answer = await this.#read(path, query);
     if (answer !== undefined) {
       const json = toJson(answer);
-      this.#unread.hold(exchange.reply, json.length);
+      this.#unread.hold(exchange.reply, json.length, accessKeyId);
       return sendJsonText(exchange, json);
     }
     const footage = /^\/api\/footage\/([^/]{1,400})\/([^/]{1,400})\.mp4$/.exec(path);
     if (footage === null) throw notFound();
-    await this.#sendFootage(exchange, safeName(footage[1]!), safeName(footage[2]!));
+    await this.#sendFootage(exchange, accessKeyId, safeName(footage[1]!), safeName(footage[2]!));
   }
 
   /** Undefined when no JSON stands at that path. */
@@ -200,11 +201,11 @@ export class ConsoleApi {
     }
   }
 
-  async #sendFootage(exchange: Exchange, camera: string, id: string): Promise<void> {
+  async #sendFootage(exchange: Exchange, accessKeyId: string, camera: string, id: string): Promise<void> {
     const { video } = this.#options.parts;
     const bytes = await this.#footage.run(1, () => video.readFragment(camera, id));
     if (bytes === undefined) throw notFound();
-    this.#unread.hold(exchange.reply, bytes.length);
+    this.#unread.hold(exchange.reply, bytes.length, accessKeyId);
     // A fragment never changes once it is whole, but a truncated one may be replaced.
     send(
       exchange,

@@ -168,7 +168,7 @@ export class KinesisApi implements LaneService {
         .finally(() => this.budget.give(heldBytes, holder))
         .then((answer) => {
           if (typeof answer !== "function") {
-            this.unread.hold(exchange.reply, answer.length);
+            this.unread.hold(exchange.reply, answer.length, claim.keyId);
             return send(exchange, 200, headersOf(call), answer);
           }
           // It may go on for minutes; the body is not held for so long.

@@ -375,7 +375,7 @@ test("footage is listed and played by name, and no name leads elsewhere", async 
     assert.equal((await ask(fixture, path, { headers })).status, 404, path);
 });
 
-test("footage that nobody takes is held up to a limit, and beyond it refused", async (t) => {
+test("footage that nobody takes is held up to its user's share, and beyond it refused", async (t) => {
   const fixture = await open(t);
   const cookie = await cookieOf(fixture);
   let reads = 0;
@@ -396,8 +396,8 @@ test("footage that nobody takes is held up to a limit, and beyond it refused", a
       return Number(head[":status"]);
     }),
   );
-  assert.equal(statuses.filter((status) => status === 200).length, 16);
-  assert.equal(statuses.filter((status) => status === 503).length, 24);
+  assert.equal(statuses.filter((status) => status === 200).length, 12);
+  assert.equal(statuses.filter((status) => status === 503).length, 28);
   assert.equal(most, 4);
   client.destroy();
   while ((await ask(fixture, path, { headers: { cookie } })).status !== 200);

@@ -13,6 +13,8 @@ export const UNREAD_BYTES = 20_000_000;
 export class Echo implements LaneService {
   readonly budget = new BodyBudget(BUDGET_BYTES);
   readonly unread = new UnreadAnswers(UNREAD_BYTES);
+  /** Of the next calls. */
+  keyId = "AKIAEVERYTHING";
   readonly maxBodyBytes = MAX_BODY_BYTES;
   readonly heads: CallHead[] = [];
   readonly refused: string[] = [];
@@ -26,7 +28,7 @@ export class Echo implements LaneService {
     this.heads.push(head);
     return {
       keepsBody: head.contentType === "kept",
-      keyId: "AKIAEVERYTHING",
+      keyId: this.keyId,
       isProven: true,
       discard: () => {},
       run: (body, answer) => {
