@@ -89,7 +89,10 @@ const schema = z.strictObject({
   epoch: digits,
   nextSequence: digits,
   unread: z
-    .strictObject({ streamId: z.string(), shards: z.record(z.string(), z.tuple([count, count])) })
+    .strictObject({
+      streamId: z.string(),
+      shards: z.record(z.string(), z.tuple([count, count, count.optional()])),
+    })
     .optional(),
 });
 const lineSchema = z.union([z.array(group), z.string()]);

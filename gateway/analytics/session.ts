@@ -5,7 +5,13 @@
 import type { StatementConfig } from "../../config/gateway-config.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Log } from "../../runtime/log.ts";
-import { type Consumer, lookForUnread, type Streams, type UnreadShards } from "../streams/streams.ts";
+import {
+  type Consumer,
+  lookForUnread,
+  recordsBetween,
+  type Streams,
+  type UnreadShards,
+} from "../streams/streams.ts";
 import { AnalyticsStateError, type Checkpoint, type Totals } from "./checkpoint.ts";
 import type { CheckpointPlace } from "./checkpoint-place.ts";
 import type { Partials } from "./engines/duckdb-partials.ts";
@@ -100,7 +106,13 @@ export async function resumeSession(
   } else if (stored !== undefined)
     log.error({ windows: stored.groups.length }, "the input stream was made anew; open windows are lost");
   const reached = stored?.streamId === streamId ? stored.positions : new Map();
-  const { missed, unread } = lookForUnread(stored?.unread, description, consumer, reached);
+  const { missed, unread } = lookForUnread(
+    stored?.unread,
+    description,
+    consumer,
+    reached,
+    (shardId, from, to) => recordsBetween(streams, plan.inputStream, shardId, from, to),
+  );
   if (missed > 0) {
     state.totals.trimmed += missed;
     log.error({ records: missed }, "retention removed shards before they were read");

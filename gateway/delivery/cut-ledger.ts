@@ -41,7 +41,10 @@ const ledgerSchema = z.strictObject({
   recent: z.array(z.strictObject({ name: z.string(), records: count, bytes: count, deliveredMs: count })),
   /** What stood unread when the delivery last failed (`lookForUnread`); none while it works. */
   unread: z
-    .strictObject({ streamId: z.string(), shards: z.record(z.string(), z.tuple([count, count])) })
+    .strictObject({
+      streamId: z.string(),
+      shards: z.record(z.string(), z.tuple([count, count, count.optional()])),
+    })
     .optional(),
 });
 

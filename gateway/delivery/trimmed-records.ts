@@ -12,6 +12,7 @@ import {
   type Consumer,
   lookForUnread,
   type Offset,
+  recordsBetween,
   type ShardId,
   type Streams,
   type UnreadShards,
@@ -94,7 +95,13 @@ export class TrimmedRecords {
     if (pending?.streamId === description.streamId) {
       for (const { shardId, to } of pending.ranges) reached.set(shardId, to);
     }
-    const { missed, unread } = lookForUnread(this.#unread, description, consumer, reached);
+    const { missed, unread } = lookForUnread(
+      this.#unread,
+      description,
+      consumer,
+      reached,
+      (shardId, from, to) => recordsBetween(streams, consumer.stream, shardId, from, to),
+    );
     this.#unread = unread;
     this.#missed += missed;
     this.#accounted.clear();

@@ -25,8 +25,8 @@ interface Description {
 /** What a stage saw unread at a look. Plain JSON: it is kept in the stage's own file. */
 export interface UnreadShards {
   readonly streamId: string;
-  /** `to` is not included. */
-  readonly shards: Record<ShardId, [from: Offset, to: Offset]>;
+  /** `to` is not included. How many records stand there is told where it is not their difference. */
+  readonly shards: Record<ShardId, [from: Offset, to: Offset, records?: number | undefined]>;
 }
 
 export interface UnreadLook {
@@ -41,12 +41,14 @@ export interface UnreadLook {
  * @param before what the look before saw, unless the stage has worked since
  * @param reached positions up to which the stage has done its work already, where it knows better than its consumer;
  *   also in shards that are no more
+ * @param recordsBetween how many stand from a place on and before another, as far as the store can tell
  */
 export function lookForUnread(
   before: UnreadShards | undefined,
   { streamId, shardList }: Description,
   consumer: { positions(): ReadonlyMap<ShardId, Offset> },
   reached: ReadonlyMap<ShardId, Offset>,
+  recordsBetween = (_shardId: ShardId, from: Offset, to: Offset): number => to - from,
 ): UnreadLook {
   const known = new Map(before?.streamId === streamId ? Object.entries(before.shards) : []);
   const positions = consumer.positions();
@@ -63,10 +65,15 @@ export function lookForUnread(
     const first = positions.get(shardId) ?? known.get(shardId)?.[0] ?? trimHorizon;
     const from = Math.max(first, reached.get(shardId) ?? 0);
     // Where a child begins is only known from the first look on.
-    if (latest > from || !isRead) shards[shardId] = [from, latest];
+    if (latest <= from && isRead) continue;
+    const places = Math.max(0, latest - from);
+    const records = recordsBetween(shardId, from, from + places);
+    shards[shardId] = records === places ? [from, latest] : [from, latest, records];
   }
-  for (const [shardId, [from, to]] of gone)
-    missed += Math.max(0, to - Math.max(from, reached.get(shardId) ?? 0));
+  for (const [shardId, [from, to, records = to - from]] of gone) {
+    const left = to - Math.max(from, reached.get(shardId) ?? 0);
+    if (left > 0) missed += left === to - from ? records : Math.round(records * (left / (to - from)));
+  }
   const unread = Object.keys(shards).length > 0 ? { streamId, shards } : undefined;
   return { missed, unread };
 }

@@ -35,6 +35,24 @@ test("what was unread of shards that are no more is missed, once; what was read 
   assert.deepEqual(third, { missed: 40, unread: undefined });
 });
 
+test("where places are no count, the store's count of what was unread is missed, or the part of it that was", () => {
+  const places = 1_310_720;
+  const look = (latest: number) =>
+    lookForUnread(
+      undefined,
+      { streamId: "s", shardList: [shard("a", 0, latest)] },
+      consumerAt({ a: 0 }),
+      NONE,
+      (_, from, to) => (to - from) / 131_072,
+    );
+  const { unread } = look(places);
+  assert.deepEqual(unread, { streamId: "s", shards: { a: [0, places, 10] } });
+  const gone = { streamId: "s", shardList: [] };
+  const missed = (reached: number): number =>
+    lookForUnread(unread, gone, consumerAt({}), new Map([["a", reached]])).missed;
+  assert.deepEqual([0, places / 2, places].map(missed), [10, 5, 0]);
+});
+
 test("a child that waits is missed from where it began, also when retention took the beginning since", () => {
   const parent = shard("a", 0, 10);
   const first = lookForUnread(
