@@ -4,7 +4,6 @@
  * monotonic clock may take it. A holder that was taken over meets another revision at its next
  * write, so it can move no checkpoint: the clocks of two machines are never compared.
  */
-
 import { pause } from "../../../../runtime/backoff.ts";
 import type { Clock } from "../../../../runtime/clock.ts";
 import { describeError } from "../../../../runtime/errors.ts";
@@ -233,10 +232,8 @@ export class LeasedConsumer implements Consumer, Handover {
 
   async keptBytes(): Promise<Buffer | undefined> {
     const { kept } = this.#record;
-    await this.#keptBytes.dropOthers(kept);
-    if (kept === undefined) return undefined;
-    const bytes = await this.#keptBytes.read(kept);
-    if (bytes === undefined)
+    const bytes = await this.#keptBytes.open(kept, () => this.#inTurn(() => this.#checkpoint(new Map(), {})));
+    if (kept !== undefined && bytes === undefined)
       throw new HandoverDamagedError(this.stream, this.name, `${kept.pieces} pieces under ${kept.id}`);
     return bytes;
   }
@@ -248,22 +245,31 @@ export class LeasedConsumer implements Consumer, Handover {
     const wanted = new Map(positions);
     if (!this.#held) throw this.#loss();
     // Not in turn: signs of life go on meanwhile.
-    const kept = await this.#keptBytes.write(Buffer.concat(pieces));
+    const kept = await this.#keptBytes.write(pieces);
     const before = await this.#inTurn(async () => {
       const named = this.#record.kept;
       await this.#checkpoint(wanted, { kept });
       return named;
     }).catch((error: unknown) => {
-      // Otherwise nobody knows whether it was written, and what names it may be there.
-      if (error instanceof LeaseLostError || error instanceof BadCheckpointError) this.#drop(kept);
+      // Otherwise the next holder sees whether it was written.
+      if (error instanceof BadCheckpointError) this.#inBackground(this.#keptBytes.drop(kept));
+      if (error instanceof LeaseLostError) this.#inBackground(this.#dropUnlessNamed(kept));
       throw error;
     });
-    if (before !== undefined) this.#drop(before);
+    if (before !== undefined) this.#inBackground(this.#keptBytes.drop(before));
   }
 
-  /** Nothing names it any more: whoever waits need not wait for that, and the next holder would do it, too. */
-  #drop(kept: KeptRef): void {
-    this.#keptBytes.drop(kept).catch((error: unknown) => {
+  /** Of a write that was refused an earlier try may have been stored: a leader that was just chosen does not know yet. */
+  async #dropUnlessNamed(kept: KeptRef): Promise<void> {
+    const { documents, key, owner } = this.#options;
+    const { revision, value } = await documents.get<ConsumerRecord>(key);
+    const isTaken = value !== undefined && value.owner !== owner && revision > this.#revision;
+    if (isTaken && value.kept?.id !== kept.id) await this.#keptBytes.drop(kept);
+  }
+
+  /** Whoever waits need not wait for that, and the next holder would do it, too. */
+  #inBackground(dropped: Promise<void>): void {
+    dropped.catch((error: unknown) => {
       const { log, stream, name } = this.#options;
       log.warn(
         { stream, consumer: name, error: describeError(error) },
@@ -324,9 +330,10 @@ export class LeasedConsumer implements Consumer, Handover {
     const { documents, key, owner } = this.#options;
     let revision = await documents.put(key, record, this.#revision);
     if (revision === undefined) {
-      // Another's attempt, stored at the same moment and void, moves the revision all the same.
+      // Another's attempt, stored at the same moment and void, moves the revision all the same. After the end it may be
+      // that of this gateway's next holder, who has the same owner.
       const now = await documents.get<ConsumerRecord>(key);
-      const own = now.value?.owner === owner && now.value.beat === this.#record.beat;
+      const own = this.#held && now.value?.owner === owner && now.value.beat === this.#record.beat;
       if (own) revision = await documents.put(key, record, now.revision);
     }
     if (revision === undefined) {

@@ -1,6 +1,7 @@
 /** What a consumer's holder leaves to the next one, of any size. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
+import { mock } from "node:test";
 import { Documents } from "../../../../../gateway/streams/stores/jetstream/documents.ts";
 import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
 import {
@@ -103,5 +104,46 @@ clusterFact("pieces that are gone are told of, and no others are taken for them"
     await assert.rejects(handover.keptBytes(), HandoverDamagedError);
     await handover.keepBytes([Buffer.from("anew")]);
     assert.equal(String(await handover.keptBytes()), "anew");
+  }),
+);
+
+clusterFact("who was taken over without noticing removes nothing of the next holder's", (ground) =>
+  withPieces(ground, async (keys) => {
+    const [a, b] = [await ground.open(), await ground.open()];
+    await a.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    await until(() => b.listStreams().includes("s"));
+    for (const next of ["next", ""]) {
+      const before = await opened(a);
+      await before.handover.keepBytes([Buffer.from("kept")]);
+      const after = await opened(b);
+      await after.handover.keepBytes([Buffer.from(next)]);
+      // As one that was paused in between: what it knew as kept is no more, and what it finds is another's.
+      await assert.rejects(before.handover.keptBytes(), LeaseLostError);
+      assert.equal(String(await after.handover.keptBytes()), next);
+      await until(async () => (await keys()).length === (next === "" ? 0 : 1));
+    }
+  }),
+);
+
+clusterFact("what may have been written all the same is not removed", (ground) =>
+  withPieces(ground, async () => {
+    const a = await ground.open();
+    await a.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    const { handover } = await opened(a);
+    await handover.keepBytes([Buffer.from("before")]);
+    // A leader that was just chosen, and lags behind its own log, gives such an answer.
+    const { put } = Documents.prototype;
+    mock.method(
+      Documents.prototype,
+      "put",
+      async function (this: Documents, ...args: Parameters<typeof put>) {
+        await put.apply(this, args);
+        return undefined;
+      },
+    );
+    await assert.rejects(handover.keepBytes([Buffer.from("after")]), LeaseLostError);
+    mock.restoreAll();
+    const next = await opened(a);
+    assert.equal(String(await next.handover.keptBytes()), "after");
   }),
 );

@@ -1,5 +1,6 @@
 /** Which shards a consumer may read while its gateway lags behind another one that splits them. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import test from "node:test";
 import { encodeEntry, offsetOf, runsOf } from "../../../../../gateway/streams/stores/jetstream/entry.ts";
 import {
@@ -21,7 +22,7 @@ const [PARENT, LOW, HIGH] = [0, 1, 2].map(
   (index) => shardRecord(index, { hashFrom: 0n, hashTo: MAX_HASH }, 0).shardId,
 );
 
-function open() {
+function open(documents: object = {}) {
   const map: MapContent = { version: 1, shards: [shardRecord(0, { hashFrom: 0n, hashTo: MAX_HASH }, 0)] };
   const history = new ShardHistory("s", map);
   const ends = new ShardEnds();
@@ -35,7 +36,7 @@ function open() {
   };
   let revision = 1;
   const options = {
-    documents: { put: async () => ++revision },
+    documents: { put: async () => ++revision, ...documents },
     tail,
     clock: systemClock,
     log: silentLog,
@@ -76,4 +77,30 @@ test("a split that the list of streams tells before the parent's last records ar
     code: "BAD_CHECKPOINT",
   });
   await consumer.close();
+});
+
+test("what a consumer still had on its way at its end is not written over its next holder's", async () => {
+  const refused = new AbortController();
+  const written: unknown[] = [];
+  let isLooked: () => void;
+  const looked = new Promise<void>((resolve) => {
+    isLooked = resolve;
+  });
+  const { consumer } = open({
+    put: async (_: string, value: unknown) => {
+      written.push(value);
+      await once(refused.signal, "abort");
+    },
+    // Another consumer of this gateway, which has written as often.
+    get: async () => {
+      setImmediate(isLooked);
+      return { revision: 7, value: { name: "c", owner: "me", beat: 0, positions: {} } };
+    },
+  });
+  // No answer for so long that it ends by itself.
+  await consumer.close();
+  assert.ok(consumer.lost.aborted);
+  refused.abort();
+  await looked;
+  assert.equal(written.length, 1);
 });
