@@ -79,8 +79,8 @@ export class Consumers {
     if (!this.#closed && !tail.closed) return;
     await opened.close();
     if (this.#closed) throw new StreamsClosedError();
-    // Its document may have come behind the removal of the others.
-    await this.#options.documents.drop(`c.${streamId}`);
+    // Its document may have come behind the removal of the others. One that is followed anew keeps them.
+    if (!tail.isLost) await this.#options.documents.drop(`c.${streamId}`);
     throw new StreamNotFoundError(streamName);
   }
 

@@ -1,7 +1,9 @@
 /** Nodes that lost power before they had synced lack what they had acknowledged. */
 import assert from "node:assert/strict";
 import test from "node:test";
+import { Documents } from "../../../../../gateway/streams/stores/jetstream/documents.ts";
 import { openJetStreamStreams } from "../../../../../gateway/streams/stores/jetstream/jetstream.ts";
+import { JetStreamStream } from "../../../../../gateway/streams/stores/jetstream/jetstream-stream.ts";
 import type { Streams } from "../../../../../gateway/streams/streams.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
 import { silentLog } from "../../../../../runtime/log.ts";
@@ -87,6 +89,69 @@ test("a gateway that outlived the nodes stores again what it is given", {
     await put(streams, "new");
     const texts = await textsOf(streams);
     assert.deepEqual(texts, ["kept", "f1", "f2", "new"]);
+  } finally {
+    await streams.close();
+    await node.stop();
+  }
+});
+
+test("a consumer that is being opened while the stream is followed anew leaves what others have", {
+  skip: natsMissing() ?? false,
+  timeout: 120_000,
+}, async (t) => {
+  const node = await startSingleNode();
+  await (await node.link()).close();
+  let aheadMs = 0;
+  const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + aheadMs };
+  const streams = await openJetStreamStreams({
+    servers: node.servers,
+    replicas: 1,
+    clock,
+    log: silentLog,
+    metrics: new Metrics(),
+  });
+  try {
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    const other = await streams.openConsumer("s", "other");
+    await other.handover!.keep({ a: "note" });
+    await other.close();
+    const restore = await node.snapshot(`headwater-${streams.describe("s").streamId}`);
+    await put(streams, "lost");
+    await node.kill();
+    await restore();
+    await node.run();
+    const { end } = JetStreamStream.prototype;
+    const ended = new Promise<void>((resolve) => {
+      t.mock.method(JetStreamStream.prototype, "end", function (this: JetStreamStream) {
+        const ending = end.call(this);
+        resolve();
+        return ending;
+      });
+    });
+    const { put: write } = Documents.prototype;
+    t.mock.method(
+      Documents.prototype,
+      "put",
+      async function (this: Documents, ...args: Parameters<typeof write>) {
+        const revision = await write.apply(this, args);
+        await ended;
+        return revision;
+      },
+    );
+    const refused = assert.rejects(streams.openConsumer("s", "c"));
+    let isRefused = false;
+    void refused.then(() => {
+      isRefused = true;
+    });
+    await until(() => {
+      // Half a minute is over sooner.
+      aheadMs += 200;
+      return isRefused;
+    });
+    t.mock.restoreAll();
+    await until(() => streams.listStreams().includes("s"));
+    const again = await streams.openConsumer("s", "other");
+    assert.deepEqual(again.handover!.note, { a: "note" });
   } finally {
     await streams.close();
     await node.stop();
