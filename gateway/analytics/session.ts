@@ -103,8 +103,11 @@ export async function resumeSession(
       // The log knows the old epoch's sequences: results under them would be taken for repeats.
       sink = newSink();
     } else await state.panes.restore(stored.groups);
-  } else if (stored !== undefined)
+  } else if (stored !== undefined) {
     log.error({ windows: stored.groups.length }, "the input stream was made anew; open windows are lost");
+    // Another gateway may have gone on from here, and what it wrote went with the stream. The log knows its sequences.
+    sink = { ...newSink(), pending: sink.pending };
+  }
   const reached = stored?.streamId === streamId ? stored.positions : new Map();
   const { missed, unread } = lookForUnread(
     stored?.unread,

@@ -152,8 +152,11 @@ export class Statement {
       handover === undefined ? this.#file : new HandedCheckpoint(config.name, handover, this.#file);
     const { signal } = this.#stop;
     const session = await resumeSession(this.#parts, place, this.#former, consumer, partials, signal);
+    const { restored } = session;
+    // Less than this gateway wrote last: of an input that was made anew, on which another one began.
+    const isAnew = this.#former !== undefined && restored.records < this.#former.totals.records;
     // Those of another gateway were counted there.
-    this.#counted = largest(this.#counted, session.restored);
+    this.#counted = isAnew ? { ...restored } : largest(this.#counted, restored);
     // Also when nothing changed: a kill between rename and sync leaves a checkpoint seen but not yet durable.
     await this.#commit(session);
     return session;
@@ -273,7 +276,7 @@ export class Statement {
       unread: session.unread,
     };
     await session.place.write(checkpoint, session.input.open);
-    this.#former = { ...checkpoint, groups: [] };
+    this.#former = { ...checkpoint, totals: { ...checkpoint.totals }, groups: [] };
     // Before anybody can read the results: what is counted never lags behind what is seen.
     this.#report(state);
     await onStep("checkpoint");

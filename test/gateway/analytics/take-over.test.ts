@@ -39,6 +39,8 @@ class Pair {
   readonly #shards = new Map<string, string>();
   readonly readings = madeUp(600, START_MS);
   fed = 0;
+  /** How many of them are of an input that was deleted. */
+  former = 0;
 
   private constructor(ground: Ground, streams: Streams, dir: string) {
     this.#ground = ground;
@@ -87,10 +89,18 @@ class Pair {
     }
   }
 
+  /** Deletes the input and makes it again. */
+  async makeAnew(): Promise<void> {
+    await this.streams.deleteStream(INPUT);
+    await this.streams.createStream({ name: INPUT, shards: SHARDS, retentionHours: 24 });
+    this.former = this.fed;
+  }
+
   /** Every window that can be closed is there once, as DuckDB has it. */
   async judge(): Promise<void> {
-    const fed = this.readings.slice(0, this.fed);
-    const expected = await askDuckDb(fed, this.#watermarkMs(fed));
+    const inputs = [this.readings.slice(0, this.former), this.readings.slice(this.former, this.fed)];
+    const windows = inputs.map((fed) => (fed.length === 0 ? [] : askDuckDb(fed, this.#watermarkMs(fed))));
+    const expected = (await Promise.all(windows)).flat();
     const isThere = async (): Promise<boolean> =>
       (await contents(this.streams, OUTPUT)).length >= expected.length;
     await until("all windows are there", isThere);
@@ -105,6 +115,33 @@ class Pair {
       newest.set(shard, Math.max(newest.get(shard) ?? 0, timeMs));
     }
     return Math.min(...newest.values()) - DELAY_MS;
+  }
+}
+
+/** Holds a statement of this process in the middle of a commit, and lets it lose its lease. */
+class Sleep {
+  #until: Promise<void> | undefined;
+  #sleeps = false;
+
+  readonly here = (): Promise<void> | undefined => {
+    this.#sleeps = this.#until !== undefined;
+    return this.#until;
+  };
+
+  async whileIn(pair: Pair, body: () => Promise<void>): Promise<void> {
+    let wake = (): void => undefined;
+    this.#until = new Promise((resolve) => {
+      wake = resolve;
+    });
+    try {
+      await pair.feed(20);
+      await until("it sleeps", () => this.#sleeps);
+      await (await pair.streams.openConsumer(INPUT, "analytics/tens", { takeOver: true })).close();
+      await body();
+    } finally {
+      this.#until = undefined;
+      wake();
+    }
   }
 }
 
@@ -262,6 +299,51 @@ clusterFact("an input that is deleted and made anew is read from its start, and 
     await until("it goes on", () => rig.analytics.status()[0]!.records === pair.fed);
     assert.ok(pair.fed > readings);
     await until("windows come", async () => (await results(pair.streams)).length > before);
+  }),
+);
+
+clusterFact("who knows of an older commit to a deleted input repeats nothing of the newer ones", (ground) =>
+  Pair.with(ground, async (pair) => {
+    const sleep = new Sleep();
+    const a = await openRigOver(await ground.open(), join(pair.dir, "a"), { onStep: sleep.here });
+    await a.analytics.start();
+    await pair.feed(30);
+    await pair.judge();
+    await sleep.whileIn(pair, async () => {
+      const b = await openRigOver(await ground.open(), join(pair.dir, "b"));
+      await b.analytics.start();
+      await pair.feed(60);
+      await pair.judge();
+      await b.close();
+      await pair.makeAnew();
+    });
+    await pair.feed(60);
+    await pair.judge();
+  }),
+);
+
+clusterFact("who goes on where another began anew counts what it reads", (ground) =>
+  Pair.with(ground, async (pair) => {
+    const sleep = new Sleep();
+    const a = await openRigOver(await ground.open(), join(pair.dir, "a"), { onStep: sleep.here });
+    const counted = async (): Promise<number> =>
+      Number(/^headwater_analytics_records_total.* (\d+)$/m.exec(await a.metrics.render())?.[1]);
+    await a.analytics.start();
+    await pair.feed(30);
+    await pair.judge();
+    let before = 0;
+    await sleep.whileIn(pair, async () => {
+      before = await counted();
+      await pair.makeAnew();
+      const b = await openRigOver(await ground.open(), join(pair.dir, "b"));
+      await b.analytics.start();
+      await pair.feed(20);
+      await until("the other one has read it", () => b.analytics.status()[0]!.records === 20 * SECOND);
+      await b.close();
+    });
+    await pair.feed(10);
+    await until("it goes on", () => a.analytics.status()[0]!.records === 30 * SECOND);
+    assert.equal(await counted(), before + 10 * SECOND);
   }),
 );
 
