@@ -153,8 +153,8 @@ export class Statement {
     const { signal } = this.#stop;
     const session = await resumeSession(this.#parts, place, this.#former, consumer, partials, signal);
     const { restored } = session;
-    // Less than this gateway wrote last: of an input that was made anew, on which another one began.
-    const isAnew = this.#former !== undefined && restored.records < this.#former.totals.records;
+    // Of an input that was made anew nothing is read twice, and another gateway may have begun it with less.
+    const isAnew = this.#former !== undefined && this.#former.streamId !== session.streamId;
     // Those of another gateway were counted there.
     this.#counted = isAnew ? { ...restored } : largest(this.#counted, restored);
     // Also when nothing changed: a kill between rename and sync leaves a checkpoint seen but not yet durable.

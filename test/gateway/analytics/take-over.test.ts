@@ -291,6 +291,12 @@ clusterFact("an input that is deleted and made anew is read from its start, and 
     await pair.feed(20);
     await pair.judge();
     const readings = pair.fed;
+    const isKept = async (): Promise<boolean> => {
+      const [consumer] = await pair.streams.consumers(INPUT);
+      const { shardList } = pair.streams.describe(INPUT);
+      return shardList.every(({ shardId, latest }) => consumer!.positions.get(shardId)! >= latest);
+    };
+    await until("what is read of the former one is kept", isKept);
     await pair.streams.deleteStream(INPUT);
     await until("it has heard", () => !rig.streams.listStreams().includes(INPUT));
     await pair.streams.createStream({ name: INPUT, shards: SHARDS, retentionHours: 24 });
