@@ -93,7 +93,9 @@ export function compare(
     if (past === undefined) continue;
     const from = file.get(shardId);
     const behind = Math.max(from ?? 0, trimHorizon);
-    if (behind < past) ranges.push({ shardId, from: behind, to: past });
+    // A gateway that saw none of a quiet shard's records puts its end further behind: nothing stands between.
+    const to = Math.min(past, latest);
+    if (behind < to) ranges.push({ shardId, from: behind, to });
     if (from === undefined || finished.has(shard) || from <= past) continue;
     lost += Math.max(0, from - latest);
     positions.set(shardId, Math.min(from, latest));

@@ -14,6 +14,7 @@ import {
   contents,
   DELAY_MS,
   difference,
+  entryOf,
   INPUT,
   madeUp,
   OUTPUT,
@@ -351,6 +352,37 @@ clusterFact("who goes on where another began anew counts what it reads", (ground
     await until("it goes on", () => a.analytics.status()[0]!.records === 30 * SECOND);
     assert.equal(await counted(), before + 10 * SECOND);
   }),
+);
+
+clusterFact(
+  "who opened the consumer and wrote nothing leaves a beginning, also where all has expired",
+  async (ground) => {
+    const streams = await ground.open();
+    await streams.createStream({ name: INPUT, shards: 1, retentionHours: 2 / 3_600 });
+    await streams.append(INPUT, madeUp(1, START_MS).map(entryOf));
+    const isExpired = (): boolean => {
+      const { trimHorizon, latest } = streams.describe(INPUT).shardList[0]!;
+      return trimHorizon === latest;
+    };
+    await until("nothing is kept", isExpired);
+    // Of the shard's records it never saw one.
+    const other = await ground.open();
+    await (await other.openConsumer(INPUT, "analytics/tens")).close();
+    const dir = await mkdtemp(join(tmpdir(), "headwater-take-over-"));
+    let steps = 0;
+    const rig = await openRigOver(streams, dir, { onStep: () => void steps++ });
+    try {
+      await rig.analytics.start();
+      const status = () => rig.analytics.status()[0]!;
+      await until("it has begun, or stopped", () => steps > 0 || status().state === "failed");
+      assert.equal(status().lastError, undefined);
+      await streams.append(INPUT, madeUp(1, START_MS).map(entryOf));
+      await until("it has read", () => status().records === SECOND);
+    } finally {
+      await closeRigs();
+      await rm(dir, { recursive: true, force: true });
+    }
+  },
 );
 
 clusterFact("a checkpoint that is gone stops the statement, and says how to go on", (ground) =>
