@@ -70,7 +70,7 @@ export class Statement {
   #state: "running" | "failed" = "running";
   #totals: Totals = { records: 0, late: 0, rejected: 0, results: 0, trimmed: 0, skipped: 0 };
   #counted: Totals | undefined;
-  /** Written last, without its windows. */
+  /** Written last, without its windows, and without the results that are in the output. */
   #former: Checkpoint | undefined;
   #watermarkMs: number | undefined;
   #lastError: string | undefined;
@@ -276,11 +276,13 @@ export class Statement {
       unread: session.unread,
     };
     await session.place.write(checkpoint, session.input.open);
-    this.#former = { ...checkpoint, totals: { ...checkpoint.totals }, groups: [] };
+    const former = { ...checkpoint, totals: { ...checkpoint.totals }, groups: [] };
+    this.#former = former;
     // Before anybody can read the results: what is counted never lags behind what is seen.
     this.#report(state);
     await onStep("checkpoint");
     for (const frame of session.pending) await streams.appendFrame(asFrame(frame));
+    this.#former = { ...former, pending: [] };
     await onStep("frames");
     // Only for retention and the console: after a crash the checkpoint's positions count.
     await consumer.checkpoint(session.input.open);
