@@ -3,9 +3,12 @@ import { crc32c } from "./crc32c.ts";
 
 /** Eight hex digits. */
 export function crcOf(text: string | Uint8Array): string {
-  return crc32c(typeof text === "string" ? Buffer.from(text) : text)
-    .toString(16)
-    .padStart(8, "0");
+  return inHex(crc32c(typeof text === "string" ? Buffer.from(text) : text));
+}
+
+/** As `crcOf` says it, of a checksum that was taken bit by bit. */
+export function inHex(crc: number): string {
+  return crc.toString(16).padStart(8, "0");
 }
 
 export function checkedLine(line: string): string {

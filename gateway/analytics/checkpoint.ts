@@ -13,7 +13,7 @@
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { z } from "zod";
-import { crcOf } from "../../runtime/checked-line.ts";
+import { crcOf, inHex } from "../../runtime/checked-line.ts";
 import { crc32c } from "../../runtime/crc32c.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
 import type { Offset, ShardId, UnreadShards } from "../streams/streams.ts";
@@ -120,7 +120,7 @@ export async function encodeCheckpoint(checkpoint: Checkpoint): Promise<Buffer[]
     await nextTurn();
     add(`"${frame.toString("base64")}"`);
   }
-  const head = `${MAGIC} ${VERSION} ${checksum.toString(16).padStart(8, "0")}\n`;
+  const head = `${MAGIC} ${VERSION} ${inHex(checksum)}\n`;
   return [Buffer.from(head), ...lines];
 }
 

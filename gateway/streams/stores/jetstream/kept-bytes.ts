@@ -8,6 +8,7 @@
  * So a holder that was taken over, or that is killed in between, leaves pieces that nothing names: the next one removes them.
  */
 import { randomBytes } from "node:crypto";
+import { inHex } from "../../../../runtime/checked-line.ts";
 import { crc32c } from "../../../../runtime/crc32c.ts";
 import type { Documents } from "./documents.ts";
 
@@ -41,7 +42,7 @@ export class KeptBytes {
       crc = crc32c(piece, 0, piece.length, crc);
       await this.#documents.putOnce(this.#keyOf(id, pieces++), piece);
     }
-    return { id, pieces, crc: inDigits(crc) };
+    return { id, pieces, crc: inHex(crc) };
   }
 
   /**
@@ -73,7 +74,7 @@ export class KeptBytes {
       found = crc32c(piece, 0, piece.length, found);
       read.push(piece);
     }
-    return inDigits(found) === crc ? Buffer.concat(read) : undefined;
+    return inHex(found) === crc ? Buffer.concat(read) : undefined;
   }
 
   async drop({ id }: Pick<KeptRef, "id">): Promise<void> {
@@ -102,8 +103,4 @@ function* inPieces(parts: readonly Uint8Array[]): Generator<Buffer> {
     }
   }
   if (bytes > 0) yield Buffer.concat(piece, bytes);
-}
-
-function inDigits(crc: number): string {
-  return crc.toString(16).padStart(8, "0");
 }
