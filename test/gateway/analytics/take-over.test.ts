@@ -165,7 +165,10 @@ for (const step of STEPS) {
       await pair.judge();
     }),
   );
+}
 
+// With results to append, and with none.
+for (const step of ["checkpoint", "consumer"] as const) {
   clusterFact(
     `paused after "${step}" and awake when the other has gone on, it yields nothing more`,
     (ground) =>
