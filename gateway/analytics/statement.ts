@@ -167,6 +167,7 @@ export class Statement {
     const { config, log, metrics } = this.#parts;
     this.#lastError = describeError(error);
     if (error instanceof LeaseHeldError) {
+      metrics.groups.set({ statement: config.name }, 0);
       if (!standsBy)
         log.info({ reason: this.#lastError }, "another gateway runs the statement; this one stands by");
       return true;
