@@ -89,17 +89,14 @@ test("after cut connections everything is sent again from the oldest, in order",
 test("a gateway that withholds PUBACK stops the window, and is left after a while", async (t) => {
   const buffer = await openBuffer(await temporaryFolder(t), { commitRecords: 5 });
   const gateway = new StandInBroker();
-  let seenBytes = 0;
   let silent = true;
-  gateway.onFrames = (frames) => {
-    if (!silent) return "ack";
-    seenBytes += frames.reduce((sum, frame) => sum + frame.bytes.length, 0);
-    return "withhold";
-  };
+  gateway.onFrames = () => (silent ? "withhold" : "ack");
   const up = await uplink(t, await gateway.start(t), buffer, { ackTimeoutMs: 200 });
   await fill(buffer, 300);
   await waitFor(() => gateway.connections >= 2);
-  assert.ok(seenBytes <= 2 * 12_000, `${seenBytes} bytes under way`);
+  // Of each connection: a slow disk has the uplink leave many before the last record is in the buffer.
+  const mostBytes = Math.max(...gateway.broughtBytes);
+  assert.ok(mostBytes <= 12_000, `${mostBytes} bytes under way`);
   assert.equal(buffer.usage().waitingRecords, 300);
   silent = false;
   await waitFor(() => buffer.usage().waitingBytes === 0);

@@ -15,6 +15,8 @@ export class StandInBroker {
   hello: unknown;
   /** Publishes that came compressed. */
   envelopes = 0;
+  /** Bytes of frames that each client brought, the first one's first, also those that were not taken. */
+  readonly broughtBytes: number[] = [];
   /** Decides over one publish of frames: PUBACK, silence, a cut connection or `busy`. */
   onFrames: (frames: Frame[]) => "ack" | "withhold" | "cut" | "busy" = () => "ack";
   /** Holds a PUBACK back for so long. */
@@ -31,10 +33,16 @@ export class StandInBroker {
     const broker = await Aedes.createBroker();
     // As the protocol has it: behind a publish that was not taken, nothing of that connection is.
     const refused = new WeakSet<object>();
+    const clients: unknown[] = [];
     broker.authorizePublish = (client, packet, done) => {
-      if (client !== null && refused.has(client)) return;
       const kind = parseTopic(packet.topic)?.kind;
       const payload = packet.payload as Buffer;
+      if (kind === "frames") {
+        if (!clients.includes(client)) clients.push(client);
+        const at = clients.indexOf(client);
+        this.broughtBytes[at] = (this.broughtBytes[at] ?? 0) + payload.length;
+      }
+      if (client !== null && refused.has(client)) return;
       if (kind === "status") this.statuses.push(JSON.parse(payload.toString()) as StatusMessage);
       if (kind === "drained") {
         const { epochs } = JSON.parse(payload.toString()) as DrainedMessage;
