@@ -6,6 +6,7 @@ import { createInterface } from "node:readline";
 import test from "node:test";
 import { epochName } from "../../../../protocol/frame.ts";
 import { GAPS_STREAM, type GapRecord } from "../../../../protocol/topics.ts";
+import { pause } from "../../../../runtime/backoff.ts";
 import { nodeFlags, scriptPath } from "../../../support/script.ts";
 import { SmallDisk } from "../../../support/small-disk.ts";
 import { openBuffer, readAll, texts } from "./buffer-fixture.ts";
@@ -19,28 +20,42 @@ interface Told {
   readonly forgotten: Set<string>;
 }
 
-/** Lets a child append until the disk's power is cut at a random moment. */
+/** Of each round, however long the disk takes for them: all rounds together prove something. */
+const LEAST_RECORDS = 25;
+/** Of the first round of `drop`: more than its small buffer holds, so that some of them went. */
+const DROPPING_RECORDS = 500;
+
+/** Lets a child append until the disk's power is cut at a random moment, or behind so many records. */
 async function appendUntilCut(
   disk: SmallDisk,
   dir: string,
   from: number,
   told: Told,
   mode: "ack" | "drop" | "epochs",
+  least = LEAST_RECORDS,
 ): Promise<void> {
   const running = spawn(process.execPath, [...nodeFlags, child, dir, String(from), mode], {
     stdio: ["ignore", "pipe", "ignore"],
   });
   const ended = once(running, "exit");
+  let stored = 0;
+  let enough = (): void => {};
+  const isEnough = new Promise<void>((resolve) => {
+    enough = resolve;
+  });
   let cut: Promise<void> | undefined;
   for await (const line of createInterface({ input: running.stdout })) {
     if (line === "open") {
       const waitMs = 100 + Math.random() * 400;
-      cut = new Promise((resolve) => setTimeout(resolve, waitMs)).then(() => disk.cutPower(running.pid));
+      cut = Promise.all([pause(waitMs), isEnough]).then(() => disk.cutPower(running.pid));
       void cut.finally(() => running.kill("SIGKILL"));
-    } else if (/^\d+$/.test(line)) told.stored.add(Number(line));
-    else if (/^-\d+$/.test(line)) told.removed.add(-Number(line));
+    } else if (/^\d+$/.test(line)) {
+      told.stored.add(Number(line));
+      if (++stored === least) enough();
+    } else if (/^-\d+$/.test(line)) told.removed.add(-Number(line));
     else if (line.startsWith("forgot ")) told.forgotten.add(line.slice(7));
   }
+  enough();
   await ended;
   await cut;
 }
@@ -86,7 +101,8 @@ test("a power cut while the oldest are dropped loses no record that is not told 
   const told: Told = { stored: new Set(), removed: new Set(), forgotten: new Set() };
   let dropped = 0;
   for (let round = 0; round < ROUNDS; round++) {
-    await appendUntilCut(disk, dir, round * 1_000_000, told, "drop");
+    const least = round === 0 ? DROPPING_RECORDS : LEAST_RECORDS;
+    await appendUntilCut(disk, dir, round * 1_000_000, told, "drop", least);
     await disk.unmount();
     await disk.mount();
     if (round % 3 === 1) continue;
