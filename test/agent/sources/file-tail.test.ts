@@ -17,6 +17,7 @@ import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
 import { FileTail } from "../../../agent/sources/file-tail.ts";
 import type { FileSourceConfig } from "../../../config/source-config.ts";
 import { GAPS_STREAM } from "../../../protocol/topics.ts";
+import { type Clock, systemClock } from "../../../runtime/clock.ts";
 import { openBuffer, temporaryFolder } from "../buffer/records/buffer-fixture.ts";
 import { drained, sourceParts, stored, tailConfig, until } from "./source-parts.ts";
 
@@ -25,8 +26,9 @@ async function tail(
   buffer: RecordBuffer,
   path: string,
   config: Partial<FileSourceConfig> = {},
+  clock: Clock = systemClock,
 ): Promise<FileTail> {
-  const source = new FileTail({ ...sourceParts(buffer), config: tailConfig(path, config) });
+  const source = new FileTail({ ...sourceParts(buffer), clock, config: tailConfig(path, config) });
   t.after(() => source.close());
   await source.start();
   return source;
@@ -34,6 +36,20 @@ async function tail(
 
 async function lines(buffer: RecordBuffer): Promise<unknown[]> {
   return (await stored(buffer)).map(({ line }) => line);
+}
+
+/** Its time passes when the test says so, and it knows how often it was asked. */
+function stillClock() {
+  const clock = {
+    nowUs: systemClock.nowUs,
+    ms: 1_000,
+    asked: 0,
+    monotonicMs: () => {
+      clock.asked++;
+      return clock.ms;
+    },
+  };
+  return clock;
 }
 
 async function waiting(buffer: RecordBuffer, records: number): Promise<void> {
@@ -86,14 +102,18 @@ test("what a program still writes into a renamed file is read before the new one
   const path = join(folder, "app.log");
   const buffer = await openBuffer(join(folder, "buffer"));
   await writeFile(path, "1\n");
-  // The test is quicker than that, however slow the machine.
-  const source = await tail(t, buffer, path, { rotateWaitMs: 4_000 });
+  const clock = stillClock();
+  const source = await tail(t, buffer, path, { rotateWaitMs: 4_000 }, clock);
   await waiting(buffer, 1);
   await rename(path, `${path}.1`);
   await writeFile(path, "4\n");
   await appendFile(`${path}.1`, "2\n");
   await waiting(buffer, 2);
   await appendFile(`${path}.1`, "3");
+  // It asks three times a look at the most: by then it has seen that, and is quiet for long enough from here on.
+  const before = clock.asked;
+  await until(() => clock.asked >= before + 6);
+  clock.ms += 4_000;
   await waiting(buffer, 4);
   await appendFile(path, "5\n");
   await waiting(buffer, 5);
