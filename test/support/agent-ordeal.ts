@@ -86,12 +86,15 @@ function withPreloads(
   return { ...one, ...other, ...(preloads.length > 0 && { LD_PRELOAD: preloads.join(":") }) };
 }
 
-/** Each source and the camera have brought something new. */
+/** Of footage; one alone proves nothing. */
+const LEAST_UNITS = 2;
+
+/** Each source and the camera have brought something new, and enough to prove something. */
 async function recovered(rig: AgentRig, footage: FootageWatch, verdict: AgentVerdict): Promise<void> {
   const before = rig.sources.map(({ acknowledged }) => acknowledged);
   const units = await footage.stored();
   await eventually("every source gets on when all is well again", DRAIN_MS, async () => {
-    const flows = (await footage.stored()) > units;
+    const flows = (await footage.stored()) >= Math.max(units + 1, LEAST_UNITS);
     return flows && rig.sources.every(({ acknowledged }, i) => acknowledged > before[i]!) ? true : undefined;
   }).catch((error: Error) => verdict.find("wrong", error.message));
 }
