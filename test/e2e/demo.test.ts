@@ -8,15 +8,15 @@ import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import { connectAsync } from "mqtt";
-import { type Browser, chromium, type Page } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
 import { pause } from "../../runtime/backoff.ts";
+import { launchBrowser } from "../support/browser.ts";
 import { eventually, freePorts, takePort } from "../support/program.ts";
 
 /** Compiled, this file is one folder deeper. */
 const ROOT = fileURLToPath(
   new URL(import.meta.url.endsWith(".js") ? "../../../" : "../../", import.meta.url),
 );
-const FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking"];
 const PORTS = 7;
 /** Places in the row. */
 const BROKER = 3;
@@ -139,7 +139,7 @@ test("the demo shows what is sent within a second, survives a kill, and leaves n
 }, async (t) => {
   const demo = await startDemo(t);
   const [, link] = await demo.says(/Console {4}(\S+)/, START_MS);
-  const browser: Browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: FLAGS });
+  const browser: Browser = await launchBrowser();
   t.after(() => browser.close());
   const page = await browser.newPage({ viewport: { width: 1_360, height: 1_000 } });
   page.setDefaultTimeout(PATIENCE_MS);

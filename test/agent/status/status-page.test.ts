@@ -4,15 +4,14 @@ import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
-import { chromium } from "playwright-core";
 import { HealthServer } from "../../../agent/health.ts";
 import type { AgentStatus } from "../../../agent/status/agent-status.ts";
 import { addressOf, showStatus } from "../../../agent/status/status-command.ts";
 import { pause } from "../../../runtime/backoff.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
+import { launchBrowser } from "../../support/browser.ts";
 import { madeStatus } from "./made-status.ts";
 
-const FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking"];
 const HOSTILE = `<img src=x onerror="injected=1">`;
 
 async function serve(t: TestContext, status: () => AgentStatus): Promise<HealthServer> {
@@ -107,12 +106,7 @@ test("the page shows what the agent says, keeps up, says when it does not answer
   const source = { ...madeStatus().sources[0]!, name: HOSTILE };
   let status = madeStatus({ sources: [source] });
   const server = await serve(t, () => status);
-  const browser = await chromium.launch({
-    executablePath: "/usr/bin/chromium",
-    headless: true,
-    args: FLAGS,
-    timeout: 120_000,
-  });
+  const browser = await launchBrowser();
   t.after(() => browser.close());
   const page = await browser.newPage();
   const complaints: string[] = [];

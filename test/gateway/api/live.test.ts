@@ -69,8 +69,6 @@ async function untilWatched(fixture: Fixture, socket: WebSocket, key: string): P
     await store(fixture, key, Date.now() * 1000, { warmUp: 1 });
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  // No reading that is looked for may share a message with one of these.
-  await new Promise((resolve) => setTimeout(resolve, 100));
 }
 
 test("a stored reading reaches a watcher within a second, and only that sensor's", async (t) => {
@@ -81,8 +79,10 @@ test("a stored reading reaches a watcher within a second, and only that sensor's
   });
   // A message may come before the store has told that it has the reading.
   const messages = on(socket, "message");
-  const next = async (): Promise<object[]> =>
-    JSON.parse(((await messages.next()).value as [Buffer])[0].toString());
+  const next = async (): Promise<object[]> => {
+    const rows: object[] = JSON.parse(((await messages.next()).value as [Buffer])[0].toString());
+    return rows.filter((row) => !JSON.stringify(row).includes("warmUp"));
+  };
   await once(socket, "open");
   await untilWatched(fixture, socket, "d/barn");
   const delays: number[] = [];
@@ -92,7 +92,7 @@ test("a stored reading reaches a watcher within a second, and only that sensor's
     await store(fixture, "d/barn", timeUs, { temperature: n, label: "text" });
     const storedMs = performance.now();
     let rows = await next();
-    while (JSON.stringify(rows).includes("warmUp")) rows = await next();
+    while (rows.length === 0) rows = await next();
     delays.push(performance.now() - storedMs);
     assert.deepEqual(rows, [{ timeUs, values: { temperature: n } }]);
   }

@@ -5,8 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { after, before, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
-import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
+import type { Browser, BrowserContextOptions, Page } from "playwright-core";
 import { pause } from "../../../runtime/backoff.ts";
+import { launchBrowser } from "../../support/browser.ts";
 import { makeFootage } from "./prepared-footage.ts";
 import { HOSTILE, KEY_ID, PreparedGateway, SECRET } from "./prepared-gateway.ts";
 
@@ -19,7 +20,6 @@ const PHONE = { width: 390, height: 844 };
 const TIMEOUT_MS = 90_000;
 /** Of a request that is under way as the gateway goes, too. */
 const EXPECTED = /401|net::ERR_(CONNECTION_\w+|EMPTY_RESPONSE|SOCKET_NOT_CONNECTED)|WebSocket/;
-const FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking"];
 
 let folder: string;
 let browser: Browser;
@@ -30,7 +30,7 @@ before(async () => {
   execFileSync(process.execPath, [BUILD, folder]);
   // Longer than any of these tests waits for its pictures.
   footage = makeFootage(60);
-  browser = await chromium.launch({ executablePath: "/usr/bin/chromium", headless: true, args: FLAGS });
+  browser = await launchBrowser();
 });
 
 after(async () => {

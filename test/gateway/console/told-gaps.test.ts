@@ -6,15 +6,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
 import type { StatementStatus } from "../../../gateway/analytics/analytics.ts";
+import { launchBrowser } from "../../support/browser.ts";
 import { KEY, openFixture } from "../api/api-fixture.ts";
 import { makeLocalPlace } from "../streams/stores/local/local-place.ts";
 
 const ROOT = import.meta.url.endsWith(".js") ? "../../../../" : "../../../";
 const BUILD = fileURLToPath(new URL(`${ROOT}gateway/console/build.mjs`, import.meta.url));
 const TIMEOUT_MS = 90_000;
-const FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking"];
 /** More of one sensor than are kept of it. */
 const READINGS = 8_000;
 
@@ -39,7 +38,7 @@ test("damage of a log, readings that were dropped and results that are too large
   streams = await place.open();
   await streams.createStream({ name: "means", shards: 1, retentionHours: 24 });
   const fixture = await openFixture({ api: { streams, metrics: place.metrics, consoleDir: folder } });
-  const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", headless: true, args: FLAGS });
+  const browser = await launchBrowser();
   t.after(async () => {
     await browser.close();
     await fixture.close();

@@ -10,6 +10,7 @@ import { encodeUnitBegin, encodeUnitEnd, parsePersisted, unitDigest } from "../.
 import { RtspClient } from "../../../protocol/rtsp/client-session.ts";
 import { Relay } from "../../../protocol/rtsp/relay.ts";
 import { encodeRtp } from "../../../protocol/rtsp/rtp.ts";
+import { pause } from "../../../runtime/backoff.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
@@ -128,8 +129,8 @@ test("publishers whose units never end hold no more than they may together, and 
   });
   const counted = await numberOf(metrics, "headwater_rtsp_memory_bytes");
   assert.ok(counted < maxMemoryBytes && counted > maxMemoryBytes / 4, `${counted} bytes are counted`);
-  const held = bufferBytes() - before;
-  assert.ok(held < maxMemoryBytes, `${held} of ${bad.length * ENDLESS_BYTES} bytes are held`);
+  assert.ok(bad.length * ENDLESS_BYTES > 2 * maxMemoryBytes);
+  await heldAtMost(maxMemoryBytes, before);
 });
 
 test("a unit that never ends makes room in the end, and the others' units are stored", async (t) => {
@@ -177,23 +178,39 @@ test("a relay that nobody reads keeps one group of pictures for joiners, not two
   assert.equal(sizes.length, 4);
 });
 
+/** Once nothing more of it is let go of. */
+async function settledBytes(): Promise<number> {
+  for (let least = usedBytes(); ; ) {
+    await pause(50);
+    const now = usedBytes();
+    if (now > least - 65_536) return Math.min(now, least);
+    least = now;
+  }
+}
+
+/** What a feed has beside: 6.5 MB were measured. */
+const BESIDE_BYTES = 12 * MIB;
+
 /** @throws when a feed holds more than it told */
-async function checkTold(t: TestContext, packets: Iterable<Buffer>, bracketed: boolean): Promise<void> {
+async function checkTold(t: TestContext, packets: () => Iterable<Buffer>, bracketed: boolean): Promise<void> {
   const { video } = await openHouse(t, [], { maxMemoryBytes: 1e12, patienceMs: 1e9 });
   const clip = await makeClip(1);
   let told = 0;
   const holds = (openBytes: number, waitingBytes: number): void => {
     told = openBytes + waitingBytes;
   };
-  const feed = video.openFeed("yard", clip.sdp, undefined, { holds, isScarce: false });
-  const [unit] = unitsOf(clip, 3n, 1);
-  for (const { rtp } of unit!.packets) feed.packet(0, rtp);
-  const before = usedBytes();
-  if (bracketed) feed.rtcp(0, encodeUnitBegin(1, BEGIN));
-  for (const rtp of packets) feed.packet(0, rtp);
-  await heldAtMost(told + 4 * MIB, before, usedBytes);
-  await feed.close();
-  assert.equal(told, 0);
+  // The first time is for V8, which makes code of what runs often, and keeps it.
+  for (const camera of ["first", "yard"]) {
+    const before = await settledBytes();
+    const feed = video.openFeed(camera, clip.sdp, undefined, { holds, isScarce: false });
+    const [unit] = unitsOf(clip, 3n, 1);
+    for (const { rtp } of unit!.packets) feed.packet(0, rtp);
+    if (bracketed) feed.rtcp(0, encodeUnitBegin(1, BEGIN));
+    for (const rtp of packets()) feed.packet(0, rtp);
+    if (camera === "yard") await heldAtMost(told + BESIDE_BYTES, before, usedBytes);
+    await feed.close();
+    assert.equal(told, 0);
+  }
 }
 
 function rtpOf(payload: Buffer, n: number): Buffer {
@@ -220,7 +237,7 @@ for (const [name, packets] of [
 ] as const) {
   for (const bracketed of [true, false]) {
     test(`pictures ${name} count as what they hold, ${bracketed ? "of an agent" : "of a camera"}`, async (t) => {
-      await checkTold(t, packets(), bracketed);
+      await checkTold(t, packets, bracketed);
     });
   }
 }
