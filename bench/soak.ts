@@ -29,7 +29,7 @@ const PROVOKED = [
   "publish quarantined",
   "MQTT packet above the limit; disconnected",
   "bad RTSP peer",
-  "device refused",
+  "device refused: certificate of another CA",
   "device refused: unknown, or wrong password",
 ];
 
