@@ -188,7 +188,7 @@ async function settledBytes(): Promise<number> {
   }
 }
 
-/** What a feed has beside: 6.5 MB were measured. */
+/** What the camera's live view keeps for joiners, which has a bound of its own (live-memory.ts): 6.4 MB of samples here. */
 const BESIDE_BYTES = 12 * MIB;
 
 /** @throws when a feed holds more than it told */
