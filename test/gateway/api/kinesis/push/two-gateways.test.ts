@@ -100,13 +100,19 @@ test("a call to another gateway takes over, not within five seconds, and of two 
 }, async (t) => {
   const { clients, arn } = await open(t);
   const [a, b] = clients;
-  const begunMs = performance.now();
-  const first = await Subscribed.to(a, arn);
-  // The other gateway hears of it meanwhile.
-  await wait(500);
-  const early = await Subscribed.to(b, arn).catch((error: Error) => error.name);
-  // On a machine that stood still it may be none too early.
-  if (performance.now() - begunMs < 5_000) assert.equal(early, "ResourceInUseException");
+  let first: Subscribed;
+  let early: Subscribed | string;
+  for (let tries = 0; ; tries++) {
+    first = await lateEnough(a, arn);
+    const begunMs = performance.now();
+    // The other gateway hears of it meanwhile; on a machine that stood still it may not have.
+    await wait(500);
+    early = await Subscribed.to(b, arn).catch((error: Error) => error.name);
+    if (typeof early === "string" || performance.now() - begunMs > 4_000) break;
+    assert.ok(tries < 3, "a call within five seconds is not refused");
+    await eventually("it is taken over all the same", WITHIN_MS, async () => first.ended);
+  }
+  assert.ok(typeof early !== "string" || early === "ResourceInUseException");
   const second = typeof early === "string" ? await lateEnough(b, arn) : early;
   await eventually("the first one has ended", WITHIN_MS, async () => first.ended);
   assert.equal(first.ended, "ResourceInUseException");

@@ -76,7 +76,7 @@ fact(
   "what retention takes before a consumer's first checkpoint is told, also of a shard that was made later",
   async ({ open }) => {
     const a = await open();
-    await a.createStream({ name: "s", shards: 1, retentionHours: 2 * SECOND });
+    await a.createStream({ name: "s", shards: 1, retentionHours: 6 * SECOND });
     const consumer = await a.openConsumer("s", "c");
     await put(a, 0n);
     await a.splitShard("s", idOf(0), HALF);
@@ -98,7 +98,7 @@ fact(
   "a stage that had read all is told of nothing gone when retention takes it, and goes on",
   async ({ open }) => {
     const a = await open();
-    await a.createStream({ name: "s", shards: 2, retentionHours: 2 * SECOND });
+    await a.createStream({ name: "s", shards: 2, retentionHours: 6 * SECOND });
     const consumer = await a.openConsumer("s", "c");
     await put(a, 0n);
     await put(a, HALF);
@@ -121,7 +121,7 @@ fact(
 
 fact("what retention took before a delivery read it is counted once, and in records", async ({ open }) => {
   const a = await open();
-  await a.createStream({ name: "s", shards: 2, retentionHours: 2 * SECOND });
+  await a.createStream({ name: "s", shards: 2, retentionHours: 6 * SECOND });
   const consumer = await a.openConsumer("s", "c");
   await put(a, 0n);
   await consume(a, consumer);
