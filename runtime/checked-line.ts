@@ -6,7 +6,7 @@ export function crcOf(text: string | Uint8Array): string {
   return inHex(crc32c(typeof text === "string" ? Buffer.from(text) : text));
 }
 
-/** As `crcOf` says it, of a checksum that was taken bit by bit. */
+/** As `crcOf` says it, of a checksum that was taken piece by piece. */
 export function inHex(crc: number): string {
   return crc.toString(16).padStart(8, "0");
 }

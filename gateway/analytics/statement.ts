@@ -128,11 +128,15 @@ export class Statement {
         standsBy = this.#failed(error, standsBy);
       }
       try {
+        partials?.close();
+      } catch (error) {
+        log.warn({ error: describeError(error) }, "the statement's tables were not given back");
+      }
+      try {
         await consumer?.close();
       } catch (error) {
         log.warn({ error: describeError(error) }, "the statement's lease was not given back");
       }
-      partials?.close();
       if (standsBy) backoff.reset();
       if (!this.#stop.signal.aborted && this.#state === "running") {
         await pause(standsBy ? STAND_BY_MS : backoff.nextMs(), this.#stop.signal);

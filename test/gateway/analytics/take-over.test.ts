@@ -79,10 +79,7 @@ class Pair {
   async feed(seconds: number): Promise<void> {
     for (let i = 0; i < seconds; i++) {
       const some = this.readings.slice(this.fed, this.fed + SECOND);
-      const entries = some.map(({ timeMs, ...fields }) => ({
-        partitionKey: fields.sensor ?? "none",
-        data: Buffer.from(JSON.stringify({ ...fields, time: new Date(timeMs).toISOString() })),
-      }));
+      const entries = some.map(entryOf);
       const placed = await this.streams.append(INPUT, entries);
       for (const [at, { partitionKey }] of entries.entries())
         this.#shards.set(partitionKey, placed[at]!.shardId);

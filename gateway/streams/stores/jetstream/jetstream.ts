@@ -13,7 +13,6 @@
 import type { Epoch, Frame } from "../../../../protocol/frame.ts";
 import { BadNameError, DEVICE_NAME, STREAM_NAME } from "../../../../protocol/topics.ts";
 import type { Clock } from "../../../../runtime/clock.ts";
-import { HeadwaterError } from "../../../../runtime/errors.ts";
 import type { Log } from "../../../../runtime/log.ts";
 import type { Metrics } from "../../../../runtime/metrics.ts";
 import {
@@ -49,6 +48,7 @@ import type { JetStreamStream } from "./jetstream-stream.ts";
 import { Link } from "./link.ts";
 import { RegisteredReaders } from "./registered-readers.ts";
 import type { MapContent, ShardRecord } from "./shard-history.ts";
+import { badStream, checkSettings } from "./stream-checks.ts";
 import type { StreamRecord } from "./stream-list.ts";
 import { StreamRegistry } from "./stream-registry.ts";
 
@@ -387,17 +387,4 @@ class ClusterStreams implements Streams {
     clearTimeout(late);
     await this.#link.close();
   }
-}
-
-function checkSettings(name: string, { retentionHours, maxRecordBytes }: StreamChange): void {
-  if (retentionHours !== undefined && !(retentionHours > 0)) {
-    throw badStream(name, `kept for ${retentionHours} hours`, "give a retention above 0");
-  }
-  if (maxRecordBytes !== undefined && !(Number.isInteger(maxRecordBytes) && maxRecordBytes > 0)) {
-    throw badStream(name, `records of ${maxRecordBytes} bytes`, "give a whole number above 0");
-  }
-}
-
-function badStream(name: string, what: string, hint: string): HeadwaterError {
-  return new HeadwaterError("BAD_STREAM", { message: `stream ${name}: ${what}`, hint });
 }
