@@ -205,6 +205,8 @@ export class Statement {
       worked();
       if (!read && !this.#follow(session)) await this.#news(session);
     }
+    // So that whoever goes on reads, and counts, nothing twice.
+    if (session.moved) await this.#commit(session);
   }
 
   /** Takes in the shards that have come, and leaves those that are done with. @returns true when there were any */

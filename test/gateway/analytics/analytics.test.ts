@@ -123,6 +123,26 @@ test("a late record is counted and changes nothing; one within the delay counts"
     await rig.close();
   }));
 
+test("what was read before a clean end is neither read nor counted again", () =>
+  inFolder(async (dir) => {
+    const readings = madeUp(1, START_MS);
+    const first = await openRig(dir);
+    await first.analytics.start();
+    await first.put(readings);
+    await until("read", () => first.analytics.status()[0]!.records === readings.length);
+    await first.close();
+    let steps = 0;
+    const second = await openRig(dir, { onStep: () => void steps++ });
+    await second.analytics.start();
+    await until("it has begun", () => steps > 0);
+    assert.equal(second.analytics.status()[0]!.records, readings.length);
+    await second.put(readings);
+    await until("read", () => second.analytics.status()[0]!.records === 2 * readings.length);
+    const counted = /^headwater_analytics_records_total.* (\d+)$/m.exec(await second.metrics.render())?.[1];
+    assert.equal(Number(counted), readings.length);
+    await second.close();
+  }));
+
 test("a silent shard holds the watermark back until it is idle, and is waited for again when it speaks", () =>
   inFolder(async (dir) => {
     const shardOf = await shardsOf(dir);
