@@ -1,6 +1,6 @@
 /** Three nats-servers with JetStream on loopback, each in a process and a folder of its own. */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { jetstreamManager } from "@nats-io/jetstream";
@@ -8,6 +8,7 @@ import { connect } from "@nats-io/transport-node";
 import { freePorts } from "./program.ts";
 
 const READY_WITHIN_MS = 30_000;
+const COMPLAINTS = 30;
 
 export interface NatsCluster {
   /** `host:port` of each node. */
@@ -24,6 +25,8 @@ export interface NatsCluster {
   wake(node: number): void;
   /** Resolves when all nodes hold what the leaders hold, so that another may be killed. */
   current(): Promise<void>;
+  /** The last warnings and errors of each node, in its own words. */
+  complaints(): Promise<string[]>;
   stop(): Promise<void>;
 }
 
@@ -97,7 +100,12 @@ async function tryToStart(nodes: number): Promise<NatsCluster> {
   }
   const hang = (node: number): void => void children[node]!.kill("SIGSTOP");
   const wake = (node: number): void => void children[node]!.kill("SIGCONT");
-  const parts = { servers, names, kill, restart: start, hang, wake, stop };
+  const complaints = async (): Promise<string[]> => {
+    const logs = await Promise.all(names.map((name) => readFile(join(dir, `${name}.log`), "utf8")));
+    const lines = logs.map((log) => log.split("\n").filter((line) => /\[(WRN|ERR|FTL)\]/.test(line)));
+    return lines.flatMap((all, node) => all.slice(-COMPLAINTS).map((line) => `${names[node]}: ${line}`));
+  };
+  const parts = { servers, names, kill, restart: start, hang, wake, complaints, stop };
   return { ...parts, current: () => current(servers, nodes) };
 }
 

@@ -4,7 +4,7 @@ import test from "node:test";
 import { openJetStreamStreams } from "../../../../../gateway/streams/stores/jetstream/jetstream.ts";
 import type { Streams } from "../../../../../gateway/streams/streams.ts";
 import { type Clock, systemClock } from "../../../../../runtime/clock.ts";
-import { type Log, silentLog } from "../../../../../runtime/log.ts";
+import { createLog, type Log } from "../../../../../runtime/log.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";
 import { type ReadRecord, readAll } from "../../../../contract/stream-records.ts";
 import { type NatsCluster, natsMissing, startNatsCluster } from "../../../../support/nats-cluster.ts";
@@ -32,8 +32,9 @@ export function clusterFact(what: string, body: (ground: Ground) => Promise<void
   test(what, { skip: missing ?? false, timeout: 180_000 }, async () => {
     const prefix = `t${randomBytes(6).toString("hex")}`;
     const opened: Streams[] = [];
+    const said: string[] = [];
     const { servers } = await cluster();
-    const open = async (clock = systemClock, log = silentLog): Promise<Streams> => {
+    const open = async (clock = systemClock, log = logInto(said, opened.length)): Promise<Streams> => {
       const parts = { clock, log, metrics: new Metrics() };
       const streams = await openJetStreamStreams({ servers, replicas: 3, prefix, ...parts });
       opened.push(streams);
@@ -41,10 +42,24 @@ export function clusterFact(what: string, body: (ground: Ground) => Promise<void
     };
     try {
       await body({ cluster: await cluster(), prefix, open });
+    } catch (error) {
+      for (const line of [...said, ...(await shared!.complaints())]) console.error(line);
+      throw error;
     } finally {
       await Promise.all(opened.map((streams) => streams.close()));
     }
   });
+}
+
+const SAID = 200;
+
+/** For who reads of a failure: the last lines of all gateways of a fact. */
+function logInto(said: string[], gateway: number): Log {
+  const write = (line: string): void => {
+    said.push(line.trimEnd());
+    if (said.length > SAID) said.shift();
+  };
+  return createLog(`gateway ${gateway}`, "info", { write });
 }
 
 export async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
