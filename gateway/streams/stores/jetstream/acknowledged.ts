@@ -63,6 +63,13 @@ export class Acknowledged {
     this.#contradicted({ sequence, acknowledged, held: header(ID_HEADER), node });
   }
 
+  /** A node gave it, and the stream's leader does not have it there. @returns whether it was acknowledged */
+  isContradicted({ sequence, header }: StoredMessage): boolean {
+    const id = header(ID_HEADER);
+    this.#contradicted({ sequence, held: id, missingAt: "the stream's leader" });
+    return this.#ids.get(sequence) === id;
+  }
+
   /** Called once a second: asks the node that is read from, and the stream's leader. */
   async look(): Promise<void> {
     const { link, stream } = this.#options;

@@ -3,7 +3,7 @@
  * proposes a message, so two that expect the same may both be stored. The order of the log decides:
  * a message counts when the one right before it on its subject is the one that it expected.
  */
-import { expectedOf, type StoredMessage } from "./stored-message.ts";
+import { expectedOf, ID_HEADER, type StoredMessage } from "./stored-message.ts";
 
 /** What is kept of one subject. */
 export interface SubjectLog {
@@ -13,10 +13,17 @@ export interface SubjectLog {
   from(sequence: number): Promise<StoredMessage | undefined>;
 }
 
-/** Undefined when neither it nor anything behind what it expected is kept. */
-export async function counts(log: SubjectLog, message: StoredMessage): Promise<boolean | undefined> {
+/** `elsewhere`: the cluster's log has another message at its place. */
+export type Verdict = boolean | "elsewhere";
+
+/** Undefined when neither it nor anything between it and what it expected is there. */
+export async function counts(log: SubjectLog, message: StoredMessage): Promise<Verdict | undefined> {
   const first = await log.from(expectedOf(message) + 1);
-  return first === undefined ? undefined : first.sequence === message.sequence;
+  if (first !== undefined && first.sequence <= message.sequence) return first.sequence === message.sequence;
+  // nats-server before 2.10.13 may pass over messages that are there (its pull request 5266).
+  const there = await log.get(message.sequence);
+  if (there === undefined) return undefined;
+  return there.header(ID_HEADER) === message.header(ID_HEADER) || "elsewhere";
 }
 
 /**
@@ -30,7 +37,8 @@ export async function lastCounting(log: SubjectLog, last: StoredMessage): Promis
     let first: StoredMessage | undefined;
     let found: StoredMessage | undefined;
     while (before < end.sequence) {
-      const at = (await log.from(before + 1)) ?? end;
+      const next = await log.from(before + 1);
+      const at = next !== undefined && next.sequence < end.sequence ? next : end;
       first ??= at;
       if (expectedOf(at) === before) found = at;
       before = at.sequence;

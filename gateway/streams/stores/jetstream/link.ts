@@ -16,7 +16,7 @@ import { type Log, silentLog } from "../../../../runtime/log.ts";
 import type { Metrics } from "../../../../runtime/metrics.ts";
 import { LogFullError, LogWriteError, StreamNotFoundError, StreamsClosedError } from "../../streams.ts";
 import { openConnection } from "./connection.ts";
-import { counts, lastCounting, type SubjectLog } from "./counting.ts";
+import { counts, lastCounting, type SubjectLog, type Verdict } from "./counting.ts";
 import { JetStreams } from "./jet-streams.ts";
 import {
   EXPECTED_HEADER,
@@ -35,6 +35,8 @@ const GIVE_UP_AFTER_MS = 60_000;
 /** While the gateway closes. */
 const GIVE_UP_IN_HURRY_MS = 3_000;
 export const DUPLICATE_WINDOW_NS = 120 * 1_000_000_000;
+/** Nearly ten seconds. */
+const MAX_LAGGING_ASKS = 11;
 const WRONG_LAST_SEQUENCE = 10_071;
 const STREAM_NOT_FOUND = 10_059;
 /** Insufficient resources, storage exceeded, maximum bytes, messages. */
@@ -233,15 +235,16 @@ export class Link {
     return message === undefined ? undefined : fromLeader(message);
   }
 
-  /** Whether a message that expected another one counts. */
-  async counts(stream: string, message: StoredMessage): Promise<boolean> {
-    for (;;) {
+  /** Whether a message that a node gave counts; `elsewhere` also where the stream's leader does not come to know it. */
+  async counts(stream: string, message: StoredMessage): Promise<Verdict> {
+    for (let tries = 0; tries < MAX_LAGGING_ASKS; tries++) {
       const verdict = await counts(this.#subject(stream, message.subject), message);
       if (verdict !== undefined) return verdict;
       // Retention took it, or a leader that has just been chosen lags behind its own log.
       if ((await this.state(stream)).firstSequence > message.sequence) return false;
-      await pause(50, this.#abort.signal);
+      await pause(25 * 2 ** Math.min(tries, 6), this.#abort.signal);
     }
+    return "elsewhere";
   }
 
   /** The last message of a subject that counts, and the sequence of the last one at all. */

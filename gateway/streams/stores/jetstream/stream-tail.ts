@@ -249,7 +249,7 @@ export class StreamTail {
       this.#takeStaged();
       const next = this.#staged.get(this.tip + 1);
       if (next === undefined) continue;
-      this.#verdicts.set(next.sequence, await this.#options.link.counts(this.#options.stream, next));
+      this.#verdicts.set(next.sequence, await this.#judge(next));
       this.#takeStaged();
     }
   }
@@ -297,6 +297,12 @@ export class StreamTail {
     return expected === 0 || expected > sequence ? undefined : false;
   }
 
+  /** By the leader's word, unless another node's message was acknowledged and the leader's was not. */
+  async #judge(message: StoredMessage): Promise<boolean> {
+    const verdict = await this.#options.link.counts(this.#options.stream, message);
+    return verdict === "elsewhere" ? this.#acknowledged.isContradicted(message) : verdict;
+  }
+
   #take(message: StoredMessage, counts: boolean): void {
     const { name, log } = this.#options;
     this.tip = message.sequence;
@@ -337,11 +343,10 @@ export class StreamTail {
     if (cached !== undefined) return cached;
     const message = await this.fetch(sequence);
     if (message === undefined || message.subject.endsWith(".map") || this.isVoid(sequence)) return undefined;
-    const { link, stream } = this.#options;
     // Of what is older than this gateway's own knowledge the cluster must be asked.
     const known = sequence >= this.#void.judgedFrom && sequence <= this.tip;
     const judged = known || message.subject.endsWith(`.${FORMER_TOKEN}`);
-    if (!judged && !(await link.counts(stream, message))) return undefined;
+    if (!judged && !(await this.#judge(message))) return undefined;
     try {
       const entry = openMessage(this.history, message);
       this.#keep(entry);

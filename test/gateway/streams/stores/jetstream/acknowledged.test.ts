@@ -82,6 +82,16 @@ test("another message where one was acknowledged is counted each time, and said 
   assert.deepEqual(said[1], { stream: "readings", sequence: 7, acknowledged: "a", alsoAcknowledged: "c" });
 });
 
+test("what a node gave and the leader does not have is counted and said, and holds if it was acknowledged", () => {
+  const { acknowledged, said, counted } = nodes();
+  acknowledged.note(8, "b");
+  assert.equal(acknowledged.isContradicted(message(7, "a")), false);
+  assert.equal(acknowledged.isContradicted(message(8, "b")), true);
+  assert.equal(acknowledged.isContradicted(message(8, "c")), false);
+  assert.equal(counted(), 3);
+  assert.deepEqual(said, [{ stream: "readings", sequence: 7, held: "a", missingAt: "the stream's leader" }]);
+});
+
 test("what was acknowledged a second ago is looked for once, on the node that is read from and on the leader", async () => {
   const { acknowledged, replica, leader, asked, counted } = nodes();
   replica.set(5, "a").set(6, "b");

@@ -7,7 +7,11 @@ import {
   lastCounting,
   type SubjectLog,
 } from "../../../../../gateway/streams/stores/jetstream/counting.ts";
-import type { StoredMessage } from "../../../../../gateway/streams/stores/jetstream/stored-message.ts";
+import {
+  EXPECTED_HEADER,
+  ID_HEADER,
+  type StoredMessage,
+} from "../../../../../gateway/streams/stores/jetstream/stored-message.ts";
 
 interface Written {
   readonly sequence: number;
@@ -30,13 +34,17 @@ const history = fc
     return written;
   });
 
-function messageOf({ sequence, expected }: Written): StoredMessage {
-  const header = (name: string): string =>
-    name === "Nats-Expected-Last-Subject-Sequence" ? String(expected) : "";
+function messageOf({ sequence, expected }: Written, id = `id-${sequence}`): StoredMessage {
+  const fields: Record<string, string> = { [EXPECTED_HEADER]: String(expected), [ID_HEADER]: id };
+  const header = (name: string): string => fields[name] ?? "";
   return { sequence, subject: "s", payload: Buffer.alloc(0), header };
 }
 
-function logOf(kept: readonly Written[]): SubjectLog & { asked: number } {
+/** @param passedOver what looking for the next one of the subject does not find */
+function logOf(
+  kept: readonly Written[],
+  passedOver: ReadonlySet<number> = new Set(),
+): SubjectLog & { asked: number } {
   const find = async (holds: (one: Written) => boolean): Promise<StoredMessage | undefined> => {
     log.asked++;
     const found = kept.find(holds);
@@ -45,7 +53,7 @@ function logOf(kept: readonly Written[]): SubjectLog & { asked: number } {
   const log = {
     asked: 0,
     get: (sequence: number) => find((one) => one.sequence === sequence),
-    from: (sequence: number) => find((one) => one.sequence >= sequence),
+    from: (sequence: number) => find((one) => one.sequence >= sequence && !passedOver.has(one.sequence)),
   };
   return log;
 }
@@ -67,6 +75,29 @@ test("a message counts when it stands right behind what it expected", async () =
       }
     }),
   );
+});
+
+test("one that a server passes over, though it has it, counts all the same", async () => {
+  await fc.assert(
+    fc.asyncProperty(history, fc.nat(29), async (written, which) => {
+      const one = written[which % written.length]!;
+      const verdict = await counts(logOf(written, new Set([one.sequence])), messageOf(one));
+      assert.equal(verdict, plainly(written).includes(one.sequence));
+    }),
+  );
+});
+
+test("where the leader has another message, nothing is said of this one but that", async () => {
+  const written = [1, 2, 3].map((sequence) => ({ sequence, expected: sequence - 1 }));
+  const log = logOf(written, new Set([2]));
+  assert.equal(await counts(log, messageOf(written[1]!)), true);
+  assert.equal(await counts(log, messageOf(written[1]!, "another")), "elsewhere");
+});
+
+test("what nobody has any more is not judged", async () => {
+  const written = [1, 2, 3].map((sequence) => ({ sequence, expected: sequence - 1 }));
+  assert.equal(await counts(logOf(written.slice(2)), messageOf(written[1]!)), undefined);
+  assert.equal(await counts(logOf([]), messageOf(written[1]!)), undefined);
 });
 
 test("the last one that counts is found, whatever races came behind it", async () => {
