@@ -24,8 +24,14 @@ const tests = wanted.length === 0 ? all : all.filter((path) => wanted.some((part
 if (tests.length === 0) fail("no test was found");
 say(`${tests.length} test files`);
 
-// Many wait for real time to pass, so two run at a time where Node would run one.
-const flags = ["--test", "--test-timeout=900000", "--test-concurrency=2", "--enable-source-maps"];
+// Many wait for disks and for real time to pass, those of clusters most: two cores have time for so many.
+const concurrency = engines ? 4 : 3;
+const flags = [
+  "--test",
+  "--test-timeout=900000",
+  `--test-concurrency=${concurrency}`,
+  "--enable-source-maps",
+];
 // For people Node's own view, which tells failures last by itself.
 if (!process.stdout.isTTY)
   flags.push("--test-reporter=./setup/failures-last.mjs", "--test-reporter-destination=stdout");

@@ -121,7 +121,7 @@ class ClusterStreams implements Streams {
     const { server, version } = this.#link;
     if (replicas > 1 && copiesMayDiffer(version)) {
       const what =
-        "when a node of this version hangs or is cut off and comes back, acknowledged records may be lost";
+        "when a node of this version hangs, is cut off or killed, and comes back, acknowledged records may be lost";
       log.warn({ server, version }, `${what}; use nats-server 2.10.27 (docs/guide/jetstream.md)`);
     }
     await this.#documents.start(replicas);

@@ -7,6 +7,7 @@
  */
 
 import { randomBytes } from "node:crypto";
+import { setMaxListeners } from "node:events";
 import { type JetStreamManager, jetstreamManager } from "@nats-io/jetstream";
 import { headers, type NatsConnection } from "@nats-io/transport-node";
 import { Backoff, pause } from "../../../../runtime/backoff.ts";
@@ -79,6 +80,8 @@ export class Link {
 
   private constructor(nc: NatsConnection, jsm: JetStreamManager, { clock, metrics }: LinkOptions) {
     this.#nc = nc;
+    // Each question that waits for its next try is one: while the cluster is silent there are many.
+    setMaxListeners(0, this.#abort.signal);
     this.streams = new JetStreams(jsm, (...question) => this.#insist(...question), this.#abort.signal);
     this.#clock = clock;
     this.#retries = metrics.counter(
