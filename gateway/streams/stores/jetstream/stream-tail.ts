@@ -12,6 +12,7 @@ import type { Clock } from "../../../../runtime/clock.ts";
 import { describeError } from "../../../../runtime/errors.ts";
 import type { Log } from "../../../../runtime/log.ts";
 import { StreamNotFoundError, StreamsClosedError } from "../../streams.ts";
+import { Listeners } from "../listeners.ts";
 import { Acknowledged } from "./acknowledged.ts";
 import type { Link } from "./link.ts";
 import { ProducerStates, stateOf } from "./producer-states.ts";
@@ -27,6 +28,8 @@ const POLL_MS = 1_000;
 const GETS = 32;
 const RETRY_MS = 200;
 const MAX_LAGGING_GETS = 8;
+/** They have one log. */
+const ALL_SHARDS = 0;
 /** Under which earlier versions wrote records without a producer, all gateways together. */
 const FORMER_TOKEN = "r";
 
@@ -58,7 +61,7 @@ export class StreamTail {
   readonly #acknowledged: Acknowledged;
   readonly #health: StreamHealth;
   #started = false;
-  readonly #listeners = new Set<() => void>();
+  readonly #listeners = new Listeners();
   #target = 0;
   #pumping: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -188,16 +191,8 @@ export class StreamTail {
 
   /** Resolves when the tip moves, or on abort. */
   next(signal?: AbortSignal): Promise<void> {
-    if (signal?.aborted || this.#closed !== undefined) return Promise.resolve();
-    return new Promise((resolve) => {
-      const end = (): void => {
-        this.#listeners.delete(end);
-        signal?.removeEventListener("abort", end);
-        resolve();
-      };
-      this.#listeners.add(end);
-      signal?.addEventListener("abort", end, { once: true });
-    });
+    const { tip } = this;
+    return this.#listeners.wait(ALL_SHARDS, () => this.tip !== tip || this.closed, signal);
   }
 
   #pump(): void {
@@ -226,7 +221,7 @@ export class StreamTail {
       this.#verdicts.delete(message.sequence);
       this.#take(message, counts);
     }
-    if (this.tip !== before) this.#wake();
+    if (this.tip !== before) this.#listeners.checkAll();
   }
 
   async #catchUp(): Promise<void> {
@@ -362,10 +357,6 @@ export class StreamTail {
     if (this.#closed === undefined) this.#cache.keep(entry);
   }
 
-  #wake(): void {
-    for (const listener of [...this.#listeners]) listener();
-  }
-
   #fail(what: string, error: unknown): void {
     if (this.#closed !== undefined || error instanceof StreamsClosedError) return;
     if (error instanceof StreamNotFoundError) {
@@ -392,7 +383,8 @@ export class StreamTail {
     this.#closed ??= reason;
     clearInterval(this.#timer);
     this.#cache.clear();
-    this.#wake();
+    this.#listeners.checkAll();
+    this.#listeners.rest();
   }
 }
 

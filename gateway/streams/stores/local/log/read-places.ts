@@ -1,7 +1,7 @@
 /**
  * Places in a log where readers stopped, so that the next read need not walk there from an index point.
  * Slots that are written over, four for those whose shard and offset fall together: a Map to which each
- * read adds one and takes one away gets a new table from V8 all the time (listeners.ts).
+ * read adds one and takes one away gets a new table from V8 all the time (../../listeners.ts).
  */
 import type { Segment } from "../segments/segment.ts";
 

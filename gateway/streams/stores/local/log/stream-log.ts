@@ -8,6 +8,7 @@
  * Places are given in the call itself, so the order of calls is the order in the log.
  */
 import { BadEntryError, StreamsClosedError } from "../../../streams.ts";
+import { Listeners } from "../../listeners.ts";
 import {
   ENTRY_KIND,
   type EntryKind,
@@ -23,7 +24,6 @@ import type { Segment } from "../segments/segment.ts";
 import { arrivedByMs } from "../segments/segment-age.ts";
 import type { Group, Waiter } from "./group.ts";
 import { failureOf, GroupWriter } from "./group-writer.ts";
-import { Listeners } from "./listeners.ts";
 import { LogEnd } from "./log-end.ts";
 import type { LogMeters } from "./log-meters.ts";
 import { LogReader } from "./log-reader.ts";

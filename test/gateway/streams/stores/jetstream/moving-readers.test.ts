@@ -1,5 +1,6 @@
 /** Readers that go from one gateway before the cluster to another, by the numbers that the first gave them. */
 import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
 import { mock } from "node:test";
 import { Account } from "../../../../../gateway/api/kinesis/account.ts";
 import type { KinesisContext } from "../../../../../gateway/api/kinesis/operation.ts";
@@ -138,4 +139,19 @@ fact("who asks for what is there leaves nobody waiting behind", async ({ open })
   } finally {
     waits.mock.restore();
   }
+});
+
+fact("who waits for many shards with one signal adds one listener to it", async ({ open }) => {
+  const streams = await open();
+  await streams.createStream({ name: "s", shards: 40, retentionHours: 24 });
+  const { shardList } = streams.describe("s");
+  const done = new AbortController();
+  const all = shardList.map(({ shardId, latest }) => streams.appended("s", shardId, latest, done.signal));
+  await until(() => getEventListeners(done.signal, "abort").length > 0);
+  const [placed] = await streams.append("s", [{ partitionKey: "k", data: Buffer.from("x") }]);
+  await all[shardList.findIndex(({ shardId }) => shardId === placed!.shardId)];
+  assert.equal(getEventListeners(done.signal, "abort").length, 1);
+  done.abort();
+  await Promise.all(all);
+  assert.equal(getEventListeners(done.signal, "abort").length, 0);
 });

@@ -1,5 +1,5 @@
 /**
- * Readers that wait for a shard to grow.
+ * Readers that wait for a shard, or for a whole stream, to grow.
  *
  * Somebody comes to wait and goes again a thousand times a second, for as long as the gateway runs. So nothing
  * here is a Map or a Set that empties and fills: V8 gives those that are old a new table each time, in old
@@ -14,7 +14,7 @@ interface Waiter {
   readonly shard: number;
   readonly satisfied: () => boolean;
   readonly resolve: () => void;
-  readonly heard: HeardSignal;
+  readonly heard: HeardSignal | undefined;
 }
 
 export class Listeners {
@@ -34,12 +34,12 @@ export class Listeners {
   }
 
   /** Resolves as soon as `satisfied` holds, looked at now and at each check, or `signal` aborts. */
-  wait(shard: number, satisfied: () => boolean, signal: AbortSignal): Promise<void> {
-    if (signal.aborted || satisfied()) return Promise.resolve();
-    const heard = this.#hear(signal);
+  wait(shard: number, satisfied: () => boolean, signal?: AbortSignal): Promise<void> {
+    if (signal?.aborted || satisfied()) return Promise.resolve();
+    const heard = signal && this.#hear(signal);
     return new Promise((resolve) => {
       this.#waiters[this.#waiting++] = { shard, satisfied, resolve, heard };
-      heard.waiting++;
+      if (heard !== undefined) heard.waiting++;
     });
   }
 
@@ -63,7 +63,7 @@ export class Listeners {
     for (let i = 0; i < this.#waiting; i++) {
       const waiter = waiters[i]!;
       if (isOver(waiter)) {
-        waiter.heard.waiting--;
+        if (waiter.heard !== undefined) waiter.heard.waiting--;
         waiter.resolve();
       } else waiters[kept++] = waiter;
     }

@@ -3,8 +3,8 @@ import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
 import test from "node:test";
 import fc from "fast-check";
-import { Listeners } from "../../../../../../gateway/streams/stores/local/log/listeners.ts";
-import { oldGarbageOf, PROMISES_BYTES } from "../../../../../support/old-garbage.ts";
+import { Listeners } from "../../../../gateway/streams/stores/listeners.ts";
+import { oldGarbageOf, PROMISES_BYTES } from "../../../support/old-garbage.ts";
 
 const SHARDS = 3;
 const SIGNALS = 30;
