@@ -1,5 +1,5 @@
 /**
- * The nats-server of the suites. Debian 12's 2.9.10 loses acknowledged messages now and then where a node is killed
+ * The nats-server of suites and faults. Debian 12's 2.9.10 loses acknowledged messages now and then where a node is killed
  * (docs/design/0016-jetstream-store.md), so Debian 13's is taken from the machine's own mirror, into a folder
  * of this checkout; nothing of the system changes. Where it cannot be had, the installed one is used, and that is said.
  */

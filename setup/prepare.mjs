@@ -9,7 +9,6 @@ import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { claim } from "./claim.mjs";
 import { interruptible, run } from "./command.mjs";
-import { preferSoundNats } from "./newer-nats.mjs";
 import {
   installDebianPackages,
   installEngines,
@@ -36,14 +35,10 @@ export async function prepare(purpose, { engines = false } = {}) {
     // First what may need another user, so that nobody waits for the rest in vain.
     const missing = purpose === "build" ? [] : missingDebianPackages(purpose);
     const wanted = engines ? missingEngines() : [];
-    if (engines && wanted.length === 0) await preferSoundNats(root);
     if (missing.length + wanted.length === 0 && !npmPackagesMissing(root) && !buildMissing()) return;
     const mine = await aloneInCheckout();
     if (missing.length > 0) await installDebianPackages(missing);
-    if (wanted.length > 0) {
-      await installEngines(wanted);
-      await preferSoundNats(root);
-    }
+    if (wanted.length > 0) await installEngines(wanted);
     if (npmPackagesMissing(root)) await installNpmPackages(root);
     await build();
     mine.release();

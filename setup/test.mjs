@@ -6,12 +6,14 @@ import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { onParentEnd } from "./command.mjs";
+import { preferSoundNats } from "./newer-nats.mjs";
 import { filesBelow, prepare, root } from "./prepare.mjs";
 import { fail, say } from "./terminal.mjs";
 
 const [first, ...others] = process.argv.slice(2);
 const engines = first === "--engines";
 await prepare("test", { engines });
+if (engines) await preferSoundNats(root);
 
 /** What a suite imports that starts an engine: a cluster of three NATS servers, killed one by one. */
 const ENGINES = /\/(nats-cluster|cluster-fact)\.js"/;
