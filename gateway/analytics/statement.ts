@@ -206,7 +206,7 @@ export class Statement {
       if (!read && !this.#follow(session)) await this.#news(session);
     }
     // So that whoever goes on reads, and counts, nothing twice.
-    if (session.moved) await this.#commit(session);
+    if (session.moved && !consumer.lost.aborted) await this.#commit(session);
   }
 
   /** Takes in the shards that have come, and leaves those that are done with. @returns true when there were any */
