@@ -18,7 +18,9 @@ export type Verdict = boolean | "elsewhere";
 
 /** Undefined when neither it nor anything between it and what it expected is there. */
 export async function counts(log: SubjectLog, message: StoredMessage): Promise<Verdict | undefined> {
-  const first = await log.from(expectedOf(message) + 1);
+  const expected = expectedOf(message);
+  if (expected >= message.sequence) return false;
+  const first = await log.from(expected + 1);
   if (first !== undefined && first.sequence <= message.sequence) return first.sequence === message.sequence;
   // nats-server before 2.10.13 may pass over messages that are there (its pull request 5266).
   const there = await log.get(message.sequence);

@@ -94,6 +94,13 @@ test("where the leader has another message, nothing is said of this one but that
   assert.equal(await counts(log, messageOf(written[1]!, "another")), "elsewhere");
 });
 
+test("what expects itself, or one behind it, does not count", async () => {
+  for (const expected of [2, 3]) {
+    const one = { sequence: 2, expected };
+    assert.equal(await counts(logOf([{ sequence: 1, expected: 0 }, one]), messageOf(one)), false);
+  }
+});
+
 test("what nobody has any more is not judged", async () => {
   const written = [1, 2, 3].map((sequence) => ({ sequence, expected: sequence - 1 }));
   assert.equal(await counts(logOf(written.slice(2)), messageOf(written[1]!)), undefined);
