@@ -5,10 +5,10 @@
  */
 import { spawnSync } from "node:child_process";
 import {
+  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
-  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -17,13 +17,15 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { run } from "./command.mjs";
+import { haveApt } from "./packages.mjs";
+import { filesBelow, root } from "./prepare.mjs";
 import { say } from "./terminal.mjs";
 
 const SOUND = [2, 10];
-const SOURCES = ["/etc/apt/sources.list", "/etc/apt/sources.list.d"];
+const SOURCES = "/etc/apt/sources.list";
 
 /** Puts it before the others in PATH. */
-export async function preferSoundNats(root) {
+export async function preferSoundNats() {
   if (isSound(versionOf("nats-server"))) return;
   const folder = join(root, ".data", "nats-server");
   if (!isSound(versionOf(join(folder, "nats-server"))) && !(await fetchInto(folder))) {
@@ -49,7 +51,7 @@ function isSound(version) {
 
 /** @returns {Promise<boolean>} whether it is there now */
 async function fetchInto(folder) {
-  if (spawnSync("apt-get", ["--version"]).status !== 0) return false;
+  if (!haveApt()) return false;
   const place = mkdtempSync(join(tmpdir(), "headwater-newer-nats-"));
   try {
     const sources = join(place, "sources");
@@ -69,12 +71,12 @@ async function fetchInto(folder) {
     const steps = { cwd: place, mayFail: true };
     if (!(await run("apt-get", ["-qq", ...options, "update"], steps))) return false;
     if (!(await run("apt-get", ["-qq", ...options, "download", "nats-server"], steps))) return false;
-    const name = readdirSync(place).find((file) => file.endsWith(".deb"));
+    const [name] = filesBelow(place, /\.deb$/);
     if (!(await run("dpkg-deb", ["-x", name, "unpacked"], steps))) return false;
     mkdirSync(folder, { recursive: true });
     // Two set-ups at once both leave a whole one.
     const made = join(folder, `nats-server.${process.pid}`);
-    spawnSync("cp", [join(place, "unpacked/usr/sbin/nats-server"), made]);
+    copyFileSync(join(place, "unpacked/usr/sbin/nats-server"), made);
     renameSync(made, join(folder, "nats-server"));
     return isSound(versionOf(join(folder, "nats-server")));
   } catch {
@@ -86,11 +88,9 @@ async function fetchInto(folder) {
 
 /** The machine's sources of Debian 12, as those of Debian 13. @returns whether there are any */
 function copySources(folder) {
-  const files = SOURCES.filter(existsSync).flatMap((path) =>
-    path.endsWith(".d") ? readdirSync(path).map((name) => join(path, name)) : [path],
-  );
+  const files = [SOURCES].filter(existsSync).concat(filesBelow(`${SOURCES}.d`, /\.(list|sources)$/));
   let copied = 0;
-  for (const file of files.filter((name) => /\.(list|sources)$/.test(name))) {
+  for (const file of files) {
     const text = readFileSync(file, "utf8");
     const newer = text.replace(/(?<![\w-])bookworm/g, "trixie");
     if (newer === text) continue;

@@ -111,7 +111,7 @@ export async function installEngines(names) {
   if (!(await aptInstall(names, { mayFail: true }))) without("apt-get could not install it");
 }
 
-function haveApt() {
+export function haveApt() {
   return spawnSync("apt-get", ["--version"]).status === 0;
 }
 

@@ -13,7 +13,7 @@ import { fail, say } from "./terminal.mjs";
 const [first, ...others] = process.argv.slice(2);
 const engines = first === "--engines";
 await prepare("test", { engines });
-if (engines) await preferSoundNats(root);
+if (engines) await preferSoundNats();
 
 /** What a suite imports that starts an engine: a cluster of three NATS servers, killed one by one. */
 const ENGINES = /\/(nats-cluster|cluster-fact)\.js"/;

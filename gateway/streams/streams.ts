@@ -54,6 +54,11 @@ export type StreamMode = "provisioned" | "on-demand";
 export type RateLimits = "none" | "aws";
 
 export const DEFAULT_MAX_RECORD_BYTES = 1_048_576;
+/** As AWS allows; the log itself takes entries of 64 MiB, which hold whole requests. */
+export const MAX_RECORD_BYTES = 10 * 1_048_576;
+
+/** Open shards of one stream; what gateway.yaml admits as well. */
+export const MAX_SHARDS = 4_096;
 
 export interface StreamSpec {
   readonly name: string;

@@ -67,6 +67,14 @@ export function reshardContract(fact: Fact): void {
 }
 
 function shardFacts(fact: Fact): void {
+  fact("a stream has at most 4,096 open shards", async (streams) => {
+    await make(streams, 4_096);
+    await assert.rejects(streams.splitShard("s", SHARD_0, 5n), BadReshardError);
+    await streams.mergeShards("s", SHARD_0, SHARD_1);
+    await streams.splitShard("s", SHARD_2, streams.shard("s", 2).hashFrom + 1n);
+    assert.equal(streams.settings("s").shards, 4_096);
+  });
+
   fact(
     "a split closes a shard and shares its hashes out, also after a reopening",
     async (streams, reopen) => {

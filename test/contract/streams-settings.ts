@@ -8,6 +8,14 @@ import {
 } from "../../gateway/streams/streams.ts";
 import { beforeAndAfter, type Fact } from "./stream-records.ts";
 
+const BAD_SETTINGS = [
+  { retentionHours: 0 },
+  { retentionHours: Number.NaN },
+  { maxRecordBytes: 0 },
+  { maxRecordBytes: 1.5 },
+  { maxRecordBytes: 10 * 1_048_576 + 1 },
+];
+
 const make = (streams: Streams) => streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
 
 export function settingsContract(fact: Fact): void {
@@ -30,8 +38,14 @@ export function settingsContract(fact: Fact): void {
     assert.deepEqual([changed.retentionHours, changed.tags, changed.mode], [48, { a: "1" }, "provisioned"]);
     await streams.updateStream("s", { maxRecordBytes: 10_000, mode: "on-demand", limits: "aws" });
     await assert.rejects(streams.updateStream("none", { retentionHours: 48 }), StreamNotFoundError);
-    await assert.rejects(streams.updateStream("s", { retentionHours: 0 }), { code: "BAD_STREAM" });
-    await assert.rejects(streams.updateStream("s", { maxRecordBytes: 0 }), { code: "BAD_STREAM" });
+    for (const change of BAD_SETTINGS) {
+      await assert.rejects(streams.updateStream("s", change), { code: "BAD_STREAM" }, JSON.stringify(change));
+    }
+    for (const bad of [...BAD_SETTINGS, { shards: 0 }, { shards: 1.5 }, { shards: 4_097 }]) {
+      const spec = { name: "bad", shards: 1, retentionHours: 24, ...bad };
+      await assert.rejects(streams.createStream(spec), { code: "BAD_STREAM" }, JSON.stringify(bad));
+    }
+    assert.deepEqual(streams.listStreams(), ["s", "t"]);
     for await (const opened of beforeAndAfter(streams, reopen)) {
       const { name, streamId, createdMs } = made;
       assert.deepEqual(opened.settings("s"), {

@@ -239,17 +239,6 @@ test("metadata that lost a shard, or went back to before a split, is refused", (
     }
   }));
 
-test("a stream has at most 4,096 open shards", () =>
-  withPlace(async (place) => {
-    const streams = await place.open();
-    await streams.createStream({ name: "s", shards: 4_096, retentionHours: 24 });
-    await assert.rejects(streams.splitShard("s", SHARD_0, 5n), { code: "BAD_RESHARD" });
-    await streams.mergeShards("s", SHARD_0, SHARD_1);
-    await streams.splitShard("s", SHARD_2, streams.shard("s", 2).hashFrom + 1n);
-    assert.equal(streams.settings("s").shards, 4_096);
-    await streams.close();
-  }));
-
 test("a wall clock that jumps ahead removes nothing for an hour", () =>
   withPlace(async (place) => {
     place.nowMs = START_MS;

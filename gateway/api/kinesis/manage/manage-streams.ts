@@ -1,5 +1,10 @@
 /** CreateStream, DeleteStream, and the operations that describe and list streams. */
-import { type StreamDescription, StreamExistsError, type StreamSettings } from "../../../streams/streams.ts";
+import {
+  MAX_SHARDS,
+  type StreamDescription,
+  StreamExistsError,
+  type StreamSettings,
+} from "../../../streams/streams.ts";
 import { AwsError } from "../../aws-error.ts";
 import { namedStreamField, shardIdField, streamArnField, streamNameField } from "../account.ts";
 import type { KinesisContext, Operation } from "../operation.ts";
@@ -7,7 +12,6 @@ import { checkShape, type Shape } from "../shape.ts";
 import { Timestamp } from "../wire/codec.ts";
 import { shardOf, shardsAfter } from "./list-shards.ts";
 import { nextTokenField, openNextToken, sealNextToken } from "./next-token.ts";
-import { MAX_SHARDS } from "./reshard.ts";
 import { maxRecordSizeField, refuseWarmThroughput, streamModeField } from "./stream-settings.ts";
 import { newTags, tagsField } from "./tags.ts";
 

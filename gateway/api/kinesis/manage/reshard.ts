@@ -2,15 +2,17 @@
  * SplitShard, MergeShards and UpdateShardCount. The shards are changed by the time that this is
  * answered, so a stream never shows itself as UPDATING.
  */
-import { BadReshardError, type ShardDescription, ShardNotFoundError } from "../../../streams/streams.ts";
+import {
+  BadReshardError,
+  MAX_SHARDS,
+  type ShardDescription,
+  ShardNotFoundError,
+} from "../../../streams/streams.ts";
 import { AwsError, invalidArgument, notFound } from "../../aws-error.ts";
 import { namedStreamField, shardIdField, streamArnField } from "../account.ts";
 import type { KinesisContext, Operation } from "../operation.ts";
 import { checkShape, type Shape } from "../shape.ts";
 import { nextStepToUniform, type ReshardStep } from "./uniform-shards.ts";
-
-/** Open ones of a stream. What gateway.yaml admits as well. */
-export const MAX_SHARDS = 4_096;
 
 const splitShape = {
   NewStartingHashKey: { type: "string", required: true, pattern: "0|([1-9]\\d{0,38})" },

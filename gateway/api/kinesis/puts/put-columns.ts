@@ -1,5 +1,5 @@
 /** The plain way from the decoded body of a put to columns; the scanner's oracle, and the one that finds faults. */
-import { MAX_HASH, type PutColumns } from "../../../streams/streams.ts";
+import { MAX_HASH, MAX_RECORD_BYTES, type PutColumns } from "../../../streams/streams.ts";
 import { invalidArgument } from "../../aws-error.ts";
 import { namedStreamField, streamArnField } from "../account.ts";
 import { dryRunField } from "../dry-run.ts";
@@ -7,8 +7,6 @@ import { checkShape, type Shape } from "../shape.ts";
 
 export const MAX_RECORDS = 500;
 export const MAX_KEY_CHARACTERS = 256;
-/** What a stream may at most be set to admit; most admit 1 MiB. */
-const MAX_RECORD_BYTES = 10 * 1_048_576;
 /** Data and partition keys of one PutRecords together. */
 export const MAX_REQUEST_BYTES = 10 * 1_048_576;
 

@@ -40,6 +40,7 @@ import {
   type Streams,
   StreamsClosedError,
 } from "../../streams.ts";
+import { checkSpec } from "../check-spec.ts";
 import { copiesMayDiffer } from "./acknowledged.ts";
 import { Claims } from "./claims.ts";
 import { Consumers } from "./consumers.ts";
@@ -48,11 +49,9 @@ import type { JetStreamStream } from "./jetstream-stream.ts";
 import { Link } from "./link.ts";
 import { RegisteredReaders } from "./registered-readers.ts";
 import type { MapContent, ShardRecord } from "./shard-history.ts";
-import { badStream, checkSettings } from "./stream-checks.ts";
 import type { StreamRecord } from "./stream-list.ts";
 import { StreamRegistry } from "./stream-registry.ts";
 
-const MAX_SHARDS = 4_096;
 /** What waits for an answer of the cluster when the gateway closes gets so long. */
 const CLOSE_WITHIN_MS = 5_000;
 
@@ -130,12 +129,9 @@ class ClusterStreams implements Streams {
 
   async createStream(spec: StreamSpec): Promise<StreamDescription> {
     this.#refuseWhenClosed();
-    const { name, shards } = spec;
+    const { name } = spec;
     if (!STREAM_NAME.test(name)) throw new BadNameError("stream", name);
-    if (!Number.isInteger(shards) || shards < 1 || shards > MAX_SHARDS) {
-      throw badStream(name, `${shards} shards`, `give 1 to ${MAX_SHARDS}`);
-    }
-    checkSettings(name, spec);
+    checkSpec(spec);
     await this.#registry.make(spec);
     return this.describe(name);
   }
@@ -175,7 +171,7 @@ class ClusterStreams implements Streams {
 
   async updateStream(name: string, change: StreamChange): Promise<StreamDescription> {
     const stream = this.#get(name);
-    checkSettings(name, change);
+    checkSpec({ ...this.settings(name), ...change });
     // A crash between the two leaves the list behind the cluster, until the same is asked for again.
     if (change.retentionHours !== undefined) await this.#registry.setRetention(stream, change.retentionHours);
     await this.#registry.list.updateStream(name, stream.streamId, (record) => ({ ...record, ...change }));

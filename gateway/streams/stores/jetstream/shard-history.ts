@@ -4,7 +4,7 @@
  */
 import type { HeadwaterError } from "../../../../runtime/errors.ts";
 import { type HashRange, MAX_HASH, ShardMap } from "../../shard-map.ts";
-import { BadReshardError, ShardNotFoundError } from "../../streams.ts";
+import { BadReshardError, MAX_SHARDS, ShardNotFoundError } from "../../streams.ts";
 import type { HashedRun } from "./entry.ts";
 
 /** As it stands in JSON, in the map messages and in the metadata. */
@@ -151,6 +151,7 @@ export class ShardHistory {
     if (startingHash <= hashFrom || startingHash > hashTo) {
       throw this.#bad(`${startingHash} does not split ${shardId} (${hashFrom} to ${hashTo})`);
     }
+    if (this.openShards >= MAX_SHARDS) throw this.#bad(`it has ${MAX_SHARDS} open shards already`);
     const children = [
       { hashFrom, hashTo: startingHash - 1n },
       { hashFrom: startingHash, hashTo },

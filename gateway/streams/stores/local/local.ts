@@ -38,12 +38,12 @@ import {
   type Streams,
   StreamsClosedError,
 } from "../../streams.ts";
+import { checkSpec } from "../check-spec.ts";
 import { checkFormat, raiseFormat } from "./data-format.ts";
 import type { LocalStream } from "./local-stream.ts";
 import { forgetStream, type LogMeters, makeLogMeters } from "./log/log-meters.ts";
 import { Metadata } from "./metadata.ts";
 import { Retention } from "./retention.ts";
-import { checkSpec } from "./stream-definition.ts";
 import { StreamFolders, type StreamFoldersOptions } from "./stream-folders.ts";
 
 export interface LocalStreamsOptions extends StreamFoldersOptions {

@@ -5,6 +5,7 @@
 import { equalRanges, ShardMap, type ShardRange } from "../../shard-map.ts";
 import {
   BadReshardError,
+  MAX_SHARDS,
   type Offset,
   type ShardDescription,
   type ShardId,
@@ -14,9 +15,6 @@ import type { StreamLog } from "./log/stream-log.ts";
 import type { ShardRecord } from "./metadata.ts";
 
 const ID_PREFIX = "shardId-";
-
-/** Open shards of one stream. */
-export const MAX_SHARDS = 4_096;
 
 /** What a reshard or an expiry writes into the metadata, and then into the table. */
 export interface ShardChange {

@@ -7,7 +7,6 @@
  * A crash before the batch leaves all as it was. A crash behind it leaves the change: what was
  * appended between batch and switch stands in the parent, whose end is wherever the log ends.
  */
-import { HeadwaterError } from "../../../../runtime/errors.ts";
 import {
   DEFAULT_MAX_RECORD_BYTES,
   ReaderExistsError,
@@ -17,14 +16,11 @@ import {
   type StreamChange,
   StreamNotFoundError,
   type StreamSettings,
-  type StreamSpec,
 } from "../../streams.ts";
+import { checkSpec } from "../check-spec.ts";
 import type { StreamLog } from "./log/stream-log.ts";
 import type { Metadata, ReaderRecord, StoredStream, StreamRecord } from "./metadata.ts";
-import { MAX_SHARDS, type ShardChange, ShardTable } from "./shard-table.ts";
-
-/** AWS allows 10 MiB; the log itself takes entries of 64 MiB, which hold whole requests. */
-const MAX_RECORD_BYTES = 10 * 1_048_576;
+import { type ShardChange, ShardTable } from "./shard-table.ts";
 
 export class StreamDefinition {
   readonly shards: ShardTable;
@@ -62,7 +58,7 @@ export class StreamDefinition {
         ...(maxRecordBytes !== undefined && { maxRecordBytes }),
         ...(tags !== undefined && { tags }),
       };
-      checkSpec({ ...settingsOf(record, this.shards.openCount) });
+      checkSpec(settingsOf(record, this.shards.openCount));
       await this.#metadata.changeStream(record);
       this.#record = record;
       this.#settings = undefined;
@@ -163,22 +159,6 @@ export class StreamDefinition {
   async close(): Promise<void> {
     this.#closed = true;
     await this.#last.catch(() => undefined);
-  }
-}
-
-/** @throws HeadwaterError BAD_STREAM */
-export function checkSpec({ name, shards, retentionHours, maxRecordBytes = 1 }: StreamSpec): void {
-  if (!Number.isInteger(shards) || shards < 1 || shards > MAX_SHARDS || !(retentionHours > 0)) {
-    throw new HeadwaterError("BAD_STREAM", {
-      message: `stream ${name}: ${shards} shards kept for ${retentionHours} hours`,
-      hint: `give 1 to ${MAX_SHARDS} shards and a retention above 0`,
-    });
-  }
-  if (!Number.isInteger(maxRecordBytes) || maxRecordBytes < 1 || maxRecordBytes > MAX_RECORD_BYTES) {
-    throw new HeadwaterError("BAD_STREAM", {
-      message: `stream ${name}: records of up to ${maxRecordBytes} bytes`,
-      hint: `give a limit of 1 to ${MAX_RECORD_BYTES} bytes`,
-    });
   }
 }
 
