@@ -5,7 +5,6 @@ import { offsetOf, sequenceOf } from "./entry.ts";
 import type { ShardRecord } from "./shard-history.ts";
 import { latestOf, trimHorizonOf } from "./shard-places.ts";
 import type { StreamTail } from "./stream-tail.ts";
-import type { TailEntry } from "./tail-entry.ts";
 
 const READ_AHEAD = 16;
 /** Messages looked through in one read of a shard of which they hold nothing, and how long. */
@@ -37,23 +36,19 @@ export class ShardReader {
     const skewMs = 10_000;
     while (high - low > 64) {
       const middle = Math.floor((low + high) / 2);
-      const entry = await this.#tail.entry(middle);
+      const entry = await this.#tail.past.one(middle);
       if (entry === undefined || entry.arrivalMs >= arrivalMs - skewMs) high = middle;
       else low = middle;
     }
     // Any message that is new enough will do: the next one of this shard may be a whole log away.
     const stop = sequenceOf(end - 1) + 1;
     for (let from = low; from < stop; from += READ_AHEAD) {
-      for (const entry of await this.#entries(from, Math.min(READ_AHEAD, stop - from))) {
+      for (const entry of await this.#tail.past.stretch(from, Math.min(READ_AHEAD, stop - from))) {
         if (entry === undefined || entry.arrivalMs < arrivalMs) continue;
         return Math.min(end, entry.parts.get(shard.index)?.[0]?.first ?? offsetOf(entry.sequence));
       }
     }
     return end;
-  }
-
-  #entries(from: number, count: number): Promise<Array<TailEntry | undefined>> {
-    return Promise.all(Array.from({ length: count }, (_, i) => this.#tail.entry(from + i)));
   }
 
   async read(shardId: ShardId, from: Offset, maxBytes: number): Promise<ReadResult> {
@@ -82,7 +77,7 @@ export class ShardReader {
     let sequence = sequenceOf(at);
     while (sequence < stop) {
       const ahead = Math.min(stop - sequence, bytes === 0 && maxBytes < 4_096 ? 1 : READ_AHEAD);
-      for (const entry of await this.#entries(sequence, ahead)) {
+      for (const entry of await this.#tail.past.stretch(sequence, ahead)) {
         sequence++;
         scannedMs = entry?.arrivalMs ?? scannedMs;
         for (const part of entry?.parts.get(shard.index) ?? []) {

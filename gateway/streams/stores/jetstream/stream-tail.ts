@@ -15,6 +15,7 @@ import { StreamNotFoundError, StreamsClosedError } from "../../streams.ts";
 import { Listeners } from "../listeners.ts";
 import { Acknowledged } from "./acknowledged.ts";
 import type { Link } from "./link.ts";
+import { PastEntries } from "./past-entries.ts";
 import { ProducerStates, stateOf } from "./producer-states.ts";
 import { ShardEnds } from "./shard-ends.ts";
 import { type MapContent, ShardHistory } from "./shard-history.ts";
@@ -52,6 +53,7 @@ export class StreamTail {
   readonly history: ShardHistory;
   readonly producers = new ProducerStates();
   readonly ends = new ShardEnds();
+  readonly past: PastEntries;
   readonly #options: TailOptions;
   readonly #staged = new Map<number, StoredMessage>();
   /** Whether a message counts, where the cluster had to be asked. */
@@ -76,6 +78,15 @@ export class StreamTail {
     this.#cache = new EntryCache(options.room ?? new CacheRoom());
     this.history = new ShardHistory(options.name, options.map);
     this.#acknowledged = new Acknowledged(options);
+    this.past = new PastEntries({
+      cache: this.#cache,
+      history: this.history,
+      firstSequence: () => this.firstSequence,
+      fetch: (sequence) => this.fetch(sequence),
+      known: (message) => this.#judged(message),
+      judge: (message) => this.#judge(message),
+      keep: (entry) => this.#keep(entry),
+    });
     this.#health = new StreamHealth(options);
   }
 
@@ -332,24 +343,11 @@ export class StreamTail {
     return this.#void.has(sequence);
   }
 
-  /** Undefined for what holds no records, or is not kept any more. */
-  async entry(sequence: number): Promise<TailEntry | undefined> {
-    const cached = this.#cache.get(sequence);
-    if (cached !== undefined) return cached;
-    const message = await this.fetch(sequence);
-    if (message === undefined || message.subject.endsWith(".map") || this.isVoid(sequence)) return undefined;
-    // Of what is older than this gateway's own knowledge the cluster must be asked.
-    const known = sequence >= this.#void.judgedFrom && sequence <= this.tip;
-    const judged = known || message.subject.endsWith(`.${FORMER_TOKEN}`);
-    if (!judged && !(await this.#judge(message))) return undefined;
-    try {
-      const entry = openMessage(this.history, message);
-      this.#keep(entry);
-      return entry;
-    } catch {
-      // Told in the log when it was taken; there is nothing to give.
-      return undefined;
-    }
+  /** Whether a message counts, as far as it was taken here; undefined for what is older than that. */
+  #judged({ sequence, subject }: StoredMessage): boolean | undefined {
+    if (subject.endsWith(`.${FORMER_TOKEN}`) || subject.endsWith(".map")) return true;
+    if (this.isVoid(sequence)) return false;
+    return sequence >= this.#void.judgedFrom && sequence <= this.tip ? true : undefined;
   }
 
   /** Who was waiting for it when the stream was closed gets it, but it takes up no room. */

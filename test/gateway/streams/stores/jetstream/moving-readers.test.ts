@@ -99,7 +99,7 @@ fact(
     };
     await Promise.all(Array.from({ length: 50 }, (_, i) => client(`c${i}`)));
     const started = await open();
-    const asked = mock.method(StreamTail.prototype, "entry");
+    const asked = mock.method(StreamTail.prototype, "fetch");
     try {
       const at = await started.position("s", SHARD_0, { at: "time", arrivalMs });
       assert.ok(at > before!.offset && at <= (await started.position("s", SHARD_0, { at: "latest" })));
