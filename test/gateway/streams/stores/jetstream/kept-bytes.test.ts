@@ -117,10 +117,12 @@ clusterFact("who was taken over without noticing removes nothing of the next hol
       await before.handover.keepBytes([Buffer.from("kept")]);
       const after = await opened(b);
       await after.handover.keepBytes([Buffer.from(next)]);
-      // As one that was paused in between: what it knew as kept is no more, and what it finds is another's.
+      const arePieces = async (): Promise<boolean> => (await keys()).length === (next === "" ? 0 : 1);
+      await until(arePieces);
+      // As one that was paused until then: what it knew as kept is no more, and what it finds is another's.
       await assert.rejects(before.handover.keptBytes(), LeaseLostError);
       assert.equal(String(await after.handover.keptBytes()), next);
-      await until(async () => (await keys()).length === (next === "" ? 0 : 1));
+      assert.ok(await arePieces());
     }
   }),
 );
