@@ -6,7 +6,7 @@ import test from "node:test";
 import { runClusterOrdeal } from "../support/cluster-ordeal.ts";
 import { natsMissing } from "../support/nats-cluster.ts";
 
-test("two gateways in front of a NATS cluster: killed gateways and nodes lose and double nothing", {
+test("two gateways in front of a NATS cluster: killed gateways and nodes, and hung ones, lose and double nothing", {
   skip: natsMissing() ?? false,
   timeout: 240_000,
 }, async (t) => {

@@ -37,11 +37,16 @@ export interface NatsCluster {
 
 /** Why no cluster can be started here; undefined when one can. */
 export function natsMissing(): string | undefined {
+  return natsVersion() === undefined ? "nats-server is not installed (Debian: nats-server)" : undefined;
+}
+
+/** Of the nats-server that clusters are started from. */
+export function natsVersion(): string | undefined {
   try {
-    execFileSync("nats-server", ["--version"], { stdio: "ignore" });
-    return undefined;
+    const words = execFileSync("nats-server", ["--version"], { encoding: "utf8" });
+    return /v(\d+\.\d+\.\d+)/.exec(words)?.[1];
   } catch {
-    return "nats-server is not installed (Debian: nats-server)";
+    return undefined;
   }
 }
 
