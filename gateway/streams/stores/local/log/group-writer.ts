@@ -1,6 +1,7 @@
 /**
  * Brings the groups of one log to the disk, one after the other, each by one write and one
- * fdatasync, and makes the log sound again when the disk refused.
+ * fdatasync (one call where the file is written past the page cache: log-file.ts), and makes the log sound again
+ * when the disk refused.
  *
  *   [oldest group] → its segment, when that is not there yet → write → fdatasync → stored → [next] …
  *                                       └ refused → all that waits fails → cut back, new segment → goes on
@@ -112,10 +113,10 @@ export class GroupWriter {
       try {
         if (group.generation !== chain.active.generation) await this.#startSegment(group.generation);
         if (group.bytes > 0) {
-          await chain.write(group.contents);
           const before = monotonicMs();
+          await chain.write(group.contents);
           await chain.datasync();
-          meters.datasyncSeconds.observe((monotonicMs() - before) / 1000);
+          meters.commitSeconds.observe((monotonicMs() - before) / 1000);
           meters.groupEntries.observe(group.entries.length);
         }
       } catch (error) {

@@ -10,7 +10,7 @@ export interface LogMeters {
   readonly tornBytes: Counter<"stream">;
   readonly writeFailures: Counter<"stream">;
   readonly retentionHolds: Counter;
-  readonly datasyncSeconds: Histogram;
+  readonly commitSeconds: Histogram;
   readonly groupEntries: Histogram;
 }
 
@@ -27,9 +27,9 @@ export function makeLogMeters(metrics: Metrics): LogMeters {
       "headwater_log_retention_holds_total",
       "Jumps of the wall clock that made retention wait before it believed them",
     ),
-    datasyncSeconds: metrics.histogram(
-      "headwater_log_datasync_seconds",
-      "How long an fdatasync of the log took",
+    commitSeconds: metrics.histogram(
+      "headwater_log_commit_seconds",
+      "How long it took to bring a group of appends to the disk, its fdatasync included",
       [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2],
     ),
     groupEntries: metrics.histogram(

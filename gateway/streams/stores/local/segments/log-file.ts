@@ -1,6 +1,7 @@
 /**
  * A segment's file as the log writes it: past the page cache (O_DIRECT, open(2)) where the file
- * system knows how, through it where not.
+ * system knows how, through it where not. A direct write is on disk when it returns (O_DSYNC: as if an fdatasync followed
+ * it), so that the event loop, which may be busy for milliseconds, need not come by between the two.
  *
  * What a log writes is seldom read again from the disk, as readers at the tip get it from memory. A
  * copy of it in the page cache costs a fresh page for every four kilobytes, which is most of what
@@ -12,7 +13,7 @@
  * does it. A crash in between leaves the same bytes there, or those and some new ones.
  *
  * A small write that makes the file longer writes some zeros behind itself, so that those that follow
- * only write over what is there: their fdatasync then has no table of the file system to write.
+ * only write over what is there: then no table of the file system has to be written with them.
  * What stands behind the last write is zeros, no more than `MAX_PADDING_BYTES`, and no entries;
  * `truncate` takes them away.
  *
@@ -46,6 +47,8 @@ export class LogFile {
   /** Where the last write ended, and where the file does. */
   #end: number;
   #size: number;
+  /** All that was written is on disk. Not so at the start: an earlier process may have left what is not. */
+  #isSynced = false;
   readonly #syncs: FileCalls;
   readonly #writes: FileCalls | undefined;
 
@@ -64,7 +67,8 @@ export class LogFile {
     const { size } = await file.stat();
     if (!stages.areThere) return new LogFile(file, undefined, size);
     // File systems in memory, and some in user space, know no direct writes: EINVAL.
-    const direct = await open(path, constants.O_WRONLY | constants.O_DIRECT).catch(() => undefined);
+    const { O_WRONLY, O_DIRECT, O_DSYNC } = constants;
+    const direct = await open(path, O_WRONLY | O_DIRECT | O_DSYNC).catch(() => undefined);
     return new LogFile(file, direct, size);
   }
 
@@ -96,8 +100,10 @@ export class LogFile {
       : this.#writeAtOnce(stage, bytes, position, before);
   }
 
-  datasync(): Promise<void> {
-    return this.#syncs.isFree ? this.#syncs.datasync() : this.#file.datasync();
+  async datasync(): Promise<void> {
+    if (this.#isSynced) return;
+    await (this.#syncs.isFree ? this.#syncs.datasync() : this.#file.datasync());
+    this.#isSynced = this.#direct !== undefined;
   }
 
   /** Nothing stands behind `end` any more; on disk when this resolves. */
@@ -110,6 +116,7 @@ export class LogFile {
   }
 
   async close(): Promise<void> {
+    this.#isSynced = false;
     // The kernel may give the number of a closed file to the next one that is opened.
     await Promise.all([this.#writes?.end(), this.#syncs.end()]);
     await Promise.all([this.#direct?.close(), this.#file.close()]);
@@ -128,6 +135,7 @@ export class LogFile {
       if (isWhole) this.#note(stage, at, staged, whole);
       stages.give(stage);
       if (isWhole) return undefined;
+      this.#isSynced = false;
       if (error !== null && error.code !== "EINVAL") throw error;
       // The same bytes go to the same places once more: what stands there already stays what it is.
       return this.#writeAnyhow(bytes, position);
@@ -140,6 +148,7 @@ export class LogFile {
     try {
       await this.#writeBlocks(this.#direct, stage, bytes, position);
     } catch (error) {
+      this.#isSynced = false;
       // Some file systems say only now that they cannot; others need the pieces in other sizes.
       if ((error as NodeJS.ErrnoException).code !== "EINVAL") throw error;
       await this.#direct.close();
@@ -180,6 +189,7 @@ export class LogFile {
   }
 
   async #writeThrough(bytes: Buffer, position: number): Promise<void> {
+    this.#isSynced = false;
     for (let done = 0; done < bytes.length; ) {
       done += (await this.#file.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
     }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import fs from "node:fs";
-import { mkdtemp, open, readFile, rm, stat } from "node:fs/promises";
+import { mkdtemp, open, readdir, readFile, readlink, rm, stat } from "node:fs/promises";
 import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -195,6 +195,55 @@ test("a write or a sync that fails says so, and the next one has all it needs", 
     await file.close();
     await assert.rejects(file.write(bytes, 10_000), { code: "EBADF" });
     await assert.rejects(file.datasync(), { code: "EBADF" });
+  });
+});
+
+test("what is written past the page cache is on disk at once; what is not waits for its fdatasync", async () => {
+  await inFolder(async (folder) => {
+    if (!(await hasDirectWrites(folder))) return;
+    const path = join(folder, "file");
+    const flagsOf = async (fd: string): Promise<number> => {
+      const info = await readFile(`/proc/self/fdinfo/${fd}`, "utf8");
+      return Number.parseInt(/^flags:\s*([0-7]+)$/m.exec(info)![1]!, 8);
+    };
+    let syncs = 0;
+    const count = (real: unknown, ...args: unknown[]): void => {
+      syncs++;
+      (real as (...args: unknown[]) => void)(...args);
+    };
+    const syncsOf = async (file: LogFile): Promise<number> => {
+      syncs = 0;
+      await instead("fdatasync", count, () => file.datasync());
+      return syncs;
+    };
+    let file = await LogFile.open(path, "w+");
+    const isOurs = async (fd: string) => (await readlink(`/proc/self/fd/${fd}`).catch(() => "")) === path;
+    const fds = await readdir("/proc/self/fd");
+    const ours = (await Promise.all(fds.map(isOurs))).flatMap((is, i) => (is ? [fds[i]!] : []));
+    const { O_DIRECT, O_DSYNC } = fs.constants;
+    const flags = await Promise.all(ours.map(flagsOf));
+    assert.equal(flags.filter((one) => (one & O_DIRECT) !== 0).length, 1);
+    assert.ok(flags.every((one) => (one & O_DIRECT) === 0 || (one & O_DSYNC) === O_DSYNC));
+    let at = 0;
+    const write = async (bytes: number): Promise<void> => {
+      await file.write(randomBytes(bytes), at);
+      at += bytes;
+    };
+    await write(100);
+    assert.equal(await syncsOf(file), 1);
+    for (const bytes of [10, 5_000, 70_000, 5_000_000]) {
+      await write(bytes);
+      assert.equal(await syncsOf(file), 0);
+    }
+    const fail = (_: unknown, ...args: unknown[]): void =>
+      void setImmediate(args.at(-1) as Done, failing("EIO"));
+    await instead("write", fail, () => assert.rejects(file.write(randomBytes(10), at), { code: "EIO" }));
+    assert.equal(await syncsOf(file), 1);
+    await file.close();
+    // Who comes after a crash knows nothing of what is on disk.
+    file = await LogFile.open(path, "r+");
+    assert.equal(await syncsOf(file), 1);
+    await file.close();
   });
 });
 
