@@ -7,7 +7,7 @@
  *   0 ──────── mergeBelow ─────────────── splitAbove ──── 1 ───→
  *     two neighbours together: merge       one shard: split in the middle of its range
  */
-import { SHARD_BYTES_PER_SECOND, SHARD_RECORDS_PER_SECOND } from "./shard-rates.ts";
+import { SHARD_BYTES_PER_SECOND, SHARD_RECORDS_PER_SECOND } from "./limits.ts";
 import type { ShardId } from "./streams.ts";
 
 export interface ScalingRules {

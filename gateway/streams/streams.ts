@@ -10,6 +10,7 @@ import type { Epoch, Frame } from "../../protocol/frame.ts";
 import type { Run } from "../../protocol/record-batch.ts";
 
 export { forEachUserRecord } from "./kpl-aggregate.ts";
+export * from "./limits.ts";
 export { md5Words as keyHashWords } from "./md5.ts";
 export { digitsOf, SEQUENCE_NUMBER_DIGITS, SequenceDigits, writeFourDigits } from "./sequence-digits.ts";
 export {
@@ -19,7 +20,6 @@ export {
   type SequenceParts,
 } from "./sequence-number.ts";
 export { MAX_HASH, partitionHash } from "./shard-map.ts";
-export { SHARD_BYTES_PER_SECOND, SHARD_RECORDS_PER_SECOND } from "./shard-rates.ts";
 export {
   BadCheckpointError,
   BadEntryError,
@@ -52,13 +52,6 @@ export type Offset = number;
 export type StreamMode = "provisioned" | "on-demand";
 /** `aws`: the API holds clients to the rates that AWS allows a shard. */
 export type RateLimits = "none" | "aws";
-
-export const DEFAULT_MAX_RECORD_BYTES = 1_048_576;
-/** As AWS allows; the log itself takes entries of 64 MiB, which hold whole requests. */
-export const MAX_RECORD_BYTES = 10 * 1_048_576;
-
-/** Open shards of one stream; what gateway.yaml admits as well. */
-export const MAX_SHARDS = 4_096;
 
 export interface StreamSpec {
   readonly name: string;

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
+import { SHARD_BYTES_PER_SECOND } from "../../../gateway/streams/limits.ts";
 import { OnDemand } from "../../../gateway/streams/on-demand.ts";
 import {
   decide,
@@ -10,7 +11,6 @@ import {
   type ShardLoad,
 } from "../../../gateway/streams/on-demand-policy.ts";
 import { equalRanges } from "../../../gateway/streams/shard-map.ts";
-import { SHARD_BYTES_PER_SECOND } from "../../../gateway/streams/shard-rates.ts";
 import {
   BadReshardError,
   partitionHash,

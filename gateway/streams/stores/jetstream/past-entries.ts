@@ -17,7 +17,7 @@ export interface PastEntriesOptions {
   readonly firstSequence: () => number;
   /** Undefined for what is not kept any more. */
   readonly fetch: (sequence: number) => Promise<StoredMessage | undefined>;
-  /** Whether it counts; undefined where that is not known here. */
+  /** Whether it holds records that count; undefined where that is not known here. */
   readonly known: (message: StoredMessage) => boolean | undefined;
   /** Asks the cluster. */
   readonly judge: (message: StoredMessage) => Promise<boolean>;
@@ -44,7 +44,7 @@ export class PastEntries {
     return (known(message) ?? (await judge(message))) ? this.#open(message) : undefined;
   }
 
-  /** As `one`, of a stretch: who reads on is asked of the cluster only for what the stretches before do not tell. */
+  /** As `one`, of a stretch; for a reader that goes from stretch to stretch the cluster is asked only what those before do not tell. */
   async stretch(from: number, count: number): Promise<Array<TailEntry | undefined>> {
     const { cache, fetch, known, judge } = this.#options;
     const places = Array.from({ length: count }, (_, i) => from + i);
@@ -75,7 +75,6 @@ export class PastEntries {
   }
 
   #open(message: StoredMessage): TailEntry | undefined {
-    if (message.subject.endsWith(".map")) return undefined;
     try {
       const entry = openMessage(this.#options.history, message);
       this.#options.keep(entry);

@@ -343,10 +343,10 @@ export class StreamTail {
     return this.#void.has(sequence);
   }
 
-  /** Whether a message counts, as far as it was taken here; undefined for what is older than that. */
+  /** Whether a message holds records that count, as far as it was taken here; undefined for what is older than that. */
   #judged({ sequence, subject }: StoredMessage): boolean | undefined {
-    if (subject.endsWith(`.${FORMER_TOKEN}`) || subject.endsWith(".map")) return true;
-    if (this.isVoid(sequence)) return false;
+    if (subject.endsWith(`.${FORMER_TOKEN}`)) return true;
+    if (subject.endsWith(".map") || this.isVoid(sequence)) return false;
     return sequence >= this.#void.judgedFrom && sequence <= this.tip ? true : undefined;
   }
 
