@@ -110,7 +110,9 @@ export function encoderArguments(settings: PictureSettings, url: string): string
   const { width, height, fps, keyFrameSeconds, seed } = settings;
   const size = Math.max(Math.round(height / 18), 10);
   const caption = `drawtext=fontfile=${FONT}:fontsize=${size}:fontcolor=white:box=1:boxcolor=black@0.7:boxborderw=8`;
-  const clock = `${caption}:x=${size}:y=${size}:text='%{localtime\\:%F %T} %{n}'`;
+  // What changes from picture to picture may be the same in two runs, and then the pictures' bytes are; a random number is not.
+  const mark = "%{eif\\:rand(0\\,999999)\\:d\\:6}";
+  const clock = `${caption}:x=${size}:y=${size}:text='%{localtime\\:%F %T} %{n} ${mark}'`;
   const mover = `${caption}:x='mod(t*w/8+${(seed * 97) % width}\\,w)':y=h-3*${size}:text='seed ${seed}'`;
   const picturesPerGroup = String(Math.max(Math.round(fps * keyFrameSeconds), 1));
   return [

@@ -22,7 +22,7 @@ import { nodeFlags, scriptPath } from "../support/script.ts";
 /** Encoders are slow to start on a busy machine. */
 const until = (holds: () => boolean, what: string): Promise<void> => untilWithin(holds, what, 90_000);
 
-async function withCamera(body: (camera: SimCamera, truthFile: string) => Promise<void>): Promise<void> {
+async function withCamera<T>(body: (camera: SimCamera, truthFile: string) => Promise<T>): Promise<T> {
   const folder = await mkdtemp(join(tmpdir(), "headwater-camera-"));
   const options: SimCameraOptions = {
     ...{ host: "127.0.0.1", port: 0, path: "yard", width: 320, height: 240, fps: 15, keyFrameSeconds: 1 },
@@ -31,7 +31,7 @@ async function withCamera(body: (camera: SimCamera, truthFile: string) => Promis
   const camera = new SimCamera(options);
   try {
     await camera.start();
-    await body(camera, options.truthFile);
+    return await body(camera, options.truthFile);
   } finally {
     await camera.close();
     await rm(folder, { recursive: true });
@@ -129,6 +129,17 @@ test("an encoder that dies is started again; readers are disconnected and come b
     await camera.close();
     assert.equal(new Set((await readTruth(truthFile)).map(({ ssrc }) => ssrc)).size, 2);
   });
+});
+
+test("no two pictures are alike, not of two encoders either that draw the same: a picture is known by its bytes", async () => {
+  const digests = (): Promise<string[]> =>
+    withCamera(async (camera, truthFile) => {
+      await until(() => camera.pictures >= 40, "40 pictures");
+      return (await readTruth(truthFile)).map(({ vclSha256 }) => vclSha256);
+    });
+  const all = (await Promise.all([digests(), digests(), digests()])).flat();
+  assert.ok(all.length >= 120);
+  assert.equal(new Set(all).size, all.length);
 });
 
 test("nobody else may publish, and a path that is not there is not found", async () => {

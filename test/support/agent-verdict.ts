@@ -198,6 +198,7 @@ export function judgeUnits(
   verdict: AgentVerdict,
 ): void {
   const places = new Map(pictures.map((digest, i) => [digest, i]));
+  if (places.size < pictures.length) verdict.find("wrong", "the camera sent pictures that are alike");
   const archived = new Set<string>();
   let cutAfter: number | undefined;
   for (const { name, state, file } of units) {
@@ -221,7 +222,10 @@ export function judgeUnits(
       cutAfter = found.at(-1);
     }
     if (found.some((place, i) => place === undefined || place !== first! + i))
-      verdict.find("corrupted", `unit ${name} has other pictures than the camera sent`);
+      verdict.find(
+        "corrupted",
+        `unit ${name} has other pictures than the camera sent: numbers ${found.join()}`,
+      );
   }
   verdict.count("units", archived.size);
   verdict.count("storedUnits", stored.size);
