@@ -179,10 +179,11 @@ async function newestIn(
   for (let at = range.from; at < range.to; ) {
     // Half of them would let a window be opened again, and the next start would not look once more.
     stop.throwIfAborted();
-    const { parts, next } = await streams.read(plan.inputStream, range.shardId, at, READ_BYTES);
-    newestMs = Math.max(newestMs, (await state.newestMs(parts, range)) ?? newestMs);
-    if (next === at) break;
-    at = next;
+    const read = await streams.read(plan.inputStream, range.shardId, at, READ_BYTES);
+    newestMs = Math.max(newestMs, (await state.newestMs(read.parts, range)) ?? newestMs);
+    read.release?.();
+    if (read.next === at) break;
+    at = read.next;
   }
   return newestMs;
 }

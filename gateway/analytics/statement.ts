@@ -241,6 +241,7 @@ export class Statement {
         log.error({ shardId, records }, "retention removed records before they were read");
       }
       const taken = await state.gather(shardId, result.parts, from);
+      result.release?.();
       if (result.next === from && !result.ended) continue;
       // Who sends only garbage, or only what is late, holds nobody up; what waits behind it may be better.
       if (taken > 0 || result.behindMs > 0) state.watermark.active(shardId, clock.monotonicMs());

@@ -101,6 +101,7 @@ async function readRange(
       },
       () => visitor.drain(),
     );
+    result.release?.();
     if (result.next <= at) {
       // Another gateway may have begun where the log ended, and counted a quiet shard up to there.
       if (passed >= range.to) break;

@@ -86,6 +86,7 @@ export class Waiting {
           this.bytes += payloadBytes(part);
           this.#seen(part.arrivalMs);
         }
+        result.release?.();
         if (result.next > shard.next) progressed = true;
         shard.next = result.next;
         shard.ended = result.ended;

@@ -11,6 +11,7 @@ import { pause } from "../../../runtime/backoff.ts";
 import { type Clock, systemClock } from "../../../runtime/clock.ts";
 import { type Log, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
+import { spoilReads } from "../../support/spoilt-reads.ts";
 
 export const INPUT = "sensors";
 export const OUTPUT = "windows";
@@ -64,7 +65,7 @@ const open = new Set<Rig<Streams>>();
 export async function openRig(dir: string, options: RigOptions = {}): Promise<Rig> {
   const { clock = systemClock, log = silentLog } = options;
   const metrics = new Metrics();
-  const streams = await openLocalStreams({ dir: join(dir, "streams"), clock, log, metrics });
+  const streams = spoilReads(await openLocalStreams({ dir: join(dir, "streams"), clock, log, metrics }));
   return openRigOver(streams, dir, options, metrics);
 }
 

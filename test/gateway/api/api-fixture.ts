@@ -12,6 +12,7 @@ import type { Fragment, LiveViewer, Video } from "../../../gateway/video/video.t
 import { type Clock, systemClock } from "../../../runtime/clock.ts";
 import { type Log, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
+import { spoilReads } from "../../support/spoilt-reads.ts";
 
 export const KEY: AccessKeyConfig = { id: "AKIAEVERYTHING", secret: "secret of everything 1", allow: ["*"] };
 export const PUT_ONLY: AccessKeyConfig = {
@@ -103,7 +104,9 @@ export async function openFixture(
   const dir = await mkdtemp(join(tmpdir(), "headwater-api-"));
   const clock = options.clock ?? systemClock;
   const log = options.log ?? silentLog;
-  const streams = await openLocalStreams({ dir: join(dir, "streams"), clock, log, metrics: new Metrics() });
+  const streams = spoilReads(
+    await openLocalStreams({ dir: join(dir, "streams"), clock, log, metrics: new Metrics() }),
+  );
   await writeFile(join(dir, "index.html"), "<!doctype html><title>console</title>");
   await writeFile(join(dir, "console.js"), "export {};");
   await writeFile(join(dir, ".hidden.js"), "secret");

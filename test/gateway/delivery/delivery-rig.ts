@@ -11,6 +11,7 @@ import { pause } from "../../../runtime/backoff.ts";
 import { type Clock, systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
+import { spoilReads } from "../../support/spoilt-reads.ts";
 
 export const STREAM = "sensors";
 export const SHARDS = 3;
@@ -39,13 +40,15 @@ export interface RigOptions {
 export async function openRig(dir: string, options: RigOptions = {}): Promise<Rig> {
   const clock = options.clock ?? systemClock;
   const metrics = new Metrics();
-  const streams = await openLocalStreams({
-    dir: join(dir, "streams"),
-    clock,
-    log: silentLog,
-    metrics,
-    ...(options.segmentBytes !== undefined && { segmentBytes: options.segmentBytes }),
-  });
+  const streams = spoilReads(
+    await openLocalStreams({
+      dir: join(dir, "streams"),
+      clock,
+      log: silentLog,
+      metrics,
+      ...(options.segmentBytes !== undefined && { segmentBytes: options.segmentBytes }),
+    }),
+  );
   for (const name of new Set([STREAM, options.stream ?? STREAM])) {
     if (!streams.listStreams().includes(name)) {
       await streams.createStream({ name, shards: SHARDS, retentionHours: 24 });

@@ -9,11 +9,12 @@ import { type LocalStreams, openLocalStreams } from "../../../gateway/streams/st
 import { type Clock, systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
+import { spoilReads } from "../../support/spoilt-reads.ts";
 
 async function withStreams(clock: Clock, body: (streams: LocalStreams) => Promise<void>): Promise<void> {
   const dir = await mkdtemp(join(tmpdir(), "headwater-waiting-"));
   const parts = { dir, clock, log: silentLog, metrics: new Metrics(), segmentBytes: 4_096 };
-  const streams = await openLocalStreams(parts);
+  const streams = spoilReads(await openLocalStreams(parts));
   try {
     await body(streams);
   } finally {

@@ -1,6 +1,7 @@
 /** GetRecords: what stands in a shard from an iterator on, and the iterator for what comes next. */
 import { Turnstile } from "../../../../runtime/turnstile.ts";
 import {
+  type ReadResult,
   type ShardDescription,
   ShardNotFoundError,
   type StreamDescription,
@@ -50,6 +51,8 @@ interface Gathered {
   readonly behindMs: number;
   /** True when the page reaches the end of a closed shard. */
   readonly ended: boolean;
+  /** What the page is made of: to be released when it is written. */
+  readonly reads: readonly ReadResult[];
 }
 
 export const getRecords: RawOperation = {
@@ -70,10 +73,13 @@ export const getRecords: RawOperation = {
     return places.run(1, async () => {
       // It may have waited, and another stream may have the name by now.
       const { shard } = findShard(context, place);
-      const { page, behindMs, members } = await gatherPage(context, place, shard, input.Limit ?? MAX_RECORDS);
+      const gathered = await gatherPage(context, place, shard, input.Limit ?? MAX_RECORDS);
+      const { page, behindMs, members, reads } = gathered;
       context.reads.page(settings.name, page.count, page.dataBytes, behindMs);
       if (isLimited) context.rates.countRead(settings.streamId, shard.index, page.dataBytes);
-      return page.encode(codec, members, memoryFor);
+      const answer = page.encode(codec, members, memoryFor);
+      for (const read of reads) read.release?.();
+      return answer;
     });
   },
 };
@@ -89,15 +95,15 @@ async function gatherPage(
   place: IteratorPlace,
   shard: ShardDescription,
   limit: number,
-): Promise<Pick<Gathered, "page" | "behindMs"> & { readonly members: object }> {
+): Promise<Omit<Gathered, "ended"> & { readonly members: object }> {
   try {
-    const { page, behindMs, ended } = await gather(context, place, shard, limit);
+    const { page, behindMs, ended, reads } = await gather(context, place, shard, limit);
     // As in AWS the end is told by itself: some clients drop the records of an answer without an iterator.
     const isEnd = ended && page.count === 0;
     const rest = isEnd
       ? { ChildShards: childShardsOf(context.streams.describe(place.stream), shard) }
       : { NextShardIterator: sealIterator(context, { ...place, offset: page.next }) };
-    return { page, behindMs, members: { ...rest, MillisBehindLatest: behindMs } };
+    return { page, behindMs, reads, members: { ...rest, MillisBehindLatest: behindMs } };
   } catch (error) {
     if (error instanceof StreamNotFoundError || error instanceof ShardNotFoundError) {
       throw context.account.shardNotFound(place.stream, shard.shardId);
@@ -139,21 +145,23 @@ async function gather(
 ): Promise<Gathered> {
   const page = new RecordPage(shard, offset, { records: limit, dataBytes: MAX_ANSWER_BYTES });
   const untilMs = context.clock.monotonicMs() + MAX_PAGE_MS;
+  const reads: ReadResult[] = [];
   for (;;) {
     const from = page.next;
     const read = await context.streams.read(stream, shard.shardId, from, readBytes(page, limit));
+    reads.push(read);
     for (const part of read.parts) {
       if (page.add(part)) continue;
-      return { page, behindMs: Math.max(1, nowMs(context.clock) - part.arrivalMs), ended: false };
+      return { page, behindMs: Math.max(1, nowMs(context.clock) - part.arrivalMs), ended: false, reads };
     }
     page.skipTo(read.next);
     // Only a read that finds nothing tells the tip: what waits behind a record may be no millisecond older.
-    if (read.ended) return { page, behindMs: 0, ended: true };
+    if (read.ended) return { page, behindMs: 0, ended: true, reads };
     const behindMs = Math.round(read.behindMs);
-    if (page.next === from) return { page, behindMs: Math.max(0, behindMs), ended: false };
+    if (page.next === from) return { page, behindMs: Math.max(0, behindMs), ended: false, reads };
     const isFull = page.count >= limit || context.clock.monotonicMs() > untilMs;
     if (isFull && page.next < shard.latest) {
-      return { page, behindMs: Math.max(1, behindMs), ended: false };
+      return { page, behindMs: Math.max(1, behindMs), ended: false, reads };
     }
   }
 }

@@ -16,7 +16,10 @@ export class SharedReads {
     return this.#shards.size;
   }
 
-  /** @param read of the shard; the one that came first serves all. `leave` is to be called once. */
+  /**
+   * @param read of the shard; the one that came first serves all. Who released a read has done with it, and releases it
+   *   once. `leave` is to be called once.
+   */
   join(streamId: string, shardIndex: number, read: Read): { readonly read: Read; leave(): void } {
     const key = `${shardIndex} ${streamId}`;
     let shard = this.#shards.get(key);
@@ -36,10 +39,17 @@ export class SharedReads {
   }
 }
 
+interface Running {
+  readonly from: Offset;
+  readonly result: Promise<ReadResult>;
+  /** Who waits for it, or looks at it. */
+  users: number;
+}
+
 class ShardReads {
   readonly #read: Read;
   /** Of different places, so few that they are looked through. */
-  readonly #running: { readonly from: Offset; readonly result: Promise<ReadResult> }[] = [];
+  readonly #running: Running[] = [];
   members = 0;
 
   constructor(read: Read) {
@@ -48,11 +58,28 @@ class ShardReads {
 
   read(from: Offset): Promise<ReadResult> {
     const known = this.#running.find((running) => running.from === from);
-    if (known !== undefined) return known.result;
-    const running = { from, result: this.#read(from) };
+    if (known !== undefined) {
+      known.users++;
+      return known.result;
+    }
+    const running: Running = {
+      from,
+      result: this.#read(from).then((result) => shared(result, running)),
+      users: 1,
+    };
     this.#running.push(running);
     const done = (): void => void this.#running.splice(this.#running.indexOf(running), 1);
     running.result.then(done, done);
     return running.result;
   }
+}
+
+/** Released when the last of those who got it has done so: nobody can come to it any more once it is there. */
+function shared(result: ReadResult, running: Running): ReadResult {
+  if (result.release === undefined) return result;
+  const release = (): void => {
+    running.users--;
+    if (running.users === 0) result.release!();
+  };
+  return { ...result, release };
 }

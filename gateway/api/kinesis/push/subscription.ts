@@ -104,7 +104,9 @@ export class Subscription {
     // A stream that was deleted and made anew has nothing to do with this subscription.
     if (streams.settings(stream).streamId !== streamId) throw new StreamNotFoundError(stream);
     const from = this.#next;
-    const drained = this.#pushRead(await this.#parts.read(from));
+    const read = await this.#parts.read(from);
+    const drained = this.#pushRead(read);
+    read.release?.();
     if (drained !== undefined) return await drained;
     if (this.#next > from || this.#ending !== undefined) return;
     this.#waiting = true;

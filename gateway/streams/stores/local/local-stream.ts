@@ -240,14 +240,15 @@ export class LocalStream {
       if (this.#closed) throw new StreamNotFoundError(this.name);
       throw error;
     }
-    const { parts, next } = found;
+    const { parts, next, release } = found;
     const arrivalMs = parts.at(-1)?.arrivalMs;
     const behindMs =
       next >= shard.latest || arrivalMs === undefined
         ? 0
         : Math.max(0, Math.floor(this.#clock.nowUs() / 1000 - arrivalMs));
     // Asked for anew: it may have been closed during the read.
-    return { parts, next, behindMs, trimmed, ended: hasEnded(this.definition.shards.find(shardId), next) };
+    const ended = hasEnded(this.definition.shards.find(shardId), next);
+    return { parts, next, behindMs, trimmed, ended, release };
   }
 
   /** Also resolves when the shard has its end, or has expired. */

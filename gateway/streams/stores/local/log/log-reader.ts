@@ -19,7 +19,11 @@ const INDEXED_SEGMENTS = 4;
 export interface PartsRead {
   readonly parts: LogPart[];
   readonly next: number;
+  /** As in ReadResult. */
+  release(): void;
 }
+
+const nothingUpTo = (next: number): PartsRead => ({ parts: [], next, release: () => undefined });
 
 export class LogReader {
   readonly #segments: readonly Segment[];
@@ -68,7 +72,7 @@ export class LogReader {
   read(shard: number, from: number, latest: number, maxBytes: number): Promise<PartsRead> {
     // A reader at the tip finds all in memory: then nothing is awaited, and the promise is all that is made.
     const segment = from < latest ? this.#segmentOf(shard, from) : undefined;
-    if (segment === undefined) return Promise.resolve({ parts: [], next: latest });
+    if (segment === undefined) return Promise.resolve(nothingUpTo(latest));
     const position = this.#places.take(segment, shard, from);
     if (position < 0) return this.#readOn(shard, from, latest, maxBytes);
     const reading = this.#begin(segment, shard, from, position, maxBytes);
@@ -93,10 +97,11 @@ export class LogReader {
       const goesOn = begun?.segment === segment && begun.from === at;
       const found = await this.#readSegment(segment, shard, at, maxBytes, goesOn ? begun : undefined);
       if (found.parts.length > 0) return found;
+      found.release();
       // Nothing sound was left of it: on with what comes behind.
       at = Math.max(found.next, at + 1);
     }
-    return { parts: [], next: latest };
+    return nothingUpTo(latest);
   }
 
   /** The first offset that arrived at `arrivalMs` or later; `latest` when none did. */
@@ -106,8 +111,9 @@ export class LogReader {
     await this.#index(segment);
     let at = segment.offsetBefore(shard, arrivalMs);
     while (at < latest) {
-      const { parts, next } = await this.read(shard, at, latest, MAX_CHUNK_BYTES);
+      const { parts, next, release } = await this.read(shard, at, latest, MAX_CHUNK_BYTES);
       const hit = parts.find((part) => part.arrivalMs >= arrivalMs);
+      release();
       if (hit !== undefined) return hit.first;
       if (parts.length === 0) break;
       at = next;
@@ -157,7 +163,7 @@ export class LogReader {
     } catch (error) {
       // Retention took it since; what is left begins behind it.
       if ((error as NodeJS.ErrnoException).code === "ENOENT" && !this.#segments.includes(segment)) {
-        return { parts: [], next: reading?.end ?? segment.shards.get(shard)!.next };
+        return nothingUpTo(reading?.end ?? segment.shards.get(shard)!.next);
       }
       throw error;
     } finally {
@@ -178,7 +184,7 @@ export class LogReader {
     if (segment === this.#segments.at(-1) && segment.end - walk.position < FOLLOWED_BYTES) {
       this.#tipReadMs = this.#monotonicMs();
     }
-    return { parts, next };
+    return { parts, next, release: () => walk.release() };
   }
 
   /** Has the segment's index points at hand; those of the segments that were asked least recently go. */
@@ -254,6 +260,7 @@ class PartsReading {
         this.#bytes += part.batch.length;
         this.#next = part.first + part.count;
         parts.push(new BatchPart(part.first, part.count, arrivalMs, part.batch));
+        walk.keep();
       }
     }
     return "done";

@@ -6,8 +6,9 @@
  * Only memory is trusted: a checksum that was right says so of these bytes, not of the disk's. What
  * is read from the disk again is checked again.
  */
+import type { Chunk } from "./chunk.ts";
 import type { Segment } from "./segment.ts";
-import { type Chunk, WrittenTail } from "./written-tail.ts";
+import { WrittenTail } from "./written-tail.ts";
 
 const MAX_CHUNKS = 256;
 
@@ -35,11 +36,12 @@ export class RecentChunks {
     return best ?? this.#written.copy(segment, from, bytes);
   }
 
-  /** What was read from the disk. Never used again: readers keep views of it. */
+  /** What was read from the disk. */
   add(chunk: Chunk): void {
-    if (chunk.bytes.length > this.#maxBytes) return;
+    if (chunk.memoryBytes > this.#maxBytes) return;
+    chunk.hold();
     this.#chunks.push(chunk);
-    this.#bytes += chunk.bytes.length;
+    this.#bytes += chunk.memoryBytes;
     while (this.#bytes > this.#maxBytes || this.#chunks.length > MAX_CHUNKS) this.#drop(0);
   }
 
@@ -58,6 +60,8 @@ export class RecentChunks {
   }
 
   #drop(place: number): void {
-    this.#bytes -= this.#chunks.splice(place, 1)[0]!.bytes.length;
+    const [chunk] = this.#chunks.splice(place, 1) as [Chunk];
+    this.#bytes -= chunk.memoryBytes;
+    chunk.letGo();
   }
 }

@@ -10,14 +10,13 @@ import {
   MAGIC_BYTES,
   MAX_ENTRY_BYTES,
 } from "../../log-entry.ts";
+import { Chunk } from "./chunk.ts";
 import { MAX_PADDING_BYTES } from "./log-file.ts";
 import type { RecentChunks } from "./recent-chunks.ts";
 import type { Segment } from "./segment.ts";
 import type { Extent } from "./segment-index.ts";
-import type { Chunk } from "./written-tail.ts";
 
 const CHUNK_BYTES = 1_048_576;
-const NOTHING = Buffer.alloc(0);
 
 /** The chunks that were read last, as far as they are of one segment. */
 export interface RecentOf {
@@ -42,7 +41,10 @@ export class EntryWalk {
   readonly #generation: number | undefined;
   readonly #chunkBytes: number;
   readonly #recent: RecentOf | undefined;
+  /** Held as long as it is in hand, and until `release` if somebody looks at what was found in it. */
   #chunk: Chunk;
+  #isKept = false;
+  readonly #kept: Chunk[] = [];
   /** Where the next entry is expected. */
   position: number;
   /** Where the last bytes end that are an entry of the generation, or have the head of one. */
@@ -50,7 +52,8 @@ export class EntryWalk {
 
   /**
    * @param end bytes at and beyond it are not looked at
-   * @param recent where chunks are looked for and left; `from` is then the beginning of an entry
+   * @param recent where chunks are looked for and left; `from` is then the beginning of an entry, and of what is found
+   *   nothing outlives the next `fill` that was not kept
    */
   constructor(
     file: ReadableFile,
@@ -63,7 +66,8 @@ export class EntryWalk {
     this.#file = file;
     this.position = from;
     this.claimedEnd = from;
-    this.#chunk = { segment: undefined, bytes: NOTHING, at: from, verifiedTo: from };
+    this.#chunk = new Chunk(undefined, from, 0);
+    this.#chunk.hold();
     this.#recent = recent;
     this.#end = end;
     this.#generation = generation;
@@ -99,8 +103,30 @@ export class EntryWalk {
   fillFromMemory(): boolean {
     const known = this.#recent?.chunks.find(this.#recent.segment, this.position, this.#needed());
     if (known === undefined) return false;
-    this.#chunk = known;
+    this.#use(known);
     return true;
+  }
+
+  /** The entry that was found last is looked at, or what is a view of it, until `release`. */
+  keep(): void {
+    if (this.#isKept) return;
+    this.#isKept = true;
+    this.#kept.push(this.#chunk);
+  }
+
+  /** Nobody looks at what was kept any more, and nobody walks on. Safe to call twice. */
+  release(): void {
+    this.keep();
+    for (const chunk of this.#kept) chunk.letGo();
+    this.#kept.length = 0;
+  }
+
+  #use(chunk: Chunk): void {
+    chunk.hold();
+    // Without `recent` everything may be looked at for as long as anybody likes.
+    if (!this.#isKept && this.#recent !== undefined) this.#chunk.letGo();
+    this.#isKept = false;
+    this.#chunk = chunk;
   }
 
   #needed(): number {
@@ -110,17 +136,16 @@ export class EntryWalk {
 
   async #load(from: number, bytes: number): Promise<void> {
     const wanted = Math.min(bytes, this.#end - from);
-    // Never from the pool and never used again: readers keep views of it.
-    const chunk = Buffer.allocUnsafeSlow(Math.max(0, wanted));
+    const chunk = new Chunk(this.#recent?.segment, from, Math.max(0, wanted));
     let have = 0;
     while (have < wanted) {
-      const { bytesRead } = await this.#file.read(chunk, have, wanted - have, from + have);
+      const { bytesRead } = await this.#file.read(chunk.bytes, have, wanted - have, from + have);
       if (bytesRead === 0) break;
       have += bytesRead;
     }
     // A file shorter than it should be reads as zeros, which are no entry.
-    chunk.fill(0, have);
-    this.#chunk = { segment: this.#recent?.segment, bytes: chunk, at: from, verifiedTo: from };
+    chunk.bytes.fill(0, have);
+    this.#use(chunk);
   }
 
   /** Steps from damage to the next sound entry, or to the end. Returns what was stepped over. */

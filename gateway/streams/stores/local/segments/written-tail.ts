@@ -8,20 +8,13 @@
  * New memory for each chunk, which readers then had views of, was what V8 collected its whole heap for in a
  * gateway with subscribers: memory that lives for seconds is only found to be free in that way.
  */
+import { Chunk } from "./chunk.ts";
 import type { Segment } from "./segment.ts";
 
 /** What is written is gathered in chunks of this size, or of its own where it is larger. */
 const CHUNK_BYTES = 128 * 1024;
 /** A reader that wants to know more asks again. */
 const COPY_BYTES = 64 * 1024;
-
-/** Bytes of a segment that never change; entries between `at` and `verifiedTo` were found sound in them. */
-export interface Chunk {
-  readonly segment: Segment | undefined;
-  readonly bytes: Buffer;
-  readonly at: number;
-  verifiedTo: number;
-}
 
 interface WrittenChunk {
   readonly segment: Segment;
@@ -67,10 +60,11 @@ export class WrittenTail {
       const chunk = this.#chunks[i]!;
       const left = chunk.at + chunk.bytes - from;
       if (chunk.segment !== segment || chunk.at > from || left < bytes) continue;
-      const copied = Buffer.allocUnsafe(Math.max(bytes, Math.min(left, COPY_BYTES)));
-      this.#memory!.copy(copied, 0, chunk.from + from - chunk.at);
+      const copy = new Chunk(segment, from, Math.max(bytes, Math.min(left, COPY_BYTES)));
+      this.#memory!.copy(copy.bytes, 0, chunk.from + from - chunk.at);
       // Their checksums were made from these very bytes.
-      return { segment, bytes: copied, at: from, verifiedTo: from + copied.length };
+      copy.verifiedTo = from + copy.bytes.length;
+      return copy;
     }
     return undefined;
   }

@@ -17,6 +17,7 @@ import { type LocalStreams, openLocalStreams } from "../../../../../gateway/stre
 import { parseSequenceNumber } from "../../../../../gateway/streams/streams.ts";
 import { silentLog } from "../../../../../runtime/log.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";
+import { spoilReads } from "../../../../support/spoilt-reads.ts";
 import { HandClock } from "../../api-fixture.ts";
 
 interface Page {
@@ -34,7 +35,7 @@ interface Page {
 async function open(t: TestContext, shards = 1) {
   const dir = await mkdtemp(join(tmpdir(), "headwater-get-records-"));
   const clock = new HandClock();
-  const streams = await openLocalStreams({ dir, clock, log: silentLog, metrics: new Metrics() });
+  const streams = spoilReads(await openLocalStreams({ dir, clock, log: silentLog, metrics: new Metrics() }));
   t.after(async () => {
     await streams.close();
     await rm(dir, { recursive: true, force: true });

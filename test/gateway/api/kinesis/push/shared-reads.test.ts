@@ -28,6 +28,23 @@ test("a read that is under way is shared by those of the shard who ask for the s
   assert.equal(asked.length, 5, "it is read again once the first is done");
 });
 
+test("a read is released when the last of those who share it has done so", async () => {
+  const shared = new SharedReads();
+  let released = 0;
+  const { read } = shared.join("stream", 0, async (from) => {
+    await new Promise((resolve) => setImmediate(resolve));
+    return { ...result(from), release: () => void released++ };
+  });
+  const [one, two, three] = await Promise.all([read(3), read(3), read(3)]);
+  one.release!();
+  three.release!();
+  assert.equal(released, 0, "one of them still looks at it");
+  two.release!();
+  assert.equal(released, 1);
+  (await read(3)).release!();
+  assert.equal(released, 2, "a later read is another one");
+});
+
 test("a read that fails fails for all who share it, and for nobody who comes later", async () => {
   const shared = new SharedReads();
   let fails = true;

@@ -1,14 +1,15 @@
-/** Memory that is lent belongs to one answer, whatever is taken and given back meanwhile. */
+/** Memory that is lent belongs to one borrower, whatever is taken and given back meanwhile. */
 import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
-import { AnswerMemory } from "../../../gateway/api/answer-memory.ts";
-import { oldGarbageOf } from "../../support/old-garbage.ts";
+import { MemoryPool } from "../../runtime/memory-pool.ts";
+import { oldGarbageOf } from "../support/old-garbage.ts";
 
 const KIB = 1_024;
+const MAX_IDLE_BYTES = 32 * 1_024 * KIB;
 
 test("what was given back is lent again, for any length of its size", () => {
-  const memory = new AnswerMemory();
+  const memory = new MemoryPool(MAX_IDLE_BYTES);
   const first = memory.take(100 * KIB);
   assert.equal(first.length, 100 * KIB);
   assert.equal(memory.idleBytes, 0);
@@ -22,7 +23,7 @@ test("what was given back is lent again, for any length of its size", () => {
 });
 
 test("an answer is given back by a part of it, and counts once", () => {
-  const memory = new AnswerMemory();
+  const memory = new MemoryPool(MAX_IDLE_BYTES);
   const answer = memory.take(100 * KIB);
   memory.give(answer.subarray(7, 90 * KIB));
   memory.give(answer);
@@ -32,7 +33,7 @@ test("an answer is given back by a part of it, and counts once", () => {
 });
 
 test("small ones take memory of the least size, and bytes of others are none of its business", () => {
-  const memory = new AnswerMemory();
+  const memory = new MemoryPool(MAX_IDLE_BYTES);
   const small = memory.take(5);
   assert.equal(small.length, 5);
   memory.give(small);
@@ -40,12 +41,12 @@ test("small ones take memory of the least size, and bytes of others are none of 
   assert.equal(memory.take(8 * KIB).buffer, small.buffer);
   memory.give(Buffer.alloc(128 * KIB));
   memory.give(Buffer.from("from the pool of node:buffer"));
-  memory.give(new AnswerMemory().take(128 * KIB));
+  memory.give(new MemoryPool(MAX_IDLE_BYTES).take(128 * KIB));
   assert.equal(memory.idleBytes, 0);
 });
 
 test("what is kept is bounded, and makes room for answers of another size", () => {
-  const memory = new AnswerMemory(1_024 * KIB);
+  const memory = new MemoryPool(1_024 * KIB);
   const many = Array.from({ length: 12 }, () => memory.take(128 * KIB));
   for (const answer of many) memory.give(answer);
   assert.equal(memory.idleBytes, 1_024 * KIB);
@@ -67,7 +68,7 @@ test("nobody writes into what another one holds", () => {
   fc.assert(
     fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
       const maxIdleBytes = 1_500 * KIB;
-      const memory = new AnswerMemory(maxIdleBytes);
+      const memory = new MemoryPool(maxIdleBytes);
       const held: { answer: Buffer; mark: number }[] = [];
       let mark = 0;
       for (const now of steps) {
@@ -100,7 +101,7 @@ function isAll(bytes: Buffer, value: number): boolean {
 }
 
 test("lending leaves nothing for collections of the whole heap", async () => {
-  const memory = new AnswerMemory();
+  const memory = new MemoryPool(MAX_IDLE_BYTES);
   const bytes = await oldGarbageOf((i) => {
     memory.give(memory.take(((i % 3) + 1) * 8 * KIB));
     return undefined;
