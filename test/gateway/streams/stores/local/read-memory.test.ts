@@ -73,9 +73,8 @@ test("readers of all places at once find what was written, now and until they re
       const { parts, release } = await streams.read(STREAM, ids[shard.index]!, from, 1 + below(2 * MIB));
       for (let turns = below(6); turns > 0; turns--) await nextTurn();
       seen += assertSound(parts);
-      // Some never say that they are done, and one says so twice.
+      // Some never say that they are done.
       if (below(5) > 0) release?.();
-      if (below(5) === 0) release?.();
     }
   };
   await Promise.all(Array.from({ length: 12 }, (_, i) => reader(i + 1)));
