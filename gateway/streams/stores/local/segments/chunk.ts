@@ -1,7 +1,7 @@
 /**
  * A piece of a segment in memory. Reads that found records in it hold it, and so does whoever keeps it for others;
  * when all of them have let it go, its memory is used again. A replay by GetRecords took new memory of 1 MiB for
- * each piece, some 300 MB/s, and for that V8 collected its whole heap several times a second.
+ * each piece, some 300 MB/s, and for that V8 collected its whole heap ten times a second.
  *
  * Who never lets go leaves it to the collector.
  */
