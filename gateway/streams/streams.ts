@@ -199,10 +199,7 @@ export interface ReadResult {
   readonly trimmedRecords?: number;
   /** `next` is the end of a closed shard: nothing will ever come there. */
   readonly ended: boolean;
-  /**
-   * Nobody looks at the parts any more, nor at views of them: their memory may be used again. To be called once at most;
-   * who never calls it leaves them to the collector.
-   */
+  /** Nobody looks at the parts or views of them any more. Once at most; who never calls it leaves them to the collector. */
   release?(): void;
 }
 

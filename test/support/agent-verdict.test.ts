@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import type { GapRecord } from "../../protocol/topics.ts";
-import { AgentVerdict, bySensor, judgeBoard, judgeNumbered } from "./agent-verdict.ts";
+import { AgentVerdict, bySensor, judgeBoard, judgeNumbered, judgeUnits } from "./agent-verdict.ts";
 import { type NumberedSource, numbered } from "./numbered-sources.ts";
 
 const START_MS = Date.parse("2026-01-01T00:00:00Z");
@@ -69,4 +69,10 @@ test("lines of the board may be missing where a gap was reported, and nowhere el
   assert.deepEqual(counts(board([0, 1, 2, 3, 4, 5, 6], [])), [3, 0, 0]);
   assert.deepEqual(counts(board([3, 4, 5, 6, 7, 8, 9], [])), [0, 0, 0]);
   assert.deepEqual(counts(board([0, 1, 2, 3, 3, 4, 5, 6, 7, 8, 9], [])), [0, 1, 0]);
+});
+
+test("of pictures that are alike nobody can say where they belong, and the judge says so", () => {
+  const verdict = new AgentVerdict();
+  judgeUnits([], new Set(), ["a", "b", "a"], verdict);
+  assert.deepEqual(verdict.findings, ["wrong: the camera sent pictures that are alike"]);
 });

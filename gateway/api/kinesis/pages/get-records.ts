@@ -73,8 +73,8 @@ export const getRecords: RawOperation = {
     return places.run(1, async () => {
       // It may have waited, and another stream may have the name by now.
       const { shard } = findShard(context, place);
-      const gathered = await gatherPage(context, place, shard, input.Limit ?? MAX_RECORDS);
-      const { page, behindMs, members, reads } = gathered;
+      const limit = input.Limit ?? MAX_RECORDS;
+      const { page, behindMs, members, reads } = await gatherPage(context, place, shard, limit);
       context.reads.page(settings.name, page.count, page.dataBytes, behindMs);
       if (isLimited) context.rates.countRead(settings.streamId, shard.index, page.dataBytes);
       const answer = page.encode(codec, members, memoryFor);

@@ -114,7 +114,7 @@ export class EntryWalk {
     this.#kept.push(this.#chunk);
   }
 
-  /** Nobody looks at what was kept any more, and nobody walks on. Safe to call twice. */
+  /** Nobody looks at what was kept any more, and nobody walks on. */
   release(): void {
     this.keep();
     for (const chunk of this.#kept) chunk.letGo();

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import test, { type TestContext } from "node:test";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { LocalStreams } from "../../../../../gateway/streams/stores/local/local.ts";
+import { Chunk } from "../../../../../gateway/streams/stores/local/segments/chunk.ts";
 import type { LogPart } from "../../../../../gateway/streams/streams.ts";
 import { forEachRecord } from "../../../../../protocol/record-batch.ts";
 import { makeLocalPlace } from "./local-place.ts";
@@ -100,4 +101,48 @@ test("a replay that is released takes the memory of what the store keeps, and ha
   assert.equal(records, APPENDS * RECORDS_AN_APPEND);
   assert.ok(reads > 60, `${reads} reads prove nothing`);
   assert.ok(memories.size <= 30, `${memories.size} pieces of memory for ${reads} reads`);
+});
+
+test("a read that passes over much of other shards holds only where it found something", async (t) => {
+  const place = await makeLocalPlace();
+  const streams = await place.open({ segmentBytes: 128 * MIB });
+  t.after(async () => {
+    await streams.close();
+    await place.remove();
+  });
+  await streams.createStream({ name: STREAM, shards: 2, retentionHours: 24 });
+  const entry = (number: number, explicitHash: bigint) => ({
+    partitionKey: "k",
+    data: dataOf(number),
+    explicitHash,
+  });
+  await streams.append(STREAM, [entry(0, 0n)]);
+  for (let append = 0; append < APPENDS; append++)
+    await streams.append(
+      STREAM,
+      Array.from({ length: RECORDS_AN_APPEND }, () => entry(1, 2n ** 127n)),
+    );
+  await streams.append(STREAM, [entry(2, 0n)]);
+  const { hold, letGo } = Chunk.prototype;
+  let held = 0;
+  let walked = 0;
+  Chunk.prototype.hold = function () {
+    held++;
+    walked++;
+    hold.call(this);
+  };
+  Chunk.prototype.letGo = function () {
+    held--;
+    letGo.call(this);
+  };
+  try {
+    const { parts, release } = await streams.read(STREAM, shardIds(streams)[0]!, 0, MIB);
+    assert.equal(assertSound(parts), 2);
+    assert.ok(walked > 2 * APPENDS, `${walked} chunks prove nothing`);
+    // What the store keeps is among them: 24 MiB.
+    assert.ok(held < 12, `${held} chunks are held`);
+    release!();
+  } finally {
+    Object.assign(Chunk.prototype, { hold, letGo });
+  }
 });
