@@ -2,7 +2,12 @@
  * The streams of a NATS cluster themselves: made, changed, listed, emptied and removed. What nobody answers,
  * as during an election, is asked again; what the cluster refuses stays refused.
  */
-import { JetStreamApiError, type JetStreamManager, type StreamConfig } from "@nats-io/jetstream";
+import {
+  type ApiError,
+  JetStreamApiError,
+  type JetStreamManager,
+  type StreamConfig,
+} from "@nats-io/jetstream";
 import { Backoff, pause } from "../../../../runtime/backoff.ts";
 import { HeadwaterError } from "../../../../runtime/errors.ts";
 
@@ -13,8 +18,14 @@ export class JetStreamUnfitError extends HeadwaterError {
   }
 }
 
+export const STREAM_NOT_FOUND = 10_059;
+
 /** Asks until an answer settles it. @param what for the error when none does */
-export type Insist = <T>(what: string, ask: () => Promise<T>, settled: (answer: T) => boolean) => Promise<T>;
+export type Insist = <T extends { readonly error?: ApiError }>(
+  what: string,
+  ask: () => Promise<T>,
+  settled: (answer: T) => boolean,
+) => Promise<T>;
 
 export class JetStreams {
   readonly #jsm: JetStreamManager;
@@ -70,11 +81,9 @@ export class JetStreams {
 
   /** Safe to repeat. */
   async remove(name: string): Promise<void> {
-    await this.#ask(`removing ${name}`, () =>
-      this.#jsm.streams.delete(name).catch((error: unknown) => {
-        if (!/not found/.test(String(error))) throw error;
-      }),
-    );
+    await this.#ask(`removing ${name}`, () => this.#jsm.streams.delete(name)).catch((error: unknown) => {
+      if (!(error instanceof JetStreamApiError && error.code === STREAM_NOT_FOUND)) throw error;
+    });
   }
 
   /** Removes all messages of the subjects. */
@@ -83,20 +92,20 @@ export class JetStreams {
   }
 
   async #ask<T>(what: string, work: () => Promise<T>): Promise<T> {
-    const answer = await this.#insist<{ value: T } | { refused: unknown }>(
+    const answer = await this.#insist<{ value?: T; refused?: JetStreamApiError; error?: ApiError }>(
       what,
       async () => {
         try {
           return { value: await work() };
         } catch (error) {
           // 503: temporarily unavailable.
-          if (error instanceof JetStreamApiError && error.status < 500) return { refused: error };
-          throw error;
+          if (!(error instanceof JetStreamApiError) || error.status >= 500) throw error;
+          return { refused: error, error: error.apiError() };
         }
       },
       () => true,
     );
-    if ("refused" in answer) throw answer.refused;
-    return answer.value;
+    if (answer.refused !== undefined) throw answer.refused;
+    return answer.value as T;
   }
 }

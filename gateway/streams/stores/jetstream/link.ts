@@ -8,7 +8,7 @@
 
 import { randomBytes } from "node:crypto";
 import { setMaxListeners } from "node:events";
-import { type JetStreamManager, jetstreamManager } from "@nats-io/jetstream";
+import { type ApiError, type JetStreamManager, jetstreamManager } from "@nats-io/jetstream";
 import { headers, type NatsConnection } from "@nats-io/transport-node";
 import { Backoff, pause } from "../../../../runtime/backoff.ts";
 import type { Clock } from "../../../../runtime/clock.ts";
@@ -18,7 +18,7 @@ import type { Metrics } from "../../../../runtime/metrics.ts";
 import { LogFullError, LogWriteError, StreamNotFoundError, StreamsClosedError } from "../../streams.ts";
 import { openConnection } from "./connection.ts";
 import { counts, lastCounting, type SubjectLog, type Verdict } from "./counting.ts";
-import { JetStreams } from "./jet-streams.ts";
+import { JetStreams, STREAM_NOT_FOUND } from "./jet-streams.ts";
 import {
   EXPECTED_HEADER,
   fromLeader,
@@ -36,10 +36,14 @@ const GIVE_UP_AFTER_MS = 60_000;
 /** While the gateway closes. */
 const GIVE_UP_IN_HURRY_MS = 3_000;
 export const DUPLICATE_WINDOW_NS = 120 * 1_000_000_000;
+/**
+ * A node that leads the cluster but lags behind its own log says that a stream is not there which others have made and answer
+ * for: with nats-server 2.10.27, of streams that were just made, 23 times in 1,200 on a busy machine.
+ */
+const NOT_FOUND_AFTER_MS = 5_000;
 /** Nearly ten seconds. */
 const MAX_LAGGING_ASKS = 11;
 const WRONG_LAST_SEQUENCE = 10_071;
-const STREAM_NOT_FOUND = 10_059;
 /** Insufficient resources, storage exceeded, maximum bytes, messages. */
 const FULL = new Set([10_023, 10_047, 10_028, 10_077]);
 
@@ -158,7 +162,7 @@ export class Link {
             headers: head,
             timeout: ANSWER_WITHIN_MS,
           });
-          return message.json<{ seq?: number; error?: { err_code: number; description: string } }>();
+          return message.json<{ seq?: number; error?: ApiError }>();
         } catch (error) {
           uncertain = true;
           throw error;
@@ -168,7 +172,7 @@ export class Link {
         const code = answer.error?.err_code;
         // nats-server 2.10 calls what is on its way a duplicate at place 0; it may yet be lost.
         if (code === undefined) return (answer.seq ?? 0) > 0;
-        return code === WRONG_LAST_SEQUENCE || code === STREAM_NOT_FOUND || FULL.has(code);
+        return code === WRONG_LAST_SEQUENCE || FULL.has(code);
       },
     );
     if (answer.error === undefined) return { stored: true, sequence: answer.seq! };
@@ -177,8 +181,12 @@ export class Link {
     throw new LogFullError(stream, new Error(answer.error.description));
   }
 
-  /** Tries until `settled`, as the cluster chooses a new leader within seconds. */
-  async #insist<T>(what: string, ask: () => Promise<T>, settled: (answer: T) => boolean): Promise<T> {
+  /** Tries until `settled`, as the cluster chooses a new leader within seconds. That a stream is not there must be said for a while. */
+  async #insist<T extends { readonly error?: ApiError }>(
+    what: string,
+    ask: () => Promise<T>,
+    settled: (answer: T) => boolean,
+  ): Promise<T> {
     const backoff = new Backoff(50, 1_000);
     const sinceMs = this.#clock.monotonicMs();
     for (;;) {
@@ -186,7 +194,9 @@ export class Link {
       let failure: unknown;
       try {
         const answer = await ask();
-        if (settled(answer)) return answer;
+        const unknown = answer.error?.err_code === STREAM_NOT_FOUND;
+        if (unknown ? this.#clock.monotonicMs() - sinceMs > NOT_FOUND_AFTER_MS : settled(answer))
+          return answer;
         failure = new Error(JSON.stringify(answer).slice(0, 200));
       } catch (error) {
         if (error instanceof StreamNotFoundError) throw error;
@@ -220,12 +230,12 @@ export class Link {
     return this.leaderGet(stream, { seq: sequence });
   }
 
-  /** From the stream's leader. */
+  /** From the stream's leader. @throws StreamNotFoundError */
   async leaderGet(
     stream: string,
     which: { readonly seq: number; readonly next_by_subj?: string } | { readonly last_by_subj: string },
   ): Promise<StoredMessage | undefined> {
-    const { message } = await this.#insist<LeaderAnswer>(
+    const { message, error } = await this.#insist<LeaderAnswer>(
       stream,
       async () =>
         (
@@ -235,6 +245,7 @@ export class Link {
         ).json<LeaderAnswer>(),
       (answer) => answer.error === undefined || answer.error.code === 404,
     );
+    if (error?.err_code === STREAM_NOT_FOUND) throw new StreamNotFoundError(stream);
     return message === undefined ? undefined : fromLeader(message);
   }
 
@@ -271,7 +282,7 @@ export class Link {
   /** @throws StreamNotFoundError */
   async state(stream: string, subjectsFilter?: string): Promise<StreamState> {
     interface Answer {
-      error?: { code: number };
+      error?: ApiError;
       total?: number;
       state?: { first_seq: number; last_seq: number; bytes: number; subjects?: Record<string, number> };
     }

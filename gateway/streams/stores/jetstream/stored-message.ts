@@ -1,4 +1,5 @@
 /** A message as the cluster keeps it, from either of the two ways in which it can be asked for. */
+import type { ApiError } from "@nats-io/jetstream";
 import type { Msg } from "@nats-io/transport-node";
 
 export const EXPECTED_HEADER = "Nats-Expected-Last-Subject-Sequence";
@@ -14,7 +15,7 @@ export interface StoredMessage {
 
 /** What $JS.API.STREAM.MSG.GET answers. */
 export interface LeaderAnswer {
-  readonly error?: { readonly code: number };
+  readonly error?: ApiError;
   readonly message?: {
     readonly subject: string;
     readonly seq: number;

@@ -68,10 +68,22 @@ export class StreamList {
     return this.#list.streams[name] !== undefined || this.#list.coming[name] !== undefined;
   }
 
-  /** Of all that are there, coming or going. */
-  get streamIds(): Set<string> {
-    const { streams, coming, going } = this.#list;
-    return new Set([...going, ...[streams, coming].flatMap(idsOf)]);
+  /**
+   * Ids of all that are there, coming or going, by a list that nothing is newer than: it is written again. What was only read may be
+   * older, or nothing, as the word of a leader that has just been chosen and lags behind its own log.
+   */
+  async confirmedIds(): Promise<Set<string>> {
+    let confirmed = EMPTY;
+    await this.#update((list) => {
+      confirmed = list;
+      return list;
+    });
+    return idsIn(confirmed);
+  }
+
+  /** The same of what was read last. */
+  get ids(): Set<string> {
+    return idsIn(this.#list);
   }
 
   async refresh(): Promise<void> {
@@ -159,6 +171,10 @@ export class StreamList {
       return { ...list, streams: { ...list.streams, [name]: changed } };
     });
   }
+}
+
+function idsIn({ streams, coming, going }: ListDocument): Set<string> {
+  return new Set([...going, ...[streams, coming].flatMap(idsOf)]);
 }
 
 function idsOf(records: StreamRecords): string[] {

@@ -341,29 +341,35 @@ export class StreamRegistry {
    * nobody's. What holds records is left where it is all the same: the names may be what was lost.
    */
   async #removeOrphans(): Promise<void> {
-    const { link, documents, log, prefix } = this.#options;
+    const { link, documents, prefix } = this.#options;
     const made = (await link.streams.names(`${prefix}-`)).map((name) => name.slice(prefix.length + 1));
-    const consumers = (await documents.keys("c")).map((key) => key.split(".")[0]!);
+    const ids = made.filter((id) => /^[0-9a-f]{32}$/.test(id));
+    const consumed = (await documents.keys("c")).map((key) => key.split(".")[0]!);
     await this.list.refresh();
-    const named = this.list.streamIds;
-    for (const id of made) {
-      if (!/^[0-9a-f]{32}$/.test(id) || named.has(id)) continue;
-      const stream = this.#streamOf(id);
-      const state = await link.state(stream).catch((error: unknown) => {
-        // Another gateway that starts at the same moment was quicker.
-        if (error instanceof StreamNotFoundError) return undefined;
-        throw error;
-      });
-      if (state === undefined) continue;
-      if (state.bytes > 0) {
-        named.add(id);
-        log.error({ stream }, "a JetStream stream with records belongs to no stream; remove it by hand");
-      } else {
-        log.warn({ stream }, "an empty JetStream stream that belongs to no stream is removed");
-        await link.streams.remove(stream);
-      }
+    const known = this.list.ids;
+    if ([...ids, ...consumed].every((id) => known.has(id))) return;
+    const named = await this.list.confirmedIds();
+    for (const id of ids) if (!named.has(id) && (await this.#holdsRecords(id))) named.add(id);
+    for (const id of new Set(consumed)) if (!named.has(id)) await documents.drop(`c.${id}`);
+  }
+
+  /** Of a JetStream stream of no name: it is removed when it is empty. */
+  async #holdsRecords(id: string): Promise<boolean> {
+    const { link, log } = this.#options;
+    const stream = this.#streamOf(id);
+    const state = await link.state(stream).catch((error: unknown) => {
+      // Another gateway that starts at the same moment was quicker.
+      if (error instanceof StreamNotFoundError) return undefined;
+      throw error;
+    });
+    if (state === undefined) return false;
+    if (state.bytes > 0) {
+      log.error({ stream }, "a JetStream stream with records belongs to no stream; remove it by hand");
+      return true;
     }
-    for (const id of new Set(consumers)) if (!named.has(id)) await documents.drop(`c.${id}`);
+    log.warn({ stream }, "an empty JetStream stream that belongs to no stream is removed");
+    await link.streams.remove(stream);
+    return false;
   }
 
   async close(): Promise<void> {

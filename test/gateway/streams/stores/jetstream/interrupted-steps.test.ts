@@ -88,6 +88,35 @@ clusterFact("a killed gateway leaves no half of a stream, whichever step was its
   assert.deepEqual(await streams.consumers("old-1"), []);
 });
 
+clusterFact("a leader that lags behind its own log has nothing taken for nobody's", async (ground) => {
+  const { open, cluster, prefix } = ground;
+  const before = await open();
+  await before.createStream({ name: "s", shards: 1, retentionHours: 24 });
+  await (await before.openConsumer("s", "c")).close();
+  const { get } = Documents.prototype;
+  let lagging = 1;
+  const asked = mock.method(Documents.prototype, "get", async function (this: Documents, key: string) {
+    return key === "streams" && lagging-- > 0 ? { revision: 0, value: undefined } : get.call(this, key);
+  });
+  const link = await Link.open({ servers: cluster.servers, clock: systemClock, metrics: new Metrics() });
+  try {
+    const streams = await open();
+    assert.ok(lagging <= 0);
+    assert.deepEqual(streams.listStreams(), ["s"]);
+    assert.deepEqual(
+      (await streams.consumers("s")).map(({ name }) => name),
+      ["c"],
+    );
+    assert.deepEqual(
+      (await link.streams.names(prefix)).sort(),
+      [`${prefix}-documents`, `${prefix}-${streams.describe("s").streamId}`].sort(),
+    );
+  } finally {
+    asked.mock.restore();
+    await link.close();
+  }
+});
+
 clusterFact(
   "making a stream that a killed gateway began waits for it and says that it is there",
   async (ground) => {

@@ -68,3 +68,62 @@ test("where a replica gives no answer the leader is asked, and asked first for a
     await stop();
   }
 });
+
+test("that a stream is not there is believed only when it is said for seconds", {
+  skip: natsMissing() ?? false,
+  timeout: 60_000,
+}, async () => {
+  const { servers, stop } = await startNatsCluster(1);
+  const nc = await connect({ servers });
+  let nowMs = 0;
+  const clock = { nowUs: systemClock.nowUs, monotonicMs: () => nowMs };
+  const link = await Link.open({ servers, clock, metrics: new Metrics() });
+  try {
+    const manager = await jetstreamManager(nc);
+    // As a leader that lags behind its own log: it knows nothing of the stream until it was asked twice.
+    const questions = {
+      "STREAM.INFO": (name: string) => link.state(name).then(({ lastSequence }) => lastSequence),
+      "STREAM.MSG.GET": async (name: string) => (await link.leaderGet(name, { seq: 1 }))?.sequence,
+      "STREAM.UPDATE": (name: string) => link.streams.update(name, { max_msgs: 9 }).then(() => undefined),
+    };
+    for (const [question, ask] of Object.entries(questions)) {
+      const name = question.replaceAll(".", "-");
+      let asked = 0;
+      let making: Promise<unknown> | undefined;
+      // An update looks before it changes.
+      const heard = question === "STREAM.UPDATE" ? "STREAM.INFO" : question;
+      const listening = nc.subscribe(`$JS.API.${heard}.${name}`, {
+        callback: () => {
+          if (++asked === 2) making = manager.streams.add({ name, subjects: [name] });
+        },
+      });
+      await nc.flush();
+      assert.equal(await ask(name), question === "STREAM.INFO" ? 0 : undefined);
+      assert.ok(asked >= 2, `asked ${asked} times`);
+      listening.unsubscribe();
+      await making;
+    }
+    let asked = 0;
+    nc.subscribe("$JS.API.STREAM.*.gone", { callback: () => void asked++ });
+    nc.subscribe("$JS.API.STREAM.MSG.GET.gone", { callback: () => void asked++ });
+    await nc.flush();
+    for (const ask of Object.values(questions)) {
+      const from = asked;
+      const refused = assert.rejects(ask("gone"), /not found|there is no stream/);
+      while (asked < from + 2) await new Promise((resolve) => setImmediate(resolve));
+      nowMs += 6_000;
+      await refused;
+    }
+    nc.subscribe("$JS.API.STREAM.DELETE.gone", {
+      callback: () => {
+        nowMs += 6_000;
+      },
+    });
+    await nc.flush();
+    await link.streams.remove("gone");
+  } finally {
+    await link.close();
+    await nc.close();
+    await stop();
+  }
+});
