@@ -32,26 +32,30 @@ export class InputPositions {
     if (ended) this.ended.add(shardId);
   }
 
-  /** @param readable the consumer's positions. @returns true when shards have come or gone */
-  follow(readable: ReadonlyMap<ShardId, Offset>, shards: readonly Shard[]): boolean {
-    let changed = false;
+  /** @param readable the consumer's positions. @returns the shards that have come and gone */
+  follow(
+    readable: ReadonlyMap<ShardId, Offset>,
+    shards: readonly Shard[],
+  ): { readonly come: ShardId[]; readonly gone: ShardId[] } {
+    const come: ShardId[] = [];
+    const gone: ShardId[] = [];
     for (const [shardId, position] of this.open) {
       if (readable.has(shardId)) continue;
       this.open.delete(shardId);
       this.ended.delete(shardId);
       this.#finished.set(shardId, position);
-      changed = true;
+      gone.push(shardId);
     }
     for (const [shardId, position] of readable) {
       if (this.open.has(shardId)) continue;
       this.open.set(shardId, position);
-      changed = true;
+      come.push(shardId);
     }
-    if (changed) {
+    if (come.length + gone.length > 0) {
       const known = new Set(shards.map(({ shardId }) => shardId));
       for (const shardId of this.#finished.keys()) if (!known.has(shardId)) this.#finished.delete(shardId);
     }
-    return changed;
+    return { come, gone };
   }
 }
 

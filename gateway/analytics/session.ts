@@ -9,6 +9,7 @@ import {
   type Consumer,
   lookForUnread,
   recordsBetween,
+  ShardNews,
   type Streams,
   type UnreadShards,
 } from "../streams/streams.ts";
@@ -42,6 +43,7 @@ export interface Session {
   readonly restored: Totals;
   readonly streamId: string;
   readonly input: InputPositions;
+  readonly news: ShardNews;
   readonly epoch: bigint;
   nextSequence: bigint;
   pending: Buffer[];
@@ -122,6 +124,8 @@ export async function resumeSession(
   }
   watermark.follow(consumer.shards, shardList, nowMs);
   const input = new InputPositions(positions, shardList);
+  const news = new ShardNews(streams, plan.inputStream, clock);
+  for (const shardId of input.open.keys()) news.add(shardId);
   return {
     consumer,
     place,
@@ -129,6 +133,7 @@ export async function resumeSession(
     restored,
     streamId,
     input,
+    news,
     ...sink,
     checkpointMs: nowMs,
     moved: false,

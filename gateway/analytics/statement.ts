@@ -123,7 +123,11 @@ export class Statement {
         standsBy = false;
         partials = await this.#parts.openPartials();
         const session = await this.#resume(consumer, partials);
-        await this.#work(session, () => backoff.reset());
+        try {
+          await this.#work(session, () => backoff.reset());
+        } finally {
+          session.news.close();
+        }
       } catch (error) {
         standsBy = this.#failed(error, standsBy);
       }
@@ -210,29 +214,34 @@ export class Statement {
   }
 
   /** Takes in the shards that have come, and leaves those that are done with. @returns true when there were any */
-  #follow({ consumer, input, state }: Session): boolean {
+  #follow({ consumer, input, news, state }: Session): boolean {
     const { streams, plan, clock } = this.#parts;
     const same = consumer.shards.length === input.open.size;
     if (same && consumer.shards.every((shardId) => input.open.has(shardId))) return false;
     const { shardList } = streams.describe(plan.inputStream);
-    const changed = input.follow(consumer.positions(), shardList);
+    const { come, gone } = input.follow(consumer.positions(), shardList);
+    for (const shardId of gone) news.leave(shardId);
+    for (const shardId of come) news.add(shardId);
     state.watermark.follow(consumer.shards, shardList, clock.monotonicMs());
-    return changed;
+    return come.length + gone.length > 0;
   }
 
-  /** Reads each shard once. @returns true when anything was read */
+  /** Reads each shard once of which there is news. @returns true when anything was read */
   async #gather(session: Session): Promise<boolean> {
     const { streams, plan, clock, log } = this.#parts;
-    const { state, input } = session;
+    const { state, input, news } = session;
     let progressed = false;
     let reads = 0;
-    for (const [shardId, from] of [...input.open]) {
-      if (input.ended.has(shardId)) continue;
+    // Each once: what is found to have more comes to the end.
+    for (let due = news.due(); due > 0; due--) {
+      const shardId = news.take();
       if (state.gathered >= BATCH_ROWS) {
         // Not read this time, so nobody knows whether it is silent.
         state.watermark.active(shardId, clock.monotonicMs());
+        news.add(shardId);
         continue;
       }
+      const from = input.open.get(shardId)!;
       if (++reads % READS_A_TURN === 0) await nextTurn();
       const result = await streams.read(plan.inputStream, shardId, from, READ_BYTES);
       if (result.trimmed > 0) {
@@ -242,6 +251,7 @@ export class Statement {
       }
       const taken = await state.gather(shardId, result.parts, from);
       result.release?.();
+      news.read(shardId, result);
       if (result.next === from && !result.ended) continue;
       // Who sends only garbage, or only what is late, holds nobody up; what waits behind it may be better.
       if (taken > 0 || result.behindMs > 0) state.watermark.active(shardId, clock.monotonicMs());
@@ -301,24 +311,18 @@ export class Statement {
   }
 
   /** Resolves when any shard has news, when shards come or go, or after a while. */
-  async #news({ consumer, input }: Session): Promise<void> {
-    const { streams, plan } = this.#parts;
+  async #news({ consumer, news }: Session): Promise<void> {
     const done = new AbortController();
     const end = (): void => done.abort();
     this.#stop.signal.addEventListener("abort", end, { once: true });
     if (this.#stop.signal.aborted) end();
-    const news = [consumer.changed(done.signal)];
-    for (const [shardId, position] of input.open) {
-      if (!input.ended.has(shardId)) {
-        news.push(streams.appended(plan.inputStream, shardId, position, done.signal));
-      }
-    }
+    const changed = consumer.changed(done.signal);
     try {
-      await Promise.race([pause(MAX_WAIT_MS, done.signal), ...news]);
+      await Promise.race([pause(MAX_WAIT_MS, done.signal), changed, news.some()]);
     } finally {
       end();
       this.#stop.signal.removeEventListener("abort", end);
-      await Promise.allSettled(news);
+      await Promise.allSettled([changed]);
     }
     // Records come in bursts, and a query for each would cost more than it tells.
     await pause(GATHER_MS, this.#stop.signal);

@@ -148,6 +148,7 @@ export class Cutter {
       } catch (error) {
         standsBy = this.#failed(error, standsBy);
       }
+      this.#waiting?.close();
       this.#waiting = undefined;
       try {
         await consumer?.close();

@@ -5,7 +5,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { pause } from "../../runtime/backoff.ts";
 import type { Clock } from "../../runtime/clock.ts";
-import type { Consumer, Offset, ShardId, Streams } from "../streams/streams.ts";
+import { type Consumer, type Offset, type ShardId, ShardNews, type Streams } from "../streams/streams.ts";
 import { payloadBytes, type Range } from "./range-reader.ts";
 
 const READ_BYTES = 1_048_576;
@@ -28,12 +28,14 @@ export class Waiting {
   readonly #consumer: Consumer;
   readonly #clock: Clock;
   readonly #shards = new Map<ShardId, ShardProgress>();
+  readonly #news: ShardNews;
   #firstSeenMs = 0;
 
   constructor(streams: Streams, consumer: Consumer, clock: Clock) {
     this.#streams = streams;
     this.#consumer = consumer;
     this.#clock = clock;
+    this.#news = new ShardNews(streams, consumer.stream, clock);
     this.follow();
   }
 
@@ -44,10 +46,15 @@ export class Waiting {
       return;
     }
     const positions = this.#consumer.positions();
-    for (const shardId of this.#shards.keys()) if (!positions.has(shardId)) this.#shards.delete(shardId);
+    for (const shardId of this.#shards.keys()) {
+      if (positions.has(shardId)) continue;
+      this.#shards.delete(shardId);
+      this.#news.leave(shardId);
+    }
     for (const [shardId, from] of positions) {
-      if (!this.#shards.has(shardId))
-        this.#shards.set(shardId, { from, next: from, ended: false, done: false });
+      if (this.#shards.has(shardId)) continue;
+      this.#shards.set(shardId, { from, next: from, ended: false, done: false });
+      this.#news.add(shardId);
     }
   }
 
@@ -63,34 +70,27 @@ export class Waiting {
    */
   async count(maxBytes: number): Promise<number> {
     let trimmed = 0;
-    let reads = 0;
-    for (let progressed = true; progressed && this.bytes < maxBytes; ) {
-      progressed = false;
-      for (const [shardId, shard] of [...this.#shards]) {
-        if (this.bytes >= maxBytes) break;
-        if (shard.ended) continue;
-        // The one just read goes to the end, so that none starves while others have a backlog.
-        this.#shards.delete(shardId);
-        this.#shards.set(shardId, shard);
-        const budget = Math.min(READ_BYTES, maxBytes - this.bytes);
-        if (++reads % READS_A_TURN === 0) await nextTurn();
-        const result = await this.#streams.read(this.#consumer.stream, shardId, shard.next, budget);
-        // Behind what waits already it is within the range, and is counted when that is read again.
-        if (shard.next === shard.from) {
-          trimmed += result.trimmedRecords ?? result.trimmed;
-          // Where a store leaves places out, more of them lie before what it gives: they hold nothing.
-          const given = result.trimmed > 0 ? (result.parts[0]?.first ?? result.next) : shard.from;
-          shard.from = Math.max(shard.from + result.trimmed, given);
-        }
-        for (const part of result.parts) {
-          this.bytes += payloadBytes(part);
-          this.#seen(part.arrivalMs);
-        }
-        result.release?.();
-        if (result.next > shard.next) progressed = true;
-        shard.next = result.next;
-        shard.ended = result.ended;
+    for (let reads = 1; this.bytes < maxBytes && this.#news.due() > 0; reads++) {
+      const shardId = this.#news.take();
+      const shard = this.#shards.get(shardId)!;
+      const budget = Math.min(READ_BYTES, maxBytes - this.bytes);
+      if (reads % READS_A_TURN === 0) await nextTurn();
+      const result = await this.#streams.read(this.#consumer.stream, shardId, shard.next, budget);
+      // Behind what waits already it is within the range, and is counted when that is read again.
+      if (shard.next === shard.from) {
+        trimmed += result.trimmedRecords ?? result.trimmed;
+        // Where a store leaves places out, more of them lie before what it gives: they hold nothing.
+        const given = result.trimmed > 0 ? (result.parts[0]?.first ?? result.next) : shard.from;
+        shard.from = Math.max(shard.from + result.trimmed, given);
       }
+      for (const part of result.parts) {
+        this.bytes += payloadBytes(part);
+        this.#seen(part.arrivalMs);
+      }
+      result.release?.();
+      shard.next = result.next;
+      shard.ended = result.ended;
+      this.#news.read(shardId, result);
     }
     return trimmed;
   }
@@ -137,18 +137,18 @@ export class Waiting {
     const end = (): void => done.abort();
     signal.addEventListener("abort", end, { once: true });
     if (signal.aborted) end();
-    const news = [this.#consumer.changed(done.signal)];
-    for (const [shardId, shard] of this.#shards) {
-      if (shard.ended) continue;
-      news.push(this.#streams.appended(this.#consumer.stream, shardId, shard.next, done.signal));
-    }
+    const changed = this.#consumer.changed(done.signal);
     try {
-      await Promise.race([pause(maxMs, done.signal), ...news]);
+      await Promise.race([pause(maxMs, done.signal), changed, this.#news.some()]);
     } finally {
       end();
       signal.removeEventListener("abort", end);
-      await Promise.allSettled(news);
+      await Promise.allSettled([changed]);
     }
+  }
+
+  close(): void {
+    this.#news.close();
   }
 
   #seen(arrivalMs: number): void {

@@ -20,23 +20,8 @@ export {
   type SequenceParts,
 } from "./sequence-number.ts";
 export { MAX_HASH, partitionHash } from "./shard-map.ts";
-export {
-  BadCheckpointError,
-  BadEntryError,
-  BadReshardError,
-  HandoverDamagedError,
-  LeaseHeldError,
-  LeaseLostError,
-  LogBusyError,
-  LogFullError,
-  LogWriteError,
-  ReaderExistsError,
-  ReaderNotFoundError,
-  ShardNotFoundError,
-  StreamExistsError,
-  StreamNotFoundError,
-  StreamsClosedError,
-} from "./stream-errors.ts";
+export { ShardNews } from "./shard-news.ts";
+export * from "./stream-errors.ts";
 export { lookForUnread, type UnreadShards } from "./unread-shards.ts";
 export { forEachUserRecordInTurns } from "./user-record-turns.ts";
 

@@ -177,21 +177,40 @@ export class Entry {
   }
 
   parts(): Part[] {
-    const count = u16(this.bytes, 52);
-    const table = ENTRY_HEAD_BYTES + u16(this.bytes, 54);
+    const { table, body } = this.#places();
     const parts: Part[] = [];
-    let body = table + count * PART_BYTES;
-    for (let i = 0, at = table; i < count; i++, at += PART_BYTES) {
-      const batchBytes = u32(this.bytes, at + 16);
-      parts.push({
-        shard: u32(this.bytes, at),
-        first: readUInt53(this.bytes, at + 4),
-        count: u32(this.bytes, at + 12),
-        batch: this.bytes.subarray(body, body + batchBytes),
-      });
-      body += batchBytes;
+    for (let at = table, from = body; at < body; at += PART_BYTES) {
+      const part = this.#part(at, from);
+      parts.push(part);
+      from += part.batch.length;
     }
     return parts;
+  }
+
+  /** That of one shard, where it has any: an append may touch thousands. */
+  partOf(shard: number): Part | undefined {
+    const { table, body } = this.#places();
+    for (let at = table, from = body; at < body; at += PART_BYTES) {
+      if (u32(this.bytes, at) === shard) return this.#part(at, from);
+      from += u32(this.bytes, at + 16);
+    }
+    return undefined;
+  }
+
+  /** Where the table of its parts begins, and behind it their batches. */
+  #places(): { readonly table: number; readonly body: number } {
+    const table = ENTRY_HEAD_BYTES + u16(this.bytes, 54);
+    return { table, body: table + u16(this.bytes, 52) * PART_BYTES };
+  }
+
+  #part(at: number, from: number): Part {
+    const { bytes } = this;
+    return {
+      shard: u32(bytes, at),
+      first: readUInt53(bytes, at + 4),
+      count: u32(bytes, at + 12),
+      batch: bytes.subarray(from, from + u32(bytes, at + 16)),
+    };
   }
 
   /** The body of an entry without parts. */

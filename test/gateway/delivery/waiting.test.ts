@@ -75,3 +75,33 @@ test("however many shards there are, others have their turn while they are read"
     assert.ok(turns - counting >= 15, `${turns - counting} turns while they are read`);
   });
 });
+
+test("of many shards those are read that something came to", async () => {
+  await withStreams(systemClock, async (streams) => {
+    await streams.createStream({ name: "s", shards: 512, retentionHours: 24 });
+    await streams.append("s", records(50));
+    let reads = 0;
+    const { read } = streams;
+    streams.read = (...args) => {
+      reads++;
+      return read.apply(streams, args);
+    };
+    const waiting = new Waiting(streams, await streams.openConsumer("s", "c"), systemClock);
+    try {
+      await waiting.count(1_000_000);
+      assert.ok(reads >= 512, `${reads} reads of shards that nobody had read yet`);
+      const recordBytes = waiting.bytes / 50;
+      reads = 0;
+      for (let i = 1; i <= 20; i++) {
+        const more = waiting.more(60_000, new AbortController().signal);
+        await streams.append("s", records(1));
+        await more;
+        await waiting.count(1_000_000);
+        assert.equal(waiting.bytes, (50 + i) * recordBytes);
+      }
+      assert.ok(reads <= 60, `${reads} reads of 20 records`);
+    } finally {
+      waiting.close();
+    }
+  });
+});

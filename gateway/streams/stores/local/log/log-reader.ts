@@ -250,18 +250,16 @@ class PartsReading {
       }
       if (entry === "damaged") return "damaged";
       if (entry.kind !== ENTRY_KIND.records) continue;
-      const arrivalMs = entry.arrivalMs;
-      for (const part of entry.parts()) {
-        if (part.shard !== shard || part.first + part.count <= from || part.first >= end) continue;
-        if (parts.length > 0 && this.#bytes + part.batch.length > this.#maxBytes) {
-          walk.position = position;
-          return "done";
-        }
-        this.#bytes += part.batch.length;
-        this.#next = part.first + part.count;
-        parts.push(new BatchPart(part.first, part.count, arrivalMs, part.batch));
-        walk.keep();
+      const part = entry.partOf(shard);
+      if (part === undefined || part.first + part.count <= from || part.first >= end) continue;
+      if (parts.length > 0 && this.#bytes + part.batch.length > this.#maxBytes) {
+        walk.position = position;
+        return "done";
       }
+      this.#bytes += part.batch.length;
+      this.#next = part.first + part.count;
+      parts.push(new BatchPart(part.first, part.count, entry.arrivalMs, part.batch));
+      walk.keep();
     }
     return "done";
   }

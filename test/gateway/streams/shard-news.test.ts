@@ -1,0 +1,131 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import test from "node:test";
+import { type LocalStreams, openLocalStreams } from "../../../gateway/streams/stores/local/local.ts";
+import { type ShardId, ShardNews } from "../../../gateway/streams/streams.ts";
+import { systemClock } from "../../../runtime/clock.ts";
+import { silentLog } from "../../../runtime/log.ts";
+import { Metrics } from "../../../runtime/metrics.ts";
+import { eventually } from "../../support/program.ts";
+
+const SHARDS = 64;
+
+/** A stream of which all shards have been read to their tips. */
+async function withRested(
+  body: (parts: {
+    readonly streams: LocalStreams;
+    readonly news: ShardNews;
+    readonly shardIds: readonly ShardId[];
+    /** Reads all that is due. @returns which shards that were */
+    readonly readDue: () => Promise<ShardId[]>;
+    readonly wait: (ms: number) => void;
+  }) => Promise<void>,
+): Promise<void> {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-shard-news-"));
+  const streams = await openLocalStreams({ dir, clock: systemClock, log: silentLog, metrics: new Metrics() });
+  let aheadMs = 0;
+  const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + aheadMs };
+  const news = new ShardNews(streams, "s", clock);
+  try {
+    await streams.createStream({ name: "s", shards: SHARDS, retentionHours: 24 });
+    const shardIds = streams.describe("s").shardList.map(({ shardId }) => shardId);
+    const places = new Map(shardIds.map((shardId) => [shardId, 0]));
+    const readDue = async (): Promise<ShardId[]> => {
+      const read: ShardId[] = [];
+      while (news.due() > 0) {
+        const shardId = news.take();
+        const result = await streams.read("s", shardId, places.get(shardId)!, 1_000);
+        places.set(shardId, result.next);
+        news.read(shardId, result);
+        read.push(shardId);
+      }
+      return read;
+    };
+    for (const shardId of shardIds) news.add(shardId);
+    assert.deepEqual(await readDue(), shardIds);
+    const wait = (ms: number): void => {
+      aheadMs += ms;
+    };
+    await body({ streams, news, shardIds, readDue, wait });
+  } finally {
+    news.close();
+    await streams.close();
+    await rm(dir, { recursive: true, force: true });
+  }
+}
+
+const recordsTo = (streams: LocalStreams, shardIds: readonly ShardId[]) =>
+  shardIds.map((shardId) => {
+    const { hashFrom } = streams.describe("s").shardList.find((shard) => shard.shardId === shardId)!;
+    return { partitionKey: "k", explicitHash: hashFrom, data: Buffer.from("x") };
+  });
+
+test("of many shards those are due that grew, in the order in which that was heard, and no other", async () => {
+  await withRested(async ({ streams, news, shardIds, readDue }) => {
+    assert.equal(news.due(), 0);
+    for (const grown of [[shardIds[7]!], [shardIds[3]!, shardIds[60]!], [shardIds[7]!]]) {
+      const some = news.some();
+      await streams.append("s", recordsTo(streams, grown));
+      await some;
+      await eventually("all are heard of", 5_000, async () => news.due() === grown.length || undefined);
+      assert.deepEqual(await readDue(), grown);
+    }
+  });
+});
+
+test("a shard with a backlog is read on behind the others that are due", async () => {
+  await withRested(async ({ streams, news, shardIds, readDue }) => {
+    const [one, other] = [shardIds[1]!, shardIds[2]!];
+    for (let i = 0; i < 6; i++) {
+      await streams.append(
+        "s",
+        recordsTo(streams, [one]).map((record) => ({ ...record, data: Buffer.alloc(900) })),
+      );
+    }
+    await streams.append("s", recordsTo(streams, [other]));
+    await eventually("both are heard of", 5_000, async () => news.due() === 2 || undefined);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    const read = await readDue();
+    assert.equal(read.filter((shardId) => shardId === other).length, 1);
+    assert.equal(read.indexOf(other), 1, "after the first read of the backlog");
+    assert.ok(read.filter((shardId) => shardId === one).length >= 5, read.join());
+  });
+});
+
+test("a shard that is closed is due, and not any more once it was read to its end", async () => {
+  await withRested(async ({ streams, news, shardIds, readDue, wait }) => {
+    const parent = streams.describe("s").shardList[5]!;
+    await streams.splitShard("s", parent.shardId, (parent.hashFrom + parent.hashTo) / 2n);
+    await news.some();
+    assert.deepEqual(await readDue(), [parent.shardId]);
+    wait(10_000);
+    const others = shardIds.filter((shardId) => shardId !== parent.shardId);
+    assert.deepEqual((await readDue()).sort(), others);
+  });
+});
+
+test("after ten seconds all are looked at, and waited for once", async () => {
+  await withRested(async ({ streams, news, shardIds, readDue, wait }) => {
+    wait(9_000);
+    assert.equal(news.due(), 0);
+    for (let i = 0; i < 3; i++) {
+      wait(10_000);
+      assert.deepEqual(await readDue(), shardIds);
+    }
+    news.leave(shardIds[0]!);
+    await streams.append("s", recordsTo(streams, shardIds.slice(0, 2)));
+    await news.some();
+    await eventually("it is heard of", 5_000, async () => news.due() > 0 || undefined);
+    assert.deepEqual(await readDue(), [shardIds[1]]);
+  });
+});
+
+test("of a stream that was deleted the next read says so", async () => {
+  await withRested(async ({ streams, news, readDue }) => {
+    await streams.deleteStream("s");
+    await news.some();
+    await assert.rejects(readDue(), { code: "STREAM_NOT_FOUND" });
+  });
+});
