@@ -356,7 +356,7 @@ class StreamTail {
         if (!this.#followers.has(key)) continue;
         const waiting = live.get(key);
         if (waiting === undefined) live.set(key, readings);
-        else waiting.push(...readings);
+        else for (const reading of readings) waiting.push(reading);
       }
     }
     return bytes;

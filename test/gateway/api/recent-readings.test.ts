@@ -77,3 +77,34 @@ test("records whose fields each have names of their own are kept without them", 
     await place.remove();
   }
 });
+
+test("more readings of a key than a call takes arguments reach whoever follows it", LIMIT, async () => {
+  const place = await makeLocalPlace();
+  const streams = await place.open();
+  const readings = new RecentReadings(streams, systemClock);
+  try {
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    // As many as fit into 1 MiB; in two runs, as the records that hold them have keys of their own.
+    const packed = 140_000;
+    const data = aggregate(
+      Array.from({ length: packed }, () => ({ partitionKey: "k", data: Buffer.from("1") })),
+    );
+    let seen = 0;
+    let tell = (_what: string): void => {};
+    const told = new Promise<string>((resolve) => (tell = resolve));
+    await readings.follow("s", "k", (fresh) => {
+      seen += fresh?.length ?? 0;
+      if (fresh === undefined) tell("the stream is gone");
+      else if (seen === 2 * packed) tell("all came");
+    });
+    await streams.append("s", [
+      { partitionKey: "a", data },
+      { partitionKey: "b", data },
+    ]);
+    assert.equal(await told, "all came");
+  } finally {
+    readings.close();
+    await streams.close();
+    await place.remove();
+  }
+});
