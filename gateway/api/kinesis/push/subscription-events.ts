@@ -98,10 +98,9 @@ export class SubscriptionEvents {
     if (leftOver === undefined) page.skipTo(read.next);
     const { next, count } = page;
     const ended = read.ended && next >= read.next;
-    const behindMs =
-      leftOver === undefined
-        ? Math.round(read.behindMs)
-        : Math.max(1, Math.round(nowMs - leftOver.arrivalMs));
+    const ageMs = leftOver === undefined ? read.behindMs : nowMs - leftOver.arrivalMs;
+    // What waits behind the event may be no millisecond old, or even of the future where the clock was set back.
+    const behindMs = Math.max(next < shard.latest ? 1 : 0, Math.round(ageMs));
     const tail: EventTail = {
       ...(!ended && { ContinuationSequenceNumber: continuation(shard, next, nowMs) }),
       MillisBehindLatest: behindMs,

@@ -157,6 +157,21 @@ test("with nothing new an event says so at once and every five seconds", async (
   await events.close();
 });
 
+test("only the event that reaches the newest record says that nothing waits, whatever the clock says", async (t) => {
+  const place = await open(t);
+  // Each is an event of its own, and the clock stands still: none is older than any other.
+  for (let i = 0; i < 4; i++) await put(place, "x".repeat(400_000));
+  const events = await subscribe(place, { Type: "TRIM_HORIZON" });
+  const behind: boolean[] = [];
+  for (let seen = 0; seen < 4; ) {
+    const event = await events.next();
+    seen += event!.Records!.length;
+    behind.push(event!.MillisBehindLatest! > 0);
+  }
+  assert.deepEqual(behind, [true, true, true, false]);
+  await events.close();
+});
+
 test("a subscription ends in peace after five minutes, and the next goes on behind it", async (t) => {
   const place = await open(t);
   await put(place, "a");
