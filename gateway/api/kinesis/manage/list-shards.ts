@@ -135,12 +135,7 @@ export const listShards: Operation = async (context, body) => {
 /** A next token holds all that its list was asked for. @throws AwsError InvalidArgumentException */
 function checkAlone(input: Input<typeof shape>): void {
   const { StreamName, StreamARN, StreamCreationTimestamp, ShardFilter, ExclusiveStartShardId } = input;
-  const others = {
-    StreamName: StreamName ?? StreamARN,
-    StreamCreationTimestamp,
-    ShardFilter,
-    ExclusiveStartShardId,
-  };
+  const others = { StreamName, StreamARN, StreamCreationTimestamp, ShardFilter, ExclusiveStartShardId };
   for (const [name, value] of Object.entries(others)) {
     if (value !== undefined) throw invalidArgument(`NextToken and ${name} cannot be provided together.`);
   }

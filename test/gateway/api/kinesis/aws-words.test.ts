@@ -149,6 +149,8 @@ test("a NextToken of ListShards stands alone", async () => {
   const alone = (what: string) =>
     `InvalidArgumentException: NextToken and ${what} cannot be provided together.`;
   assert.equal(await go({ StreamName: "s" }), alone("StreamName"));
+  const StreamARN = "arn:aws:kinesis:us-east-1:000000000000:stream/s";
+  assert.equal(await go({ StreamARN }), alone("StreamARN"));
   assert.equal(await go({ StreamCreationTimestamp: 1 }), alone("StreamCreationTimestamp"));
   assert.equal(await go({ ShardFilter: { Type: "AT_LATEST" } }), alone("ShardFilter"));
   assert.equal(await go({ ExclusiveStartShardId: "shardId-000000000000" }), alone("ExclusiveStartShardId"));
