@@ -13,6 +13,7 @@ import {
   type Offset,
   recordsBetween,
   type ShardId,
+  StreamNotFoundError,
   type Streams,
 } from "../../streams/streams.ts";
 import { type Reading, readingOf } from "./reading.ts";
@@ -249,6 +250,7 @@ class StreamTail {
     const { signal } = pump;
     while (!signal.aborted) {
       if (shard.next === undefined) await this.#catchUpShard(shard);
+      this.#checkStream();
       await this.#streams.appended(this.#stream, shard.shardId, shard.next!, signal);
       if (signal.aborted) return;
       await this.#catchUpShard(shard);
@@ -271,6 +273,7 @@ class StreamTail {
 
   async #readOn(shard: ShardTail): Promise<void> {
     const { shardId } = shard;
+    this.#checkStream();
     if (shard.next === undefined) {
       const arrivalMs = Math.max(0, Math.floor(this.#clock.nowUs() / 1000) - HISTORY_MS);
       const from = await this.#streams.position(this.#stream, shardId, { at: "time", arrivalMs });
@@ -281,6 +284,7 @@ class StreamTail {
     let bytes = 0;
     let bytesFrom = shard.next;
     for (;;) {
+      this.#checkStream();
       this.#moveTo(shard, this.#withinTail(shardId, shard.next));
       const next: Offset = shard.next;
       const read = await this.#streams.read(this.#stream, shardId, next, Math.min(READ_BYTES, maxBytes));
@@ -306,6 +310,12 @@ class StreamTail {
       bytes = 0;
       bytesFrom = shard.next;
     }
+  }
+
+  /** @throws StreamNotFoundError also when another stream has the name by now: places in ours mean nothing there */
+  #checkStream(): void {
+    const { streamId } = this.#streams.settings(this.#stream);
+    if (streamId !== this.streamId) throw new StreamNotFoundError(this.#stream);
   }
 
   #moveTo(shard: ShardTail, to: Offset): void {

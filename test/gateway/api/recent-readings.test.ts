@@ -108,3 +108,42 @@ test("more readings of a key than a call takes arguments reach whoever follows i
     await place.remove();
   }
 });
+
+test("who follows a stream hears of its end also when it is made anew at once", LIMIT, async () => {
+  const place = await makeLocalPlace();
+  const streams = await place.open();
+  const spec = { name: "s", shards: 1, retentionHours: 24 };
+  const readings = new RecentReadings(streams, systemClock);
+  try {
+    await streams.createStream(spec);
+    const seen: unknown[] = [];
+    let tell = (): void => {};
+    const gone = new Promise<void>((resolve) => (tell = resolve));
+    await readings.follow("s", "k", (fresh) => {
+      if (fresh === undefined) tell();
+      else seen.push(...fresh.map((reading) => reading.values.value));
+    });
+    const put = (n: number) => streams.append("s", [{ partitionKey: "k", data: Buffer.from(String(n)) }]);
+    const read = streams.read.bind(streams);
+    streams.read = async (...place) => {
+      const result = await read(...place);
+      streams.read = read;
+      await streams.deleteStream("s");
+      await streams.createStream(spec);
+      return result;
+    };
+    await put(1);
+    await gone;
+    assert.deepEqual(seen, [1]);
+    await put(2);
+    const { rows } = await readings.readings("s", "k", AN_HOUR);
+    assert.deepEqual(
+      rows.map((row) => row.values.value),
+      [2],
+    );
+  } finally {
+    readings.close();
+    await streams.close();
+    await place.remove();
+  }
+});
