@@ -139,15 +139,18 @@ function findShard(
 
 async function gather(
   context: KinesisContext,
-  { stream, offset }: IteratorPlace,
+  place: IteratorPlace,
   shard: ShardDescription,
   limit: number,
 ): Promise<Gathered> {
+  const { stream, offset } = place;
   const page = new RecordPage(shard, offset, { records: limit, dataBytes: MAX_ANSWER_BYTES });
   const untilMs = context.clock.monotonicMs() + MAX_PAGE_MS;
   const reads: ReadResult[] = [];
   for (;;) {
     const from = page.next;
+    // During the read before, another stream may have got the name.
+    findShard(context, place);
     const read = await context.streams.read(stream, shard.shardId, from, readBytes(page, limit));
     reads.push(read);
     for (const part of read.parts) {

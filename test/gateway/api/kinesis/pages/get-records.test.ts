@@ -233,3 +233,20 @@ test("a page whose records lie far apart, or come slowly, is given as far as it 
     entries.map(({ data }) => `k ${data.toString("hex")}`),
   );
 });
+
+test("a page holds nothing of a stream that was made anew while it was read", async (t) => {
+  const { streams, context } = await open(t);
+  const put = (text: string) => streams.append("s", [{ partitionKey: "k", data: Buffer.from(text) }]);
+  for (let i = 0; i < 3; i++) await put("old");
+  const read = streams.read.bind(streams);
+  const mock = t.mock.method(streams, "read", async (name: string, shardId: string, from: number) => {
+    mock.mock.restore();
+    const found = await read(name, shardId, from, 1);
+    await streams.deleteStream("s");
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    for (let i = 0; i < 3; i++) await put("new");
+    return found;
+  });
+  const page = ask(context, beginning(context, streams), undefined, jsonCodec);
+  await assert.rejects(page, { type: "ResourceNotFoundException" });
+});
