@@ -98,9 +98,9 @@ class DiskStreams implements LocalStreams {
 
   async open(): Promise<void> {
     await raiseFormat(this.#options.dir);
-    await this.#folders.start();
+    const streams = await this.#folders.start();
     await this.#metadata.dropLeases();
-    for (const stored of await this.#metadata.activeStreams()) {
+    for (const stored of streams) {
       this.#streams.set(stored.record.name, await this.#folders.open(stored));
     }
     this.#retention.start();

@@ -217,8 +217,12 @@ export class Metadata {
     if (known !== undefined) await this.#setPhase(streamId, { name: known.name, phase: "deleting" });
   }
 
-  /** Last of all: forgets it wholly. */
+  /**
+   * Last of all: forgets it wholly. One that was condemned beside its folder alone is "active" here still, and a
+   * crash behind the batch would leave an active stream that the database does not know.
+   */
   async removeStream(streamId: string): Promise<void> {
+    if (this.#phases.get(streamId)?.phase === "active") await this.condemnStream(streamId);
     const operations = [del(`stream/${streamId}`)];
     for (const kind of ["shard", "reader", "consumer", "lease"]) {
       operations.push(...(await this.#db.keys(below(`${kind}/${streamId}/`))).map(del));

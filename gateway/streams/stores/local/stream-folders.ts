@@ -78,11 +78,14 @@ export class StreamFolders {
     }
   }
 
-  /** Ends what a crash interrupted. */
-  async start(): Promise<void> {
+  /** Ends what a crash interrupted. @returns the streams that there are */
+  async start(): Promise<StoredStream[]> {
     await this.#spares?.start();
     const condemned = await condemnedStreams(this.#options.dir);
     for (const streamId of [...this.#metadata.unfinished(), ...condemned]) await this.erase(streamId);
+    // Metadata that cannot be written yet knows them still.
+    const known = await this.#metadata.activeStreams();
+    return known.filter(({ record }) => !condemned.includes(record.streamId));
   }
 
   /** @throws LogMissingError, MetadataDamagedError */

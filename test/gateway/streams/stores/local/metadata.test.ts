@@ -76,6 +76,29 @@ test("a deletion for which the full disk had room for a name alone is finished a
   await streams.close();
 });
 
+test("a stream that was deleted in a name alone stays so while streams.json cannot be written, and keeps no other from it", async (t) => {
+  const place = await makeLocalPlace();
+  t.after(() => place.remove());
+  let streams = await place.open();
+  const { streamId } = await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+  await streams.createStream({ name: "t", shards: 1, retentionHours: 24 });
+  await streams.close();
+  await writeFile(join(place.dir, "logs", `${streamId}.deleted`), "");
+  const obstacle = join(place.dir, "streams.json.tmp");
+  await mkdir(obstacle);
+  for (let starts = 0; starts < 2; starts++) {
+    streams = await place.open();
+    assert.deepEqual(streams.listStreams(), ["t"]);
+    await streams.close();
+  }
+  await rm(obstacle, { recursive: true });
+  streams = await place.open();
+  assert.deepEqual(streams.listStreams(), ["t"]);
+  await streams.close();
+  await withMetadata(place.dir, async (metadata) => assert.deepEqual(metadata.unfinished(), []));
+  assert.equal((await readdir(join(place.dir, "logs"))).length, 1);
+});
+
 test("a deletion that the disk refused does not happen later", async (t) => {
   const place = await makeLocalPlace();
   t.after(() => place.remove());
