@@ -229,9 +229,9 @@ export class LocalStream {
   async read(shardId: ShardId, from: Offset, maxBytes: number): Promise<ReadResult> {
     const shard = this.definition.shards.get(shardId);
     const { latest, trimHorizon } = shard;
-    const trimmed = Math.max(0, trimHorizon - from);
     const at = Math.max(from, trimHorizon);
-    if (at >= latest) return { parts: [], next: at, behindMs: 0, trimmed, ended: hasEnded(shard, at) };
+    if (at >= latest)
+      return { parts: [], next: at, behindMs: 0, trimmed: at - from, ended: hasEnded(shard, at) };
     let found: Awaited<ReturnType<StreamLog["reader"]["read"]>>;
     try {
       found = await this.log.reader.read(shard.index, at, latest, maxBytes);
@@ -246,9 +246,11 @@ export class LocalStream {
       next >= shard.latest || arrivalMs === undefined
         ? 0
         : Math.max(0, Math.floor(this.#clock.nowUs() / 1000 - arrivalMs));
+    // Retention may have taken during the read what it was to begin with.
+    const begin = Math.max(at, Math.min(parts[0]?.first ?? next, shard.trimHorizon));
     // Asked for anew: it may have been closed during the read.
     const ended = hasEnded(this.definition.shards.find(shardId), next);
-    return { parts, next, behindMs, trimmed, ended, release };
+    return { parts, next, behindMs, trimmed: begin - from, ended, release };
   }
 
   /** Also resolves when the shard has its end, or has expired. */

@@ -118,6 +118,28 @@ test("a reader goes on while retention takes segments from under it", async () =
   }
 });
 
+test("a reader hears of what retention took while it began to read", async () => {
+  const place = await makeLocalPlace();
+  try {
+    place.nowMs = START_MS;
+    let streams = await place.open({ segmentBytes: 600 });
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 1 });
+    for (let i = 0; i < 60; i++) await streams.appendFrame(makeFrame("s", BigInt(i + 1), [`text-${i}`]));
+    await streams.close();
+    // Nothing is in memory, and the index has to be read before the segment is opened.
+    streams = await place.open({ segmentBytes: 600 });
+    place.nowMs += 2 * HOUR_MS;
+    const removed = streams.enforceRetention();
+    const reads = await Promise.all(Array.from({ length: 8 }, () => streams.read("s", SHARD_0, 0, 1)));
+    for (const { parts, next, trimmed } of reads) assert.equal(trimmed, parts[0]?.first ?? next);
+    await removed;
+    assert.equal((await streams.read("s", SHARD_0, 0, 1)).trimmed, 60);
+    await streams.close();
+  } finally {
+    await place.remove();
+  }
+});
+
 test("a moment of a clock that is years ahead does not end retention, nor does one of a clock that is behind", async () => {
   const place = await makeLocalPlace();
   try {
