@@ -10,6 +10,7 @@
 import type { LogFile } from "../segments/log-file.ts";
 import type { RecycledSegments } from "../segments/recycled-segments.ts";
 import { Segment } from "../segments/segment.ts";
+import type { LogEnd } from "./log-end.ts";
 import type { StreamState } from "./log-recovery.ts";
 import { createSegmentFile, type Disk, newGeneration } from "./segment-file.ts";
 
@@ -120,17 +121,17 @@ export class SegmentChain {
   }
 
   /**
-   * @param nextNumber what the next entry's would be
+   * @param end of the log
    * @param sound the last write succeeded
    */
-  async close(nextNumber: number, sound: boolean): Promise<void> {
+  async close(end: LogEnd, sound: boolean): Promise<void> {
     const { active } = this;
     await this.#housekeep(async () => {
       if (!sound) return;
-      active.nextNumber = nextNumber;
+      active.nextNumber = end.number;
       await cut(this.#file, active);
       // Tells the next start that nothing is torn. A crash before leaves none that fits.
-      await active.writeSidecar();
+      await active.writeSidecar(end.nextOffsets());
     });
     await this.#file.close().catch(() => undefined);
   }

@@ -245,8 +245,7 @@ export class StreamLog {
     await this.#writer.settled();
     this.#listeners.checkAll();
     this.#listeners.rest();
-    this.#chain.active.reach((shard) => this.#end.next(shard));
-    await this.#chain.close(this.#end.number, !this.#writer.hasFailed);
+    await this.#chain.close(this.#end, !this.#writer.hasFailed);
     this.#options.recent?.forget(this.#chain.segments);
   }
 

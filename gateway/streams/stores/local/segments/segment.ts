@@ -85,19 +85,9 @@ export class Segment {
     }
   }
 
-  /** No record of its shards comes before these any more: some may be lost, of which its entries don't tell. */
-  reach(next: (shard: number) => number): void {
-    for (const [shard, summary] of this.shards) summary.next = Math.max(summary.next, next(shard));
-  }
-
   /** So much stood in it when it was closed, whatever is left of that: its next sidecar tells it as well. */
-  reachAsClosed({ shards, records }: Summary): void {
+  reachAsClosed({ records }: Summary): void {
     this.records = Math.max(this.records, records);
-    for (const [shard, { next }] of shards) {
-      const known = this.shards.get(shard);
-      if (known !== undefined) known.next = Math.max(known.next, next);
-      else this.shards.set(shard, { first: next, next, records: 0, bytes: 0, newestMs: 0 });
-    }
   }
 
   /** Whether `positionOf` and `offsetBefore` know more than the segment's beginning. */
@@ -132,9 +122,20 @@ export class Segment {
     return sidecarPathOf(this.path);
   }
 
-  /** A crash leaves the old sidecar or none; both are noticed by `end` and made again. */
-  async writeSidecar(): Promise<void> {
-    await writeDurably(this.sidecarPath, encodeSidecar(this, this.#points ?? new SegmentPoints()));
+  /**
+   * A crash leaves the old sidecar or none; both are noticed by `end` and made again.
+   * @param ends of the last segment, where each shard of the log ends, by shard. Of those that it holds nothing of, and
+   *   of lost records, its state entry alone would tell.
+   */
+  async writeSidecar(ends: readonly number[] = []): Promise<void> {
+    const shards = new Map(this.shards);
+    ends.forEach((next, shard) => {
+      const known = shards.get(shard) ?? { first: next, next, records: 0, bytes: 0, newestMs: 0 };
+      if (next > 0) shards.set(shard, { ...known, next: Math.max(known.next, next) });
+    });
+    const { base, generation, end, newestMs, records, nextNumber, damage } = this;
+    const summary = { base, generation, end, newestMs, records, nextNumber, damage, shards };
+    await writeDurably(this.sidecarPath, encodeSidecar(summary, this.#points ?? new SegmentPoints()));
   }
 
   /** Knows what the sidecar says, but for index points; false when there is none that fits the file. */
@@ -146,7 +147,9 @@ export class Segment {
     this.records = saved.records;
     this.nextNumber = saved.nextNumber;
     this.damage.push(...saved.damage);
-    for (const [shard, summary] of saved.shards) this.shards.set(shard, summary);
+    for (const [shard, summary] of saved.shards) {
+      if (summary.first < summary.next) this.shards.set(shard, summary);
+    }
     this.#points = undefined;
     return true;
   }

@@ -248,6 +248,31 @@ test("a shard whose only record is lost does not give its offset out again", asy
   });
 });
 
+test("offsets of which the last segment's state alone told are not given out again when that is lost", async () => {
+  await withPlace(async (place) => {
+    place.nowMs = 1_700_000_000_000;
+    await fill(place);
+    let streams = await place.open();
+    place.nowMs += 25 * 3_600_000;
+    await streams.enforceRetention();
+    assert.deepEqual(await textsOf(streams), []);
+    await streams.close();
+    const [path, ...others] = await place.segments();
+    assert.deepEqual(others, []);
+    await flip(path!, await placeOf(path!, "nextOffsets"));
+    for (let starts = 0; starts < 2; starts++) {
+      streams = await place.open();
+      const { trimHorizon, latest } = streams.describe("s").shardList[0]!;
+      assert.deepEqual([trimHorizon, latest], [10, 10]);
+      await streams.close();
+    }
+    streams = await place.open();
+    const [placed] = await streams.append("s", [{ partitionKey: "k", data: Buffer.from("new") }]);
+    assert.equal(placed!.offset, 10);
+    await streams.close();
+  });
+});
+
 test("a segment that is shorter than it was, or gone, is told", async () => {
   await withPlace(async (place) => {
     await fill(place, 400);
