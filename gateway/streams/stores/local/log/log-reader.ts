@@ -239,7 +239,7 @@ class PartsReading {
 
   /** Goes on as far as it can without waiting. @returns what the walk has to do first: `fill`, or `skipDamage` */
   gather(): "done" | "read" | "damaged" {
-    const { walk, parts, shard, from, end } = this;
+    const { walk, parts, shard, end } = this;
     while (this.#next < end && this.#bytes < this.#maxBytes) {
       const position = walk.position;
       const entry = walk.next();
@@ -251,7 +251,7 @@ class PartsReading {
       if (entry === "damaged") return "damaged";
       if (entry.kind !== ENTRY_KIND.records) continue;
       const part = entry.partOf(shard);
-      if (part === undefined || part.first + part.count <= from || part.first >= end) continue;
+      if (part === undefined || part.first + part.count <= this.#next || part.first >= end) continue;
       if (parts.length > 0 && this.#bytes + part.batch.length > this.#maxBytes) {
         walk.position = position;
         return "done";

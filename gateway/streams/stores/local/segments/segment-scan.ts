@@ -237,6 +237,8 @@ export async function scanSegment(
   /** What stands behind damage that may yet turn out to be a torn tail, the damage first. */
   const doubtful: Array<Extent | { entry: Entry; position: number }> = [];
   let end = from;
+  /** Numbers rise in the order of writing: what stands there again, put there by whatever it was, is no entry. */
+  let number = 0;
   const accept = (entry: Entry, position: number): void => {
     visit(entry, position);
     end = position + entry.bytes.length;
@@ -257,7 +259,9 @@ export async function scanSegment(
     if (found === "end") break;
     if (found === "read") await walk.fill();
     else if (found === "damaged") doubtful.push(...splitAt(acknowledgedTo, await walk.skipDamage()));
+    else if (found.number < number) doubtful.push({ from: position, to: walk.position });
     else {
+      number = found.number + 1;
       settle(position - found.groupOffset);
       if (doubtful.length === 0) accept(found, position);
       else doubtful.push({ entry: found, position });

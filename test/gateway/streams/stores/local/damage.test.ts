@@ -6,6 +6,7 @@ import test from "node:test";
 import { realDisk } from "../../../../../gateway/streams/stores/local/log/segment-file.ts";
 import { StreamLog } from "../../../../../gateway/streams/stores/local/log/stream-log.ts";
 import type { LogFile } from "../../../../../gateway/streams/stores/local/segments/log-file.ts";
+import { verifyLocalStreams } from "../../../../../gateway/streams/stores/local/verify.ts";
 import { MAX_HASH, type Streams } from "../../../../../gateway/streams/streams.ts";
 import { makeFrame, readAll } from "../../../../contract/streams.ts";
 import { type LocalPlace, makeLocalPlace } from "./local-place.ts";
@@ -312,6 +313,34 @@ test("a byte that flips while the log is open is found by the reader", async () 
     assert.deepEqual(await textsOf(streams), texts(1, 2, 3, 5, 6, 7, 8, 9, 10));
     assert.deepEqual(await textsOf(streams), texts(1, 2, 3, 5, 6, 7, 8, 9, 10));
     assert.deepEqual(place.logged, ["the log is damaged; what can be read is kept"]);
+    await streams.close();
+  });
+});
+
+test("entries that stand there a second time are damage, and are neither read nor gone on from", async () => {
+  await withPlace(async (place) => {
+    await fill(place);
+    const [path] = await place.segments();
+    const bytes = await readFile(path!);
+    const third = bytes.lastIndexOf("HWLE", await placeOf(path!, "text-3"));
+    const sixth = bytes.lastIndexOf("HWLE", await placeOf(path!, "text-6"));
+    const again = bytes.subarray(third, sixth);
+    await writeFile(path!, Buffer.concat([bytes.subarray(0, sixth), again, bytes.subarray(sixth), again]));
+    const { findings } = await verifyLocalStreams(place.dir);
+    const entryBytes = again.length / 3;
+    assert.deepEqual(
+      findings.map(({ kind, from }) => [kind, from]),
+      [
+        ["damage", sixth],
+        ["damage", sixth + entryBytes],
+        ["damage", sixth + 2 * entryBytes],
+        ["torn", bytes.length + again.length],
+      ],
+    );
+    const streams = await place.open();
+    assert.deepEqual(await textsOf(streams), texts(1, 2, 3, 4, 5, 6, 7, 8, 9, 10));
+    const [placed] = await streams.append("s", [{ partitionKey: "k", data: Buffer.from("new") }]);
+    assert.equal(placed!.offset, 10);
     await streams.close();
   });
 });
