@@ -12,14 +12,16 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { decodeBatch } from "../../../../protocol/record-batch.ts";
 import { describeError, HeadwaterError } from "../../../../runtime/errors.ts";
+import { DatabaseWriteError } from "../../../../runtime/synced-level.ts";
 import { ENTRY_KIND, type Entry } from "../log-entry.ts";
 import { checkFormat } from "./data-format.ts";
 import { beginningOf, hasBegun } from "./log/log-recovery.ts";
-import { Metadata, type StoredStream, type StreamRecord } from "./metadata.ts";
+import { type ConsumerRecord, Metadata, type StoredStream, type StreamRecord } from "./metadata.ts";
 import { baseOf, restOf, SEGMENT_HEAD_BYTES, Segment, segmentName } from "./segments/segment.ts";
 import { scanSegment } from "./segments/segment-scan.ts";
 import { condemnedStreams } from "./stream-folders.ts";
 
+const NO_ROOM: ReadonlySet<string> = new Set(["ENOSPC", "EDQUOT"]);
 const STREAM_ID = /^[0-9a-f]{32}$/;
 
 /** `torn` is what a crash leaves and the next start mends; `damage` is loss. */
@@ -112,6 +114,30 @@ async function hasOpen(pid: string, { dev, ino }: Stats): Promise<boolean> {
   return files.some((file) => file?.dev === dev && file.ino === ino);
 }
 
+interface KnownStream {
+  readonly stored: StoredStream;
+  readonly consumers: readonly ConsumerRecord[];
+}
+
+/** Read whole before anything is checked: where a part of it is damaged, the records are looked at without it. */
+async function readStreams(copy: string): Promise<KnownStream[]> {
+  const metadata = await Metadata.open(copy);
+  try {
+    const known: KnownStream[] = [];
+    for (const stored of await metadata.activeStreams()) {
+      known.push({ stored, consumers: await metadata.consumers(stored.record.streamId) });
+    }
+    return known;
+  } finally {
+    await metadata.close();
+  }
+}
+
+function refuseCopy(cause: unknown): never {
+  const message = `no copy of the metadata can be made in ${tmpdir()}: ${describeError(cause)}`;
+  throw new VerifyRefusedError(message, "set TMPDIR to a folder that is there and has room, and try again");
+}
+
 interface SegmentPlace {
   readonly path: string;
   readonly base: number;
@@ -146,28 +172,34 @@ class FolderCheck {
   }
 
   async run(): Promise<void> {
-    const copy = await mkdtemp(join(tmpdir(), "headwater-verify-"));
+    const known = await this.#knownStreams();
+    if (known === undefined) return this.#checkWithoutMetadata();
+    const condemned = await condemnedStreams(this.#dir).catch((): string[] => []);
+    for (const { stored, consumers } of known) {
+      if (condemned.includes(stored.record.streamId)) continue;
+      const ends = await this.#checkStream(stored.record);
+      this.#checkShards(stored.record, ends);
+      this.#checkConsumers(consumers, stored, ends);
+    }
+  }
+
+  /** undefined where the metadata is damaged. @throws VerifyRefusedError */
+  async #knownStreams(): Promise<readonly KnownStream[] | undefined> {
+    const copy = await mkdtemp(join(tmpdir(), "headwater-verify-")).catch(refuseCopy);
     try {
       // LevelDB writes when it is opened, and may throw away what it cannot make sense of.
       for (const name of ["format.json", "streams.json", "meta"]) {
-        await cp(join(this.#dir, name), join(copy, name), { recursive: true }).catch(() => undefined);
+        await cp(join(this.#dir, name), join(copy, name), { recursive: true }).catch((error: unknown) => {
+          if (NO_ROOM.has((error as NodeJS.ErrnoException).code ?? "")) refuseCopy(error);
+        });
       }
-      const metadata = await Metadata.open(copy).catch((error: unknown) => {
-        const detail = describeError(error).replaceAll(copy, this.#dir);
-        this.#findings.push({ kind: "damage", stream: "", file: "meta", detail });
-        return undefined;
-      });
-      if (metadata === undefined) return await this.#checkWithoutMetadata();
-      try {
-        const condemned = await condemnedStreams(this.#dir).catch((): string[] => []);
-        for (const stream of await metadata.activeStreams()) {
-          if (condemned.includes(stream.record.streamId)) continue;
-          const ends = await this.#checkStream(stream.record);
-          await this.#checkConsumers(metadata, stream, ends);
-        }
-      } finally {
-        await metadata.close();
-      }
+      return await readStreams(copy);
+    } catch (error) {
+      if (error instanceof VerifyRefusedError) throw error;
+      if (error instanceof DatabaseWriteError) refuseCopy(error);
+      const detail = describeError(error).replaceAll(copy, this.#dir);
+      this.#findings.push({ kind: "damage", stream: "", file: "meta", detail });
+      return undefined;
     } finally {
       await rm(copy, { recursive: true, force: true });
     }
@@ -196,7 +228,11 @@ class FolderCheck {
     for (const [i, base] of bases.entries()) {
       const path = join(folder, segmentName(base));
       const place = { path, base, isFirst: i === 0, isLast: i === bases.length - 1 };
-      await this.#checkSegment(name, streamId, place, walk);
+      await this.#checkSegment(name, streamId, place, walk).catch((error: NodeJS.ErrnoException) => {
+        if (error.syscall === undefined) throw error;
+        // A bad sector, most likely. The others are looked at all the same.
+        this.#find("damage", name, path, `cannot be read: ${error.message}`);
+      });
     }
     return walk.next;
   }
@@ -272,13 +308,22 @@ class FolderCheck {
     this.#progress(stream, this.#bytes);
   }
 
-  async #checkConsumers(
-    metadata: Metadata,
+  /** As opening does: metadata that went back to before a split or a merge is refused. */
+  #checkShards({ name, nextShard }: StreamRecord, ends: ReadonlyMap<number, number>): void {
+    for (const index of ends.keys()) {
+      if (index < nextShard) continue;
+      const detail = `the log of stream ${name} holds records of shard ${index}, which meta/ does not know`;
+      this.#findings.push({ kind: "damage", stream: name, file: "meta", detail });
+    }
+  }
+
+  #checkConsumers(
+    consumers: readonly ConsumerRecord[],
     { record: { name, streamId }, shards }: StoredStream,
     ends: ReadonlyMap<number, number>,
-  ): Promise<void> {
+  ): void {
     const indexes = new Map(shards.map(({ shardId, index }) => [shardId, index]));
-    for (const consumer of await metadata.consumers(streamId)) {
+    for (const consumer of consumers) {
       for (const [shardId, position] of Object.entries(consumer.positions)) {
         const index = indexes.get(shardId);
         // A closed shard that has expired leaves its position behind until the next checkpoint.

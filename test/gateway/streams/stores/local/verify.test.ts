@@ -1,13 +1,15 @@
 import assert from "node:assert/strict";
-import { open, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
+import { Level } from "level";
 import {
   type VerifyFinding,
   verifyLocalStreams,
 } from "../../../../../gateway/streams/stores/local/verify.ts";
 import { verifyDataFolder } from "../../../../../gateway/verify.ts";
 import { makeFrame } from "../../../../contract/streams.ts";
+import { SmallDisk } from "../../../../support/small-disk.ts";
 import { type LocalPlace, makeLocalPlace } from "./local-place.ts";
 
 const FRAMES = 200;
@@ -36,6 +38,16 @@ async function flip(path: string, position: number): Promise<void> {
   byte[0] = byte[0]! ^ 0x40;
   await file.write(byte, 0, 1, position);
   await file.close();
+}
+
+/** The store's database, while it is closed. */
+async function withLevel<T>(place: LocalPlace, body: (db: Level<string, string>) => Promise<T>): Promise<T> {
+  const db = new Level<string, string>(join(place.dir, "meta"));
+  try {
+    return await body(db);
+  } finally {
+    await db.close();
+  }
 }
 
 async function snapshot(dir: string): Promise<string[]> {
@@ -134,6 +146,81 @@ test("a segment that a crash kept from beginning is torn, and one that was cut s
     [["damage", bytes.lastIndexOf("HWLE"), bytes.length]],
   );
   assert.equal(records, FRAMES * 5 - 5);
+});
+
+test("metadata of which a part is lost, or that went back to before a split, is damage; the records are looked at", async (t) => {
+  const place = await filled(t);
+  const { streamId } = await withLevel(place, async (db) => {
+    const [[, value]] = (await db.iterator({ gte: "stream/", lt: "stream0" }).all()) as [[string, string]];
+    return JSON.parse(value.slice(8)) as { streamId: string };
+  });
+  const records = ["stream", "shard"].map((kind) => ({
+    gte: `${kind}/${streamId}`,
+    lt: `${kind}/${streamId}0`,
+  }));
+  const before = await withLevel(place, (db) =>
+    Promise.all(records.map((range) => db.iterator(range).all())),
+  );
+  const streams = await place.open();
+  await streams.splitShard("s", "shardId-000000000001", (3n << 126n) + 1n);
+  for (const explicitHash of [1n << 127n, (1n << 128n) - 1n])
+    await streams.append("s", [{ partitionKey: "k", explicitHash, data: Buffer.from("new") }]);
+  await streams.close();
+  assert.deepEqual((await verifyLocalStreams(place.dir)).findings, []);
+
+  await withLevel(place, async (db) => {
+    for (const range of records) await db.clear(range);
+    for (const [key, value] of before.flat()) await db.put(key, value);
+  });
+  const back = await verifyLocalStreams(place.dir);
+  assert.deepEqual(
+    back.findings.map(({ kind, file }) => [kind, file]),
+    [
+      ["damage", "meta"],
+      ["damage", "meta"],
+    ],
+  );
+  await assert.rejects(place.open(), { code: "STREAM_METADATA_DAMAGED" });
+
+  await withLevel(place, (db) => db.del(`shard/${streamId}/000000000000`));
+  const lost = await verifyLocalStreams(place.dir);
+  assert.match(lost.findings[0]!.detail, /has 1 shards in meta\/ instead of 2/);
+  assert.equal(lost.records, FRAMES * 5 + 2);
+});
+
+test("a segment that cannot be read is damage, and the others are looked at", async (t) => {
+  const place = await filled(t);
+  const { records } = await verifyLocalStreams(place.dir);
+  const [first] = await place.segments();
+  await rm(first!);
+  // It can be opened, and refuses to be read, as a bad sector does.
+  await mkdir(first!);
+  const report = await verifyLocalStreams(place.dir);
+  assert.equal(report.findings[0]!.file, first!.slice(place.dir.length + 1));
+  assert.match(report.findings[0]!.detail, /^cannot be read: /);
+  assert.ok(report.records > 0 && report.records < records, `${report.records}`);
+});
+
+test("a folder for the copy that is not there, or is full, is no damage", async (t) => {
+  const place = await filled(t);
+  const disk = await SmallDisk.make(1_048_576);
+  t.after(async () => typeof disk === "string" || (await disk.remove()));
+  const former = process.env.TMPDIR;
+  t.after(() => {
+    if (former === undefined) delete process.env.TMPDIR;
+    else process.env.TMPDIR = former;
+  });
+  process.env.TMPDIR = join(place.dir, "none");
+  await assert.rejects(verifyLocalStreams(place.dir), { code: "VERIFY_REFUSED", message: /ENOENT/ });
+  if (typeof disk === "string") return t.diagnostic(disk);
+  process.env.TMPDIR = disk.path;
+  const fill = async (): Promise<never> => {
+    for (;;) await writeFile(join(disk.path, "filler"), Buffer.alloc(1_024), { flag: "a", flush: true });
+  };
+  await assert.rejects(fill(), { code: "ENOSPC" });
+  const full = { code: "VERIFY_REFUSED", message: /No space left|no space left/ };
+  await assert.rejects(verifyLocalStreams(place.dir), full);
+  assert.deepEqual((await readdir(disk.path)).sort(), ["filler", "lost+found"]);
 });
 
 test("a log that ends before a checkpoint is damage", async (t) => {
