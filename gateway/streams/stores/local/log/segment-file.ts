@@ -43,8 +43,9 @@ export async function createSegmentFile(
     groupOffset: 0,
   };
   writeEntry(bytes, SEGMENT_HEAD_BYTES, head, undefined, [], extra);
-  const file = await (spare === undefined ? LogFile.open(segment.path, "w+") : LogFile.open(spare, "r+"));
+  let file: LogFile | undefined;
   try {
+    file = await (spare === undefined ? LogFile.open(segment.path, "w+") : LogFile.open(spare, "r+"));
     const recycledBytes = await file.size();
     encodeSegmentHead({ generation, base, createdMs, streamId, recycledBytes }).copy(bytes);
     await disk.write(file, bytes, 0);
@@ -53,15 +54,15 @@ export async function createSegmentFile(
     await syncFolder(dirname(segment.path));
     segment.recycledBytes = recycledBytes;
     segment.createdMs = createdMs;
+    segment.end = bytes.length;
+    return file;
   } catch (error) {
-    await file.close();
+    await file?.close();
     for (const path of [segment.path, spare]) {
       if (path !== undefined) await unlink(path).catch(() => undefined);
     }
     throw error;
   }
-  segment.end = bytes.length;
-  return file;
 }
 
 /** 48 random bits: bytes of another life of the file cannot guess them. */

@@ -1,12 +1,17 @@
 /** Files written over: what they held before never comes back, and the disk is given back promptly. */
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
 import { Group } from "../../../../../../gateway/streams/stores/local/log/group.ts";
+import {
+  createSegmentFile,
+  realDisk,
+} from "../../../../../../gateway/streams/stores/local/log/segment-file.ts";
 import { MAX_PADDING_BYTES } from "../../../../../../gateway/streams/stores/local/segments/log-file.ts";
 import { RecycledSegments } from "../../../../../../gateway/streams/stores/local/segments/recycled-segments.ts";
+import { Segment } from "../../../../../../gateway/streams/stores/local/segments/segment.ts";
 import { scanSegment } from "../../../../../../gateway/streams/stores/local/segments/segment-scan.ts";
 import { ENTRY_KIND } from "../../../../../../gateway/streams/stores/log-entry.ts";
 import { encodeBatch } from "../../../../../../protocol/record-batch.ts";
@@ -275,6 +280,20 @@ test("a segment that is given while the disk becomes short leaves no spare behin
     assert.equal(pool.ready, 0);
     assert.deepEqual(await readdir(join(folder, "spares")), []);
     await pool.close();
+  });
+});
+
+test("a spare that cannot be opened is not left lying, where nobody knows it any more", async () => {
+  await withFolder(async (folder) => {
+    const spare = join(folder, "1.spare");
+    // Opening it fails, as it does where a process has no file descriptor left.
+    await symlink(spare, spare);
+    const state = { nextOffsets: [], records: 0, arrivalMs: 0, producers: { epochs: [], clients: [] } };
+    const segment = new Segment(folder, 7, 1);
+    await assert.rejects(createSegmentFile(realDisk, "00".repeat(16), 0, segment, state, spare), {
+      code: "ELOOP",
+    });
+    assert.deepEqual(await readdir(folder), []);
   });
 });
 
