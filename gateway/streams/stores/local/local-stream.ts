@@ -109,8 +109,8 @@ export class LocalStream {
   }
 
   /** Shards that were closed before `cutoffMs` and are empty. */
-  async expireShards(cutoffMs: number): Promise<void> {
-    if (await this.definition.expire(cutoffMs, this.#nowMs())) this.consumers.refresh();
+  async expireShards(cutoffMs: number, nowMs: number): Promise<void> {
+    if (await this.definition.expire(cutoffMs, nowMs)) this.consumers.refresh();
   }
 
   append(entries: readonly PutEntry[]): Promise<Placed[]> {

@@ -61,7 +61,9 @@ export class Retention {
   }
 
   async #removeOld(): Promise<void> {
-    const { log, meters, streams } = this.#options;
+    const { clock, log, meters, streams } = this.#options;
+    // Once, and before the guard looks: while a stream is cleaned up the clock may jump, ahead or back.
+    const nowMs = Math.floor(clock.nowUs() / 1000);
     const { hold, jumpedMs } = this.#guard.look();
     if (jumpedMs !== undefined) {
       meters.retentionHolds.inc();
@@ -72,20 +74,19 @@ export class Retention {
     // One stream's trouble is not the others'.
     const failures: unknown[] = [];
     for (const stream of [...streams()]) {
-      await this.#removeOldOf(stream).catch((error: unknown) => failures.push(error));
+      await removeOldOf(stream, nowMs).catch((error: unknown) => failures.push(error));
     }
     if (failures.length > 0) throw failures[0];
   }
+}
 
-  async #removeOldOf(stream: LocalStream): Promise<void> {
-    const nowMs = Math.floor(this.#options.clock.nowUs() / 1000);
-    const cutoffMs = nowMs - stream.definition.record.retentionHours * 3_600_000;
-    try {
-      await stream.log.removeBefore(cutoffMs);
-      await stream.expireShards(cutoffMs);
-    } catch (error) {
-      // Deleted meanwhile, or closed.
-      if (!(error instanceof StreamNotFoundError) && !(error instanceof StreamsClosedError)) throw error;
-    }
+async function removeOldOf(stream: LocalStream, nowMs: number): Promise<void> {
+  const cutoffMs = nowMs - stream.definition.record.retentionHours * 3_600_000;
+  try {
+    await stream.log.removeBefore(cutoffMs, nowMs);
+    await stream.expireShards(cutoffMs, nowMs);
+  } catch (error) {
+    // Deleted meanwhile, or closed.
+    if (!(error instanceof StreamNotFoundError) && !(error instanceof StreamsClosedError)) throw error;
   }
 }

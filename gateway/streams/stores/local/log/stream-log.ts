@@ -202,24 +202,25 @@ export class StreamLog {
   /**
    * Removes whole segments whose newest record arrived before `cutoffMs`. Returns how many. Closed ones
    * go also while the log cannot be written: it may be their room that it lacks.
+   * @param nowMs by the clock that `cutoffMs` goes by
    */
-  async removeBefore(cutoffMs: number): Promise<number> {
-    let removed = await this.#removeClosed(cutoffMs);
+  async removeBefore(cutoffMs: number, nowMs = this.#options.nowMs()): Promise<number> {
+    let removed = await this.#removeClosed(cutoffMs, nowMs);
     if (this.#writer.hasFailed) {
       // Nobody may append for long.
       if (!this.#closed) this.#writer.repair();
-    } else if (!this.#closed && this.#isActiveOld(cutoffMs)) {
+    } else if (!this.#closed && this.#isActiveOld(cutoffMs, nowMs)) {
       await this.#roll();
-      removed += await this.#removeClosed(cutoffMs);
+      removed += await this.#removeClosed(cutoffMs, nowMs);
     }
     return removed;
   }
 
-  async #removeClosed(cutoffMs: number): Promise<number> {
+  async #removeClosed(cutoffMs: number, nowMs: number): Promise<number> {
     let removed = 0;
     const { segments } = this.#chain;
     while (!this.#closed && segments.length > 1) {
-      const arrivedMs = arrivedByMs(segments, 0, this.#options.nowMs());
+      const arrivedMs = arrivedByMs(segments, 0, nowMs);
       if (arrivedMs === undefined || arrivedMs >= cutoffMs) break;
       await this.#chain.removeOldest();
       removed++;
@@ -228,9 +229,8 @@ export class StreamLog {
   }
 
   /** Also where nothing tells how old its records are: the segment behind it will. */
-  #isActiveOld(cutoffMs: number): boolean {
+  #isActiveOld(cutoffMs: number, nowMs: number): boolean {
     const { segments, active } = this.#chain;
-    const nowMs = this.#options.nowMs();
     if (active.records === 0) return segments.length > 1 && arrivedByMs(segments, 0, nowMs) === undefined;
     const arrivedMs = arrivedByMs(segments, segments.length - 1, nowMs);
     if (arrivedMs !== undefined) return arrivedMs < cutoffMs;

@@ -274,6 +274,9 @@ class HostileWorld implements LivedIn {
     this.start("reshard", this.#reshard(NAMES[0]!));
     await this.#settle();
     this.#place.jumpMs = 0;
+    // As it does each minute: two jumps would look like one that lasts.
+    this.start("retention", this.streams.enforceRetention());
+    await this.#settle();
   }
 
   async #someTurns(): Promise<void> {

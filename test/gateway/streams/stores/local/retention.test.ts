@@ -208,6 +208,40 @@ test("records of a segment that was begun while the clock was years ahead become
   }
 });
 
+for (const [way, jumpMs] of [
+  ["ahead", 9_000 * HOUR_MS],
+  ["back", -100 * HOUR_MS],
+] as const) {
+  test(`a clock that jumps ${way} while retention is at work costs nothing`, async (t) => {
+    const place = await makeLocalPlace();
+    t.after(() => place.remove());
+    place.nowMs = START_MS;
+    let jumps = false;
+    const disk = watchedDisk(() => {
+      if (jumps) place.jumpMs = jumpMs;
+    });
+    const streams = await place.open({ segmentBytes: 600, disk });
+    t.after(() => streams.close());
+    for (const name of ["a", "b"]) await streams.createStream({ name, shards: 1, retentionHours: 24 });
+    await streams.appendFrame(makeFrame("a", 1n, ["old"]));
+    place.nowMs += 30 * HOUR_MS;
+    for (let i = 1; i <= 12; i++) await streams.appendFrame(makeFrame("b", BigInt(i), [`text-${i}`]));
+    if (way === "back") {
+      // By the clock as it will be then, the last segment is older than all that stands in it.
+      place.jumpMs = jumpMs;
+      for (let i = 13; i <= 24; i++) await streams.appendFrame(makeFrame("b", BigInt(i), [`text-${i}`]));
+      place.jumpMs = 0;
+    }
+    const before = (await readAll(streams, "b", SHARD_0)).length;
+    // Stream a gets a new segment; by then retention has begun.
+    jumps = true;
+    await streams.enforceRetention();
+    assert.equal(place.jumpMs, jumpMs);
+    assert.deepEqual(await readAll(streams, "a", SHARD_0), []);
+    assert.equal((await readAll(streams, "b", SHARD_0)).length, before);
+  });
+}
+
 test("what a segment holds is no older than a sound clock says", () => {
   const day = (createdDay: number, newestDay: number) => ({ createdMs: createdDay, newestMs: newestDay });
   // By its newest record, as long as that lies in the past.
