@@ -358,13 +358,11 @@ export interface Streams {
   /**
    * Where gateways share the store: tells the others that this one does from now on what one of them alone is to do, such as to
    * push a shard to a registered reader. A word, no lease: it may be lost with a connection to the cluster.
+   * @returns to be called when this gateway does it no more
    */
-  claim?(what: string): void;
-  /**
-   * @param heard called with what another gateway claims. Of two that claim the same thing before either has heard the
-   *   other, the one that comes first has it.
-   */
-  onClaim?(heard: (what: string, comesFirst: boolean) => void): void;
+  claim?(what: string): () => void;
+  /** @param heard called with what another gateway claims, when this one's own claim of it, if any, was made before. */
+  onClaim?(heard: (what: string) => void): void;
   /**
    * Called when the gateway begins to close, before its stages do: where the store may wait long for an answer, it
    * waits for some seconds only from now on, as a stage in the midst of a read cannot end before.

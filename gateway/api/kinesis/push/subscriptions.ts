@@ -62,7 +62,7 @@ export class Subscriptions {
     this.#accountId = options.accountId;
     this.#reads = options.reads;
     this.#clock = options.clock;
-    this.#streams.onClaim?.((key, comesFirst) => this.#claimed(key, comesFirst));
+    this.#streams.onClaim?.((key) => this.#claimed(key));
     const active = this.#active;
     options.metrics.gauge(
       "headwater_kinesis_subscriptions",
@@ -85,7 +85,7 @@ export class Subscriptions {
     if (isGone(reply)) return;
     const key = JSON.stringify([place.streamId, place.shard.index, reader.name, reader.createdMs]);
     const nowMs = this.#clock.monotonicMs();
-    this.#admit(key, nowMs, place, reader);
+    const over = this.#admit(key, nowMs, place, reader);
     const shared = this.#shared.join(place.streamId, place.shard.index, (from) =>
       this.#streams.read(place.stream, place.shard.shardId, from, MAX_EVENT_BYTES),
     );
@@ -106,6 +106,7 @@ export class Subscriptions {
       await subscription.run();
     } finally {
       shared.leave();
+      over?.();
       if (this.#active.get(key) === mine) this.#active.delete(key);
       if (this.#active.size === 0) this.#stopTicking();
     }
@@ -118,20 +119,24 @@ export class Subscriptions {
     this.#stopTicking();
   }
 
-  #admit(key: string, nowMs: number, place: SubscriptionPlace, reader: RegisteredReader): void {
+  /** @returns to be called when it is over */
+  #admit(
+    key: string,
+    nowMs: number,
+    place: SubscriptionPlace,
+    reader: RegisteredReader,
+  ): (() => void) | undefined {
     this.#forgetBegun(nowMs);
     if (this.#begun.has(key)) throw this.#inUse(place, reader);
     this.#begun.set(key, nowMs);
     this.#active.get(key)?.subscription.end(this.#inUse(place, reader));
-    this.#streams.claim?.(key);
+    return this.#streams.claim?.(key);
   }
 
   /** Another gateway serves it now. */
-  #claimed(key: string, comesFirst: boolean): void {
+  #claimed(key: string): void {
     const nowMs = this.#clock.monotonicMs();
     this.#forgetBegun(nowMs);
-    // It had not heard of ours, or it would have refused its own.
-    if (this.#begun.has(key) && !comesFirst) return;
     this.#begun.delete(key);
     this.#begun.set(key, nowMs);
     const mine = this.#active.get(key);

@@ -101,7 +101,7 @@ class ClusterStreams implements Streams {
     this.#documents = new Documents(link, prefix);
     const parts = { link, documents: this.#documents, clock, log };
     this.#consumers = new Consumers(parts);
-    this.#claims = new Claims(link, prefix);
+    this.#claims = new Claims(link, clock, prefix);
     const gone = async (name: string): Promise<void> => {
       this.#settings.delete(name);
       await this.#consumers.lose(name);
@@ -356,11 +356,11 @@ class ClusterStreams implements Streams {
     return Math.floor(this.#options.clock.nowUs() / 1000);
   }
 
-  claim(what: string): void {
-    this.#claims.make(what);
+  claim(what: string): () => void {
+    return this.#claims.make(what);
   }
 
-  onClaim(heard: (what: string, comesFirst: boolean) => void): void {
+  onClaim(heard: (what: string) => void): void {
     this.#claims.hear(heard);
   }
 
