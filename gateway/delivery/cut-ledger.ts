@@ -91,7 +91,7 @@ export class CutLedger {
     let ledger = await readState(join(dir, "delivery.json"), ledgerSchema);
     let pending = await readState(join(dir, "cut.json"), manifestSchema);
     if (ledger === undefined) {
-      ledger = { ...emptyLedger(), id: randomBytes(4).toString("hex") };
+      ledger = { ...emptyLedger(), id: newId() };
       await writeState(join(dir, "delivery.json"), ledger);
     }
     // The crash came between "finished" and the manifest's removal: the next cut replaces the file.
@@ -111,8 +111,12 @@ export class CutLedger {
    * @throws DeliveryStateError, LeaseLostError
    */
   async takeOver(handover: Handover): Promise<boolean> {
-    const known = this.#note(this.ledger, this.pending);
     const { note } = handover;
+    // Of a stream that was made anew. Another gateway may have delivered since this one did, and given cuts behind its last
+    // one their names: under these an object would be taken for one that is there.
+    const isAnew = note === undefined && this.#handover !== undefined;
+    const ledger = isAnew ? { ...this.ledger, id: newId() } : this.ledger;
+    const known = this.#note(ledger, this.pending);
     const left = note === undefined ? known : readNote(note);
     if (note === undefined) await handover.keep(known);
     this.#handover = handover;
@@ -186,6 +190,10 @@ function withCut(ledger: Ledger, manifest: CutManifest, deliveredMs: number): Pa
   if (records === 0) return changes;
   const recent = [{ name, records, bytes, deliveredMs }, ...ledger.recent].slice(0, MAX_RECENT_OBJECTS);
   return { ...changes, objects: ledger.objects + 1, records: ledger.records + records, recent };
+}
+
+function newId(): string {
+  return randomBytes(4).toString("hex");
 }
 
 function emptyLedger(): Omit<Ledger, "id"> {

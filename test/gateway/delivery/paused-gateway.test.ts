@@ -33,3 +33,26 @@ for (const step of ["built", "manifest", "confirmed", "object"] as const) {
     }),
   );
 }
+
+clusterFact(
+  "paused and awake when the stream was made anew, it gives no object the name of another's",
+  (ground) =>
+    Pair.with(ground, async (pair) => {
+      const a = await pair.start("a");
+      await a.arm("ledger", "SIGSTOP");
+      await pair.append(1);
+      await a.says("step ledger");
+      // The numbers behind that cut are the other one's.
+      const b = await pair.start("b");
+      await pair.append(5);
+      await pair.judge();
+      await b.kill();
+      await pair.streams.deleteStream("s");
+      await pair.streams.createStream({ name: "s", shards: 3, retentionHours: 24 });
+      a.wake();
+      await pair.append(2);
+      const isThere = async (): Promise<boolean> => (await lines(pair.out)).length >= pair.appended;
+      await until("all is delivered", isThere, WITHIN_MS);
+      assert.equal(new Set(await lines(pair.out)).size, pair.appended);
+    }),
+);
