@@ -20,8 +20,11 @@ import { forEachRecord, type Run } from "../../protocol/record-batch.ts";
 const MAGIC = 0xf3899ac2;
 const MAGIC_BYTES = 4;
 const DIGEST_BYTES = 16;
-/** The library packs at most as many as fit into 1 MiB; more than this is no work of it. */
-const MAX_USER_RECORDS = 250_000;
+/**
+ * Of a message, those within its records and tags included: as many as fit into 1 MiB, as each takes two bytes, and the library
+ * packs no more. They are read at once, and the event loop is everybody's.
+ */
+const MAX_FIELDS = 524_288;
 const MAX_KEY_CHARACTERS = 256;
 /** Protobuf, Encoding: wire types. */
 const VARINT = 0;
@@ -95,8 +98,7 @@ function readAggregate(reader: Reader): UserRecord[] {
       checkHash(reader.bytes(wireType));
       hashes++;
     } else if (field === 3) {
-      if (packed.length === MAX_USER_RECORDS) throw new Malformed();
-      packed.push(readRecord(new Reader(reader.bytes(wireType))));
+      packed.push(readRecord(reader.within(wireType)));
     } else reader.skip(wireType);
   }
   if (packed.length === 0) throw new Malformed();
@@ -117,7 +119,7 @@ function readRecord(reader: Reader): PackedRecord {
     if (field === 1) keyIndex = reader.index(wireType);
     else if (field === 2) hashIndex = reader.index(wireType);
     else if (field === 3) data = reader.bytes(wireType);
-    else if (field === 4) checkTag(new Reader(reader.bytes(wireType)));
+    else if (field === 4) checkTag(reader.within(wireType));
     else reader.skip(wireType);
   }
   if (keyIndex === undefined || data === undefined) throw new Malformed();
@@ -151,10 +153,13 @@ function checkHash(bytes: Buffer): void {
 /** Protobuf's wire format, as far as the message needs it. */
 class Reader {
   readonly #bytes: Buffer;
+  /** How many more may be read, here and within. */
+  readonly #fields: { left: number };
   #at = 0;
 
-  constructor(bytes: Buffer) {
+  constructor(bytes: Buffer, fields = { left: MAX_FIELDS }) {
     this.#bytes = bytes;
+    this.#fields = fields;
   }
 
   get atEnd(): boolean {
@@ -162,6 +167,7 @@ class Reader {
   }
 
   tag(): { field: number; wireType: number } {
+    if (this.#fields.left-- === 0) throw new Malformed();
     const tag = this.#varint();
     const field = Math.floor(tag / 8);
     // Protobuf, Encoding: field numbers have 29 bits and begin at 1.
@@ -172,6 +178,11 @@ class Reader {
   index(wireType: number): number {
     if (wireType !== VARINT) throw new Malformed();
     return this.#varint();
+  }
+
+  /** A message within this one. */
+  within(wireType: number): Reader {
+    return new Reader(this.bytes(wireType), this.#fields);
   }
 
   bytes(wireType: number): Buffer {

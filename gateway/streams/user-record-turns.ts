@@ -1,6 +1,6 @@
 /**
  * The records of what was read, one by one, with those that the KPL packed into one as what they
- * were. One append may hold 100,000 records, and one pack 250,000: the event loop is everybody's, so
+ * were. One append may hold 100,000 records, and one pack 170,000: the event loop is everybody's, so
  * they are visited in turns.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";

@@ -117,6 +117,28 @@ test("what the format does not allow is handed on whole", () => {
   }
 });
 
+test("what has more fields than 1 MiB holds is handed on whole: nobody waits until they are read", () => {
+  const record = Buffer.from("1a0408001a00", "hex");
+  const made = (field: string, bytes: number): Buffer => {
+    const one = Buffer.from(field, "hex");
+    const fields = Buffer.alloc(Math.floor(bytes / one.length) * one.length, one);
+    return envelope(Buffer.concat([Buffer.from("0a0161", "hex"), fields, record]));
+  };
+  for (const [what, field] of [
+    ["records", "1a0408001a00"],
+    ["keys", "0a0161"],
+    ["hashes", "120131"],
+    ["fields of a newer version", "7a00"],
+  ] as const) {
+    assert.ok(userRecords(made(field, 1_048_576 - 40)) !== undefined, what);
+    assert.equal(userRecords(made(field, 10_485_760 - 40)), undefined, what);
+  }
+  const tags = Array.from({ length: 600_000 }, () => ({ key: "" }));
+  const tagged = { partition_key_table: ["a"], records: [{ partition_key_index: 0, data: record, tags }] };
+  const message = AggregatedRecord.encode(AggregatedRecord.fromObject(tagged)).finish();
+  assert.equal(userRecords(envelope(message)), undefined, "tags");
+});
+
 test("a run gives the records of its aggregates one by one, and the others as they are", () => {
   const bad = Buffer.concat([Buffer.from("f3899ac2", "hex"), Buffer.alloc(40)]);
   const inner = aggregate([
