@@ -68,6 +68,25 @@ export function streamsContract(adapter: string, makePlace: () => Promise<Stream
     assert.deepEqual(await readAll(streams, "s", SHARD_0), []);
   });
 
+  fact("a stream may have any name that is one, also of what every object has", async (streams, reopen) => {
+    for (const name of ["constructor", "__proto__"]) {
+      await streams.createStream({ name, shards: 1, retentionHours: 24 });
+      await streams.append(name, [{ partitionKey: "k", data: Buffer.from(name) }]);
+      await streams.registerReader(name, "constructor", {});
+    }
+    const again = await reopen();
+    assert.deepEqual(again.listStreams(), ["__proto__", "constructor"]);
+    for (const name of again.listStreams()) {
+      assert.deepEqual(
+        (await readAll(again, name, SHARD_0)).map(({ text }) => text),
+        [name],
+      );
+      assert.equal(again.registeredReaders(name).length, 1);
+      await again.deleteStream(name);
+    }
+    assert.deepEqual(again.listStreams(), []);
+  });
+
   fact("what does not exist is told so", async (streams) => {
     await assert.rejects(
       streams.append("none", [{ partitionKey: "k", data: Buffer.from("x") }]),

@@ -37,7 +37,13 @@ interface ListDocument {
   readonly going: readonly string[];
 }
 
-const EMPTY: ListDocument = { version: VERSION, streams: {}, coming: {}, going: [] };
+const EMPTY = bare({ version: VERSION, streams: {}, coming: {}, going: [] });
+
+/** Without what every object has: a stream may be called `constructor`. */
+function bare({ version, streams, coming, going }: ListDocument): ListDocument {
+  const own = (records: StreamRecords): StreamRecords => Object.assign(Object.create(null), records);
+  return { version, streams: own(streams), coming: own(coming), going };
+}
 
 export class StreamList {
   readonly #documents: Documents;
@@ -97,12 +103,14 @@ export class StreamList {
       throw new JetStreamUnfitError(`the cluster's list of streams has version ${list.version}`, hint);
     }
     this.#revision = revision;
-    this.#list = list;
+    this.#list = bare(list);
   }
 
   /** Repeats `change` until no other gateway came between; undefined leaves the list. What it throws ends it. */
   async #update(change: (list: ListDocument) => ListDocument | undefined): Promise<void> {
-    await this.#documents.update<ListDocument>(KEY, (list) => change(list ?? EMPTY));
+    await this.#documents.update<ListDocument>(KEY, (list) =>
+      change(list === undefined ? EMPTY : bare(list)),
+    );
     await this.refresh();
   }
 
