@@ -103,9 +103,8 @@ export class Consumers {
 
   /** Those of a stream that is gone. */
   async lose(streamName: string): Promise<void> {
-    for (const [key, consumer] of this.#held) {
-      if (key.startsWith(`${streamName}/`)) await consumer?.lose();
-    }
+    const all = [...this.#held].filter(([key]) => key.startsWith(`${streamName}/`));
+    await Promise.all(all.map(([, consumer]) => consumer?.lose()));
   }
 
   /** Hands the leases over, so that another gateway goes on at once. */

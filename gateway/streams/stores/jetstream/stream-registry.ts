@@ -148,8 +148,10 @@ export class StreamRegistry {
       if (records[name]?.streamId === stream.streamId && !stream.tail.isLost) continue;
       this.#streams.delete(name);
       this.#byId.delete(stream.streamId);
+      // Ended first: a consumer that is being opened meanwhile sees by that that it is late, whatever holds the others up.
+      const ended = stream.end();
       await this.#options.gone(name);
-      await stream.end();
+      await ended;
     }
     for (const record of Object.values(records)) {
       const known = this.#streams.get(record.name);

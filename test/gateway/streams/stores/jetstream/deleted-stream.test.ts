@@ -1,5 +1,6 @@
 /** A stream that one gateway deletes while others use it: who used it hears so at once, and nothing of it stays. */
 import assert from "node:assert/strict";
+import { mock } from "node:test";
 import { Documents } from "../../../../../gateway/streams/stores/jetstream/documents.ts";
 import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
 import { StreamNotFoundError } from "../../../../../gateway/streams/streams.ts";
@@ -7,6 +8,8 @@ import { systemClock } from "../../../../../runtime/clock.ts";
 import { silentLog } from "../../../../../runtime/log.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";
 import { clusterFact as fact, until } from "./cluster-fact.ts";
+
+type PutCall = Parameters<Documents["put"]>;
 
 fact("a stream that another gateway deletes under load holds nobody up", async ({ open }) => {
   const [a, b] = [await open(), await open()];
@@ -57,6 +60,45 @@ fact(
       assert.deepEqual(await documents.keys("c"), []);
     } finally {
       await link.close();
+    }
+  },
+);
+
+fact(
+  "a consumer that is opened while another's last checkpoint holds up its stream's end is refused, too",
+  async ({ open }) => {
+    const streams = await open();
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    const { put } = Documents.prototype;
+    const held = new Map<string, () => void>();
+    const puts = mock.method(Documents.prototype, "put", async function (this: Documents, ...call: PutCall) {
+      const consumer = /^c\.[^.]+\.(.+)$/.exec(call[0])?.[1];
+      if (consumer !== undefined && !held.has(consumer)) {
+        await new Promise<void>((resolve) => held.set(consumer, resolve));
+      }
+      return put.apply(this, call);
+    });
+    try {
+      const keyOf = (name: string): string => Buffer.from(name).toString("base64url");
+      const late = streams.openConsumer("s", "late");
+      const refused = assert.rejects(late, StreamNotFoundError);
+      await until(() => held.has(keyOf("late")));
+      const opening = streams.openConsumer("s", "other");
+      await until(() => held.has(keyOf("other")));
+      held.get(keyOf("other"))!();
+      const other = await opening;
+      held.delete(keyOf("other"));
+      // A sign of life, or a checkpoint, of which the cluster says nothing yet.
+      await until(() => held.has(keyOf("other")));
+      const deleted = streams.deleteStream("s");
+      await until(() => other.lost.aborted);
+      held.get(keyOf("late"))!();
+      await refused;
+      held.get(keyOf("other"))!();
+      await deleted;
+    } finally {
+      for (const release of held.values()) release();
+      puts.mock.restore();
     }
   },
 );
