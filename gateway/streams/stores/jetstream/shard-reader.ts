@@ -54,18 +54,19 @@ export class ShardReader {
   async read(shardId: ShardId, from: Offset, maxBytes: number): Promise<ReadResult> {
     const shard = this.#tail.history.shard(shardId);
     const end = latestOf(this.#tail, shard);
-    const horizon = trimHorizonOf(this.#tail, shard);
-    const at = Math.max(from, horizon);
+    const at = Math.max(from, trimHorizonOf(this.#tail, shard));
     // Numbers before the shard's first were never given out, so nothing is missing there.
     const wanted = Math.max(from, offsetOf(shard.openedAt + 1));
     const kept = this.#tail.ends.nextBehind(shard.index, wanted);
-    const trimmed = Math.max(0, horizon - kept);
-    // Where nothing is known of what was there, that something is gone is told all the same.
-    const gone = trimmed > 0 && {
-      trimmedRecords: Math.max(1, this.recordsBetween(shard.index, kept, horizon)),
-    };
     const result = (parts: readonly LogPart[], next: Offset, behindMs = 0): ReadResult => {
       const ended = shard.closedAt !== undefined && next >= end;
+      // Asked for anew: retention may have taken during the read what was passed over.
+      const horizon = Math.min(trimHorizonOf(this.#tail, shard), parts[0]?.first ?? next);
+      const trimmed = Math.max(0, horizon - kept);
+      // Where nothing is known of what was there, that something is gone is told all the same.
+      const gone = trimmed > 0 && {
+        trimmedRecords: Math.max(1, this.recordsBetween(shard.index, kept, horizon)),
+      };
       return { parts, next, behindMs, trimmed, ended, ...gone };
     };
     if (at >= end) return result([], at);

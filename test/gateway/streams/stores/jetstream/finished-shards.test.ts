@@ -1,10 +1,14 @@
 /** What a stage finds read, and what it finds gone, when it compares what it kept with what stands there. */
 
 import assert from "node:assert/strict";
+import { mock } from "node:test";
+import { jetstreamManager } from "@nats-io/jetstream";
+import { connect } from "@nats-io/transport-node";
 import { compare, InputPositions, readBefore } from "../../../../../gateway/analytics/input-positions.ts";
 import { readRanges } from "../../../../../gateway/delivery/range-reader.ts";
 import { Waiting } from "../../../../../gateway/delivery/waiting.ts";
-import type { Streams } from "../../../../../gateway/streams/streams.ts";
+import { StreamTail } from "../../../../../gateway/streams/stores/jetstream/stream-tail.ts";
+import type { ShardDescription, Streams } from "../../../../../gateway/streams/streams.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
 import { consume } from "../../../../contract/streams-reshard.ts";
 import { clusterFact as fact, textsOf, until } from "./cluster-fact.ts";
@@ -135,4 +139,32 @@ fact("what retention took before a delivery read it is counted once, and in reco
   assert.equal(await waiting.count(1_000_000), 8);
   const none = { add: () => undefined, drain: () => Promise.resolve() };
   assert.equal(await readRanges(a, "s", waiting.ranges(), none), 0, "again");
+});
+
+fact("what retention takes while a shard is read is told as trimmed", async ({ open, cluster, prefix }) => {
+  const a = await open();
+  await a.createStream({ name: "s", shards: 1, retentionHours: 24 });
+  for (let i = 0; i < 10; i++) await put(a, 0n);
+  // It has nothing of them in memory.
+  const reader = await open();
+  const { streamId, shardList } = reader.describe("s");
+  const [{ trimHorizon, latest }] = shardList as [ShardDescription];
+  const nc = await connect({ servers: cluster.servers });
+  const { fetch } = StreamTail.prototype;
+  let taken: Promise<unknown> | undefined;
+  const fetched = mock.method(StreamTail.prototype, "fetch", async function (this: StreamTail, at: number) {
+    taken ??= jetstreamManager(nc).then((jsm) => jsm.streams.purge(`${prefix}-${streamId}`, { keep: 3 }));
+    await taken;
+    return fetch.call(this, at);
+  });
+  try {
+    const read = await reader.read("s", idOf(0), trimHorizon, 1_048_576);
+    assert.equal(read.parts.length, 3);
+    assert.equal(read.trimmed, read.parts[0]!.first - trimHorizon);
+    assert.ok(read.trimmedRecords! > 0);
+    assert.equal(read.next, latest);
+  } finally {
+    fetched.mock.restore();
+    await nc.close();
+  }
 });

@@ -72,6 +72,36 @@ test("retention removes whole segments; offsets and producers go on, also after 
   }
 });
 
+test("what retention takes while it is being read is told as trimmed", async () => {
+  const place = await makeLocalPlace();
+  try {
+    place.nowMs = START_MS;
+    let streams = await place.open({ segmentBytes: 600 });
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 1 });
+    for (let i = 0; i < 200; i++) {
+      place.nowMs += HOUR_MS / 100;
+      await streams.appendFrame(makeFrame("s", BigInt(i + 1), [`text-${i}`]));
+    }
+    await streams.close();
+    // Nothing is left in memory: each read looks into a file.
+    streams = await place.open({ segmentBytes: 600 });
+    let trimmed = 0;
+    const read = async (): Promise<void> => {
+      for (let at = 0; at < 200; ) {
+        const read = await streams.read("s", SHARD_0, at, 1);
+        assert.equal((read.parts[0]?.first ?? read.next) - at, read.trimmed, `from ${at}`);
+        trimmed += read.trimmed;
+        at = read.next;
+      }
+    };
+    await Promise.all([read(), streams.enforceRetention()]);
+    assert.ok(trimmed > 0);
+    await streams.close();
+  } finally {
+    await place.remove();
+  }
+});
+
 test("arrival times never fall, even when the clock does", async () => {
   const place = await makeLocalPlace();
   try {
