@@ -196,11 +196,14 @@ function timeFromText(text: string): number {
   ];
   if (h > 23 || mi > 59 || s > 60) return Number.NaN;
   const date = new Date(Date.UTC(y, mo - 1, d));
-  // Date.UTC takes the 31st of February for the 3rd of March.
-  if (date.getUTCMonth() !== mo - 1 || date.getUTCDate() !== d) return Number.NaN;
+  // Date.UTC takes the 31st of February for the 3rd of March, and the year 50 for 1950.
+  if (date.getUTCFullYear() !== y || date.getUTCMonth() !== mo - 1 || date.getUTCDate() !== d)
+    return Number.NaN;
   // RFC 3339 §5.6: a leap second is the last moment of its minute for us.
   const utc = date.getTime() + h * 3_600_000 + mi * 60_000 + Math.min(s, 59) * 1_000 + (s === 60 ? 999 : ms);
   if (zone === "Z" || zone === "z") return utc;
-  const offsetMinutes = Number(zone.slice(1, 3)) * 60 + Number(zone.slice(-2));
-  return utc - (zone[0] === "-" ? -1 : 1) * offsetMinutes * 60_000;
+  const zoneHour = Number(zone.slice(1, 3));
+  const zoneMinute = Number(zone.slice(-2));
+  if (zoneHour > 23 || zoneMinute > 59) return Number.NaN;
+  return utc - (zone[0] === "-" ? -1 : 1) * (zoneHour * 60 + zoneMinute) * 60_000;
 }
