@@ -61,17 +61,23 @@ export async function openConnection(options: ConnectionOptions): Promise<NatsCo
   return nc;
 }
 
-/** Read at each connection, as credentials expire and are replaced. One that cannot be read leaves the last. */
+/**
+ * Read at each connection, as credentials expire and are replaced. Those that cannot be read, or are half written, leave the
+ * last: the client gives its connection up for good when it gets none.
+ */
 function renewedCredentials(file: string, first: Uint8Array, log: Log): Authenticator {
   let last = first;
-  return credsAuthenticator(() => {
+  return (nonce) => {
     try {
-      last = readFileSync(file);
+      const read = readFileSync(file);
+      const auth = credsAuthenticator(read)(nonce);
+      last = read;
+      return auth;
     } catch (error) {
       log.warn({ file, error: describeError(error) }, "the NATS credentials cannot be read again");
+      return credsAuthenticator(last)(nonce);
     }
-    return last;
-  });
+  };
 }
 
 /** Ends with the connection. What a server says again at each try is said once. */

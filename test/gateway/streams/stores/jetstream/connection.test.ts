@@ -1,5 +1,11 @@
 import assert from "node:assert/strict";
+import { rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import test from "node:test";
+import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
+import { systemClock } from "../../../../../runtime/clock.ts";
+import { Metrics } from "../../../../../runtime/metrics.ts";
 import { natsMissing } from "../../../../support/nats-cluster.ts";
 import { startSingleNode } from "./single-node.ts";
 
@@ -27,5 +33,38 @@ test("a gateway that the nodes refuse for a while is served again when they take
   } finally {
     await link.close();
     await node.stop();
+  }
+});
+
+/** The key is nobody's. */
+const CREDENTIALS = `-----BEGIN NATS USER JWT-----
+jwt
+------END NATS USER JWT------
+
+-----BEGIN USER NKEY SEED-----
+SUACI6N3YKDKWOR2UNH2KBVKIUGWWNFVSCVQ4VQX4JSWYL2XLIJSHCMJOE
+------END USER NKEY SEED------
+`;
+
+test("a credentials file that is half written when a connection is sought again ends nothing", {
+  skip: natsMissing() ?? false,
+  timeout: 60_000,
+}, async () => {
+  const node = await startSingleNode();
+  const first = await node.link();
+  await first.streams.make({ name: "S", subjects: ["s"] });
+  await first.close();
+  const credentialsFile = join(tmpdir(), `headwater-${process.pid}.creds`);
+  await writeFile(credentialsFile, CREDENTIALS);
+  const { servers } = node;
+  const link = await Link.open({ servers, credentialsFile, clock: systemClock, metrics: new Metrics() });
+  try {
+    await writeFile(credentialsFile, CREDENTIALS.slice(0, 40));
+    await node.run();
+    assert.deepEqual(await link.publish("S", "s", Buffer.from("x"), {}, 0), { stored: true, sequence: 1 });
+  } finally {
+    await link.close();
+    await node.stop();
+    await rm(credentialsFile, { force: true });
   }
 });
