@@ -8,6 +8,8 @@ import type { Link } from "./link.ts";
 import { ID_HEADER } from "./stored-message.ts";
 
 const MAX_LAGGING_GETS = 40;
+/** Five seconds: what a gateway does by a list of streams that is old cannot be undone. */
+const MAX_OLD_GETS = 100;
 const LAGGING_PAUSE_MS = 50;
 
 export interface Document<T> {
@@ -89,12 +91,24 @@ export class Documents {
   /**
    * Repeats `change` on what is there until nobody came between.
    * @param change undefined leaves it as it is; it may meet what it did itself, where an answer was lost
+   * @param known a revision that was there: what is older is the word of a leader that lags behind its own log
+   * @returns what is there then
    */
-  async update<T>(key: string, change: (value: T | undefined) => T | undefined): Promise<void> {
-    for (;;) {
-      const { revision, value } = await this.get<T>(key);
-      const changed = change(value);
-      if (changed === undefined || (await this.put(key, changed, revision)) !== undefined) return;
+  async update<T>(
+    key: string,
+    change: (value: T | undefined) => T | undefined,
+    known = 0,
+  ): Promise<Document<T>> {
+    for (let tries = 0; ; ) {
+      const there = await this.get<T>(key);
+      if (there.revision < known && tries++ < MAX_OLD_GETS) {
+        await pause(LAGGING_PAUSE_MS, this.#link.signal);
+        continue;
+      }
+      const value = change(there.value);
+      if (value === undefined) return there;
+      const revision = await this.put(key, value, there.revision);
+      if (revision !== undefined) return { revision, value };
     }
   }
 

@@ -4,7 +4,7 @@
  * left undone can be found here.
  */
 import { type RateLimits, type RegisteredReader, StreamExistsError, type StreamMode } from "../../streams.ts";
-import type { Documents } from "./documents.ts";
+import type { Document, Documents } from "./documents.ts";
 import { JetStreamUnfitError } from "./jet-streams.ts";
 import type { MapContent } from "./shard-history.ts";
 
@@ -79,12 +79,7 @@ export class StreamList {
    * older, or nothing, as the word of a leader that has just been chosen and lags behind its own log.
    */
   async confirmedIds(): Promise<Set<string>> {
-    let confirmed = EMPTY;
-    await this.#update((list) => {
-      confirmed = list;
-      return list;
-    });
-    return idsIn(confirmed);
+    return idsIn(await this.#update((list) => list));
   }
 
   /** The same of what was read last. */
@@ -95,7 +90,10 @@ export class StreamList {
   async refresh(): Promise<void> {
     // Of streams with thousands of shards it has megabytes, and is looked at once a second.
     if (this.#revision > 0 && !(await this.#documents.hasChanged(KEY, this.#revision))) return;
-    const { revision, value } = await this.#documents.get<ListDocument>(KEY);
+    this.#take(await this.#documents.get<ListDocument>(KEY));
+  }
+
+  #take({ revision, value }: Document<ListDocument>): void {
     if (revision <= this.#revision) return;
     const list = value ?? EMPTY;
     if (list.version !== VERSION) {
@@ -106,18 +104,21 @@ export class StreamList {
     this.#list = bare(list);
   }
 
-  /** Repeats `change` until no other gateway came between; undefined leaves the list. What it throws ends it. */
-  async #update(change: (list: ListDocument) => ListDocument | undefined): Promise<void> {
-    await this.#documents.update<ListDocument>(KEY, (list) =>
-      change(list === undefined ? EMPTY : bare(list)),
-    );
-    await this.refresh();
+  /**
+   * Repeats `change` until no other gateway came between; undefined leaves the list. What it throws ends it.
+   * @returns the list as it was written or left: who would read it again may be given an older one
+   */
+  async #update(change: (list: ListDocument) => ListDocument | undefined): Promise<ListDocument> {
+    const judged = (list: ListDocument | undefined) => change(bare(list ?? EMPTY));
+    const there = await this.#documents.update<ListDocument>(KEY, judged, this.#revision);
+    this.#take(there);
+    return bare(there.value ?? EMPTY);
   }
 
   /** Names a stream that is about to be made. @throws StreamExistsError */
-  announce(record: StreamRecord): Promise<void> {
+  async announce(record: StreamRecord): Promise<void> {
     const { name, streamId } = record;
-    return this.#update((list) => {
+    await this.#update((list) => {
       const there = list.streams[name] ?? list.coming[name];
       // Our own, when the answer to it was lost.
       if (there?.streamId === streamId) return undefined;
@@ -128,27 +129,27 @@ export class StreamList {
 
   /** Its JetStream stream is there. @returns false when it was deleted or given up meanwhile */
   async arrived({ name, streamId }: StreamRecord): Promise<boolean> {
-    await this.#update((list) => {
+    const { streams } = await this.#update((list) => {
       const { [name]: record, ...coming } = list.coming;
       if (record?.streamId !== streamId) return undefined;
       return { ...list, coming, streams: { ...list.streams, [name]: record } };
     });
-    return this.#list.streams[name]?.streamId === streamId;
+    return streams[name]?.streamId === streamId;
   }
 
   /** It is not made after all. @returns false when another gateway has made it meanwhile, or it was deleted */
   async giveUp({ name, streamId }: StreamRecord): Promise<boolean> {
-    await this.#update((list) => {
+    const { going } = await this.#update((list) => {
       const { [name]: record, ...coming } = list.coming;
       if (record?.streamId !== streamId) return undefined;
       return { ...list, coming, going: [...list.going, streamId] };
     });
-    return this.#list.going.includes(streamId);
+    return going.includes(streamId);
   }
 
   /** From now on it is gone for all; its data is still to be removed. */
-  depart(name: string, streamId: string): Promise<void> {
-    return this.#update((list) => {
+  async depart(name: string, streamId: string): Promise<void> {
+    await this.#update((list) => {
       const there = list.streams[name] ?? list.coming[name];
       if (there?.streamId !== streamId) return undefined;
       const { [name]: _, ...streams } = list.streams;
@@ -158,20 +159,20 @@ export class StreamList {
   }
 
   /** Nothing of it is left. */
-  departed(streamId: string): Promise<void> {
-    return this.#update((list) => {
+  async departed(streamId: string): Promise<void> {
+    await this.#update((list) => {
       if (!list.going.includes(streamId)) return undefined;
       return { ...list, going: list.going.filter((one) => one !== streamId) };
     });
   }
 
   /** @param change not called where the stream is gone or is another of this name */
-  updateStream(
+  async updateStream(
     name: string,
     streamId: string,
     change: (record: StreamRecord) => StreamRecord,
   ): Promise<void> {
-    return this.#update((list) => {
+    await this.#update((list) => {
       const record = list.streams[name];
       if (record?.streamId !== streamId) return undefined;
       const changed = change(record);

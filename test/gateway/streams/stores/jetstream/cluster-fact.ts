@@ -1,6 +1,6 @@
 /** Facts about gateways in front of a NATS cluster of three, and what a gateway's streams hold. */
 import { randomBytes } from "node:crypto";
-import test from "node:test";
+import test, { type TestContext } from "node:test";
 import { openJetStreamStreams } from "../../../../../gateway/streams/stores/jetstream/jetstream.ts";
 import type { Streams } from "../../../../../gateway/streams/streams.ts";
 import { type Clock, systemClock } from "../../../../../runtime/clock.ts";
@@ -28,8 +28,8 @@ export interface Ground {
   open(clock?: Clock, log?: Log): Promise<Streams>;
 }
 
-export function clusterFact(what: string, body: (ground: Ground) => Promise<void>): void {
-  test(what, { skip: missing ?? false, timeout: 180_000 }, async () => {
+export function clusterFact(what: string, body: (ground: Ground, t: TestContext) => Promise<void>): void {
+  test(what, { skip: missing ?? false, timeout: 180_000 }, async (t) => {
     const prefix = `t${randomBytes(6).toString("hex")}`;
     const opened: Streams[] = [];
     const said: string[] = [];
@@ -41,7 +41,7 @@ export function clusterFact(what: string, body: (ground: Ground) => Promise<void
       return streams;
     };
     try {
-      await body({ cluster: await cluster(), prefix, open });
+      await body({ cluster: await cluster(), prefix, open }, t);
     } catch (error) {
       for (const line of [...said, ...(await shared!.complaints())]) console.error(line);
       throw error;

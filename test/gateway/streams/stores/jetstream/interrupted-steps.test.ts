@@ -1,7 +1,7 @@
 /** A gateway is killed between any two steps of making or deleting a stream; the next one brings it to its end. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { mock } from "node:test";
+import { mock, type TestContext } from "node:test";
 import { Documents } from "../../../../../gateway/streams/stores/jetstream/documents.ts";
 import { JetStreams } from "../../../../../gateway/streams/stores/jetstream/jet-streams.ts";
 import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
@@ -116,6 +116,65 @@ clusterFact("a leader that lags behind its own log has nothing taken for nobody'
     await link.close();
   }
 });
+
+/** Answers `times` as a leader does that lags behind its own log: of the list of streams it has nothing, and nothing newer. */
+function lag(t: TestContext, times: number): { left: number } {
+  const lagging = { left: times };
+  const { get, hasChanged } = Documents.prototype;
+  t.mock.method(Documents.prototype, "get", async function (this: Documents, key: string) {
+    return key === "streams" && lagging.left-- > 0 ? { revision: 0, value: undefined } : get.call(this, key);
+  });
+  t.mock.method(Documents.prototype, "hasChanged", async function (this: Documents, key: string, at: number) {
+    return key === "streams" && lagging.left-- > 0 ? false : hasChanged.call(this, key, at);
+  });
+  return lagging;
+}
+
+clusterFact("a leader that lags behind its own log undoes no step", async (ground, t) => {
+  const streams = await ground.open();
+  for (const name of ["s", "t"]) await streams.createStream({ name, shards: 1, retentionHours: 24 });
+  const lagging = lag(t, 0);
+  const laggingOnce = async (work: () => Promise<unknown>): Promise<void> => {
+    lagging.left = 1;
+    await work();
+    assert.ok(lagging.left <= 0, "it was asked");
+  };
+  await laggingOnce(() => streams.registerReader("s", "reader", {}));
+  assert.deepEqual(
+    streams.registeredReaders("s").map(({ name }) => name),
+    ["reader"],
+  );
+  await laggingOnce(() => streams.updateStream("s", { tags: { a: "b" } }));
+  assert.deepEqual(streams.settings("s").tags, { a: "b" });
+  await laggingOnce(() => streams.deleteStream("s"));
+  assert.deepEqual(streams.listStreams(), ["t"]);
+  await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+  await streams.append("s", RECORD);
+  assert.deepEqual(await textsOf(streams), ["there"]);
+});
+
+clusterFact(
+  "what a killed gateway began to make is not removed by the word of a lagging leader",
+  async (ground, t) => {
+    const streams = await ground.open();
+    assert.equal(await runInterrupted(ground, "make", "s", 1), false);
+    const lagging = lag(t, 0);
+    const { put } = Documents.prototype;
+    t.mock.method(
+      Documents.prototype,
+      "put",
+      async function (this: Documents, ...args: Parameters<typeof put>) {
+        const revision = await put.apply(this, args);
+        if (args[0] === "streams") lagging.left = 1;
+        return revision;
+      },
+    );
+    const removed = t.mock.method(JetStreams.prototype, "remove");
+    await until(() => streams.listStreams().includes("s") || removed.mock.callCount() > 0);
+    assert.equal(removed.mock.callCount(), 0);
+    assert.ok(lagging.left <= 0, "it was asked");
+  },
+);
 
 clusterFact(
   "making a stream that a killed gateway began waits for it and says that it is there",
