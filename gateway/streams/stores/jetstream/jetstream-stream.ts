@@ -290,6 +290,7 @@ export class JetStreamStream {
         if (outcome.uncertain && last?.header(ID_HEADER) === id) sequence = last.sequence;
         // Retention took the last map; what it said is kept in the list of streams.
         if (last === undefined && this.tail.firstSequence > expected) this.tail.history.mapSeen(0);
+        if (last !== undefined) await this.tail.reachLast("map", last.sequence);
       }
       if (sequence !== undefined) {
         link.tell(this.#options.tellSubject, `${sequence} ${id}`);

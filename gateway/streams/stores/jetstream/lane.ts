@@ -201,7 +201,7 @@ export class Lane {
     else {
       const last = await link.leaderGet(stream, { last_by_subj: subject });
       if (last === undefined) await this.#forgetTrimmed(expected);
-      else await tail.reach(last.sequence);
+      else await tail.reachLast(this.#token, last.sequence);
       // It was stored by a try that got no answer, and may have a repetition of an earlier one behind it.
       const { counted } = tail.producers.get(this.#token);
       if (last?.header(ID_HEADER) === id) sequence = last.sequence;

@@ -200,6 +200,13 @@ export class StreamTail {
     }
   }
 
+  /** The same of a subject's last message; where a lagging leader did not tell of it at the start, it is asked for now. */
+  async reachLast(token: string, sequence: number): Promise<void> {
+    await this.reach(sequence);
+    const known = token === "map" ? this.history.lastMapAt : this.producers.get(token).sequence;
+    if (known < sequence) await this.#restore(token);
+  }
+
   /** Resolves when the tip moves, or on abort. */
   next(signal?: AbortSignal): Promise<void> {
     const { tip } = this;

@@ -1,5 +1,6 @@
 /** What is remembered of producers outlives the records, and the shard maps outlive their messages. */
 import assert from "node:assert/strict";
+import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
 import type { Streams } from "../../../../../gateway/streams/streams.ts";
 import { makeFrame } from "../../../../contract/stream-records.ts";
 import { clusterFact, recordsOf, textsOf, until } from "./cluster-fact.ts";
@@ -58,6 +59,43 @@ clusterFact(
     assert.deepEqual(await Promise.all([first, second]), ["stored", "duplicate"]);
     assert.deepEqual([...asked, ...others], [true, true, false, false, false]);
     assert.deepEqual(await textsOf(streams), ["on"]);
+  },
+);
+
+clusterFact(
+  "what a lagging leader did not tell of at the start is asked for again where it is needed",
+  async ({ open }, t) => {
+    const a = await open();
+    await a.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    for (const sequence of [1n, 2n]) await a.appendFrame(makeFrame("s", sequence, [`f${sequence}`]));
+    await a.splitShard("s", "shardId-000000000000", HALF);
+    const publish = {
+      clientId: "plug",
+      packetId: 1,
+      partitionKey: "k",
+      timeUs: 1,
+      payload: Buffer.from("on"),
+    };
+    await a.appendPublish("s", { ...publish, mayRepeat: false });
+    const { lastThatCounts } = Link.prototype;
+    let asked = 0;
+    const lagging = t.mock.method(
+      Link.prototype,
+      "lastThatCounts",
+      async function (this: Link, stream: string, subject: string) {
+        if (stream.endsWith("-documents")) return lastThatCounts.call(this, stream, subject);
+        asked++;
+        return undefined;
+      },
+    );
+    const b = await open();
+    lagging.mock.restore();
+    assert.ok(asked >= 3, `asked for ${asked}`);
+    assert.equal(await b.appendFrame(makeFrame("s", 2n, ["f2"])), "duplicate");
+    assert.equal(await b.appendFrame(makeFrame("s", 3n, ["f3"])), "stored");
+    assert.equal(await b.appendPublish("s", { ...publish, mayRepeat: true }), "duplicate");
+    await b.splitShard("s", "shardId-000000000001", HALF / 2n);
+    assert.deepEqual((await textsOf(b)).sort(), ["f1", "f2", "f3", "on"]);
   },
 );
 
