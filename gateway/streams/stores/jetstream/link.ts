@@ -44,8 +44,8 @@ const NOT_FOUND_AFTER_MS = 5_000;
 /** Nearly ten seconds. */
 const MAX_LAGGING_ASKS = 11;
 const WRONG_LAST_SEQUENCE = 10_071;
-/** Insufficient resources, storage exceeded, maximum bytes, messages. */
-const FULL = new Set([10_023, 10_047, 10_028, 10_077]);
+/** Insufficient resources, storage exceeded, maximum bytes, messages, the account's limits. */
+const FULL = new Set([10_023, 10_047, 10_028, 10_077, 10_002]);
 
 /** `uncertain`: an earlier try of the same publish got no answer, and may be what stands in the way. */
 export type PublishOutcome =

@@ -68,3 +68,24 @@ test("a credentials file that is half written when a connection is sought again 
     await rm(credentialsFile, { force: true });
   }
 });
+
+test("an account whose room is used up is said to be full at once", {
+  skip: natsMissing() ?? false,
+  timeout: 120_000,
+}, async () => {
+  const node = await startSingleNode();
+  await node.run(
+    "accounts {\n A { jetstream: { max_file: 100000 }\n users: [{user: a, password: a}] }\n}\nno_auth_user: a\n",
+  );
+  const link = await node.link();
+  try {
+    await link.streams.make({ name: "S", subjects: ["s"] });
+    const puts = async (): Promise<void> => {
+      for (let i = 0; i < 4; i++) await link.publish("S", "s", Buffer.alloc(40_000), {}, i);
+    };
+    await assert.rejects(puts(), { code: "LOG_FULL" });
+  } finally {
+    await link.close();
+    await node.stop();
+  }
+});
