@@ -24,12 +24,12 @@ export class StreamHealth {
     this.#options = options;
   }
 
-  /** @param tip the newest message that this gateway has seen. @param kept the newest one that the cluster has */
-  hasUpTo(kept: number, tip: number): void {
+  /** @param heard the newest message that this gateway has heard of, taken or not. @param kept the newest one that the cluster has */
+  hasUpTo(kept: number, heard: number): void {
     const { clock, log, name } = this.#options;
     const nowMs = clock.monotonicMs();
     this.#goneSinceMs = undefined;
-    if (kept >= tip) {
+    if (kept >= heard) {
       this.#shortSinceMs = undefined;
       return;
     }
@@ -38,7 +38,7 @@ export class StreamHealth {
     if (this.isLost || nowMs - this.#shortSinceMs < LOST_AFTER_MS) return;
     this.isLost = true;
     log.error(
-      { stream: name, acknowledged: tip, kept },
+      { stream: name, acknowledged: heard, kept },
       "the NATS cluster lost messages that it had acknowledged; the stream goes on behind those that are left",
     );
   }

@@ -152,11 +152,11 @@ export class StreamTail {
   /** Asks what others did, in case that nobody told. */
   async poll(): Promise<void> {
     const { link, stream } = this.#options;
-    const { tip } = this;
+    const { target } = this;
     const state = await link.state(stream);
     this.#note(state);
     this.learn(state.lastSequence);
-    this.#health.hasUpTo(state.lastSequence, tip);
+    this.#health.hasUpTo(state.lastSequence, target);
   }
 
   /** What is known here does not hold any more, as the cluster lost messages: it has to be followed anew. */

@@ -157,3 +157,39 @@ test("a consumer that is being opened while the stream is followed anew leaves w
     await node.stop();
   }
 });
+
+test("a gateway that heard of messages, and did not get them before the nodes lost them, goes on with what comes next", {
+  skip: natsMissing() ?? false,
+  timeout: 60_000,
+}, async () => {
+  const node = await startSingleNode();
+  const link = await node.link();
+  let aheadMs = 0;
+  const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + aheadMs };
+  const open = () =>
+    openJetStreamStreams({
+      servers: node.servers,
+      replicas: 1,
+      clock,
+      log: silentLog,
+      metrics: new Metrics(),
+    });
+  const [a, b] = [await open(), await open()];
+  try {
+    await a.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    await put(a, "kept");
+    await until(async () => b.listStreams().includes("s") && (await textsOf(b)).length === 1);
+    link.tell(`headwater.n.${b.describe("s").streamId}`, "100 lost");
+    await put(a, "new");
+    await until(async () => {
+      // Half a minute is over sooner.
+      aheadMs += 200;
+      return b.listStreams().includes("s") && (await textsOf(b)).length === 2;
+    });
+    await put(a, "newer");
+    await until(async () => (await textsOf(b)).length === 3);
+  } finally {
+    await Promise.all([a.close(), b.close(), link.close()]);
+    await node.stop();
+  }
+});
