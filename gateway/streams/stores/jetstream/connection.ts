@@ -6,9 +6,11 @@ import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import {
   type Authenticator,
+  AuthorizationError,
   connect,
   credsAuthenticator,
   type NatsConnection,
+  UserAuthenticationExpiredError,
 } from "@nats-io/transport-node";
 import { describeError } from "../../../../runtime/errors.ts";
 import type { Log } from "../../../../runtime/log.ts";
@@ -18,6 +20,7 @@ import { JetStreamUnfitError } from "./jet-streams.ts";
 const CONNECT_WITHIN_MS = 5_000;
 /** A frame has at most 12 MiB. */
 const MIN_MAX_PAYLOAD_BYTES = 13 * 1_048_576;
+const PAYLOAD_HINT = "set max_payload: 16MB in the configuration of every nats-server";
 
 export interface ConnectionOptions {
   readonly servers: readonly string[];
@@ -31,7 +34,7 @@ export async function openConnection(options: ConnectionOptions): Promise<NatsCo
   const credentials =
     credentialsFile === undefined
       ? {}
-      : { authenticator: renewedCredentials(credentialsFile, await readFile(credentialsFile), log) };
+      : { authenticator: renewedCredentials(credentialsFile, await readCredentials(credentialsFile), log) };
   let nc: NatsConnection;
   try {
     nc = await connect({
@@ -48,17 +51,51 @@ export async function openConnection(options: ConnectionOptions): Promise<NatsCo
       ...credentials,
     });
   } catch (error) {
-    const hint = "start the NATS cluster, and check store.servers in gateway.yaml";
-    throw new JetStreamUnfitError(`no NATS server of ${servers.join(", ")} answers`, hint, error);
+    throw notConnected(servers, error);
   }
-  const maxBytes = nc.info?.max_payload ?? 0;
+  const maxBytes = maxBytesOf(nc);
   if (maxBytes < MIN_MAX_PAYLOAD_BYTES) {
     await nc.close();
-    const hint = "set max_payload: 16MB in the configuration of every nats-server";
-    throw new JetStreamUnfitError(`the NATS servers take messages of ${maxBytes} bytes only`, hint);
+    throw new JetStreamUnfitError(`the NATS servers take messages of ${maxBytes} bytes only`, PAYLOAD_HINT);
   }
   void tell(nc, log);
   return nc;
+}
+
+/** Of a message, on the node that it is connected to. */
+function maxBytesOf(nc: NatsConnection): number {
+  return nc.info?.max_payload ?? 0;
+}
+
+/** Who is refused has to look elsewhere than who gets no answer. */
+function notConnected(servers: readonly string[], error: unknown): JetStreamUnfitError {
+  const named = servers.join(", ");
+  if (error instanceof AuthorizationError || error instanceof UserAuthenticationExpiredError) {
+    const hint =
+      "check store.jetstream.credentialsFile in gateway.yaml, and the user's rights on the NATS servers";
+    return new JetStreamUnfitError(
+      `the NATS servers (${named}) refuse the gateway: ${error.message}`,
+      hint,
+      error,
+    );
+  }
+  const hint = "start the NATS cluster, and check store.jetstream.servers in gateway.yaml";
+  return new JetStreamUnfitError(`no NATS server of ${named} answers`, hint, error);
+}
+
+async function readCredentials(file: string): Promise<Uint8Array> {
+  try {
+    const read = await readFile(file);
+    credsAuthenticator(read)();
+    return read;
+  } catch (error) {
+    const hint = "let store.jetstream.credentialsFile in gateway.yaml name a NATS user's .creds file";
+    throw new JetStreamUnfitError(
+      `the NATS credentials in ${file} cannot be used: ${describeError(error)}`,
+      hint,
+      error,
+    );
+  }
 }
 
 /**
@@ -80,15 +117,31 @@ function renewedCredentials(file: string, first: Uint8Array, log: Log): Authenti
   };
 }
 
-/** Ends with the connection. What a server says again at each try is said once. */
+/**
+ * Ends with the connection. What a server says again at each try is said once. A node that takes smaller messages than a gateway
+ * stores is left again: what is too large for it would be tried in vain for a minute each time, and be said to be the cluster's silence.
+ */
 async function tell(nc: NatsConnection, log: Log): Promise<void> {
   let said = "";
+  let isFit = true;
   for await (const status of nc.status()) {
     if (status.type === "disconnect") {
-      log.warn({ server: status.server }, "the connection to a NATS node is lost; another is sought");
+      if (isFit)
+        log.warn({ server: status.server }, "the connection to a NATS node is lost; another is sought");
     } else if (status.type === "reconnect") {
-      said = "";
-      log.info({ server: status.server }, "connected to a NATS node again");
+      const wasFit = isFit;
+      const maxBytes = maxBytesOf(nc);
+      isFit = maxBytes >= MIN_MAX_PAYLOAD_BYTES;
+      if (isFit) {
+        said = "";
+        log.info({ server: status.server }, "connected to a NATS node again");
+        continue;
+      }
+      if (wasFit) {
+        const what = "a NATS node takes messages of fewer bytes than a frame may have; another is sought";
+        log.error({ server: status.server, maxBytes }, `${what}; ${PAYLOAD_HINT}`);
+      }
+      await nc.reconnect();
     } else if (status.type === "error" && said !== describeError(status.error)) {
       said = describeError(status.error);
       log.error({ error: said }, "a NATS node refuses");

@@ -50,7 +50,7 @@ export class JetStreams {
         if (/already in use/.test(String(error))) return;
         if (tries >= 20 || this.#signal.aborted) {
           const hint =
-            "check that JetStream is enabled and that the cluster has as many nodes as store.replicas";
+            "check that JetStream is enabled and that the cluster has as many nodes as store.jetstream.replicas";
           throw new JetStreamUnfitError(`NATS refused to make ${config.name}: ${String(error)}`, hint, error);
         }
         await pause(50 + backoff.nextMs(), this.#signal);

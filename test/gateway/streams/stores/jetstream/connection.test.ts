@@ -5,8 +5,10 @@ import { join } from "node:path";
 import test from "node:test";
 import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
+import { createLog } from "../../../../../runtime/log.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";
 import { natsMissing } from "../../../../support/nats-cluster.ts";
+import { until } from "./cluster-fact.ts";
 import { startSingleNode } from "./single-node.ts";
 
 test("a gateway that the nodes refuse for a while is served again when they take it back", {
@@ -84,6 +86,61 @@ test("an account whose room is used up is said to be full at once", {
       for (let i = 0; i < 4; i++) await link.publish("S", "s", Buffer.alloc(40_000), {}, i);
     };
     await assert.rejects(puts(), { code: "LOG_FULL" });
+  } finally {
+    await link.close();
+    await node.stop();
+  }
+});
+
+test("why the nodes cannot be used at the start is said, whichever reason it has", {
+  skip: natsMissing() ?? false,
+  timeout: 60_000,
+}, async () => {
+  const node = await startSingleNode();
+  const open = (credentialsFile?: string): Promise<Link> => {
+    const options = { servers: node.servers, clock: systemClock, metrics: new Metrics() };
+    return Link.open({ ...options, ...(credentialsFile !== undefined && { credentialsFile }) });
+  };
+  try {
+    await (await node.link()).close();
+    const missing = join(tmpdir(), "headwater-none.creds");
+    await assert.rejects(open(missing), {
+      code: "JETSTREAM_UNFIT",
+      message: /none\.creds cannot be used: ENOENT/,
+    });
+    const unfit = "/dev/null";
+    await assert.rejects(open(unfit), {
+      code: "JETSTREAM_UNFIT",
+      message: /cannot be used: unable to parse/,
+    });
+    await node.run("authorization { token: other }");
+    const refused = { code: "JETSTREAM_UNFIT", message: /refuse the gateway: Authorization Violation/ };
+    const isThere = async (): Promise<boolean> => !/answers/.test(String(await open().catch(String)));
+    await until(isThere);
+    await assert.rejects(open(), refused);
+    await node.kill();
+    await assert.rejects(open(), { code: "JETSTREAM_UNFIT", message: /no NATS server of .* answers/ });
+  } finally {
+    await node.stop();
+  }
+});
+
+test("a node that takes smaller messages than at the start is left, and that is said", {
+  skip: natsMissing() ?? false,
+  timeout: 60_000,
+}, async () => {
+  const node = await startSingleNode();
+  await (await node.link()).close();
+  const said: string[] = [];
+  const log = createLog("gateway", "info", { write: (line) => void said.push(line) });
+  const link = await Link.open({ servers: node.servers, clock: systemClock, log, metrics: new Metrics() });
+  try {
+    await link.streams.make({ name: "S", subjects: ["s"] });
+    await node.run("max_payload: 1MB");
+    await until(() => said.some((line) => /takes messages of fewer bytes.*max_payload: 16MB/.test(line)));
+    const put = link.publish("S", "s", Buffer.alloc(2_000_000), {}, 0);
+    await node.run();
+    assert.deepEqual(await put, { stored: true, sequence: 1 });
   } finally {
     await link.close();
     await node.stop();
