@@ -258,7 +258,7 @@ export class StreamRegistry {
       if (await this.list.giveUp(record)) await this.#remove(record.streamId);
       throw error;
     }
-    await this.list.arrived(record);
+    await this.#arrived(record);
     await this.#settled(spec.name);
     this.tellAll();
   }
@@ -333,8 +333,12 @@ export class StreamRegistry {
 
   async #makeAnothers(record: StreamRecord): Promise<void> {
     await this.#makeJetStream(record);
-    // It was deleted meanwhile: what was made here is an orphan.
+    await this.#arrived(record);
+  }
+
+  async #arrived(record: StreamRecord): Promise<void> {
     const wanted = await this.list.arrived(record);
+    // It was deleted meanwhile: what was made here is an orphan.
     if (!wanted) await this.#options.link.streams.remove(this.#streamOf(record.streamId));
   }
 

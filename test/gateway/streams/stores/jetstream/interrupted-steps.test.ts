@@ -216,6 +216,34 @@ clusterFact("a gateway that gives a stream up leaves it where another one has ma
   }
 });
 
+clusterFact(
+  "a gateway that makes a stream which others have made and deleted leaves nothing of it",
+  async (ground, t) => {
+    const [a, b] = [await ground.open(), await ground.open()];
+    const { make } = JetStreams.prototype;
+    // As of a gateway that is paused before it asks the cluster for it.
+    let calls = 0;
+    t.mock.method(JetStreams.prototype, "make", async function (this: JetStreams, config: { name: string }) {
+      if (calls++ === 0) {
+        await until(() => b.listStreams().includes("s"));
+        await b.deleteStream("s");
+      }
+      return make.call(this, config);
+    });
+    await assert.rejects(a.createStream({ name: "s", shards: 1, retentionHours: 24 }), {
+      code: "STREAM_NOT_FOUND",
+    });
+    const options = { servers: ground.cluster.servers, clock: systemClock, metrics: new Metrics() };
+    const link = await Link.open(options);
+    try {
+      // Another gateway may be at its own try still, which it removes as well.
+      await until(async () => (await link.streams.names(ground.prefix)).length === 1);
+    } finally {
+      await link.close();
+    }
+  },
+);
+
 clusterFact("a stream that cannot be made, or opened, holds up no other", async (ground) => {
   const a = await ground.open();
   assert.equal(await runInterrupted(ground, "make", "refused", 1), false);
