@@ -43,11 +43,11 @@ export class ReaderNotFoundError extends HeadwaterError {
 
 /** Nothing was stored. Room returns with retention or a larger disk, so callers may retry. */
 export class LogFullError extends HeadwaterError {
-  constructor(stream: string, cause?: unknown) {
+  constructor(stream: string, cause?: unknown, hint = "free disk space, or lower retentionHours") {
     super("LOG_FULL", {
       retryable: true,
       message: `stream ${stream} cannot be written: no space left`,
-      hint: "free disk space, or lower retentionHours",
+      hint,
       cause,
     });
   }
@@ -101,11 +101,11 @@ export class LogBusyError extends HeadwaterError {
 
 /** The disk refused a write or a sync. Nothing of what waited was stored; the log repairs itself and accepts again. */
 export class LogWriteError extends HeadwaterError {
-  constructor(stream: string, cause: unknown) {
+  constructor(stream: string, cause: unknown, hint = "check the disk and the kernel's log") {
     super("LOG_WRITE_FAILED", {
       retryable: true,
       message: `stream ${stream} cannot be written: ${cause instanceof Error ? cause.message : String(cause)}`,
-      hint: "check the disk and the kernel's log",
+      hint,
       cause,
     });
   }

@@ -9,6 +9,7 @@ import { MAX_HASH } from "../../shard-map.ts";
 import {
   type AppendOutcome,
   BadEntryError,
+  LogFullError,
   LogWriteError,
   type Placed,
   type PlainPublish,
@@ -266,7 +267,7 @@ export class JetStreamStream {
         bytes,
         tip: this.tail.tip,
         done: (outcome, place) => resolve({ outcome, place }),
-        failed: (error) => reject(this.tail.closedBy ?? error),
+        failed: (error) => reject(this.tail.closedBy ?? asOf(this.#options.name, error)),
       });
       void lane.drained().then(settled, settled);
     });
@@ -283,7 +284,11 @@ export class JetStreamStream {
       const payload = Buffer.from(JSON.stringify(content));
       const expected = this.tail.history.lastMapAt;
       const isGone = (): boolean => this.tail.closed;
-      const outcome = await link.publish(stream, `${subject}.map`, payload, {}, expected, id, isGone);
+      const outcome = await link
+        .publish(stream, `${subject}.map`, payload, {}, expected, id, isGone)
+        .catch((error: unknown) => {
+          throw asOf(this.#options.name, error);
+        });
       let sequence = outcome.stored ? outcome.sequence : undefined;
       if (!outcome.stored) {
         const last = await link.leaderGet(stream, { last_by_subj: `${subject}.map` });
@@ -344,6 +349,13 @@ export class JetStreamStream {
   async #drained(): Promise<void> {
     await Promise.all([...this.#lanes.values()].map((lane) => lane.drained()));
   }
+}
+
+/** What the cluster refused, of the stream as users name it. */
+function asOf(name: string, error: unknown): unknown {
+  if (error instanceof LogFullError) return new LogFullError(name, error.cause, error.hint);
+  if (error instanceof LogWriteError) return new LogWriteError(name, error.cause, error.hint);
+  return error instanceof StreamNotFoundError ? new StreamNotFoundError(name) : error;
 }
 
 function checkKey(key: string): void {

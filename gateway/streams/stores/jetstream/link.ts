@@ -178,7 +178,8 @@ export class Link {
     if (answer.error === undefined) return { stored: true, sequence: answer.seq! };
     if (answer.error.err_code === WRONG_LAST_SEQUENCE) return { stored: false, uncertain };
     if (answer.error.err_code === STREAM_NOT_FOUND) throw new StreamNotFoundError(stream);
-    throw new LogFullError(stream, new Error(answer.error.description));
+    const hint = "free disk space on the NATS nodes, raise the account's limits, or lower retentionHours";
+    throw new LogFullError(stream, new Error(answer.error.description), hint);
   }
 
   /** Tries until `settled`, as the cluster chooses a new leader within seconds. That a stream is not there must be said for a while. */
@@ -204,7 +205,8 @@ export class Link {
       }
       if (this.#clock.monotonicMs() - sinceMs > this.#patienceMs) {
         const silence = `the NATS cluster gives no answer (${describeError(failure)})`;
-        throw new LogWriteError(what, new Error(silence, { cause: failure }));
+        const hint = "see whether a majority of the NATS nodes runs, and what they log";
+        throw new LogWriteError(what, new Error(silence, { cause: failure }), hint);
       }
       this.#retries.inc();
       await pause(20 + backoff.nextMs(), this.#abort.signal);

@@ -3,9 +3,10 @@ import { rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
+import { openJetStreamStreams } from "../../../../../gateway/streams/stores/jetstream/jetstream.ts";
 import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
-import { createLog } from "../../../../../runtime/log.ts";
+import { createLog, silentLog } from "../../../../../runtime/log.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";
 import { natsMissing } from "../../../../support/nats-cluster.ts";
 import { until } from "./cluster-fact.ts";
@@ -71,7 +72,7 @@ test("a credentials file that is half written when a connection is sought again 
   }
 });
 
-test("an account whose room is used up is said to be full at once", {
+test("an account whose room is used up is said to be full at once, and of which stream", {
   skip: natsMissing() ?? false,
   timeout: 120_000,
 }, async () => {
@@ -79,15 +80,19 @@ test("an account whose room is used up is said to be full at once", {
   await node.run(
     "accounts {\n A { jetstream: { max_file: 100000 }\n users: [{user: a, password: a}] }\n}\nno_auth_user: a\n",
   );
-  const link = await node.link();
+  await (await node.link()).close();
+  const parts = { clock: systemClock, log: silentLog, metrics: new Metrics() };
+  const streams = await openJetStreamStreams({ servers: node.servers, replicas: 1, ...parts });
   try {
-    await link.streams.make({ name: "S", subjects: ["s"] });
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
     const puts = async (): Promise<void> => {
-      for (let i = 0; i < 4; i++) await link.publish("S", "s", Buffer.alloc(40_000), {}, i);
+      for (let i = 0; i < 4; i++) {
+        await streams.append("s", [{ partitionKey: "k", data: Buffer.alloc(40_000) }]);
+      }
     };
-    await assert.rejects(puts(), { code: "LOG_FULL" });
+    await assert.rejects(puts(), { code: "LOG_FULL", message: /^stream s cannot/, hint: /NATS nodes/ });
   } finally {
-    await link.close();
+    await streams.close();
     await node.stop();
   }
 });
