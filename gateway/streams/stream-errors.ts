@@ -16,6 +16,13 @@ export class StreamExistsError extends HeadwaterError {
   }
 }
 
+/** The store takes no more streams, whoever asks. */
+export class StreamLimitError extends HeadwaterError {
+  constructor(message: string, hint: string, cause: unknown) {
+    super("STREAM_LIMIT", { message, hint, cause });
+  }
+}
+
 export class ShardNotFoundError extends HeadwaterError {
   constructor(stream: string, shardId: string) {
     super("SHARD_NOT_FOUND", { message: `stream ${stream} has no shard ${shardId}` });

@@ -258,7 +258,7 @@ export interface ConsumerOptions {
 }
 
 export interface Streams {
-  /** @throws StreamExistsError */
+  /** @throws StreamExistsError, StreamLimitError */
   createStream(spec: StreamSpec): Promise<StreamDescription>;
   /** Its data is gone when this resolves. @throws StreamNotFoundError */
   deleteStream(name: string): Promise<void>;

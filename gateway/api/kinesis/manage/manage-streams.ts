@@ -3,6 +3,7 @@ import {
   MAX_SHARDS,
   type StreamDescription,
   StreamExistsError,
+  StreamLimitError,
   type StreamSettings,
 } from "../../../streams/streams.ts";
 import { AwsError } from "../../aws-error.ts";
@@ -56,6 +57,9 @@ export const createStream: Operation = async (context, body) => {
       ...(maxKiB !== undefined && { maxRecordBytes: maxKiB * 1024 }),
     });
   } catch (error) {
+    if (error instanceof StreamLimitError) {
+      throw new AwsError("LimitExceededException", `${error.message}.`, 400, error);
+    }
     if (!(error instanceof StreamExistsError)) throw error;
     throw new AwsError(
       "ResourceInUseException",

@@ -10,6 +10,7 @@ import {
 } from "@nats-io/jetstream";
 import { Backoff, pause } from "../../../../runtime/backoff.ts";
 import { HeadwaterError } from "../../../../runtime/errors.ts";
+import { StreamLimitError } from "../../streams.ts";
 
 /** The cluster cannot be used as it is set up. */
 export class JetStreamUnfitError extends HeadwaterError {
@@ -19,6 +20,7 @@ export class JetStreamUnfitError extends HeadwaterError {
 }
 
 export const STREAM_NOT_FOUND = 10_059;
+const STREAMS_LIMIT = 10_027;
 
 /** Asks until an answer settles it. @param what for the error when none does */
 export type Insist = <T extends { readonly error?: ApiError }>(
@@ -39,7 +41,7 @@ export class JetStreams {
     this.#signal = signal;
   }
 
-  /** Makes it; where it is there already it stays as it is. @throws JetStreamUnfitError */
+  /** Makes it; where it is there already it stays as it is. @throws JetStreamUnfitError, StreamLimitError */
   async make(config: Partial<StreamConfig> & { name: string }): Promise<void> {
     const backoff = new Backoff(50, 1_000);
     for (let tries = 0; ; tries++) {
@@ -48,6 +50,10 @@ export class JetStreams {
         return;
       } catch (error) {
         if (/already in use/.test(String(error))) return;
+        if (error instanceof JetStreamApiError && error.code === STREAMS_LIMIT) {
+          const hint = "raise max_streams of its account on the NATS servers, or delete streams";
+          throw new StreamLimitError("the NATS cluster takes no more streams of this gateway", hint, error);
+        }
         if (tries >= 20 || this.#signal.aborted) {
           const hint =
             "check that JetStream is enabled and that the cluster has as many nodes as store.jetstream.replicas";

@@ -97,6 +97,31 @@ test("an account whose room is used up is said to be full at once, and of which 
   }
 });
 
+test("an account that may have no more streams is said to be at its limit at once", {
+  skip: natsMissing() ?? false,
+  timeout: 60_000,
+}, async () => {
+  const node = await startSingleNode();
+  await node.run(
+    "accounts {\n A { jetstream: { max_streams: 2 }\n users: [{user: a, password: a}] }\n}\nno_auth_user: a\n",
+  );
+  await (await node.link()).close();
+  const parts = { clock: systemClock, log: silentLog, metrics: new Metrics() };
+  const streams = await openJetStreamStreams({ servers: node.servers, replicas: 1, ...parts });
+  try {
+    // One more holds the documents.
+    await streams.createStream({ name: "one", shards: 1, retentionHours: 24 });
+    const limited = { code: "STREAM_LIMIT", hint: /max_streams/ };
+    await assert.rejects(streams.createStream({ name: "two", shards: 1, retentionHours: 24 }), limited);
+    assert.deepEqual(streams.listStreams(), ["one"]);
+    await streams.deleteStream("one");
+    await streams.createStream({ name: "two", shards: 1, retentionHours: 24 });
+  } finally {
+    await streams.close();
+    await node.stop();
+  }
+});
+
 test("why the nodes cannot be used at the start is said, whichever reason it has", {
   skip: natsMissing() ?? false,
   timeout: 60_000,
