@@ -312,18 +312,7 @@ export class Statement {
 
   /** Resolves when any shard has news, when shards come or go, or after a while. */
   async #news({ consumer, news }: Session): Promise<void> {
-    const done = new AbortController();
-    const end = (): void => done.abort();
-    this.#stop.signal.addEventListener("abort", end, { once: true });
-    if (this.#stop.signal.aborted) end();
-    const changed = consumer.changed(done.signal);
-    try {
-      await Promise.race([pause(MAX_WAIT_MS, done.signal), changed, news.some()]);
-    } finally {
-      end();
-      this.#stop.signal.removeEventListener("abort", end);
-      await Promise.allSettled([changed]);
-    }
+    await news.wait(consumer, MAX_WAIT_MS, this.#stop.signal);
     // Records come in bursts, and a query for each would cost more than it tells.
     await pause(GATHER_MS, this.#stop.signal);
   }

@@ -3,7 +3,6 @@
  * Shards come and go with the consumer's: `follow` takes the new ones in.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { pause } from "../../runtime/backoff.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { type Consumer, type Offset, type ShardId, ShardNews, type Streams } from "../streams/streams.ts";
 import { payloadBytes, type Range } from "./range-reader.ts";
@@ -132,19 +131,8 @@ export class Waiting {
   }
 
   /** Resolves when any shard has news, when shards come or go, after `maxMs`, or when `signal` aborts. */
-  async more(maxMs: number, signal: AbortSignal): Promise<void> {
-    const done = new AbortController();
-    const end = (): void => done.abort();
-    signal.addEventListener("abort", end, { once: true });
-    if (signal.aborted) end();
-    const changed = this.#consumer.changed(done.signal);
-    try {
-      await Promise.race([pause(maxMs, done.signal), changed, this.#news.some()]);
-    } finally {
-      end();
-      signal.removeEventListener("abort", end);
-      await Promise.allSettled([changed]);
-    }
+  more(maxMs: number, signal: AbortSignal): Promise<void> {
+    return this.#news.wait(this.#consumer, maxMs, signal);
   }
 
   close(): void {

@@ -6,6 +6,7 @@
  *                           → its tip → it grows or closes, or ten seconds pass → due
  *                           → its end
  */
+import { pause } from "../../runtime/backoff.ts";
 import type { Clock } from "../../runtime/clock.ts";
 
 type ShardId = string;
@@ -14,6 +15,11 @@ type Offset = number;
 /** What is needed of `Streams`. */
 interface Appended {
   appended(stream: string, shardId: ShardId, from: Offset, signal: AbortSignal): Promise<void>;
+}
+
+/** What is needed of a `Consumer`. */
+interface Changed {
+  changed(signal: AbortSignal): Promise<void>;
 }
 
 /** What is needed of a `ReadResult`. */
@@ -90,12 +96,24 @@ export class ShardNews {
     this.#due.delete(shardId);
   }
 
-  /** Resolves as soon as one is due. One waits at a time. */
-  some(): Promise<void> {
-    if (this.#due.size > 0) return Promise.resolve();
-    return new Promise((resolve) => {
+  /** Resolves when one is due, when the consumer's shards come or go, after `maxMs`, or on abort. One waits at a time. */
+  async wait(consumer: Changed, maxMs: number, signal: AbortSignal): Promise<void> {
+    if (this.#due.size > 0) return;
+    const done = new AbortController();
+    const end = (): void => done.abort();
+    signal.addEventListener("abort", end, { once: true });
+    if (signal.aborted) end();
+    const some = new Promise<void>((resolve) => {
       this.#tell = resolve;
     });
+    const changed = consumer.changed(done.signal);
+    try {
+      await Promise.race([pause(maxMs, done.signal), changed, some]);
+    } finally {
+      end();
+      signal.removeEventListener("abort", end);
+      await Promise.allSettled([changed]);
+    }
   }
 
   close(): void {

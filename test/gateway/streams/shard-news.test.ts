@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,6 +12,18 @@ import { Metrics } from "../../../runtime/metrics.ts";
 import { eventually } from "../../support/program.ts";
 
 const SHARDS = 64;
+
+const WITHIN_MS = 60_000;
+/** Its shards neither come nor go. */
+const consumer = {
+  changed: async (signal: AbortSignal) => {
+    if (!signal.aborted) await once(signal, "abort");
+  },
+};
+
+function heard(news: ShardNews): Promise<void> {
+  return news.wait(consumer, WITHIN_MS, new AbortController().signal);
+}
 
 /** A stream of which all shards have been read to their tips. */
 async function withRested(
@@ -66,7 +79,7 @@ test("of many shards those are due that grew, in the order in which that was hea
   await withRested(async ({ streams, news, shardIds, readDue }) => {
     assert.equal(news.due(), 0);
     for (const grown of [[shardIds[7]!], [shardIds[3]!, shardIds[60]!], [shardIds[7]!]]) {
-      const some = news.some();
+      const some = heard(news);
       await streams.append("s", recordsTo(streams, grown));
       await some;
       await eventually("all are heard of", 5_000, async () => news.due() === grown.length || undefined);
@@ -98,7 +111,7 @@ test("a shard that is closed is due, and not any more once it was read to its en
   await withRested(async ({ streams, news, shardIds, readDue, wait }) => {
     const parent = streams.describe("s").shardList[5]!;
     await streams.splitShard("s", parent.shardId, (parent.hashFrom + parent.hashTo) / 2n);
-    await news.some();
+    await heard(news);
     assert.deepEqual(await readDue(), [parent.shardId]);
     wait(10_000);
     const others = shardIds.filter((shardId) => shardId !== parent.shardId);
@@ -116,7 +129,7 @@ test("after ten seconds all are looked at, and waited for once", async () => {
     }
     news.leave(shardIds[0]!);
     await streams.append("s", recordsTo(streams, shardIds.slice(0, 2)));
-    await news.some();
+    await heard(news);
     await eventually("it is heard of", 5_000, async () => news.due() > 0 || undefined);
     assert.deepEqual(await readDue(), [shardIds[1]]);
   });
@@ -125,7 +138,21 @@ test("after ten seconds all are looked at, and waited for once", async () => {
 test("of a stream that was deleted the next read says so", async () => {
   await withRested(async ({ streams, news, readDue }) => {
     await streams.deleteStream("s");
-    await news.some();
+    await heard(news);
     await assert.rejects(readDue(), { code: "STREAM_NOT_FOUND" });
+  });
+});
+
+test("who waits for news goes on when shards come or go, when his time is over, and on abort", async () => {
+  await withRested(async ({ news }) => {
+    const never = new AbortController().signal;
+    await news.wait({ changed: async () => {} }, WITHIN_MS, never);
+    await news.wait(consumer, 1, never);
+    const stop = new AbortController();
+    const waiting = news.wait(consumer, WITHIN_MS, stop.signal);
+    stop.abort();
+    await waiting;
+    await news.wait(consumer, WITHIN_MS, stop.signal);
+    assert.equal(news.due(), 0);
   });
 });

@@ -1,12 +1,7 @@
 /** SubscribeToShard where gateways share the store, and what one of them says comes late. */
 import assert from "node:assert/strict";
 import test, { type TestContext } from "node:test";
-import {
-  type KinesisClient,
-  PutRecordCommand,
-  RegisterStreamConsumerCommand,
-  SubscribeToShardCommand,
-} from "@aws-sdk/client-kinesis";
+import { type KinesisClient, PutRecordCommand, RegisterStreamConsumerCommand } from "@aws-sdk/client-kinesis";
 import { openJetStreamStreams } from "../../../../../gateway/streams/stores/jetstream/jetstream.ts";
 import type { Streams } from "../../../../../gateway/streams/streams.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
@@ -17,40 +12,10 @@ import { eventually } from "../../../../support/program.ts";
 import { kinesisClient } from "../../../../support/stream-writers.ts";
 import { TcpProxy } from "../../../../support/tcp-proxy.ts";
 import { HandClock, KEY, openFixture, StillClock } from "../../api-fixture.ts";
+import { Subscribed } from "./subscribed.ts";
 
 const WITHIN_MS = 60_000;
 const fact = { skip: natsMissing() ?? false, timeout: 120_000 };
-
-/** One that is read in the background until it ends. */
-class Subscribed {
-  readonly texts: string[] = [];
-  /** The name of the exception that ended it. */
-  ended: string | undefined;
-
-  static async to(client: KinesisClient, ConsumerARN: string): Promise<Subscribed> {
-    const command = new SubscribeToShardCommand({
-      ConsumerARN,
-      ShardId: "shardId-000000000000",
-      StartingPosition: { Type: "LATEST" },
-    });
-    const { EventStream } = await client.send(command);
-    const subscribed = new Subscribed();
-    void subscribed.#read(EventStream!);
-    return subscribed;
-  }
-
-  async #read(events: AsyncIterable<{ SubscribeToShardEvent?: { Records?: unknown } }>): Promise<void> {
-    try {
-      for await (const { SubscribeToShardEvent } of events) {
-        const records = (SubscribeToShardEvent?.Records ?? []) as { Data: Uint8Array }[];
-        for (const { Data } of records) this.texts.push(Buffer.from(Data).toString());
-      }
-      this.ended = "peace";
-    } catch (error) {
-      this.ended = (error as Error).name;
-    }
-  }
-}
 
 test("a call that another gateway hears of late ends no later one", fact, async (t) => {
   const { proxy, clock, clients, arn } = await open(t);

@@ -10,46 +10,15 @@ import {
   type KinesisClient,
   PutRecordCommand,
   RegisterStreamConsumerCommand,
-  SubscribeToShardCommand,
 } from "@aws-sdk/client-kinesis";
 import { natsMissing, startNatsCluster } from "../../../../support/nats-cluster.ts";
 import { eventually, freePorts, Program } from "../../../../support/program.ts";
 import { kinesisClient } from "../../../../support/stream-writers.ts";
+import { Subscribed } from "./subscribed.ts";
 
 const KEY = { id: "two_gateways", secret: "a-secret-of-two-gateways" };
 const STREAM_ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/s";
 const WITHIN_MS = 60_000;
-
-/** One that is read in the background until it ends. */
-class Subscribed {
-  readonly texts: string[] = [];
-  /** The name of the exception that ended it. */
-  ended: string | undefined;
-
-  static async to(client: KinesisClient, ConsumerARN: string): Promise<Subscribed> {
-    const command = new SubscribeToShardCommand({
-      ConsumerARN,
-      ShardId: "shardId-000000000000",
-      StartingPosition: { Type: "LATEST" },
-    });
-    const { EventStream } = await client.send(command);
-    const subscribed = new Subscribed();
-    void subscribed.#read(EventStream!);
-    return subscribed;
-  }
-
-  async #read(events: AsyncIterable<{ SubscribeToShardEvent?: { Records?: unknown } }>): Promise<void> {
-    try {
-      for await (const { SubscribeToShardEvent } of events) {
-        const records = (SubscribeToShardEvent?.Records ?? []) as { Data: Uint8Array }[];
-        for (const { Data } of records) this.texts.push(Buffer.from(Data).toString());
-      }
-      this.ended = "peace";
-    } catch (error) {
-      this.ended = (error as Error).name;
-    }
-  }
-}
 
 async function open(t: TestContext): Promise<{ clients: [KinesisClient, KinesisClient]; arn: string }> {
   const cluster = await startNatsCluster();
