@@ -44,11 +44,14 @@ function handClock(): Clock & { hours(by: number): void } {
   };
 }
 
-const stopAt =
-  (step: CutStep) =>
-  (at: CutStep): void => {
-    if (at === step) throw new Error(`stopped behind ${step}`);
+/** Ends this try behind the step, and each that is made by itself before the rig is closed at its next step. */
+const stopAt = (step: CutStep): ((at: CutStep) => void) => {
+  let stopped = false;
+  return (at) => {
+    stopped ||= at === step;
+    if (stopped) throw new Error(`stopped behind ${step}`);
   };
+};
 
 /** Appends 20 records, and stops for good behind a step of their cut. */
 async function stopBehind(dir: string, step: CutStep, options: RigOptions = {}): Promise<void> {
