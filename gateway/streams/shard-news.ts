@@ -76,7 +76,6 @@ export class ShardNews {
   read(shardId: ShardId, { next, behindMs, ended }: Read): void {
     if (ended) return;
     if (behindMs > 0) this.add(shardId);
-    // What waits may be no millisecond older: then it is heard of at once.
     else this.#rest(shardId, next);
   }
 

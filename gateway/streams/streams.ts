@@ -176,7 +176,7 @@ export interface ReadResult {
   readonly parts: readonly LogPart[];
   /** The position to read from next. */
   readonly next: Offset;
-  /** Age of the last record given, while others wait behind it; 0 at the tip. */
+  /** Age of the last record given, and 1 at least whatever the clock says, while others wait behind it; 0 at the tip. */
   readonly behindMs: number;
   /** Offsets between the position asked for and the trim horizon: retention took them first. */
   readonly trimmed: number;

@@ -34,11 +34,18 @@ async function withRested(
     /** Reads all that is due. @returns which shards that were */
     readonly readDue: () => Promise<ShardId[]>;
     readonly wait: (ms: number) => void;
+    readonly setBack: () => void;
   }) => Promise<void>,
 ): Promise<void> {
   const dir = await mkdtemp(join(tmpdir(), "headwater-shard-news-"));
-  const streams = await openLocalStreams({ dir, clock: systemClock, log: silentLog, metrics: new Metrics() });
   let aheadMs = 0;
+  let backUs = 0;
+  const streams = await openLocalStreams({
+    dir,
+    clock: { ...systemClock, nowUs: () => systemClock.nowUs() - backUs },
+    log: silentLog,
+    metrics: new Metrics(),
+  });
   const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + aheadMs };
   const news = new ShardNews(streams, "s", clock);
   try {
@@ -61,7 +68,10 @@ async function withRested(
     const wait = (ms: number): void => {
       aheadMs += ms;
     };
-    await body({ streams, news, shardIds, readDue, wait });
+    const setBack = (): void => {
+      backUs = 3_600_000_000;
+    };
+    await body({ streams, news, shardIds, readDue, wait, setBack });
   } finally {
     news.close();
     await streams.close();
@@ -104,6 +114,18 @@ test("a shard with a backlog is read on behind the others that are due", async (
     assert.equal(read.filter((shardId) => shardId === other).length, 1);
     assert.equal(read.indexOf(other), 1, "after the first read of the backlog");
     assert.ok(read.filter((shardId) => shardId === one).length >= 5, read.join());
+  });
+});
+
+test("a backlog is read to the tip also where the clock was set back", async () => {
+  await withRested(async ({ streams, news, shardIds, readDue, setBack }) => {
+    const one = shardIds[1]!;
+    const [record] = recordsTo(streams, [one]);
+    for (let i = 0; i < 6; i++) await streams.append("s", [{ ...record!, data: Buffer.alloc(900) }]);
+    await heard(news);
+    setBack();
+    const read = await readDue();
+    assert.ok(read.length >= 6, `${read.length} reads in one go`);
   });
 });
 

@@ -96,7 +96,7 @@ export class ShardReader {
     }
     const next = Math.min(end, offsetOf(sequence));
     // Messages without a record of this shard: at their end a reader is not at the tip yet.
-    return result(parts, next, next < end ? Math.max(1, this.#ageMs(scannedMs)) : 0);
+    return result(parts, next, next < end ? this.#ageMs(scannedMs) : 0);
   }
 
   recordsBetween(shardIndex: number, from: Offset, to: Offset): number {
@@ -104,8 +104,9 @@ export class ShardReader {
     return ends.recordsBetween(shardIndex, from, to, history.openShards);
   }
 
+  /** While something waits behind it: no clock makes that the tip. */
   #ageMs(arrivalMs: number): number {
-    return Math.max(0, Math.floor(this.#clock.nowUs() / 1000 - arrivalMs));
+    return Math.max(1, Math.floor(this.#clock.nowUs() / 1000 - arrivalMs));
   }
 
   /** Looks again at each move of the tip: the message may hold nothing of this shard. */

@@ -241,11 +241,8 @@ export class LocalStream {
       throw error;
     }
     const { parts, next, release } = found;
-    const arrivalMs = parts.at(-1)?.arrivalMs;
-    const behindMs =
-      next >= shard.latest || arrivalMs === undefined
-        ? 0
-        : Math.max(0, Math.floor(this.#clock.nowUs() / 1000 - arrivalMs));
+    const nowMs = this.#nowMs();
+    const behindMs = next >= shard.latest ? 0 : Math.max(1, nowMs - (parts.at(-1)?.arrivalMs ?? nowMs));
     // Retention may have taken during the read what it was to begin with.
     const begin = Math.max(at, Math.min(parts[0]?.first ?? next, shard.trimHorizon));
     // Asked for anew: it may have been closed during the read.
