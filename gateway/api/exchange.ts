@@ -43,19 +43,28 @@ export interface Exchange {
 }
 
 export function openExchange(request: IncomingRequest, reply: OutgoingReply): Exchange {
-  const url = request.url ?? "/";
+  const { url, host } = targetOf(request);
   const mark = url.indexOf("?");
-  const authority = request.headers[":authority"];
   return {
     request,
     reply,
     method: request.method ?? "GET",
     path: mark < 0 ? url : url.slice(0, mark),
     query: mark < 0 ? "" : url.slice(mark + 1),
-    host: request.headers.host ?? (typeof authority === "string" ? authority : ""),
+    host,
     remoteAddress: plainAddress(request.socket?.remoteAddress),
     localAddress: plainAddress(request.socket?.localAddress),
   };
+}
+
+/** RFC 9112 §3.2.2: where a client, such as one that knows a proxy, writes all of an address, that is its host. */
+function targetOf({ url = "/", headers }: IncomingRequest): { url: string; host: string } {
+  const authority = headers[":authority"];
+  const host = headers.host ?? (typeof authority === "string" ? authority : "");
+  const whole = url.startsWith("/") ? null : /^https?:\/\/([^/?#]*)(.*)$/i.exec(url);
+  if (whole === null) return { url, host };
+  const rest = whole[2]!;
+  return { url: rest.startsWith("/") ? rest : `/${rest}`, host: whole[1]! };
 }
 
 /** Dual-stack sockets show IPv4 addresses as `::ffff:127.0.0.1`. */

@@ -239,6 +239,7 @@ export class FrontDoor {
         socket.pause();
         socket.unshift(rest);
         for (const take of toHttp) take.call(this.#http, socket);
+        if ("encrypted" in socket) readAsStream(socket);
         socket.resume();
       };
       this.#sniff(socket, (isHttp2, seen) => {
@@ -358,6 +359,15 @@ export class FrontDoor {
     });
     if (this.#closing !== undefined) session.close();
   }
+}
+
+/**
+ * Node's parser takes bytes from below the stream. There TLS goes on with all that it has decrypted when it is paused, which
+ * ends a connection of many pipelined requests (HPE_PAUSED). A listener for "data" makes the parser take them from the stream.
+ */
+function readAsStream(socket: Socket): void {
+  const listener = (): void => {};
+  socket.on("data", listener).removeListener("data", listener);
 }
 
 /** Resolves when it is closed, whatever goes wrong with it until then. */

@@ -1,0 +1,85 @@
+/** Calls in forms that SDKs do not write themselves, but what stands between them and a gateway does. */
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { connect, type Socket } from "node:net";
+import { join } from "node:path";
+import test from "node:test";
+import { connect as connectTls } from "node:tls";
+import { JoiningRig } from "../identity/joining-rig.ts";
+import { KEY, openFixture } from "./api-fixture.ts";
+import { sign } from "./sign.ts";
+
+interface Form {
+  readonly authority: string;
+  readonly target?: string;
+  /** Whether the connection ends behind the answer. */
+  readonly isLast?: boolean;
+  /** Which the lanes leave to Node's server. */
+  readonly header?: string;
+}
+
+async function listStreams({ authority, target = "/", isLast = false, header = "" }: Form): Promise<string> {
+  const headers = await sign({
+    headers: {
+      host: authority,
+      "content-type": "application/x-amz-json-1.1",
+      "x-amz-target": "Kinesis_20131202.ListStreams",
+    },
+    body: "{}",
+  });
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+  const end = isLast ? "connection: close\r\n" : "";
+  return `POST ${target} HTTP/1.1\r\n${lines.join("")}${header}${end}content-length: 2\r\n\r\n{}`;
+}
+
+/** The statuses of all that comes until the connection ends. */
+async function statusesOf(socket: Socket, bytes: string): Promise<readonly string[]> {
+  const chunks: Buffer[] = [];
+  socket.on("data", (chunk) => chunks.push(chunk));
+  socket.on("error", () => {});
+  const closed = new Promise((resolve) => socket.once("close", resolve));
+  socket.write(bytes);
+  await closed;
+  const text = Buffer.concat(chunks).toString("latin1");
+  return [...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map((match) => match[1]!);
+}
+
+test("hundreds of calls pipelined at once are all answered, over TLS as well", async (t) => {
+  const rig = await JoiningRig.start(t, "", `accessKeys: [{id: ${KEY.id}, secret: ${KEY.secret}}]`);
+  const ca = await readFile(join(rig.dir, "gateway", "identity", "ca-certificate.pem"), "utf8");
+  const port = Number(new URL(rig.gateway.addresses.http).port);
+  const tlsPort = rig.port("https");
+  const ways: Record<string, readonly [number, () => Socket]> = {
+    plain: [port, () => connect(port, "127.0.0.1")],
+    TLS: [tlsPort, () => connectTls({ port: tlsPort, host: "localhost", ca })],
+  };
+  for (const [way, [at, open]] of Object.entries(ways)) {
+    for (const header of ["", "te: trailers\r\n"]) {
+      const form = { authority: `localhost:${at}`, header };
+      const bytes = (await listStreams(form)).repeat(499) + (await listStreams({ ...form, isLast: true }));
+      const statuses = await statusesOf(open(), bytes);
+      assert.equal(statuses.filter((status) => status === "200").length, 500, `${way}, ${header}`);
+      assert.equal(statuses.length, 500, `${way}, ${header}`);
+    }
+  }
+});
+
+test("a call in absolute form, as clients of proxies write it, is the same call", async (t) => {
+  const { port } = await openFixture().then((fixture) => {
+    t.after(() => fixture.close());
+    return fixture;
+  });
+  const authority = `127.0.0.1:${port}`;
+  const statusOf = async (target: string): Promise<readonly string[]> =>
+    await statusesOf(connect(port, "127.0.0.1"), await listStreams({ authority, target, isLast: true }));
+  // RFC 9112 §3.2.2
+  for (const target of [`http://${authority}/`, `HTTP://${authority}/`, `http://${authority}`]) {
+    assert.deepEqual(await statusOf(target), ["200"], target);
+  }
+  const get = async (target: string): Promise<readonly string[]> => {
+    const head = `GET ${target} HTTP/1.1\r\nHost: ${authority}\r\nConnection: close\r\n\r\n`;
+    return await statusesOf(connect(port, "127.0.0.1"), head);
+  };
+  assert.deepEqual(await get(`http://${authority}/healthz`), ["200"]);
+  assert.deepEqual(await get(`http://evil.example:${port}/index.html`), ["403"], "the target's host counts");
+});
