@@ -27,6 +27,7 @@ import type { BodyBudget } from "./body-budget.ts";
 import { isWebSocket, withoutUpgrade } from "./declined-upgrade.ts";
 import type { IncomingRequest, OutgoingReply } from "./exchange.ts";
 import { destroyWhenLeft, endWhenIdle } from "./idle-session.ts";
+import { OpenReplies } from "./open-replies.ts";
 import { type LaneService, RequestLane } from "./request-lane.ts";
 import { StrangerRequests } from "./stranger-requests.ts";
 import { StreamLane } from "./stream-lane.ts";
@@ -82,6 +83,8 @@ export class FrontDoor {
   readonly #host: string;
   readonly #port: number;
   readonly #http: Server;
+  /** Of `#http`. */
+  readonly #replies: OpenReplies;
   readonly #http2: Http2Server;
   readonly #sockets = new Set<Socket>();
   /** Connections that have not yet told what they are. */
@@ -133,6 +136,7 @@ export class FrontDoor {
         if (this.#isTaken(request.socket, reply)) onRequest(request, reply);
       },
     );
+    this.#replies = new OpenReplies(this.#http);
     this.#http.timeout = STALLED_MS;
     this.#http.on("upgrade", (request, socket, head) => {
       if (isWebSocket(request)) return onUpgrade(request, socket, head);
@@ -205,9 +209,8 @@ export class FrontDoor {
 
   async #drain(): Promise<void> {
     if (!this.#http.listening) return;
-    const closed = new Promise<void>((resolve) => this.#http.close(() => resolve()));
+    const closed = this.#replies.close();
     for (const socket of this.#undecided) socket.destroy();
-    this.#http.closeIdleConnections();
     this.#lane?.close();
     this.#streamLane?.close();
     for (const session of this.#sessions) session.close();
@@ -234,6 +237,7 @@ export class FrontDoor {
       socket.once("close", () => {
         this.#sockets.delete(socket);
         this.#strangers.closed(socket);
+        this.#replies.closed(socket);
       });
       const toNode = (rest: Buffer): void => {
         socket.pause();
@@ -288,7 +292,8 @@ export class FrontDoor {
 
   /** Of HTTP/1.1, by Node's server. What was pipelined behind the request that ended its connection still comes. */
   #isTaken(socket: Socket, reply: ServerResponse): boolean {
-    if (!socket.destroyed && this.#strangers.began(socket, () => socket.destroy()))
+    if (socket.destroyed || !this.#replies.began(socket, reply)) return false;
+    if (this.#strangers.began(socket, () => socket.destroy()))
       reply.once("close", () => this.#strangers.done(socket));
     return !socket.destroyed;
   }

@@ -140,7 +140,7 @@ class Line {
   readonly #giveUp: (rest: Buffer) => void;
   /** Made once: each request would need one otherwise. */
   readonly #answer = (answer: LaneAnswer): boolean => this.#send(answer);
-  #state: "idle" | "body" | "answering" = "idle";
+  #state: "idle" | "body" | "answering" | "ended" = "idle";
   /** When the request in hand began, or the last one was answered. */
   #sinceMs: number;
   #call: LaneCall | undefined;
@@ -189,15 +189,26 @@ class Line {
 
   closeWhenIdle(): void {
     if (this.#state !== "idle") return;
-    if (this.#socket.writableLength > 0) this.#socket.end();
+    if (this.#socket.writableLength > 0) this.#end();
     else this.#socket.destroy();
+  }
+
+  /**
+   * RFC 9112 §9.6: what comes behind the last answer is not performed, as nobody would hear of it. It is read, so that
+   * the client's end is heard.
+   */
+  #end(): void {
+    this.#state = "ended";
+    this.#behind = undefined;
+    this.#socket.end();
+    this.#socket.resume();
   }
 
   /** The chunk is another's after the call. */
   readonly #onData = (chunk: Buffer): void => {
     if (this.#state === "idle") this.#begin(chunk);
     else if (this.#state === "body") this.#take(chunk);
-    else this.#keepBehind(chunk);
+    else if (this.#state === "answering") this.#keepBehind(chunk);
   };
 
   #keepBehind(chunk: Buffer): void {
@@ -316,7 +327,7 @@ class Line {
     this.#state = "idle";
     this.#sinceMs = this.#lane.nowMs();
     // A stream that has read ahead, as TLS does, ends before all that came is answered.
-    if (this.#lane.closing || (this.#ended && this.#behind === undefined)) socket.end();
+    if (this.#lane.closing || (this.#ended && this.#behind === undefined)) this.#end();
     else if (socket.writableNeedDrain) socket.pause().once("drain", this.#goOn);
     else if (this.#behind !== undefined) this.#goOn();
     return true;
