@@ -19,6 +19,8 @@ interface ShardBuckets {
   readonly outBytes: Bucket;
   readonly outCalls: Bucket;
   readonly iterators: Bucket;
+  /** Resolves when the reads so far are done. */
+  reads: Promise<unknown>;
 }
 
 export class ShardRates {
@@ -53,6 +55,18 @@ export class ShardRates {
     if (!outCalls.has(1, nowMs) || !outBytes.has(0, nowMs)) return false;
     outCalls.take(1);
     return true;
+  }
+
+  /**
+   * Reads of a shard that were admitted, one after the other: how much one takes is known only behind it, and
+   * those that came meanwhile would each take as much.
+   * @param read hears whether those before it left anything
+   */
+  readInTurn<T>(streamId: string, shardIndex: number, read: (hasBytes: boolean) => Promise<T>): Promise<T> {
+    const buckets = this.#bucketsOf(streamId, shardIndex, this.#clock.monotonicMs());
+    const done = buckets.reads.then(() => read(buckets.outBytes.has(0, this.#clock.monotonicMs())));
+    buckets.reads = done.catch(() => {});
+    return done;
   }
 
   /** True when the shard may be given an iterator now. */
@@ -92,6 +106,7 @@ export class ShardRates {
       outBytes: new Bucket(OUT_BYTES, nowMs),
       outCalls: new Bucket(OUT_CALLS, nowMs),
       iterators: new Bucket(ITERATORS, nowMs),
+      reads: Promise.resolve(),
     };
     this.#old.delete(key);
     this.#young.set(key, buckets);

@@ -16,6 +16,7 @@ import { dryRunField, endDryRun } from "../dry-run.ts";
 import { type KinesisContext, nowMs, type RawOperation } from "../operation.ts";
 import { checkShape, type Shape } from "../shape.ts";
 import { type IteratorPlace, openIterator, sealIterator } from "../shard-iterator.ts";
+import type { Codec } from "../wire/codec.ts";
 import { RecordPage } from "./record-page.ts";
 
 const MAX_RECORDS = 10_000;
@@ -63,26 +64,37 @@ export const getRecords: RawOperation = {
     if (StreamARN !== undefined) context.account.streamNameOf({ StreamName: place.stream, StreamARN });
     const { settings, shard: asked } = findShard(context, place);
     endDryRun(input.DryRun);
-    const isLimited = settings.limits === "aws";
-    if (isLimited && !context.rates.admitRead(settings.streamId, asked.index)) {
-      throw new AwsError(
+    const read = () => places.run(1, () => readPage(context, place, input.Limit ?? MAX_RECORDS, codec));
+    if (settings.limits !== "aws") return read();
+    const { rates } = context;
+    const exceeded = () =>
+      new AwsError(
         "ProvisionedThroughputExceededException",
         `Rate exceeded for shard ${asked.shardId} in stream ${settings.name} under account ${context.account.accountId}.`,
       );
-    }
-    return places.run(1, async () => {
-      // It may have waited, and another stream may have the name by now.
-      const { shard } = findShard(context, place);
-      const limit = input.Limit ?? MAX_RECORDS;
-      const { page, behindMs, members, reads } = await gatherPage(context, place, shard, limit);
-      context.reads.page(settings.name, page.count, page.dataBytes, behindMs);
-      if (isLimited) context.rates.countRead(settings.streamId, shard.index, page.dataBytes);
-      const answer = page.encode(codec, members, memoryFor);
-      for (const read of reads) read.release?.();
-      return answer;
+    if (!rates.admitRead(settings.streamId, asked.index)) throw exceeded();
+    return rates.readInTurn(settings.streamId, asked.index, (hasBytes) => {
+      if (hasBytes) return read();
+      throw exceeded();
     });
   },
 };
+
+async function readPage(
+  context: KinesisContext,
+  place: IteratorPlace,
+  limit: number,
+  codec: Codec,
+): Promise<string | Buffer> {
+  // It may have waited, and another stream may have the name by now.
+  const { settings, shard } = findShard(context, place);
+  const { page, behindMs, members, reads } = await gatherPage(context, place, shard, limit);
+  context.reads.page(settings.name, page.count, page.dataBytes, behindMs);
+  if (settings.limits === "aws") context.rates.countRead(settings.streamId, shard.index, page.dataBytes);
+  const answer = page.encode(codec, members, memoryFor);
+  for (const read of reads) read.release?.();
+  return answer;
+}
 
 /** Lanes give back what was large, and only that. */
 function memoryFor(bytes: number): Buffer {

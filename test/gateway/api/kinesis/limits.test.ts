@@ -65,6 +65,23 @@ test("with limits: aws a shard takes 1,000 records a second, and is read 5 times
   assert.equal(refused.length, 8, "it was read once before");
 });
 
+test("with limits: aws a shard gives 10 MiB once, however many ask for it at the same time", async () => {
+  await fixture.streams.createStream({ name: "thick", shards: 1, retentionHours: 24 });
+  const Data = Buffer.alloc(1_000_000).toString("base64");
+  const Records = Array.from({ length: 4 }, (_, i) => ({ Data, PartitionKey: `${i}` }));
+  for (let i = 0; i < 3; i++) await ask("PutRecords", { StreamName: "thick", Records });
+  await fixture.streams.updateStream("thick", { limits: "aws" });
+  const start = { StreamName: "thick", ShardId: "0", ShardIteratorType: "TRIM_HORIZON" };
+  const { ShardIterator } = await ask("GetShardIterator", start);
+  const answers = await Promise.all(
+    Array.from({ length: 5 }, () => outcome("GetRecords", { ShardIterator, Limit: 10 })),
+  );
+  assert.deepEqual(answers.map((answer) => answer.replace(/:.*/, "")).sort(), [
+    ...new Array<string>(4).fill("ProvisionedThroughputExceededException"),
+    "taken",
+  ]);
+});
+
 test("with limits: aws a put does not look at every shard, and goes by those that there are now", async (t) => {
   const { streams } = fixture;
   await streams.createStream({ name: "wide", shards: 64, retentionHours: 24, limits: "aws" });
