@@ -132,16 +132,16 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
     }
 
     let closing: Promise<void> | undefined;
-    const http = `http://${config.http.host}:${api.address.port}`;
+    const http = addressOf("http", config.http.host, api.address.port);
     return {
       addresses: {
         http,
-        mqtt: `mqtt://${config.mqtt.host}:${mqtt.port}`,
-        rtsp: `rtsp://${config.rtsp.host}:${rtsp.port}`,
+        mqtt: addressOf("mqtt", config.mqtt.host, mqtt.port),
+        rtsp: addressOf("rtsp", config.rtsp.host, rtsp.port),
         ...(config.tls !== undefined && {
-          https: `https://${config.tls.host}:${securePorts.https}`,
-          mqtts: `mqtts://${config.tls.host}:${securePorts.mqtts}`,
-          rtsps: `rtsps://${config.tls.host}:${securePorts.rtsps}`,
+          https: addressOf("https", config.tls.host, securePorts.https),
+          mqtts: addressOf("mqtts", config.tls.host, securePorts.mqtts),
+          rtsps: addressOf("rtsps", config.tls.host, securePorts.rtsps),
         }),
       },
       probe: () => probeDisk(dataDir),
@@ -156,6 +156,11 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
     await closeAll();
     throw error;
   }
+}
+
+/** RFC 3986 §3.2.2: an IPv6 address stands in brackets. */
+function addressOf(scheme: string, host: string, port: number): string {
+  return `${scheme}://${host.includes(":") ? `[${host}]` : host}:${port}`;
 }
 
 /** All that keeps something on disk, read back and at work; the doors to it are opened afterwards. */

@@ -19,12 +19,12 @@ interface Started {
   readonly logged: string[];
 }
 
-async function start(t: TestContext, yaml: string): Promise<Started> {
+async function start(t: TestContext, yaml: string, http = "hostNames: [Farm.example]"): Promise<Started> {
   const dir = await mkdtemp(join(tmpdir(), "headwater-gateway-"));
   const logged: string[] = [];
   const note = (fields: object, text?: string): void => void logged.push(JSON.stringify([fields, text]));
   const log: Log = { debug: note, info: note, warn: note, error: note, child: () => log };
-  const doors = "http: {port: 0, hostNames: [Farm.example]}\nmqtt: {port: 0}\nrtsp: {port: 0}\n";
+  const doors = `http: {port: 0, ${http}}\nmqtt: {port: 0}\nrtsp: {port: 0}\n`;
   const config = parseConfig("gateway.yaml", `dataDir: data\n${doors}${yaml}`, gatewayConfig, {});
   const gateway = await startGateway(config, { configDir: dir, clock: systemClock, log });
   t.after(async () => {
@@ -59,6 +59,14 @@ test("browsers are answered under the configured names, and under no other", asy
   ] as const) {
     assert.equal(await get(http, "/healthz", host), status, host);
   }
+});
+
+test("a gateway on an IPv6 address says where it is, and its link opens the console", async (t) => {
+  if (networkInterfaces().lo?.every(({ family }) => family !== "IPv6") ?? true) return t.skip("no IPv6 here");
+  const { gateway } = await start(t, "", 'host: "::1"');
+  assert.match(gateway.addresses.http, /^http:\/\/\[::1\]:\d+$/);
+  const opened = await fetch(gateway.signInUrl(), { redirect: "manual" });
+  assert.equal(opened.status, 303);
 });
 
 test("nobody else on this machine can look into the folder, and the made key is its owner's alone", async (t) => {
