@@ -20,8 +20,8 @@ import { HeadwaterError } from "../../runtime/errors.ts";
 import type { Consumer, Handover, Offset, ShardId } from "../streams/streams.ts";
 import { type CutManifest, manifestSchema } from "./cut-manifest.ts";
 
-/** 2 has a checksum. 3 may tell what was unread. */
-const FORMAT_VERSION = 3;
+/** 2 has a checksum. 3 may tell what was unread, 4 up to where trimmed records are counted. */
+const FORMAT_VERSION = 4;
 /** As many finished objects are remembered for the console. */
 export const MAX_RECENT_OBJECTS = 200;
 /** As many where the ledger is written with each of the lease's heartbeats: what the console shows. */
@@ -30,7 +30,7 @@ const MAX_HANDED_OBJECTS = 20;
 const count = z.number().int().min(0);
 
 const ledgerSchema = z.strictObject({
-  formatVersion: z.literal([1, 2, FORMAT_VERSION]),
+  formatVersion: z.literal([1, 2, 3, FORMAT_VERSION]),
   /** Random; part of every object's name, so that a lost data folder never overwrites old objects. */
   id: z.string().regex(/^[0-9a-f]{8}$/),
   lastCut: count,
@@ -46,6 +46,8 @@ const ledgerSchema = z.strictObject({
       shards: z.record(z.string(), z.tuple([count, count, count.optional()])),
     })
     .optional(),
+  /** Up to where trimmed records are in the totals; the consumer's checkpoint follows. */
+  counted: z.strictObject({ streamId: z.string(), positions: z.record(z.string(), count) }).optional(),
 });
 
 export type Ledger = z.infer<typeof ledgerSchema>;

@@ -44,9 +44,10 @@ const GATHER_MS = 50;
 
 /**
  * The durable steps of a cut, in their order. `built` comes before the first of them. At `confirmed` an object has yet to
- * get its name. Where checkpoint and ledger are one document there is no step `checkpoint`.
+ * get its name. Where checkpoint and ledger are one document there is no step `checkpoint`. `trimmed` is of no cut: what
+ * retention took is in the ledger.
  */
-export type CutStep = "built" | "manifest" | "confirmed" | "object" | "checkpoint" | "ledger";
+export type CutStep = "trimmed" | "built" | "manifest" | "confirmed" | "object" | "checkpoint" | "ledger";
 
 export interface CutterParts {
   readonly dir: string;
@@ -262,8 +263,8 @@ export class Cutter {
       waiting.follow();
       const trimmed = await waiting.count(this.#maxBytes);
       if (trimmed > 0) {
-        await this.#trimmed.count(trimmed);
-        // Otherwise the next start would count them again.
+        await this.#trimmed.count(trimmed, consumer, waiting.starts());
+        await this.#parts.onStep("trimmed");
         await this.#checkpoint(consumer, waiting.starts());
       }
       const due = waiting.bytes >= this.#maxBytes || waiting.ageMs() >= config.bufferSeconds * 1_000;

@@ -17,7 +17,7 @@ import {
   type Streams,
   type UnreadShards,
 } from "../streams/streams.ts";
-import type { CutLedger } from "./cut-ledger.ts";
+import type { CutLedger, Ledger } from "./cut-ledger.ts";
 
 export const LOOK_EVERY_MS = 60_000;
 
@@ -54,6 +54,7 @@ export class TrimmedRecords {
   /** At each try, before anything is read. */
   async begin(consumer: Consumer): Promise<void> {
     const { ledger } = this.#parts.state;
+    await this.#passCounted(consumer);
     this.#look(consumer);
     if (this.#missed > 0 || !isDeepStrictEqual(this.#unread, ledger.unread)) await this.#keep(this.#unread);
   }
@@ -81,9 +82,25 @@ export class TrimmedRecords {
     if (this.#missed > 0 || this.#parts.state.ledger.unread !== undefined) await this.#keep(undefined);
   }
 
-  /** Resolves when they are in the ledger. When it fails they are not counted: they will be found once more. */
-  async count(records: number): Promise<void> {
-    await this.#keep(this.#parts.state.ledger.unread, records);
+  /**
+   * Resolves when they are in the ledger; the consumer has to pass them then. When it fails they are not counted:
+   * they will be found once more.
+   * @param starts where what is there begins
+   */
+  async count(records: number, consumer: Consumer, starts: ReadonlyMap<ShardId, Offset>): Promise<void> {
+    const { state, streams } = this.#parts;
+    const positions = Object.fromEntries(passed(consumer, starts));
+    const { streamId } = streams.describe(consumer.stream);
+    await this.#keep(state.ledger.unread, records, { streamId, positions });
+  }
+
+  /** A crash behind `count` leaves the checkpoint before what is counted: the reader would find it once more. */
+  async #passCounted(consumer: Consumer): Promise<void> {
+    const { state, streams } = this.#parts;
+    const { counted } = state.ledger;
+    if (counted === undefined || counted.streamId !== streams.describe(consumer.stream).streamId) return;
+    const ends = passed(consumer, new Map(Object.entries(counted.positions)));
+    if (ends.size > 0) await consumer.checkpoint(ends);
   }
 
   #look(consumer: Consumer): void {
@@ -107,16 +124,22 @@ export class TrimmedRecords {
     this.#accounted.clear();
   }
 
-  async #keep(unread: UnreadShards | undefined, more = 0): Promise<void> {
+  async #keep(unread: UnreadShards | undefined, more = 0, counting?: Ledger["counted"]): Promise<void> {
     const { state, log, counted } = this.#parts;
     const missed = this.#missed;
     const records = missed + more;
     const trimmedRecords = state.ledger.trimmedRecords + records;
-    await state.update({ trimmedRecords, unread }, () => {
+    await state.update({ trimmedRecords, unread, counted: counting }, () => {
       this.#missed -= missed;
       if (records === 0) return;
       log.error({ records }, "retention removed records before they were delivered");
       counted(records);
     });
   }
+}
+
+/** Of `places`, those that this consumer has yet to get to. */
+function passed(consumer: Consumer, places: ReadonlyMap<ShardId, Offset>): Map<ShardId, Offset> {
+  const positions = consumer.positions();
+  return new Map([...places].filter(([shardId, place]) => place > (positions.get(shardId) ?? place)));
 }

@@ -6,7 +6,8 @@ import test from "node:test";
 import { CutLedger } from "../../../gateway/delivery/cut-ledger.ts";
 import { TrimmedRecords } from "../../../gateway/delivery/trimmed-records.ts";
 import { silentLog } from "../../../runtime/log.ts";
-import { closeRigs, openRig, STREAM } from "./delivery-rig.ts";
+import { HandClock } from "../api/api-fixture.ts";
+import { closeRigs, numbered, openRig, STREAM, until } from "./delivery-rig.ts";
 
 test("what cannot be written into the ledger is neither forgotten nor counted twice", async () => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-trimmed-"));
@@ -35,7 +36,7 @@ test("what cannot be written into the ledger is neither forgotten nor counted tw
     await mkdir(inTheWay);
     await assert.rejects(trimmed.begin(consumer));
     await assert.rejects(trimmed.begin(consumer));
-    await assert.rejects(trimmed.count(3));
+    await assert.rejects(trimmed.count(3, consumer, new Map()));
     assert.equal(counted, 0);
     // The next process finds the same as this one.
     for (const which of ["next", "this"]) {
@@ -44,12 +45,47 @@ test("what cannot be written into the ledger is neither forgotten nor counted tw
       const one = which === "next" ? await open(ledger) : trimmed;
       await rm(inTheWay, { recursive: true, force: true });
       await one.begin(consumer);
-      await one.count(3);
+      await one.count(3, consumer, new Map());
       await one.settle();
       assert.equal(counted, 10, which);
       assert.equal(ledger.ledger.trimmedRecords, 10);
       assert.equal(ledger.ledger.unread, undefined);
     }
+  } finally {
+    await closeRigs();
+    await rm(dir, { recursive: true, force: true });
+  }
+});
+
+test("what retention took is counted once, though the process ends before its checkpoint", async () => {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-trimmed-"));
+  try {
+    const clock = new HandClock();
+    const dying = await openRig(dir, {
+      clock,
+      segmentBytes: 4_096,
+      onStep: (step) => {
+        if (step === "trimmed") throw new Error("it ends here");
+      },
+    });
+    const { streams } = dying;
+    await (await streams.openConsumer(STREAM, "delivery/archive")).close();
+    for (let from = 0; from < 500; from += 50) await streams.append(STREAM, numbered(from, 50));
+    clock.aheadMs += 25 * 3_600_000;
+    await streams.append(STREAM, numbered(500, 50));
+    await streams.enforceRetention();
+    const kept = streams.describe(STREAM).shardList.map((shard) => shard.latest - shard.trimHorizon);
+    const keptRecords = kept.reduce((sum, records) => sum + records, 0);
+    assert.ok(keptRecords < 550);
+    await dying.delivery.start();
+    await until("they are counted", () => dying.delivery.status()[0]!.lastError === "it ends here");
+    assert.ok(dying.delivery.status()[0]!.trimmedRecords > 0);
+    await dying.close();
+    const next = await openRig(dir, { clock, segmentBytes: 4_096 });
+    const status = () => next.delivery.status()[0]!;
+    await next.delivery.start();
+    await until("delivered", () => status().deliveredRecords === keptRecords);
+    assert.equal(status().trimmedRecords, 550 - keptRecords);
   } finally {
     await closeRigs();
     await rm(dir, { recursive: true, force: true });
