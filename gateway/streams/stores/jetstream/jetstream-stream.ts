@@ -85,6 +85,16 @@ export class JetStreamStream {
     };
   }
 
+  /** As users name it. */
+  get name(): string {
+    return this.#options.name;
+  }
+
+  /** Of the JetStream stream. */
+  get stream(): string {
+    return this.#options.stream;
+  }
+
   get streamId(): string {
     return this.#options.streamId;
   }

@@ -172,8 +172,9 @@ class ClusterStreams implements Streams {
   async updateStream(name: string, change: StreamChange): Promise<StreamDescription> {
     const stream = this.#get(name);
     checkSpec({ ...this.settings(name), ...change });
-    // A crash between the two leaves the list behind the cluster, until the same is asked for again.
-    if (change.retentionHours !== undefined) await this.#registry.setRetention(stream, change.retentionHours);
+    // After a crash between the two the cluster is set again to what the list says.
+    if (change.retentionHours !== undefined)
+      await this.#registry.retention.set(stream, change.retentionHours);
     await this.#registry.list.updateStream(name, stream.streamId, (record) => ({ ...record, ...change }));
     this.#registry.tellAll();
     return this.describe(name);

@@ -56,6 +56,8 @@ export interface StreamState {
   readonly firstSequence: number;
   readonly lastSequence: number;
   readonly bytes: number;
+  /** How long it keeps a message; 0 is for ever. */
+  readonly maxAgeNs: number;
   readonly subjects: readonly string[];
 }
 
@@ -286,6 +288,7 @@ export class Link {
     interface Answer {
       error?: ApiError;
       total?: number;
+      config?: { max_age: number };
       state?: { first_seq: number; last_seq: number; bytes: number; subjects?: Record<string, number> };
     }
     const subjects: string[] = [];
@@ -293,7 +296,7 @@ export class Link {
       const ask = JSON.stringify(
         subjectsFilter === undefined ? {} : { subjects_filter: subjectsFilter, offset: subjects.length },
       );
-      const { state, total } = await this.#insist<Answer>(
+      const { state, config, total } = await this.#insist<Answer>(
         stream,
         async () =>
           (
@@ -306,7 +309,13 @@ export class Link {
       subjects.push(...page);
       // One page holds 100,000 subjects.
       if (page.length > 0 && subjects.length < (total ?? 0)) continue;
-      return { firstSequence: state.first_seq, lastSequence: state.last_seq, bytes: state.bytes, subjects };
+      return {
+        firstSequence: state.first_seq,
+        lastSequence: state.last_seq,
+        bytes: state.bytes,
+        maxAgeNs: config?.max_age ?? 0,
+        subjects,
+      };
     }
   }
 

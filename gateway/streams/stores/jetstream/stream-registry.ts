@@ -22,7 +22,8 @@ import {
 } from "../../streams.ts";
 import type { Documents } from "./documents.ts";
 import { JetStreamStream } from "./jetstream-stream.ts";
-import { DUPLICATE_WINDOW_NS, type Link } from "./link.ts";
+import type { Link } from "./link.ts";
+import { Retention, retentionConfig } from "./retention.ts";
 import { type MapContent, shardRecord } from "./shard-history.ts";
 import { StreamList, type StreamRecord } from "./stream-list.ts";
 import { CacheRoom } from "./tail-entry.ts";
@@ -32,7 +33,6 @@ const REFRESH_MS = 1_000;
 const SETTLE_MS = 30_000;
 const LOOK_EVERY_MS = 50;
 const MISSING_TOLD_EVERY_MS = 30_000;
-const HOUR_NS = 3_600 * 1_000_000_000;
 
 export interface StreamRegistryOptions {
   readonly link: Link;
@@ -47,6 +47,7 @@ export interface StreamRegistryOptions {
 
 export class StreamRegistry {
   readonly list: StreamList;
+  readonly retention: Retention;
   readonly #options: StreamRegistryOptions;
   readonly #room = new CacheRoom();
   readonly #streams = new Map<string, JetStreamStream>();
@@ -67,6 +68,7 @@ export class StreamRegistry {
   constructor(options: StreamRegistryOptions) {
     this.#options = options;
     this.list = new StreamList(options.documents);
+    this.retention = new Retention(options);
     this.#unfinished = new UnfinishedStreams({
       ...options,
       make: (record) => this.#makeAnothers(record),
@@ -110,9 +112,11 @@ export class StreamRegistry {
     });
     this.#inBackground(synced, "asking what streams there are failed");
     for (const [name, stream] of this.#streams) {
-      const hours = this.list.records[name]?.retentionHours;
-      if (hours === undefined) continue;
-      this.#inBackground(stream.renewProducers(hours * 3_600_000), "a stream's producers were not renewed");
+      const record = this.list.records[name];
+      if (record?.streamId !== stream.streamId) continue;
+      this.retention.look(stream, record.retentionHours);
+      const renewed = stream.renewProducers(record.retentionHours * 3_600_000);
+      this.#inBackground(renewed, "a stream's producers were not renewed");
     }
   }
 
@@ -264,13 +268,11 @@ export class StreamRegistry {
   }
 
   async #makeJetStream(record: StreamRecord): Promise<void> {
-    const maxAge = record.retentionHours * HOUR_NS;
     await this.#options.link.streams.make({
       name: this.#streamOf(record.streamId),
       subjects: [`${this.#options.prefix}.d.${record.streamId}.>`],
       num_replicas: this.#options.replicas,
-      max_age: maxAge,
-      duplicate_window: Math.min(DUPLICATE_WINDOW_NS, maxAge),
+      ...retentionConfig(record.retentionHours),
       allow_direct: true,
     });
   }
@@ -319,16 +321,6 @@ export class StreamRegistry {
     await this.#options.link.streams.remove(this.#streamOf(streamId));
     await this.#options.documents.drop(`c.${streamId}`);
     await this.list.departed(streamId);
-  }
-
-  async setRetention(stream: JetStreamStream, retentionHours: number): Promise<void> {
-    // What is remembered of producers must not be older than what is kept.
-    await stream.renewProducers(retentionHours * 3_600_000, "now");
-    const maxAge = retentionHours * HOUR_NS;
-    await this.#options.link.streams.update(this.#streamOf(stream.streamId), {
-      max_age: maxAge,
-      duplicate_window: Math.min(DUPLICATE_WINDOW_NS, maxAge),
-    });
   }
 
   async #makeAnothers(record: StreamRecord): Promise<void> {
@@ -382,7 +374,7 @@ export class StreamRegistry {
     this.#closed = true;
     clearInterval(this.#timer);
     await this.#syncing.catch(() => undefined);
-    await Promise.all([...this.#opening.values(), this.#unfinished.close()]);
+    await Promise.all([...this.#opening.values(), this.#unfinished.close(), this.retention.close()]);
   }
 
   async closeStreams(): Promise<void> {

@@ -14,7 +14,7 @@ import type { Log } from "../../../../runtime/log.ts";
 import { StreamNotFoundError, StreamsClosedError } from "../../streams.ts";
 import { Listeners } from "../listeners.ts";
 import { Acknowledged } from "./acknowledged.ts";
-import type { Link } from "./link.ts";
+import type { Link, StreamState } from "./link.ts";
 import { PastEntries } from "./past-entries.ts";
 import { ProducerStates, stateOf } from "./producer-states.ts";
 import { ShardEnds } from "./shard-ends.ts";
@@ -72,6 +72,8 @@ export class StreamTail {
   tip = 0;
   firstSequence = 1;
   storedBytes = 0;
+  /** How long the cluster keeps a message. */
+  maxAgeNs = 0;
 
   constructor(options: TailOptions) {
     this.#options = options;
@@ -164,9 +166,10 @@ export class StreamTail {
     return this.#health.isLost;
   }
 
-  #note(state: { firstSequence: number; bytes: number }): void {
+  #note(state: Pick<StreamState, "firstSequence" | "bytes" | "maxAgeNs">): void {
     this.firstSequence = Math.max(this.firstSequence, state.firstSequence);
     this.storedBytes = state.bytes;
+    this.maxAgeNs = state.maxAgeNs;
   }
 
   /** By another gateway's word: the sequence of what was acknowledged there, and its message id. */
