@@ -1,5 +1,6 @@
 /** The consumers whose leases this gateway holds, and all that are known of a stream. */
 import type { Clock } from "../../../../runtime/clock.ts";
+import { describeError } from "../../../../runtime/errors.ts";
 import type { Log } from "../../../../runtime/log.ts";
 import {
   type Consumer,
@@ -101,10 +102,17 @@ export class Consumers {
       .sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
-  /** Those of a stream that is gone. */
-  async lose(streamName: string): Promise<void> {
-    const all = [...this.#held].filter(([key]) => key.startsWith(`${streamName}/`));
+  /** Those of a stream that is gone, or followed anew. */
+  async lose({ name, streamId, tail }: JetStreamStream): Promise<void> {
+    const all = [...this.#held].filter(([key]) => key.startsWith(`${name}/`));
     await Promise.all(all.map(([, consumer]) => consumer?.lose()));
+    if (all.length === 0 || tail.isLost) return;
+    const { documents, log } = this.#options;
+    // One that was opened, or gave a sign of life, before this gateway heard of it may have come behind the removal of the others.
+    documents.drop(`c.${streamId}`).catch((error: unknown) => {
+      const text = "the checkpoints of a deleted stream are not removed yet";
+      if (!this.#closed) log.warn({ stream: name, error: describeError(error) }, text);
+    });
   }
 
   /** Hands the leases over, so that another gateway goes on at once. */

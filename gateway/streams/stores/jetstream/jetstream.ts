@@ -102,9 +102,9 @@ class ClusterStreams implements Streams {
     const parts = { link, documents: this.#documents, clock, log };
     this.#consumers = new Consumers(parts);
     this.#claims = new Claims(link, clock, prefix);
-    const gone = async (name: string): Promise<void> => {
-      this.#settings.delete(name);
-      await this.#consumers.lose(name);
+    const gone = async (stream: JetStreamStream): Promise<void> => {
+      this.#settings.delete(stream.name);
+      await this.#consumers.lose(stream);
     };
     this.#registry = new StreamRegistry({ ...parts, prefix, replicas, gone });
     this.#readers = new RegisteredReaders(this.#registry);

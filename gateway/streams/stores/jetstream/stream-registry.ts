@@ -42,7 +42,7 @@ export interface StreamRegistryOptions {
   readonly clock: Clock;
   readonly log: Log;
   /** Called before a stream that is gone is let go. */
-  readonly gone: (name: string) => Promise<void>;
+  readonly gone: (stream: JetStreamStream) => Promise<void>;
 }
 
 export class StreamRegistry {
@@ -154,7 +154,7 @@ export class StreamRegistry {
       this.#byId.delete(stream.streamId);
       // Ended first: a consumer that is being opened meanwhile sees by that that it is late, whatever holds the others up.
       const ended = stream.end();
-      await this.#options.gone(name);
+      await this.#options.gone(stream);
       await ended;
     }
     for (const record of Object.values(records)) {

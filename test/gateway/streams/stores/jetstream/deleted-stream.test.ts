@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { mock } from "node:test";
 import { Documents } from "../../../../../gateway/streams/stores/jetstream/documents.ts";
 import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
+import { StreamList } from "../../../../../gateway/streams/stores/jetstream/stream-list.ts";
 import { StreamNotFoundError } from "../../../../../gateway/streams/streams.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
 import { silentLog } from "../../../../../runtime/log.ts";
@@ -99,6 +100,39 @@ fact(
     } finally {
       for (const release of held.values()) release();
       puts.mock.restore();
+    }
+  },
+);
+
+fact(
+  "a consumer that is opened at a gateway which has not heard that its stream was deleted leaves nothing",
+  async ({ open, cluster, prefix }) => {
+    const { refresh } = StreamList.prototype;
+    const lists = new Set<StreamList>();
+    let deaf: StreamList | undefined;
+    const refreshed = mock.method(StreamList.prototype, "refresh", async function (this: StreamList) {
+      lists.add(this);
+      if (this !== deaf) await refresh.call(this);
+    });
+    const link = await Link.open({ servers: cluster.servers, clock: systemClock, metrics: new Metrics() });
+    try {
+      const a = await open();
+      const b = await open();
+      await a.createStream({ name: "s", shards: 1, retentionHours: 24 });
+      await until(() => b.listStreams().includes("s"));
+      deaf = [...lists][1];
+      await a.deleteStream("s");
+      const consumer = await b.openConsumer("s", "c");
+      const documents = new Documents(link, prefix);
+      assert.equal((await documents.keys("c")).length, 1);
+      deaf = undefined;
+      await until(() => consumer.lost.aborted);
+      const untilMs = Date.now() + 10_000;
+      await until(async () => (await documents.keys("c")).length === 0 || Date.now() > untilMs);
+      assert.deepEqual(await documents.keys("c"), []);
+    } finally {
+      refreshed.mock.restore();
+      await link.close();
     }
   },
 );
