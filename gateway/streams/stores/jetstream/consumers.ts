@@ -59,6 +59,7 @@ export class Consumers {
         owner: link.id,
         signal: link.signal,
         takeOver,
+        mark: () => stream.mark(),
         released: () => {
           if (this.#held.get(local) === opened) this.#held.delete(local);
         },

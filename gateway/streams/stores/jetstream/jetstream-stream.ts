@@ -201,6 +201,11 @@ export class JetStreamStream {
     });
   }
 
+  /** Stores a message that holds no record: when this resolves all that was stored before the call is taken here. */
+  async mark(): Promise<void> {
+    await this.#push(this.#own, { runs: [], records: 0 });
+  }
+
   async appendFrame(frame: Frame): Promise<AppendOutcome> {
     const map = this.tail.history.current;
     const shards = frame.runs.map(({ key }) => map.shardOfKey(key));

@@ -22,14 +22,13 @@ import {
 import type { Document, Documents } from "./documents.ts";
 import { offsetOf } from "./entry.ts";
 import { KeptBytes, type KeptRef } from "./kept-bytes.ts";
-import type { ShardRecord } from "./shard-history.ts";
-import { beginnings, endOf, furthestOf, latestOf } from "./shard-places.ts";
+import { areSame, positionIn, ReadableShards, type SortedShards } from "./readable-shards.ts";
+import { beginnings, endOf, furthestOf } from "./shard-places.ts";
 import type { StreamTail } from "./stream-tail.ts";
 
 const HEARTBEAT_MS = 1_000;
 export const LEASE_MS = 4_000;
 const LOOK_EVERY_MS = 250;
-const LAGGING_MS = 5_000;
 /** A cluster that does not answer for so long holds nobody up: then the lease ends by itself. */
 const CLOSE_WITHIN_MS = 3_000;
 
@@ -59,6 +58,8 @@ export interface LeasedConsumerOptions {
   readonly signal: AbortSignal;
   /** Takes the lease whoever holds it. */
   readonly takeOver: boolean;
+  /** Stores a message that holds no record, and resolves when all up to it was taken. */
+  readonly mark: () => Promise<void>;
   readonly released: () => void;
 }
 
@@ -101,7 +102,7 @@ export async function openLeasedConsumer(options: LeasedConsumerOptions): Promis
  * the end of the log would pass over the records that come to stand there.
  */
 async function keptPositions(
-  { tail, clock, log, stream, name, signal }: LeasedConsumerOptions,
+  { tail, log, stream, name, mark }: LeasedConsumerOptions,
   value: ConsumerRecord | undefined,
 ): Promise<Readonly<Record<ShardId, Offset>> | undefined> {
   if (value === undefined) return undefined;
@@ -109,14 +110,10 @@ async function keptPositions(
   const isAnyBehind = (): boolean => Object.values(value.positions).some(isBehind);
   // What another gateway read last may not be heard of here yet.
   if (isAnyBehind()) await tail.poll();
-  const end = offsetOf(tail.target + 1);
-  const untilMs = clock.monotonicMs() + LAGGING_MS;
-  // A leader that was just chosen may lag behind its own log.
-  while (isAnyBehind() && !tail.closed && clock.monotonicMs() < untilMs) {
-    await pause(LOOK_EVERY_MS, signal);
-    await tail.poll();
-  }
+  // A leader that was just chosen may lag behind its own log; what is stored now comes behind all that is there.
+  if (isAnyBehind()) await mark();
   if (!isAnyBehind()) return value.positions;
+  const end = offsetOf(tail.target + 1);
   const positions = Object.entries(value.positions).map(([shardId, position]): [ShardId, Offset] => {
     if (position <= end) return [shardId, position];
     log.error(
@@ -131,6 +128,7 @@ async function keptPositions(
 export class LeasedConsumer implements Consumer, Handover {
   readonly #options: LeasedConsumerOptions;
   readonly #keptBytes: KeptBytes;
+  readonly #readable: ReadableShards;
   readonly #waiting = new Set<() => void>();
   readonly #timer: NodeJS.Timeout;
   #record: ConsumerRecord;
@@ -143,6 +141,7 @@ export class LeasedConsumer implements Consumer, Handover {
 
   constructor(options: LeasedConsumerOptions, record: ConsumerRecord, revision: number) {
     this.#options = options;
+    this.#readable = new ReadableShards(options.tail);
     this.#keptBytes = new KeptBytes(options.documents, options.key);
     this.#record = record;
     this.#revision = revision;
@@ -178,37 +177,19 @@ export class LeasedConsumer implements Consumer, Handover {
     return [...this.#sorted().readable];
   }
 
-  /** Which shards have nothing left to read, and which may be read now. */
-  #sorted(): { readonly done: ReadonlySet<ShardId>; readonly readable: ReadonlySet<ShardId> } {
-    const { history } = this.#options.tail;
-    const done = new Set<ShardId>();
-    const readable = new Set<ShardId>();
-    // Rising by index, so parents come before their children. One that expired has nothing left to read.
-    for (const shard of history.shards) {
-      if (!shard.parents.every((one) => done.has(one) || !history.has(one))) continue;
-      (this.#finished(shard) ? done : readable).add(shard.shardId);
-    }
-    return { done, readable };
-  }
-
-  /** Nothing of it is left to read. */
-  #finished(shard: ShardRecord): boolean {
-    return shard.closedAt !== undefined && this.#position(shard) >= latestOf(this.#options.tail, shard);
-  }
-
-  /** A shard without one was made after the consumer: it is read from its very first record on. */
-  #position(shard: ShardRecord): Offset {
-    return this.#record.positions[shard.shardId] ?? offsetOf(shard.openedAt + 1);
+  #sorted(): SortedShards {
+    return this.#readable.of(this.#record.positions);
   }
 
   positions(): ReadonlyMap<ShardId, Offset> {
     const { history } = this.#options.tail;
-    return new Map(this.shards.map((shardId) => [shardId, this.#position(history.shard(shardId))]));
+    const { positions } = this.#record;
+    return new Map(this.shards.map((shardId) => [shardId, positionIn(positions, history.shard(shardId))]));
   }
 
   async changed(signal: AbortSignal): Promise<void> {
-    const before = this.shards.join();
-    while (this.#held && !signal.aborted && this.shards.join() === before) {
+    const before = this.#sorted().readable;
+    while (this.#held && !signal.aborted && areSame(this.#sorted().readable, before)) {
       const woken = new AbortController();
       const wake = (): void => woken.abort();
       this.#waiting.add(wake);

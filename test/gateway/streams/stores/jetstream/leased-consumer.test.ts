@@ -1,7 +1,7 @@
 /** Which shards a consumer may read while its gateway lags behind another one that splits them. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import test from "node:test";
+import test, { mock } from "node:test";
 import { encodeEntry, offsetOf, runsOf } from "../../../../../gateway/streams/stores/jetstream/entry.ts";
 import {
   LeasedConsumer,
@@ -26,13 +26,19 @@ function open(documents: object = {}) {
   const map: MapContent = { version: 1, shards: [shardRecord(0, { hashFrom: 0n, hashTo: MAX_HASH }, 0)] };
   const history = new ShardHistory("s", map);
   const ends = new ShardEnds();
-  const tail = { history, ends, tip: 100, firstSequence: 1, closed: false };
+  let moved = (): void => undefined;
+  const next = (): Promise<void> =>
+    new Promise((resolve) => {
+      moved = resolve;
+    });
+  const tail = { history, ends, tip: 100, firstSequence: 1, closed: false, next };
   ends.begin(100);
   /** A message that the gateway takes at its tip. */
   const take = (sequence: number): void => {
     const payload = encodeEntry(1, runsOf([{ key: "k", timeUs: 1, payload: Buffer.from("x") }]));
     ends.take(openMessage(history, { sequence, subject: "", payload, header: () => "" }), tail.firstSequence);
     tail.tip = sequence;
+    moved();
   };
   let revision = 1;
   const options = {
@@ -49,7 +55,7 @@ function open(documents: object = {}) {
     released: () => undefined,
   } as unknown as LeasedConsumerOptions;
   const record = { name: "c", owner: "me", beat: 0, positions: {} };
-  return { history, tail, take, consumer: new LeasedConsumer(options, record, 1) };
+  return { history, tail, ends, take, consumer: new LeasedConsumer(options, record, 1) };
 }
 
 test("a split that the list of streams tells before the parent's last records are here leaves the parent to be read", async () => {
@@ -103,4 +109,45 @@ test("what a consumer still had on its way at its end is not written over its ne
   refused.abort();
   await looked;
   assert.equal(written.length, 1);
+});
+
+test("who waits for a consumer's shards to change looks at them again when they may have, not at each message", async () => {
+  const { history, ends, take, consumer } = open();
+  take(120);
+  await consumer.checkpoint(new Map([[PARENT!, offsetOf(120, 1)]]));
+  const place = (map: MapContent, at: number): MapContent => ({
+    ...map,
+    shards: map.shards.map((shard) => ({
+      ...shard,
+      openedAt: shard.openedAt === -1 ? at : shard.openedAt,
+      ...(shard.closedAt === -1 && { closedAt: at }),
+    })),
+  });
+  history.adopt(place(history.split(PARENT!, 2n ** 127n, 5_000), 150), 0);
+  const isChanged = consumer.changed(new AbortController().signal);
+  take(149);
+  await new Promise(setImmediate);
+  take(151);
+  await new Promise(setImmediate);
+  await consumer.checkpoint(new Map([[PARENT!, offsetOf(149, 1)]]));
+  take(152);
+  await isChanged;
+  assert.deepEqual(consumer.shards, [LOW, HIGH]);
+  const looked = mock.method(ends, "latest");
+  const again = new AbortController();
+  const waiting = consumer.changed(again.signal);
+  for (let sequence = 153; sequence < 200; sequence++) {
+    take(sequence);
+    await new Promise(setImmediate);
+  }
+  // Each message that is taken is one of them itself.
+  assert.ok(looked.mock.callCount() <= 47 + 2, `${looked.mock.callCount()} looks`);
+  history.adopt(place(history.split(LOW!, 2n ** 126n, 6_000), 200), 0);
+  take(201);
+  await consumer.checkpoint(new Map([[LOW!, offsetOf(200)]]));
+  take(202);
+  await waiting;
+  again.abort();
+  assert.equal(consumer.shards.length, 3);
+  await consumer.close();
 });
