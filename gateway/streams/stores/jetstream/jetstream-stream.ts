@@ -32,6 +32,7 @@ import { StreamTail } from "./stream-tail.ts";
 import type { CacheRoom } from "./tail-entry.ts";
 
 const RENEWED_AT_ONCE = 32;
+const CLOCKS_DIFFER_MS = 3_600_000;
 /** So often within a retention it is looked for producers to be renewed. */
 const RENEWALS_LOOKED_FOR = 40;
 
@@ -112,9 +113,12 @@ export class JetStreamStream {
   /** Tells of a shard whether it was closed before the retention began, and nothing of it is kept. */
   isExpired(retentionMs: number): (shard: ShardRecord) => boolean {
     const { firstSequence } = this.tail;
-    const cutoffMs = this.#options.clock.nowUs() / 1000 - retentionMs;
+    const nowMs = this.#options.clock.nowUs() / 1000;
+    // What was closed while a gateway's clock was ahead goes by its records alone; clocks of two are never quite the same.
+    const isOver = (closedMs: number): boolean =>
+      closedMs <= nowMs - retentionMs || closedMs > nowMs + CLOCKS_DIFFER_MS;
     return ({ closedAt, closedMs = 0 }) =>
-      closedAt !== undefined && closedAt <= firstSequence && closedMs <= cutoffMs;
+      closedAt !== undefined && closedAt <= firstSequence && isOver(closedMs);
   }
 
   /** Undefined when there is none of this index. */

@@ -123,6 +123,25 @@ fact(
   },
 );
 
+fact(
+  "a shard that was closed while a gateway's clock was a year ahead expires with its records",
+  async ({ open }) => {
+    const yearUs = 365 * 86_400 * 1_000_000;
+    const ahead = await open({ ...systemClock, nowUs: () => systemClock.nowUs() + yearUs });
+    await ahead.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    await ahead.splitShard("s", idOf(0), HALF);
+    await ahead.close();
+    const right = await open();
+    assert.deepEqual(
+      right.describe("s").shardList.map(({ shardId }) => shardId),
+      [idOf(1), idOf(2)],
+    );
+    // One that was closed now, by a clock that is right, is told of until retention is over.
+    await right.splitShard("s", idOf(1), HALF / 2n);
+    assert.equal(right.describe("s").shardList.length, 4);
+  },
+);
+
 fact("what retention took before a delivery read it is counted once, and in records", async ({ open }) => {
   const a = await open();
   await a.createStream({ name: "s", shards: 2, retentionHours: 6 * SECOND });
