@@ -50,12 +50,21 @@ export interface StreamSpec {
   readonly limits?: RateLimits;
   /** Of one record's data and key; 1 MiB unless given. */
   readonly maxRecordBytes?: number;
-  readonly tags?: Readonly<Record<string, string>>;
+  readonly tags?: Tags;
 }
 
-/** What of a stream may be changed; what is left out stays. `tags` replaces all. */
+export type Tags = Readonly<Record<string, string>>;
+
+/** The new ones, all of them; or made from those that there are then, which another gateway may just have changed. What it throws ends it. */
+export type TagChange = Tags | ((before: Tags) => Tags);
+
+export function changedTags(before: Tags, change: TagChange): Tags {
+  return typeof change === "function" ? change(before) : change;
+}
+
+/** What of a stream may be changed; what is left out stays. */
 export type StreamChange = Partial<
-  Pick<StreamSpec, "retentionHours" | "mode" | "limits" | "maxRecordBytes" | "tags">
+  Pick<StreamSpec, "retentionHours" | "mode" | "limits" | "maxRecordBytes"> & { readonly tags: TagChange }
 >;
 
 export interface ShardDescription {
@@ -199,7 +208,7 @@ export type StartingPoint =
 export interface RegisteredReader {
   readonly name: string;
   readonly createdMs: number;
-  readonly tags: Readonly<Record<string, string>>;
+  readonly tags: Tags;
 }
 
 /** A named reader of a whole stream: it alone holds the leases and may move the checkpoints. */
@@ -287,17 +296,9 @@ export interface Streams {
   mergeShards(name: string, shardId: ShardId, adjacentShardId: ShardId): Promise<void>;
 
   /** @throws StreamNotFoundError, ReaderExistsError */
-  registerReader(
-    stream: string,
-    name: string,
-    tags: Readonly<Record<string, string>>,
-  ): Promise<RegisteredReader>;
-  /** Its tags are replaced. @throws ReaderNotFoundError */
-  updateReader(
-    stream: string,
-    name: string,
-    tags: Readonly<Record<string, string>>,
-  ): Promise<RegisteredReader>;
+  registerReader(stream: string, name: string, tags: Tags): Promise<RegisteredReader>;
+  /** @throws ReaderNotFoundError */
+  updateReader(stream: string, name: string, tags: TagChange): Promise<RegisteredReader>;
   /** @throws ReaderNotFoundError */
   deregisterReader(stream: string, name: string): Promise<void>;
   /** Sorted by name. @throws StreamNotFoundError */

@@ -2,7 +2,7 @@
  * Tags, in both families: by the name of a stream (AddTagsToStream …), and by the ARN of a stream or
  * of a registered consumer (TagResource …).
  */
-import { ReaderNotFoundError } from "../../../streams/streams.ts";
+import { ReaderNotFoundError, type Tags } from "../../../streams/streams.ts";
 import { AwsError, invalidArgument } from "../../aws-error.ts";
 import { namedStreamField, resourceArnField, streamArnField } from "../account.ts";
 import { consumerNotFound, findConsumer } from "../consumer-arn.ts";
@@ -12,8 +12,6 @@ import { checkShape, type Shape } from "../shape.ts";
 export const MAX_TAGS = 50;
 /** Unicode letters, digits and white space, and these signs. `%` is told apart below, as AWS does. */
 const TAG_CHARACTERS = /^[\p{L}\p{M}\p{Z}\p{N}_.:/=+\-@%]*$/u;
-
-type Tags = Readonly<Record<string, string>>;
 
 const tagKey = { type: "string", minLength: 1, maxLength: 128 } as const;
 const tagValue = { type: "string", minLength: 0, maxLength: 256 } as const;
@@ -76,8 +74,9 @@ function changeStreamTags(
   change: (before: Tags, where: string) => Tags,
 ): Promise<void> {
   return context.turns.run(stream, async () => {
-    const before = context.account.settings(stream).tags;
-    const tags = change(before, `stream ${stream} under account ${context.account.accountId}`);
+    const where = `stream ${stream} under account ${context.account.accountId}`;
+    // Made from those that are there when it is written: another gateway may have changed them a moment ago.
+    const tags = (before: Tags): Tags => change(before, where);
     await context.account.found(stream, context.streams.updateStream(stream, { tags }));
   });
 }
@@ -158,7 +157,8 @@ async function changeTags(
   const { stream } = findConsumer(account, streams, arn);
   await context.turns.run(stream, async () => {
     const { reader } = findConsumer(account, streams, arn);
-    const tags = change(reader.tags, `consumer ${reader.name} of stream ${stream}`);
+    const where = `consumer ${reader.name} of stream ${stream}`;
+    const tags = (before: Tags): Tags => change(before, where);
     try {
       await account.found(stream, streams.updateReader(stream, reader.name, tags));
     } catch (error) {

@@ -19,6 +19,7 @@ import {
   type AppendOutcome,
   type Consumer,
   type ConsumerOptions,
+  changedTags,
   type Offset,
   type Placed,
   type PlacedColumns,
@@ -39,6 +40,7 @@ import {
   type StreamSpec,
   type Streams,
   StreamsClosedError,
+  type TagChange,
 } from "../../streams.ts";
 import { checkSpec } from "../check-spec.ts";
 import { copiesMayDiffer } from "./acknowledged.ts";
@@ -171,11 +173,16 @@ class ClusterStreams implements Streams {
 
   async updateStream(name: string, change: StreamChange): Promise<StreamDescription> {
     const stream = this.#get(name);
-    checkSpec({ ...this.settings(name), ...change });
+    const { tags, ...others } = change;
+    checkSpec({ ...this.settings(name), ...others });
     // After a crash between the two the cluster is set again to what the list says.
     if (change.retentionHours !== undefined)
       await this.#registry.retention.set(stream, change.retentionHours);
-    await this.#registry.list.updateStream(name, stream.streamId, (record) => ({ ...record, ...change }));
+    await this.#registry.list.updateStream(name, stream.streamId, (record) => ({
+      ...record,
+      ...others,
+      ...(tags !== undefined && { tags: changedTags(record.tags, tags) }),
+    }));
     this.#registry.tellAll();
     return this.describe(name);
   }
@@ -212,11 +219,7 @@ class ClusterStreams implements Streams {
     return this.#readers.register(stream, { name, createdMs: this.#nowMs(), tags });
   }
 
-  async updateReader(
-    stream: string,
-    name: string,
-    tags: Readonly<Record<string, string>>,
-  ): Promise<RegisteredReader> {
+  async updateReader(stream: string, name: string, tags: TagChange): Promise<RegisteredReader> {
     this.#get(stream);
     return this.#readers.update(stream, name, tags);
   }

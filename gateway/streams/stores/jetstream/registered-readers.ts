@@ -1,9 +1,11 @@
 /** Readers of enhanced fan-out, registered in the list of streams. */
 import {
+  changedTags,
   ReaderExistsError,
   ReaderNotFoundError,
   type RegisteredReader,
   StreamNotFoundError,
+  type TagChange,
 } from "../../streams.ts";
 import type { StreamRegistry } from "./stream-registry.ts";
 
@@ -30,14 +32,10 @@ export class RegisteredReaders {
   }
 
   /** @throws ReaderNotFoundError */
-  async update(
-    stream: string,
-    name: string,
-    tags: Readonly<Record<string, string>>,
-  ): Promise<RegisteredReader> {
+  async update(stream: string, name: string, tags: TagChange): Promise<RegisteredReader> {
     await this.#change(stream, (readers) => {
       if (!readers.some((one) => one.name === name)) throw new ReaderNotFoundError(stream, name);
-      return readers.map((one) => (one.name === name ? { ...one, tags } : one));
+      return readers.map((one) => (one.name === name ? { ...one, tags: changedTags(one.tags, tags) } : one));
     });
     const reader = this.list(stream).find((one) => one.name === name);
     if (reader === undefined) throw new ReaderNotFoundError(stream, name);

@@ -37,6 +37,7 @@ import {
   type StreamSpec,
   type Streams,
   StreamsClosedError,
+  type TagChange,
 } from "../../streams.ts";
 import { checkSpec } from "../check-spec.ts";
 import { checkFormat, raiseFormat } from "./data-format.ts";
@@ -188,11 +189,7 @@ class DiskStreams implements LocalStreams {
     return this.#get(stream).definition.registerReader(name, tags, this.#nowMs());
   }
 
-  async updateReader(
-    stream: string,
-    name: string,
-    tags: RegisteredReader["tags"],
-  ): Promise<RegisteredReader> {
+  async updateReader(stream: string, name: string, tags: TagChange): Promise<RegisteredReader> {
     return this.#get(stream).definition.updateReader(name, tags);
   }
 

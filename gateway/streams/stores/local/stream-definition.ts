@@ -8,6 +8,7 @@
  * appended between batch and switch stands in the parent, whose end is wherever the log ends.
  */
 import {
+  changedTags,
   DEFAULT_MAX_RECORD_BYTES,
   ReaderExistsError,
   ReaderNotFoundError,
@@ -16,6 +17,7 @@ import {
   type StreamChange,
   StreamNotFoundError,
   type StreamSettings,
+  type TagChange,
 } from "../../streams.ts";
 import { checkSpec } from "../check-spec.ts";
 import type { StreamLog } from "./log/stream-log.ts";
@@ -56,7 +58,7 @@ export class StreamDefinition {
         ...(mode !== undefined && { mode }),
         ...(limits !== undefined && { limits }),
         ...(maxRecordBytes !== undefined && { maxRecordBytes }),
-        ...(tags !== undefined && { tags }),
+        ...(tags !== undefined && { tags: changedTags(this.#record.tags ?? {}, tags) }),
       };
       checkSpec(settingsOf(record, this.shards.openCount));
       await this.#metadata.changeStream(record);
@@ -112,10 +114,10 @@ export class StreamDefinition {
     });
   }
 
-  updateReader(name: string, tags: RegisteredReader["tags"]): Promise<RegisteredReader> {
+  updateReader(name: string, change: TagChange): Promise<RegisteredReader> {
     return this.#change(async () => {
-      const { createdMs } = this.#reader(name);
-      return this.#putReader({ name, createdMs, tags: { ...tags } });
+      const { createdMs, tags } = this.#reader(name);
+      return this.#putReader({ name, createdMs, tags: { ...changedTags(tags, change) } });
     });
   }
 
