@@ -19,13 +19,21 @@ export function retentionConfig(hours: number): { max_age: number; duplicate_win
   return { max_age: maxAge, duplicate_window: Math.min(DUPLICATE_WINDOW_NS, maxAge) };
 }
 
+export interface RetentionOptions {
+  readonly link: Link;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Has a JetStream stream kept on as many nodes as the config says, in the background. */
+  readonly replicate: (stream: string) => void;
+}
+
 export class Retention {
-  readonly #options: { readonly link: Link; readonly clock: Clock; readonly log: Log };
+  readonly #options: RetentionOptions;
   /** Those that the cluster keeps otherwise than the list says → since when that is seen. */
   readonly #wrongSinceMs = new WeakMap<JetStreamStream, number>();
   readonly #setting = new Set<Promise<void>>();
 
-  constructor(options: { readonly link: Link; readonly clock: Clock; readonly log: Log }) {
+  constructor(options: RetentionOptions) {
     this.#options = options;
   }
 
@@ -33,6 +41,8 @@ export class Retention {
     // What is remembered of producers must not be older than what is kept.
     await stream.renewProducers(hours * 3_600_000, "now");
     await this.#options.link.streams.update(stream.stream, retentionConfig(hours));
+    // A gateway that starts may have raised them between what was read for that and what was written.
+    this.#options.replicate(stream.stream);
   }
 
   /** @param hours as the list of streams says. Called again and again. */

@@ -68,7 +68,7 @@ export class StreamRegistry {
   constructor(options: StreamRegistryOptions) {
     this.#options = options;
     this.list = new StreamList(options.documents);
-    this.retention = new Retention(options);
+    this.retention = new Retention({ ...options, replicate: (stream) => this.#replicate(stream) });
     this.#unfinished = new UnfinishedStreams({
       ...options,
       make: (record) => this.#makeAnothers(record),
