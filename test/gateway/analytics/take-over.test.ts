@@ -376,6 +376,8 @@ clusterFact(
       const status = () => rig.analytics.status()[0]!;
       await until("it has begun, or stopped", () => steps > 0 || status().state === "failed");
       assert.equal(status().lastError, undefined);
+      // These are to be there still when they are read.
+      await streams.updateStream(INPUT, { retentionHours: 24 });
       await streams.append(INPUT, madeUp(1, START_MS).map(entryOf));
       await until("it has read", () => status().records === SECOND);
     } finally {

@@ -48,9 +48,11 @@ fact("two gateways serve the same streams, and a split at one holds at the other
   ].sort();
   await until(() => a.describe("s").shardList.length === 3 && b.describe("s").shardList.length === 3);
   assert.ok(placed.every(({ shardId }) => shardId !== "shardId-000000000000"));
-  // What a gateway has not heard of yet it hears of within its next look.
-  await new Promise((resolve) => setTimeout(resolve, 1_200));
-  for (const streams of [a, b]) assert.deepEqual((await textsOf(streams)).sort(), wanted);
+  for (const streams of [a, b]) {
+    // What a gateway has not heard of yet it hears of with its next look.
+    await until(async () => (await textsOf(streams)).length >= wanted.length);
+    assert.deepEqual((await textsOf(streams)).sort(), wanted);
+  }
 });
 
 fact("a lease moves at once when it is given back, and its loser moves no checkpoint", async ({ open }) => {
