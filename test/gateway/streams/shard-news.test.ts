@@ -46,7 +46,8 @@ async function withRested(
     log: silentLog,
     metrics: new Metrics(),
   });
-  const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + aheadMs };
+  // It stands still but for `wait`: a machine that stood still for a second has not waited for ten.
+  const clock = { ...systemClock, monotonicMs: () => aheadMs };
   const news = new ShardNews(streams, "s", clock);
   try {
     await streams.createStream({ name: "s", shards: SHARDS, retentionHours: 24 });
@@ -92,7 +93,7 @@ test("of many shards those are due that grew, in the order in which that was hea
       const some = heard(news);
       await streams.append("s", recordsTo(streams, grown));
       await some;
-      await eventually("all are heard of", 5_000, async () => news.due() === grown.length || undefined);
+      await eventually("all are heard of", WITHIN_MS, async () => news.due() === grown.length || undefined);
       assert.deepEqual(await readDue(), grown);
     }
   });
@@ -108,7 +109,7 @@ test("a shard with a backlog is read on behind the others that are due", async (
       );
     }
     await streams.append("s", recordsTo(streams, [other]));
-    await eventually("both are heard of", 5_000, async () => news.due() === 2 || undefined);
+    await eventually("both are heard of", WITHIN_MS, async () => news.due() === 2 || undefined);
     await new Promise((resolve) => setTimeout(resolve, 5));
     const read = await readDue();
     assert.equal(read.filter((shardId) => shardId === other).length, 1);
@@ -152,7 +153,7 @@ test("after ten seconds all are looked at, and waited for once", async () => {
     news.leave(shardIds[0]!);
     await streams.append("s", recordsTo(streams, shardIds.slice(0, 2)));
     await heard(news);
-    await eventually("it is heard of", 5_000, async () => news.due() > 0 || undefined);
+    await eventually("it is heard of", WITHIN_MS, async () => news.due() > 0 || undefined);
     assert.deepEqual(await readDue(), [shardIds[1]]);
   });
 });
