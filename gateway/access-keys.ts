@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { AccessKeyConfig } from "../config/gateway-config.ts";
+import { explainedFolder } from "../runtime/data-folder.ts";
 import { writeDurably } from "../runtime/durable.ts";
 import { HeadwaterError } from "../runtime/errors.ts";
 import type { Log } from "../runtime/log.ts";
@@ -28,7 +29,9 @@ export async function accessKeysOf(
   const file = join(dataDir, "access-key.json");
   const kept = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return undefined;
-    throw new AccessKeyFileError(file, error);
+    // Another user's is whole: who deleted it would lock its clients out.
+    const explained = explainedFolder(error);
+    throw explained === error ? new AccessKeyFileError(file, error) : explained;
   });
   if (kept !== undefined) {
     log.info({ file }, "access key of an earlier start");

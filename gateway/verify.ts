@@ -14,7 +14,7 @@ const PROGRESS_BYTES = 1_024 * MIB;
  */
 export async function verifyDataFolder(dataDir: string, say: (line: string) => void): Promise<boolean> {
   const given = resolve(dataDir);
-  const dir = existsSync(join(given, "streams", "format.json")) ? join(given, "streams") : given;
+  const dir = existsSync(join(given, "streams")) ? join(given, "streams") : given;
   let saidBytes = 0;
   const report = await verifyLocalStreams(dir, (stream, bytes) => {
     if (bytes - saidBytes < PROGRESS_BYTES) return;

@@ -6,9 +6,9 @@ import { readFileSync, statSync } from "node:fs";
 import { chown, mkdir, readFile, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { ConnectionOptions } from "node:tls";
+import { explainedFolder } from "../../runtime/data-folder.ts";
 import { writeDurably } from "../../runtime/durable.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
-import { explainedFolder } from "../data-folder.ts";
 
 const FILE = "identity.json";
 /** A join that was not answered: the next try asks with the same key, which alone may use the token again. */

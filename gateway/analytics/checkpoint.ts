@@ -53,10 +53,10 @@ export interface Checkpoint {
 
 /** The statement stops: its windows cannot be known without its checkpoint. */
 export class AnalyticsStateError extends HeadwaterError {
-  constructor(statement: string, problem: string, cause?: unknown) {
+  constructor(statement: string, problem: string, cause?: unknown, hint?: string) {
     super("ANALYTICS_STATE_LOST", {
       message: `statement ${statement}: ${problem}`,
-      hint: "restore its checkpoint from a backup, or give the statement a new name to start afresh",
+      hint: hint ?? "restore its checkpoint from a backup, or give the statement a new name to start afresh",
       cause,
     });
   }
@@ -151,6 +151,8 @@ export async function decodeCheckpoint(bytes: Buffer, where: string, statement: 
     throw new AnalyticsStateError(
       statement,
       `${where} has format version ${version}, this program reads up to ${VERSION}`,
+      undefined,
+      "start the version of Headwater that wrote it; the checkpoint was not touched",
     );
   }
   const body = bytes.subarray(headEnd + 1);

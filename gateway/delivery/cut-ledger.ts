@@ -15,10 +15,11 @@ import { dirname, join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { checkedLine, crcOf } from "../../runtime/checked-line.ts";
+import { explainedFolder } from "../../runtime/data-folder.ts";
 import { syncFolder, writeDurably } from "../../runtime/durable.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
 import type { Consumer, Handover, Offset, ShardId } from "../streams/streams.ts";
-import { type CutManifest, manifestSchema } from "./cut-manifest.ts";
+import { type CutManifest, MANIFEST_VERSION, manifestSchema } from "./cut-manifest.ts";
 
 /** 2 has a checksum. 3 may tell what was unread, 4 up to where trimmed records are counted. */
 const FORMAT_VERSION = 4;
@@ -70,6 +71,16 @@ export class DeliveryStateError extends HeadwaterError {
   }
 }
 
+/** Nothing is delivered until the version that wrote it runs again. */
+export class DeliveryStateNewerError extends HeadwaterError {
+  constructor(file: string, version: number, newest: number) {
+    super("DELIVERY_STATE_NEWER", {
+      message: `${file} has format version ${version}, this program reads up to ${newest}`,
+      hint: "start the version of Headwater that wrote it; the file was not touched",
+    });
+  }
+}
+
 export class CutLedger {
   ledger: Ledger;
   /** The cut under way. */
@@ -86,12 +97,12 @@ export class CutLedger {
     this.pending = pending;
   }
 
-  /** @throws DeliveryStateError */
+  /** @throws DeliveryStateError, DeliveryStateNewerError; DataFolderError where a file is another user's */
   static async open(dir: string): Promise<CutLedger> {
     await mkdir(dir, { recursive: true, mode: 0o700 });
     await syncFolder(dirname(dir));
-    let ledger = await readState(join(dir, "delivery.json"), ledgerSchema);
-    let pending = await readState(join(dir, "cut.json"), manifestSchema);
+    let ledger = await readState(join(dir, "delivery.json"), ledgerSchema, FORMAT_VERSION);
+    let pending = await readState(join(dir, "cut.json"), manifestSchema, MANIFEST_VERSION);
     if (ledger === undefined) {
       ledger = { ...emptyLedger(), id: newId() };
       await writeState(join(dir, "delivery.json"), ledger);
@@ -210,18 +221,27 @@ function emptyLedger(): Omit<Ledger, "id"> {
   };
 }
 
-async function readState<T extends z.ZodType>(file: string, schema: T): Promise<z.infer<T> | undefined> {
+async function readState<T extends z.ZodType>(
+  file: string,
+  schema: T,
+  newest: number,
+): Promise<z.infer<T> | undefined> {
   let text: string;
   try {
     text = await readFile(file, "utf8");
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw new DeliveryStateError(file, error);
+    // Another user's is whole: moved away, it would have records delivered twice.
+    const explained = explainedFolder(error);
+    throw explained === error ? new DeliveryStateError(file, error) : explained;
   }
   try {
-    return schema.parse(JSON.parse(checked(text)));
+    const json = checked(text);
+    const version = Number(/^\{"formatVersion":(\d+)/.exec(json)?.[1]);
+    if (version > newest) throw new DeliveryStateNewerError(file, version, newest);
+    return schema.parse(JSON.parse(json));
   } catch (error) {
-    throw new DeliveryStateError(file, error);
+    throw error instanceof DeliveryStateNewerError ? error : new DeliveryStateError(file, error);
   }
 }
 

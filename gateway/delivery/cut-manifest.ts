@@ -4,7 +4,7 @@ import { z } from "zod";
 import type { Offset, ShardId } from "../streams/streams.ts";
 
 /** 2 names the destination; one of version 1 goes where the config says now. 3 has a checksum. 4 names the attempt. */
-const MANIFEST_VERSION = 4;
+export const MANIFEST_VERSION = 4;
 
 const count = z.number().int().min(0);
 

@@ -86,7 +86,7 @@ export class Cutter {
     this.#trimmed = new TrimmedRecords({ streams, state, log, lookEveryMs, counted });
   }
 
-  /** @throws DeliveryStateError */
+  /** @throws as CutLedger.open does */
   static async open(parts: CutterParts): Promise<Cutter> {
     const state = await CutLedger.open(parts.dir);
     const { pending } = state;

@@ -2,11 +2,12 @@
 import { join } from "node:path";
 import type { DeliveryConfig } from "../../config/gateway-config.ts";
 import type { Clock } from "../../runtime/clock.ts";
-import { describeError } from "../../runtime/errors.ts";
+import { DataFolderError } from "../../runtime/data-folder.ts";
+import { describeError, type HeadwaterError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
 import type { Streams } from "../streams/streams.ts";
-import { DeliveryStateError } from "./cut-ledger.ts";
+import { DeliveryStateError, DeliveryStateNewerError } from "./cut-ledger.ts";
 import { type CutStep, Cutter } from "./cutter.ts";
 import type { DeliveredObject, Delivery, DeliveryStatus } from "./delivery.ts";
 import { type DeliveryMetrics, deliveryMetrics } from "./delivery-metrics.ts";
@@ -44,6 +45,9 @@ export async function openDelivery(options: DeliveryOptions): Promise<Delivery> 
   return delivery;
 }
 
+/** Its own files cannot be used. */
+const STATE_ERRORS = [DeliveryStateError, DeliveryStateNewerError, DataFolderError];
+
 /** One whose files are damaged stops no other, and nothing else of the gateway. */
 async function openCutter(
   options: DeliveryOptions,
@@ -65,10 +69,10 @@ async function openCutter(
       onStep: (step) => options.onStep?.(config.name, step),
     });
   } catch (error) {
-    if (!(error instanceof DeliveryStateError)) throw error;
+    if (!STATE_ERRORS.some((type) => error instanceof type)) throw error;
     metrics.errors.inc({ delivery: config.name });
     log.error({ error: describeError(error) }, "nothing is delivered");
-    return new HaltedCutter(config, openDestination(config.destination).description, error);
+    return new HaltedCutter(config, openDestination(config.destination).description, error as HeadwaterError);
   }
 }
 

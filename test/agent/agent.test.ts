@@ -166,5 +166,8 @@ test("a data folder that is not for its user is a clear error", async (t) => {
   await writeFile(config, "device: pi-1\ndataDir: /sys/headwater\nhttp: { port: 0 }\nsources: []\n");
   const { code, err } = await output(run(t, ["--config", config]));
   assert.equal(code, 1);
-  assert.match(err, /DATA_FOLDER: \/sys\/headwater cannot be written to: E[A-Z]+ \(set dataDir/);
+  assert.match(
+    err,
+    /DATA_FOLDER: \/sys\/headwater cannot be read and written by this user: E[A-Z]+ \(.*set another dataDir/,
+  );
 });

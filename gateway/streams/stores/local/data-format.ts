@@ -18,6 +18,16 @@ export class StreamFormatError extends HeadwaterError {
   }
 }
 
+/** The folder is not whole: a copy that was broken off, most likely. */
+export class StreamFormatMissingError extends HeadwaterError {
+  constructor(dir: string) {
+    super("STREAM_FORMAT", {
+      message: `${dir} holds streams, and its format.json is missing`,
+      hint: "copy the folder once more, or restore it from a backup; nothing in it was touched",
+    });
+  }
+}
+
 /** Writes the version into a new folder; in any other it must be ours, or an older one that we read. @throws StreamFormatError */
 export async function checkFormat(dir: string): Promise<void> {
   const path = join(dir, "format.json");
@@ -26,8 +36,9 @@ export async function checkFormat(dir: string): Promise<void> {
     text = await readFile(path, "utf8");
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    // A first start that was cut off leaves no more than an empty `logs`.
     const others = (await readdir(dir)).filter((name) => name !== "logs" && name !== "format.json.tmp");
-    if (others.length > 0) throw new StreamFormatError(dir, "unknown, as format.json is missing");
+    if (others.length > 0 || (await holdsLogs(dir))) throw new StreamFormatMissingError(dir);
     return writeFormat(path);
   }
   let found: unknown;
@@ -38,6 +49,15 @@ export async function checkFormat(dir: string): Promise<void> {
   }
   if (found !== FORMAT && !OLDER_FORMATS.includes(found))
     throw new StreamFormatError(dir, JSON.stringify(found) ?? "unknown");
+}
+
+async function holdsLogs(dir: string): Promise<boolean> {
+  try {
+    return (await readdir(join(dir, "logs"))).length > 0;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
+    throw error;
+  }
 }
 
 /**

@@ -14,6 +14,7 @@
  */
 import { access } from "node:fs/promises";
 import { join } from "node:path";
+import { DataFolderError } from "../../../../runtime/data-folder.ts";
 import { syncFolder } from "../../../../runtime/durable.ts";
 import { HeadwaterError } from "../../../../runtime/errors.ts";
 import {
@@ -278,7 +279,7 @@ export class Metadata {
       found = await entries(below(prefix));
     } catch (error) {
       if (error instanceof HeadwaterError) throw error;
-      throw new MetadataDamagedError(this.#folder, "meta/ cannot be read", error);
+      throw foreignFile(error) ?? new MetadataDamagedError(this.#folder, "meta/ cannot be read", error);
     }
     return found.map(([key, value]) => {
       const text = value.slice(8);
@@ -318,14 +319,26 @@ function openError(folder: string, error: unknown): HeadwaterError {
       cause: error,
     });
   }
-  return new MetadataDamagedError(folder, "meta/ cannot be opened", error);
+  return foreignFile(cause) ?? new MetadataDamagedError(folder, "meta/ cannot be opened", error);
+}
+
+/** What is another user's is whole. LevelDB says so in the C library's words. */
+function foreignFile(error: unknown): DataFolderError | undefined {
+  const pattern = /(?:(\/.*): )?(Permission denied|Operation not permitted|Read-only file system)/;
+  const [, path, words] = pattern.exec((error as Error | undefined)?.message ?? "") ?? [];
+  if (words === undefined) return undefined;
+  const code = words.startsWith("Read") ? "EROFS" : "EACCES";
+  return new DataFolderError(Object.assign(new Error(words, { cause: error }), { code, path }));
 }
 
 async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
+  try {
+    await access(path);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
+    throw error;
+  }
 }
 
 /** Rises as text with the index. */

@@ -6,22 +6,29 @@
  * Records are looked at down to their lengths. What a crash may leave is told apart from damage: a
  * torn tail was never acknowledged, and the next start cuts it off.
  */
-import type { Stats } from "node:fs";
-import { cp, type FileHandle, mkdtemp, open, readdir, readFile, rm, stat } from "node:fs/promises";
+import { type FileHandle, mkdtemp, open, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { decodeBatch } from "../../../../protocol/record-batch.ts";
-import { describeError, HeadwaterError } from "../../../../runtime/errors.ts";
+import { describeError } from "../../../../runtime/errors.ts";
 import { DatabaseWriteError } from "../../../../runtime/synced-level.ts";
 import { ENTRY_KIND, type Entry } from "../log-entry.ts";
-import { checkFormat } from "./data-format.ts";
 import { beginningOf, hasBegun } from "./log/log-recovery.ts";
 import { type ConsumerRecord, Metadata, type StoredStream, type StreamRecord } from "./metadata.ts";
 import { baseOf, restOf, SEGMENT_HEAD_BYTES, Segment, segmentName } from "./segments/segment.ts";
 import { scanSegment } from "./segments/segment-scan.ts";
 import { condemnedStreams } from "./stream-folders.ts";
+import {
+  copyReadable,
+  listReadable,
+  refuseCopy,
+  refuseForeign,
+  refuseUnfit,
+  VerifyRefusedError,
+} from "./unfit-folder.ts";
 
-const NO_ROOM: ReadonlySet<string> = new Set(["ENOSPC", "EDQUOT"]);
+export { VerifyRefusedError } from "./unfit-folder.ts";
+
 const STREAM_ID = /^[0-9a-f]{32}$/;
 
 /** `torn` is what a crash leaves and the next start mends; `damage` is loss. */
@@ -46,13 +53,6 @@ export interface VerifyReport {
   readonly findings: readonly VerifyFinding[];
 }
 
-/** The folder cannot be checked now. */
-export class VerifyRefusedError extends HeadwaterError {
-  constructor(message: string, hint: string) {
-    super("VERIFY_REFUSED", { message, hint });
-  }
-}
-
 /**
  * @param dir the folder of the streams alone
  * @param progress called after each segment
@@ -66,52 +66,6 @@ export async function verifyLocalStreams(
   const check = new FolderCheck(dir, progress);
   await check.run();
   return check.report();
-}
-
-async function refuseUnfit(dir: string): Promise<void> {
-  const names = await readdir(dir).catch(() => undefined);
-  if (names === undefined || !names.includes("format.json")) {
-    throw new VerifyRefusedError(`${dir} holds no streams`, "give the gateway's dataDir");
-  }
-  await checkFormat(dir);
-  if (await isLocked(join(dir, "meta", "LOCK"))) {
-    throw new VerifyRefusedError(`${dir} is in use`, "stop the gateway that has it open, and try again");
-  }
-}
-
-/** LevelDB holds a POSIX lock on this file while it is open; proc(5) lists them by inode. */
-async function isLocked(path: string): Promise<boolean> {
-  const file = await stat(path).catch(() => undefined);
-  if (file === undefined) return false;
-  const locks = await readFile("/proc/locks", "utf8").catch(() => undefined);
-  if (locks === undefined) {
-    throw new VerifyRefusedError(
-      `/proc/locks cannot be read, so nobody can tell whether ${path} is in use`,
-      "check the folder on Linux",
-    );
-  }
-  for (const line of locks.split("\n")) {
-    const [, pid, inode] = / POSIX .* WRITE (-?\d+) \S+:(\d+) /.exec(line) ?? [];
-    if (Number(inode) === file.ino && (await hasOpen(pid!, file))) return true;
-  }
-  return false;
-}
-
-/**
- * Another disk has a file of the same number, and what the list calls a disk is not what stat() calls it on each
- * file system; so the process is asked for its files. Where it may not be asked, it is taken to have this one.
- */
-async function hasOpen(pid: string, { dev, ino }: Stats): Promise<boolean> {
-  const folder = join("/proc", pid, "fd");
-  let names: string[];
-  try {
-    names = await readdir(folder);
-  } catch (error) {
-    // One that has just ended holds nothing more; one that we cannot see at all has no number here.
-    return (error as NodeJS.ErrnoException).code !== "ENOENT" || Number(pid) <= 0;
-  }
-  const files = await Promise.all(names.map((name) => stat(join(folder, name)).catch(() => undefined)));
-  return files.some((file) => file?.dev === dev && file.ino === ino);
 }
 
 interface KnownStream {
@@ -131,11 +85,6 @@ async function readStreams(copy: string): Promise<KnownStream[]> {
   } finally {
     await metadata.close();
   }
-}
-
-function refuseCopy(cause: unknown): never {
-  const message = `no copy of the metadata can be made in ${tmpdir()}: ${describeError(cause)}`;
-  throw new VerifyRefusedError(message, "set TMPDIR to a folder that is there and has room, and try again");
 }
 
 interface SegmentPlace {
@@ -189,9 +138,7 @@ class FolderCheck {
     try {
       // LevelDB writes when it is opened, and may throw away what it cannot make sense of.
       for (const name of ["format.json", "streams.json", "meta"]) {
-        await cp(join(this.#dir, name), join(copy, name), { recursive: true }).catch((error: unknown) => {
-          if (NO_ROOM.has((error as NodeJS.ErrnoException).code ?? "")) refuseCopy(error);
-        });
+        await copyReadable(join(this.#dir, name), join(copy, name));
       }
       return await readStreams(copy);
     } catch (error) {
@@ -207,7 +154,7 @@ class FolderCheck {
 
   /** The records may be sound even when nobody knows any more what their streams are called. */
   async #checkWithoutMetadata(): Promise<void> {
-    const names = await readdir(join(this.#dir, "logs")).catch(() => []);
+    const names = await listReadable(join(this.#dir, "logs"));
     for (const streamId of names.filter((name) => STREAM_ID.test(name))) {
       await this.#checkStream({ name: streamId, streamId });
     }
@@ -219,7 +166,7 @@ class FolderCheck {
   }: Pick<StreamRecord, "name" | "streamId">): Promise<Map<number, number>> {
     this.#streams++;
     const folder = join(this.#dir, "logs", streamId);
-    const bases = (await readdir(folder).catch(() => []))
+    const bases = (await listReadable(folder))
       .map(baseOf)
       .filter((base) => base !== undefined)
       .sort((a, b) => a - b);
@@ -230,6 +177,7 @@ class FolderCheck {
       const place = { path, base, isFirst: i === 0, isLast: i === bases.length - 1 };
       await this.#checkSegment(name, streamId, place, walk).catch((error: NodeJS.ErrnoException) => {
         if (error.syscall === undefined) throw error;
+        refuseForeign(error);
         // A bad sector, most likely. The others are looked at all the same.
         this.#find("damage", name, path, `cannot be read: ${error.message}`);
       });
