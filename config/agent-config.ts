@@ -13,6 +13,7 @@ export const agentConfig = z
     device: name.describe("This device's name; unique among all that use the gateway"),
     dataDir: z
       .string()
+      .min(1)
       .default("/var/lib/headwater-agent")
       .describe("Where the buffers live; relative to this file"),
     gateway: z

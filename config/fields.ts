@@ -35,6 +35,16 @@ export const name = z
   .regex(/^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$/, "1 to 64 letters, digits, _, - or ., and not . or .. alone");
 export const streamName = z.string().regex(/^[A-Za-z0-9_.-]{1,128}$/, "1 to 128 letters, digits, _, - or .");
 
+/** MQTT 3.1.1 §4.7.1. */
+export const topicFilter = z
+  .string()
+  .min(1)
+  .max(1_024)
+  .regex(
+    /^(?:#|(?:\+|[^+#/]*)(?:\/(?:\+|[^+#/]*))*(?:\/#)?)$/,
+    "an MQTT topic filter: + stands for one whole level, and # for all that follow, at the end only",
+  );
+
 /** `scheme://host`, perhaps with a port and a path; what could not be dialled is found here and not later. */
 export function address(schemes: RegExp, what: string) {
   return z

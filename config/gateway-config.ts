@@ -1,12 +1,23 @@
 /** gateway.yaml: every key, its default and its meaning. */
 import { z } from "zod";
-import { bytes, hostName, isLoopback, listen, name, port, streamName } from "./fields.ts";
+import { bytes, hostName, isLoopback, listen, name, port, streamName, topicFilter } from "./fields.ts";
+
+/** Whether there may be an action that it matches; gateway/api/access.ts says how. */
+function canAllow(pattern: string): boolean {
+  const [head = "", ...rest] = pattern.split("*");
+  if (/^kinesis:[A-Z][A-Za-z]*$/.test(head)) return true;
+  return rest.length === 0 ? head === "console" : "console".startsWith(head) || "kinesis:".startsWith(head);
+}
 
 const accessKey = z.strictObject({
   id: z.string().regex(/^[A-Za-z0-9_]{4,128}$/, "4 to 128 letters, digits or _"),
   secret: z.string().min(16, "at least 16 characters"),
   allow: z
-    .array(z.string())
+    .array(
+      z
+        .string()
+        .refine(canAllow, "allows nothing; write such as kinesis:PutRecords, kinesis:Get*, console or *"),
+    )
     .default(["*"])
     .describe("Actions, such as kinesis:PutRecords, kinesis:Get*, console, or *"),
 });
@@ -74,11 +85,7 @@ const store = z.union([
 ]);
 
 const rule = z.strictObject({
-  topic: z
-    .string()
-    .min(1)
-    .max(1_024)
-    .describe("MQTT topic filter of plain sensors that publish straight to the gateway"),
+  topic: topicFilter.describe("MQTT topic filter of plain sensors that publish straight to the gateway"),
   stream: streamName,
 });
 
@@ -95,7 +102,7 @@ const delivery = z.strictObject({
   destination: z.discriminatedUnion("type", [
     z.strictObject({
       type: z.literal("files"),
-      path: z.string().describe("Folder; relative to this file"),
+      path: z.string().min(1).describe("Folder; relative to this file"),
       compression: z.enum(["gzip"]).default("gzip"),
     }),
   ]),
@@ -161,6 +168,7 @@ export const gatewayConfig = z
   .strictObject({
     dataDir: z
       .string()
+      .min(1)
       .default("/var/lib/headwater-gateway")
       .describe("Where everything is kept; relative to this file"),
     http: listen(8080, "AWS protocols, console, /metrics, /healthz", {

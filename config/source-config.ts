@@ -1,6 +1,6 @@
 /** The `sources` part of agent.yaml: one schema a kind of source, and what all of them share. */
 import { z } from "zod";
-import { address, name, port, streamName } from "./fields.ts";
+import { address, name, port, streamName, topicFilter } from "./fields.ts";
 
 const seconds = z.number().min(0.05).max(86_400);
 const pattern = z
@@ -196,11 +196,7 @@ const mqttSource = z.strictObject({
     .default("127.0.0.1")
     .describe("Address of the agent's own broker, to which sensors publish"),
   port: port.default(1884),
-  topics: z
-    .array(z.string().min(1).max(1024))
-    .min(1)
-    .default(["#"])
-    .describe("Topic filters that are stored"),
+  topics: z.array(topicFilter).min(1).default(["#"]).describe("Topic filters that are stored"),
   users: z
     .array(z.strictObject({ username: z.string().min(1), password: z.string().min(8) }))
     .default([])

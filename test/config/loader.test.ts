@@ -32,6 +32,55 @@ test("a bad value is refused with its path and what would be accepted", () => {
   assert.match(problems("device: pi\nsources: [{name: a, type: serail}]", agentConfig), /sources\[0\]\.type/);
 });
 
+test("a key's right that no action has is refused, as the key would be refused everywhere", () => {
+  const allow = (pattern: string): string =>
+    `accessKeys: [{id: FARM, secret: 0123456789abcdef-, allow: ['${pattern}']}]`;
+  for (const pattern of [
+    "foo",
+    "kinesis:get*",
+    "Kinesis:GetRecords",
+    "kinesis:",
+    "s3:*",
+    "consol",
+    "PutRecords",
+  ]) {
+    assert.match(
+      problems(allow(pattern), gatewayConfig),
+      /accessKeys\[0\]\.allow\[0\]: allows nothing; write/,
+    );
+  }
+  for (const pattern of [
+    "*",
+    "kinesis:*",
+    "kin*",
+    "kinesis:Get*",
+    "kinesis:PutRecords",
+    "console",
+    "*Records",
+  ]) {
+    parseConfig("g.yaml", allow(pattern), gatewayConfig, {});
+  }
+});
+
+test("a topic filter that is none of MQTT's is refused", () => {
+  for (const topic of ["", "a/#/b", "a+/b", "a/b#", "##", "+a"]) {
+    const rule = `rules: [{topic: '${topic}', stream: s}]`;
+    assert.match(problems(rule, gatewayConfig), /rules\[0\]\.topic: /);
+    const source = `device: pi\nsources: [{name: a, type: mqtt, topics: ['${topic}']}]`;
+    assert.match(problems(source, agentConfig), /sources\[0\]\.topics\[0\]: /);
+  }
+  for (const topic of ["#", "+", "a", "a/b", "/a", "a/", "a/+/b", "+/+", "a/#", "/#", "$SYS/#", "ä b/c"]) {
+    parseConfig("g.yaml", `rules: [{topic: '${topic}', stream: s}]`, gatewayConfig, {});
+  }
+});
+
+test("an empty path is refused: it would be the config's own folder", () => {
+  const delivery = "delivery: [{name: a, stream: s, destination: {type: files, path: ''}}]";
+  assert.match(problems(delivery, gatewayConfig), /delivery\[0\]\.destination\.path: /);
+  assert.match(problems("dataDir: ''", gatewayConfig), /dataDir: /);
+  assert.match(problems("device: pi\ndataDir: ''", agentConfig), /dataDir: /);
+});
+
 test("a door that others can reach needs credentials first", () => {
   assert.match(problems("mqtt: {host: 0.0.0.0}", gatewayConfig), /mqtt\.host: .*devices/);
   assert.match(problems("http: {host: 192.168.1.2}", gatewayConfig), /http\.host: .*accessKeys/);

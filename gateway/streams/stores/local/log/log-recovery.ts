@@ -58,7 +58,8 @@ export class LogMissingError extends HeadwaterError {
   constructor(folder: string) {
     super("STREAM_LOG_MISSING", {
       message: `${folder} holds no segment of the log`,
-      hint: "restore the folder from a backup, or delete the stream",
+      // With that file the gateway starts, so that somebody can ask it.
+      hint: `restore the folder from a backup; without one, put an empty file ${segmentName(0)} into it, start, and delete the stream by DeleteStream`,
     });
   }
 }

@@ -1,7 +1,7 @@
 /** What a power cut, a bad sector or a full disk leaves, and what the log makes of it. */
 import assert from "node:assert/strict";
 import { mkdir, open, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import test from "node:test";
 import { realDisk } from "../../../../../gateway/streams/stores/local/log/segment-file.ts";
 import { StreamLog } from "../../../../../gateway/streams/stores/local/log/stream-log.ts";
@@ -615,6 +615,32 @@ test("a folder whose metadata is lost is refused, not guessed at", async () => {
       });
     });
   }
+});
+
+test("who follows the hint at a log that is gone can delete its stream, and keeps the others", async () => {
+  await withPlace(async (place) => {
+    await fill(place);
+    const lost = (await place.segments())[0]!;
+    const before = await place.open();
+    await before.createStream({ name: "kept", shards: 1, retentionHours: 24 });
+    await before.appendFrame(makeFrame("kept", 1n, ["text"]));
+    await before.close();
+    await rm(dirname(lost), { recursive: true });
+    let hint: string | undefined;
+    await assert.rejects(place.open(), (error: { code: string; hint?: string }) => {
+      hint = error.hint;
+      return error.code === "STREAM_LOG_MISSING";
+    });
+    const [, name] = /an empty file (\S+) into it, start, and delete the stream/.exec(hint ?? "") ?? [];
+    assert.ok(name !== undefined, hint);
+    await mkdir(dirname(lost));
+    await writeFile(join(dirname(lost), name), "");
+    const streams = await place.open();
+    await streams.deleteStream("s");
+    assert.deepEqual(streams.listStreams(), ["kept"]);
+    assert.equal((await readAll(streams, "kept", SHARD_0)).length, 1);
+    await streams.close();
+  });
 });
 
 test("a second process is kept out", async () => {
