@@ -14,6 +14,8 @@ export interface Log {
 
 export type LogLevel = "debug" | "info" | "warn" | "error" | "silent";
 
+const MAX_WAITING_CHARACTERS = 1_048_576;
+
 /** Writes synchronously, so that the last line before a crash is there. */
 export function createLog(program: string, level: LogLevel = "info", destination?: DestinationStream): Log {
   const options = {
@@ -24,7 +26,17 @@ export function createLog(program: string, level: LogLevel = "info", destination
     // The last line of defence: secrets should not reach a log call at all.
     redact: ["password", "secret", "*.password", "*.secret"],
   };
-  return pino(options, destination ?? pino.destination({ fd: 2, sync: true }));
+  return pino(options, destination ?? standardError());
+}
+
+/**
+ * On a full disk, or a terminal that is gone, lines wait for the next one that is taken; what is more than fits is
+ * dropped. The program goes on: it is on full disks that it has most to say.
+ */
+function standardError(): DestinationStream {
+  const stream = pino.destination({ fd: 2, sync: true, maxLength: MAX_WAITING_CHARACTERS });
+  stream.on("error", () => {});
+  return stream;
 }
 
 export const silentLog: Log = {
