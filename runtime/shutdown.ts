@@ -1,4 +1,4 @@
-/** How a program ends: on SIGINT or SIGTERM, or when the process that started it as a child ends. */
+/** How a program ends: on SIGINT, SIGTERM or SIGHUP (its terminal was closed), or when the process that started it as a child ends. */
 import { pause } from "./backoff.ts";
 import { describeError } from "./errors.ts";
 import type { Log } from "./log.ts";
@@ -26,5 +26,6 @@ export function closeOnExit(close: () => Promise<void>, log: Log, graceMs = 10_0
   };
   process.on("SIGINT", () => end("SIGINT"));
   process.on("SIGTERM", () => end("SIGTERM"));
+  process.on("SIGHUP", () => end("SIGHUP"));
   process.on("disconnect", () => end("the parent process ended"));
 }
