@@ -18,8 +18,8 @@ export interface WasmFunction {
   readonly code: readonly number[];
 }
 
-export interface WasmExports<Name extends string> {
-  readonly memory: ArrayBuffer;
+export interface WasmExports<Name extends string, Memory extends ArrayBufferLike = ArrayBuffer> {
+  readonly memory: Memory;
   readonly functions: Readonly<Record<Name, (...numbers: number[]) => number>>;
 }
 
@@ -40,12 +40,25 @@ export function startWasm<Name extends string>(
   memoryBytes: number,
   functions: Readonly<Record<Name, WasmFunction>>,
 ): WasmExports<Name> | undefined {
+  return start(assembleWasm(memoryBytes, functions));
+}
+
+/** The same over memory that other threads may see (threads proposal: limits with the flag `shared`). */
+export function startSharedWasm<Name extends string>(
+  memoryBytes: number,
+  functions: Readonly<Record<Name, WasmFunction>>,
+): WasmExports<Name, SharedArrayBuffer> | undefined {
+  return start(assembleWasm(memoryBytes, functions, true));
+}
+
+function start<Name extends string, Memory extends ArrayBufferLike>(
+  bytes: Uint8Array,
+): WasmExports<Name, Memory> | undefined {
   const { WebAssembly: api } = globalThis as unknown as { readonly WebAssembly?: WebAssemblyApi };
-  const bytes = assembleWasm(memoryBytes, functions);
   if (api?.validate(bytes) !== true) return undefined;
   const { exports } = new api.Instance(new api.Module(bytes));
   return {
-    memory: (exports.memory as { readonly buffer: ArrayBuffer }).buffer,
+    memory: (exports.memory as { readonly buffer: Memory }).buffer,
     functions: exports as WasmExports<Name>["functions"],
   };
 }
@@ -53,6 +66,7 @@ export function startWasm<Name extends string>(
 export function assembleWasm(
   memoryBytes: number,
   functions: Readonly<Record<string, WasmFunction>>,
+  isShared = false,
 ): Uint8Array {
   const list = Object.values<WasmFunction>(functions);
   const name = (text: string): number[] => [text.length, ...Buffer.from(text)];
@@ -67,11 +81,13 @@ export function assembleWasm(
     const body = [...counted(locals.map((type) => [1, type])), ...code, 0x0b];
     return [...unsigned(body.length), ...body];
   });
+  const pages = unsigned(Math.ceil(memoryBytes / PAGE_BYTES));
   return Uint8Array.from([
     ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
     ...section(1, counted(types)),
     ...section(3, counted(list.map((_, i) => [i]))),
-    ...section(5, [1, 0, ...unsigned(Math.ceil(memoryBytes / PAGE_BYTES))]),
+    // At least so many pages; of shared memory at most, too.
+    ...section(5, isShared ? [1, 3, ...pages, ...pages] : [1, 0, ...pages]),
     ...section(7, counted([[...name("memory"), 2, 0], ...names])),
     ...section(10, counted(bodies)),
   ]);

@@ -11,7 +11,7 @@ import type { Socket } from "node:net";
 import type { Clock } from "../../runtime/clock.ts";
 import type { HeadwaterError } from "../../runtime/errors.ts";
 import { type Reading, readPlain, readShared } from "../../runtime/shared-read.ts";
-import { answerMemory } from "./answer-memory.ts";
+import { giveAnswer } from "./answer-memory.ts";
 import {
   type BodyBudget,
   type BodyHolder,
@@ -313,13 +313,13 @@ class Line {
     const { keyId } = this.#call!;
     const isCounted = isLarge(length) && !socket.destroyed;
     if (isCounted && !this.#lane.service.unread.take(length, keyId)) {
-      answerMemory.give(body);
+      giveAnswer(body);
       return false;
     }
     this.#lookWhose(this.#call!);
     this.#release();
     if (socket.destroyed) {
-      answerMemory.give(body);
+      giveAnswer(body);
       return true;
     }
     const head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nx-amzn-requestid: ${requestId}\r\ncontent-type: ${contentType}\r\ncontent-length: ${length}${this.#lane.headEnd()}`;
@@ -351,8 +351,9 @@ class Line {
         ? undefined
         : (error?: Error | null): void => {
             unread.give(length, keyId);
-            // Of what was cut off, something may still be under way.
-            if (error == null) answerMemory.give(body);
+            // Of what was cut off, something may still be under way until the connection is closed.
+            if (error == null || socket.closed) giveAnswer(body);
+            else socket.once("close", () => giveAnswer(body));
           };
     if (typeof body === "string") {
       // Its characters are its bytes unless it is longer in UTF-8.

@@ -9,7 +9,7 @@ import { randomBytes } from "node:crypto";
 import { type IncomingHttpHeaders, type ServerHttp2Stream, sensitiveHeaders } from "node:http2";
 import type { Clock } from "../../runtime/clock.ts";
 import type { HeadwaterError } from "../../runtime/errors.ts";
-import { answerMemory } from "./answer-memory.ts";
+import { giveAnswer } from "./answer-memory.ts";
 import { type BodyHolder, BusyError, UnprovenBusyError } from "./body-budget.ts";
 import { BodyCutOffError, BodyTooLargeError, DISCARD_FACTOR } from "./exchange.ts";
 import { BLOCK_BYTES, GatheredBody } from "./gathered-body.ts";
@@ -235,7 +235,7 @@ class StreamCall {
     const isThere = !stream.destroyed && !stream.closed;
     if (isThere && isLarge(length)) {
       if (!this.#lane.service.unread.take(length, this.#call.keyId)) {
-        answerMemory.give(body);
+        giveAnswer(body);
         return false;
       }
       this.#unreadBytes = length;
@@ -245,7 +245,7 @@ class StreamCall {
     this.#release();
     this.#enter("answered");
     if (!isThere) {
-      answerMemory.give(body);
+      giveAnswer(body);
       return true;
     }
     const head = {
@@ -276,7 +276,7 @@ class StreamCall {
       if (session === undefined || session.destroyed) return;
       const mark = randomBytes(8);
       session.ping(mark, (error, _tookMs, heard) => {
-        if (error === null && mark.equals(heard)) answerMemory.give(body);
+        if (error === null && mark.equals(heard)) giveAnswer(body);
       });
     });
   }

@@ -1,7 +1,9 @@
 /** Modules assembled at loading: they run, and what no machine takes is no failure. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import test from "node:test";
-import { I32, signed, startWasm, unsigned } from "../../runtime/wasm-assembly.ts";
+import { Worker } from "node:worker_threads";
+import { I32, signed, startSharedWasm, startWasm, unsigned } from "../../runtime/wasm-assembly.ts";
 
 const get = (local: number): number[] => [0x20, local];
 const ADD = 0x6a;
@@ -17,6 +19,21 @@ test("functions run by their names, on one memory", () => {
   wasm.functions.put(70, 0x101);
   assert.equal(new Uint8Array(wasm.memory)[70], 1);
   assert.equal(wasm.memory.byteLength, 65_536);
+});
+
+test("functions run on memory that other threads see", async () => {
+  const wasm = startSharedWasm(65_537, {
+    put: { parameters: 2, returns: false, locals: [], code: [...get(0), ...get(1), 0x3a, 0, 0] },
+  });
+  assert.ok(wasm !== undefined && wasm.memory instanceof SharedArrayBuffer);
+  assert.equal(wasm.memory.byteLength, 131_072);
+  wasm.functions.put(70, 42);
+  const other = new Worker(
+    `const { parentPort, workerData } = require("node:worker_threads");
+    parentPort.postMessage(new Uint8Array(workerData)[70]);`,
+    { eval: true, workerData: wasm.memory },
+  );
+  assert.deepEqual(await once(other, "message"), [42]);
 });
 
 test("memory is given in whole pages", () => {

@@ -23,6 +23,7 @@ import { UnreadAnswers } from "../unread-answers.ts";
 import { Account } from "./account.ts";
 import type { KinesisContext } from "./operation.ts";
 import { isKnown, isStreaming, operationOf } from "./operations.ts";
+import { PageThread } from "./pages/page-thread.ts";
 import { Subscriptions } from "./push/subscriptions.ts";
 import { ShardRates } from "./rate-limits.ts";
 import { ReadMeters } from "./read-meters.ts";
@@ -97,6 +98,7 @@ export class KinesisApi implements LaneService {
       subscriptions: new Subscriptions({ streams, accountId, clock, metrics: options.metrics, reads }),
       reads,
       rates: new ShardRates(clock),
+      pageThread: new PageThread(options),
     };
     this.#verifier = new SignatureVerifier({ keys: accessKeys, region, service: "kinesis", clock });
     this.#refusals = new Refusals(options.log, clock);
@@ -129,6 +131,7 @@ export class KinesisApi implements LaneService {
   /** Ends what would go on for minutes. Safe to call twice. */
   close(): void {
     this.#context.subscriptions.close();
+    this.#context.pageThread.close();
   }
 
   /** Answers in every case. */

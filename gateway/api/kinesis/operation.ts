@@ -3,6 +3,7 @@ import type { Clock } from "../../../runtime/clock.ts";
 import type { Streams } from "../../streams/streams.ts";
 import type { Exchange } from "../exchange.ts";
 import type { Account } from "./account.ts";
+import type { PageThread } from "./pages/page-thread.ts";
 import type { Subscriptions } from "./push/subscriptions.ts";
 import type { ShardRates } from "./rate-limits.ts";
 import type { ReadMeters } from "./read-meters.ts";
@@ -22,6 +23,7 @@ export interface KinesisContext {
   readonly rates: ShardRates;
   readonly subscriptions: Subscriptions;
   readonly reads: ReadMeters;
+  readonly pageThread: PageThread;
 }
 
 /**

@@ -21,10 +21,13 @@ import {
 
 /** Three answers of 7.3 MB, which take memory of one size, and three of 1.7 MB, which take that of another. */
 const RECORD_COUNTS = [22, 22, 22, 5, 5, 5];
+/** Three of 11 MB, more than kernels take, that are written by the thread for pages of many records. */
+const LONG = { counts: [1_200, 1_200, 1_200], recordBytes: 7_000 };
 const WIDE_BYTES = 8 * 1_048_576;
 const MAX_IDLE_BYTES = 32 * 1_048_576;
 
 interface Opened {
+  readonly origin: string;
   readonly pages: readonly LargePage[];
   readonly ways: Readonly<Record<string, () => Client>>;
 }
@@ -49,7 +52,7 @@ async function open(t: TestContext): Promise<Opened> {
     "HTTP/2": kept(() => new Http2Client(port)),
     "HTTP/2 over TLS": kept(() => new Http2Client(https, ca)),
   };
-  return { pages, ways };
+  return { origin: http, pages, ways };
 }
 
 async function readWhole(client: Client, page: LargePage): Promise<void> {
@@ -89,7 +92,8 @@ test("memory of an answer is used again, but not before its client has taken it"
 });
 
 test("many clients at once, slow ones and such that cut their answers, get what they asked for", async (t) => {
-  const { pages, ways } = await open(t);
+  const { origin, pages: wide, ways } = await open(t);
+  const pages = [...wide, ...(await makeLargePages(origin, LONG.counts, LONG.recordBytes))];
   let whole = 0;
   let cut = 0;
   const visit = async (client: Client, seed: number): Promise<void> => {
@@ -125,6 +129,7 @@ test("many clients at once, slow ones and such that cut their answers, get what 
   await Promise.all(visits);
   assert.equal(whole + cut, 16 * 6);
   assert.ok(whole >= 50 && cut >= 10, `${whole} whole, ${cut} cut`);
+  assert.ok((await threadPages(origin)) > 0);
   const { idleBytes } = answerMemory;
   assert.ok(idleBytes > 0 && idleBytes <= MAX_IDLE_BYTES, `${idleBytes} bytes are idle`);
 });
@@ -137,6 +142,26 @@ test("a connection over HTTP/2 lives on, however many of its large answers wait 
   await readWhole(client, pages[3]!);
   for (const [i, begun] of waiting.entries()) assertIsPage(await begun.finish(), pages[i]!);
 });
+
+test("the thread's memory comes back from answers that are cut over HTTP/1.1", async (t) => {
+  const { origin, ways } = await open(t);
+  const [page] = await makeLargePages(origin, LONG.counts.slice(0, 1), LONG.recordBytes);
+  for (const way of ["HTTP/1.1", "HTTP/1.1 over TLS"]) {
+    // More than the thread has memory for.
+    for (let i = 0; i < 24; i++) (await ways[way]!().begin(page!)).cut();
+    const client = ways[way]!();
+    await eventually("the thread writes a page again", 60_000, async () => {
+      const before = await threadPages(origin);
+      await readWhole(client, page!);
+      return (await threadPages(origin)) > before || undefined;
+    });
+  }
+});
+
+async function threadPages(origin: string): Promise<number> {
+  const metrics = await (await fetch(`${origin}/metrics`)).text();
+  return Number(/^headwater_kinesis_thread_pages_total (\d+)/m.exec(metrics)?.[1] ?? 0);
+}
 
 /** Of the event loop. */
 async function turns(count: number): Promise<void> {

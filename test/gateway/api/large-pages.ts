@@ -9,8 +9,9 @@ import { connect, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import { call, sign } from "./sign.ts";
 
-const STREAM = "large";
 const RECORD_BYTES = 250_000;
+/** Of a PutRecords, half of what it may have. */
+const PUT_BYTES = 5_000_000;
 const RECORDS = Buffer.from('"Records":[');
 
 /** All that a shard holds, as GetRecords gives it. */
@@ -32,33 +33,36 @@ export interface Client {
   close(): void;
 }
 
-/** @param recordCounts how many records each shard gets */
+/** @param recordCounts how many records each shard gets, no more than a page holds */
 export async function makeLargePages(
   origin: string,
   recordCounts: readonly number[],
+  recordBytes = RECORD_BYTES,
 ): Promise<readonly LargePage[]> {
+  const StreamName = `of-${recordBytes}`;
   const ask = async <T>(target: string, input: object): Promise<T> => {
     const answer = await call(origin, target, JSON.stringify(input));
     assert.equal(answer.status, 200, answer.message);
     return answer.json as T;
   };
-  await ask("CreateStream", { StreamName: STREAM, ShardCount: recordCounts.length });
+  await ask("CreateStream", { StreamName, ShardCount: recordCounts.length });
   const { Shards: shards } = await ask<{
     Shards: readonly { ShardId: string; HashKeyRange: { StartingHashKey: string } }[];
-  }>("ListShards", { StreamName: STREAM });
+  }>("ListShards", { StreamName });
   const pages: LargePage[] = [];
   for (const [index, count] of recordCounts.entries()) {
     const { ShardId, HashKeyRange } = shards[index]!;
-    const data = Array.from({ length: count }, (_, i) => dataOf(index, i));
-    for (let at = 0; at < count; at += 20) {
-      const records = data.slice(at, at + 20).map((Data) => ({
+    const data = Array.from({ length: count }, (_, i) => dataOf(index, i, recordBytes));
+    const atOnce = Math.min(500, Math.floor(PUT_BYTES / recordBytes));
+    for (let at = 0; at < count; at += atOnce) {
+      const records = data.slice(at, at + atOnce).map((Data) => ({
         Data,
         PartitionKey: `shard-${index}`,
         ExplicitHashKey: HashKeyRange.StartingHashKey,
       }));
-      await ask("PutRecords", { StreamName: STREAM, Records: records });
+      await ask("PutRecords", { StreamName, Records: records });
     }
-    const from = { StreamName: STREAM, ShardId, ShardIteratorType: "TRIM_HORIZON" };
+    const from = { StreamName, ShardId, ShardIteratorType: "TRIM_HORIZON" };
     const { ShardIterator: iterator } = await ask<{ ShardIterator: string }>("GetShardIterator", from);
     const page = await ask<{ Records: readonly { Data: string }[] }>("GetRecords", {
       ShardIterator: iterator,
@@ -73,8 +77,8 @@ export async function makeLargePages(
   return pages;
 }
 
-function dataOf(shard: number, index: number): string {
-  const hash = createHash("shake256", { outputLength: RECORD_BYTES });
+function dataOf(shard: number, index: number, bytes: number): string {
+  const hash = createHash("shake256", { outputLength: bytes });
   return hash.update(`${shard}/${index}`).digest("base64");
 }
 

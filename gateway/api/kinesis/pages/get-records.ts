@@ -17,6 +17,7 @@ import { type KinesisContext, nowMs, type RawOperation } from "../operation.ts";
 import { checkShape, type Shape } from "../shape.ts";
 import { type IteratorPlace, openIterator, sealIterator } from "../shard-iterator.ts";
 import type { Codec } from "../wire/codec.ts";
+import { isForThread } from "./page-thread.ts";
 import { RecordPage } from "./record-page.ts";
 
 const MAX_RECORDS = 10_000;
@@ -91,7 +92,8 @@ async function readPage(
   const { page, behindMs, members, reads } = await gatherPage(context, place, shard, limit);
   context.reads.page(settings.name, page.count, page.dataBytes, behindMs);
   if (settings.limits === "aws") context.rates.countRead(settings.streamId, shard.index, page.dataBytes);
-  const answer = page.encode(codec, members, memoryFor);
+  const written = isForThread(page.count) && (await context.pageThread.write(page.job(codec, members)));
+  const answer = written || page.encode(codec, members, memoryFor);
   for (const read of reads) read.release?.();
   return answer;
 }

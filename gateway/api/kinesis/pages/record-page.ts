@@ -7,6 +7,7 @@ import { joinRuns } from "../../../../protocol/record-batch.ts";
 import type { LogPart, Offset, ShardDescription } from "../../../streams/streams.ts";
 import { cborHead } from "../wire/cbor.ts";
 import type { Codec } from "../wire/codec.ts";
+import { type PageFrame, type PageJob, putFrame } from "./page-job.ts";
 import { ESCAPE_BYTES, type RecordWindow, recordWindow } from "./record-window.ts";
 import { escapedBytes, MAX_FRAME_BYTES, RecordWriter, type Stretch } from "./record-writer.ts";
 
@@ -143,26 +144,39 @@ export class RecordPage {
     memory: (bytes: number) => Buffer = Buffer.allocUnsafe,
     room = { before: 0, after: 0 },
   ): Buffer {
-    const empty = codec.encode({ ...members, Records: [] });
-    const isText = typeof empty === "string";
-    // With no record, JSON ends in `]}` and CBOR in an array of none: there the records go.
-    const head = isText ? NOTHING : cborHead(4, this.#count);
-    const beginBytes = isText ? Buffer.byteLength(empty) - JSON_END.length : empty.length - 1 + head.length;
-    const finish = isText ? JSON_END : NOTHING;
-    const data = Math.ceil((this.#dataBytes * 4) / 3);
-    const records = data + this.#keyBytes + this.#count * MAX_FRAME_BYTES;
-    const at = room.before + beginBytes;
-    const out = memory(at + records + finish.length + room.after);
-    if (isText) out.write(empty, room.before);
-    else {
-      empty.copy(out, room.before, 0, empty.length - 1);
-      head.copy(out, at - head.length);
-    }
+    const frame = this.#frame(codec, members);
+    const at = room.before + frame.beginBytes;
+    const out = memory(at + this.#recordsBytes + frame.finish.length + room.after);
     const writer = new RecordWriter(codec.name, this.#shard, out, at, this.#window);
     for (const stretch of this.#stretches) writer.write(stretch);
-    let end = writer.end();
-    if (codec.name === "json" && this.#count > 0) end--;
-    finish.copy(out, end);
-    return out.subarray(0, end + finish.length + room.after);
+    const end = putFrame(frame, out, at, writer.end());
+    return out.subarray(0, end + room.after);
+  }
+
+  /** What `encode` would do, for somebody else. */
+  job(codec: Codec, members: object): PageJob {
+    return {
+      codec: codec.name,
+      shard: this.#shard,
+      stretches: this.#stretches,
+      frame: this.#frame(codec, members),
+      recordsBytes: this.#recordsBytes,
+    };
+  }
+
+  /** At most so much the records take. */
+  get #recordsBytes(): number {
+    return Math.ceil((this.#dataBytes * 4) / 3) + this.#keyBytes + this.#count * MAX_FRAME_BYTES;
+  }
+
+  #frame(codec: Codec, members: object): PageFrame {
+    const empty = codec.encode({ ...members, Records: [] });
+    // With no record, JSON ends in `]}` and CBOR in an array of none: there the records go.
+    if (typeof empty === "string") {
+      const beginBytes = Buffer.byteLength(empty) - JSON_END.length;
+      return { empty, head: NOTHING, beginBytes, finish: JSON_END, separatorBytes: this.#count > 0 ? 1 : 0 };
+    }
+    const head = cborHead(4, this.#count);
+    return { empty, head, beginBytes: empty.length - 1 + head.length, finish: NOTHING, separatorBytes: 0 };
   }
 }

@@ -1,7 +1,8 @@
 /**
  * The memory through which records pass on their way from the log into an answer: a window for what comes
  * in, one for what goes out, and the pieces that stand between the parts of a record, put there once.
- * The functions of batch-simd.ts and record-simd.ts work on it.
+ * The functions of batch-simd.ts and record-simd.ts work on it. A window that holds a whole page and all that it
+ * is made of can be shared with the thread that answers (page-thread.ts).
  */
 import { asBuffer, BATCH_HEAD_BYTES, RECORD_HEAD_BYTES } from "../../../../protocol/record-batch.ts";
 import { SEQUENCE_NUMBER_DIGITS } from "../../../streams/streams.ts";
@@ -24,12 +25,12 @@ const CBOR_AT = 8_192;
 export const IN_AT = 16_384;
 /** Batches up to this size are written at once, of larger ones each record by itself. */
 export const IN_BYTES = 4 * 1_048_576;
-export const OUT_AT = IN_AT + IN_BYTES + ROOM_BEHIND_BYTES;
 const OUT_BYTES = 262_144;
 /** The most that a record with short data takes. */
 const ROOM_BYTES = 2 * MAX_SHORT_BYTES + 8_192;
-/** Behind it no record is begun. */
-export const OUT_LIMIT = OUT_AT + OUT_BYTES - ROOM_BYTES;
+/** Of a shared window: the data of the largest page with their heads and keys, and what the page may take. */
+export const SHARED_IN_BYTES = 12 * 1_048_576;
+export const SHARED_OUT_BYTES = 20 * 1_048_576;
 
 /** What stands between the parts of a record; names come in the order of the alphabet. */
 export interface RecordForm extends RecordPieces {
@@ -76,12 +77,21 @@ export interface Measure {
 
 export class RecordWindow {
   readonly arena: ByteArena<"measure" | "json" | "cbor">;
+  readonly inBytes: number;
+  readonly outAt: number;
+  /** Behind it no record is begun. */
+  readonly outLimit: number;
   /** Of `json` and `cbor`, by `stateWord`. */
   readonly state: Int32Array;
 
-  /** @param how "plain" for its oracle */
-  constructor(how: "fastest" | "plain" = "fastest") {
-    this.arena = makeByteArena(OUT_AT + OUT_BYTES + ROOM_BEHIND_BYTES, how, {
+  /** @param how "shared" for one that other threads see; "plain" for its oracle */
+  constructor(how: "fastest" | "shared" | "plain" = "fastest") {
+    const [inBytes, outBytes] =
+      how === "shared" ? [SHARED_IN_BYTES, SHARED_OUT_BYTES + ROOM_BYTES] : [IN_BYTES, OUT_BYTES];
+    this.inBytes = inBytes;
+    this.outAt = IN_AT + inBytes + ROOM_BEHIND_BYTES;
+    this.outLimit = this.outAt + outBytes - ROOM_BYTES;
+    this.arena = makeByteArena(this.outAt + outBytes + ROOM_BEHIND_BYTES, how, {
       measure: measureFunction(ESCAPE_BYTES),
       json: writeFunction("json", JSON_FORM, MAX_SHORT_BYTES),
       cbor: writeFunction("cbor", CBOR_FORM, MAX_SHORT_BYTES),
@@ -99,7 +109,7 @@ export class RecordWindow {
   measure(batch: Uint8Array): Measure | undefined {
     const { memory, view, more } = this.arena;
     const tableEnd = tableEndOf(batch);
-    if (more === undefined || tableEnd < 0 || tableEnd > IN_BYTES) return undefined;
+    if (more === undefined || tableEnd < 0 || tableEnd > this.inBytes) return undefined;
     memory.set(batch.subarray(0, tableEnd), IN_AT);
     const bodyBytes = batch.length - tableEnd;
     const table = IN_AT + BATCH_HEAD_BYTES;

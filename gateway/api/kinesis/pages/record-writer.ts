@@ -5,7 +5,8 @@
  *
  *   head: up to the data | data | middle: key and names | sequence number | end
  *
- * Both sides pass through windows of one arena; data too long for them go their own way. As long as
+ * Both sides pass through windows of one arena; data too long for them go their own way. Batches and a target that
+ * stand in the arena are read and written where they are. As long as
  * nothing is unusual, a batch is written at once (record-simd.ts); the rest of it, record by record.
  * `codec.encode` of plain objects is the plain way of both; the bytes are the same.
  */
@@ -25,11 +26,8 @@ import {
   CBOR_FORM,
   DIGITS_AT,
   IN_AT,
-  IN_BYTES,
   JSON_FORM,
   MAX_SHORT_BYTES,
-  OUT_AT,
-  OUT_LIMIT,
   type RecordForm,
   type RecordWindow,
   recordWindow,
@@ -67,14 +65,19 @@ export class RecordWriter {
   readonly #digits: SequenceDigits;
   readonly #window: RecordWindow;
   readonly #target: Buffer;
+  /** Whether the target is the arena itself, and nothing is to be emptied into it. */
+  readonly #isInPlace: boolean;
   /** Where the next byte goes: in the target, and in the window that is emptied into it. */
   #targetAt: number;
-  #at = OUT_AT;
+  #at: number;
   #headBytes = 0;
   #headMs = Number.NaN;
   #middleBytes = 0;
 
-  /** @param at the target has room from here on, by `MAX_FRAME_BYTES` and `ESCAPE_BYTES` */
+  /**
+   * @param target the memory of the window's arena, or any other
+   * @param at the target has room from here on, by `MAX_FRAME_BYTES` and `ESCAPE_BYTES`
+   */
   constructor(
     codec: Codec["name"],
     shard: { readonly createdMs: number; readonly index: number },
@@ -86,7 +89,9 @@ export class RecordWriter {
     this.#form = this.#isJson ? JSON_FORM : CBOR_FORM;
     this.#digits = digitsOf(shard.createdMs, shard.index);
     this.#target = target;
+    this.#isInPlace = target === window.arena.memory;
     this.#targetAt = at;
+    this.#at = this.#isInPlace ? at : window.outAt;
     this.#window = window;
   }
 
@@ -98,27 +103,29 @@ export class RecordWriter {
 
   /** @returns up to where it came: what is left is not for it */
   #writeAtOnce({ batch, arrivalMs, first, from, to }: Stretch): Offset {
-    const { state, arena } = this.#window;
+    const { state, arena, inBytes, outLimit } = this.#window;
     const { memory, view, more } = arena;
     const tableEnd = tableEndOf(batch);
     if (more === undefined || tableEnd < 0) return from;
-    if (batch.length > IN_BYTES || this.#headBytes > MAX_HEAD_BYTES) return from;
+    if (batch.length > inBytes || this.#headBytes > MAX_HEAD_BYTES) return from;
     // Large records gain nothing by it, and few of a large batch are not worth the copy of all.
     if (batch.length > MAX_COPIED_BYTES * (to - from)) return from;
-    memory.set(batch, IN_AT);
-    state[stateWord.runs] = view.getInt32(IN_AT);
-    state[stateWord.table] = IN_AT + BATCH_HEAD_BYTES;
-    state[stateWord.tableEnd] = IN_AT + tableEnd;
-    state[stateWord.body] = IN_AT + tableEnd;
-    state[stateWord.runEnd] = IN_AT + tableEnd;
-    state[stateWord.bodyEnd] = IN_AT + batch.length;
+    const isThere = batch.buffer === memory.buffer;
+    const inAt = isThere ? batch.byteOffset : IN_AT;
+    if (!isThere) memory.set(batch, IN_AT);
+    state[stateWord.runs] = view.getInt32(inAt);
+    state[stateWord.table] = inAt + BATCH_HEAD_BYTES;
+    state[stateWord.tableEnd] = inAt + tableEnd;
+    state[stateWord.body] = inAt + tableEnd;
+    state[stateWord.runEnd] = inAt + tableEnd;
+    state[stateWord.bodyEnd] = inAt + batch.length;
     state[stateWord.left] = 0;
     state[stateWord.skip] = from - first;
     state[stateWord.take] = to - from;
-    state[stateWord.outLimit] = OUT_LIMIT;
+    state[stateWord.outLimit] = outLimit;
     state[stateWord.headBytes] = this.#headBytes;
     for (;;) {
-      if (this.#at > OUT_LIMIT) this.#empty();
+      if (this.#at > outLimit) this.#makeRoom();
       this.#digits.writeTo(view, DIGITS_AT, to - state[stateWord.take]!, arrivalMs);
       state[stateWord.out] = this.#at;
       const end = this.#isJson ? more.json() : more.cbor();
@@ -130,14 +137,19 @@ export class RecordWriter {
   /** @param done what is before it has been written; it is walked over all the same, as that finds what is unsound */
   #writeEach({ batch, arrivalMs, first, from, to }: Stretch, done: Offset): void {
     const { memory, view, move, base64 } = this.#window.arena;
+    const { outLimit } = this.#window;
     const walk = new BatchWalk(batch);
     const { bytes } = walk;
     const isJson = this.#isJson;
     const headBytes = this.#headBytes;
     const { headAt, beforeKeyAt } = this.#form;
     let offset = first;
+    // What of the batch stands in the arena, and where that begins.
+    const isThere = batch.buffer === memory.buffer;
+    const windowAt = isThere ? batch.byteOffset : IN_AT;
     let windowFrom = 0;
-    let windowTo = 0;
+    let windowTo = isThere ? bytes.length : 0;
+    const maxShort = isThere && this.#isInPlace ? bytes.length : MAX_SHORT_BYTES;
     while (offset < to && walk.nextRun()) {
       if (offset + walk.count <= from) {
         offset += walk.count;
@@ -148,18 +160,18 @@ export class RecordWriter {
       for (; offset < to && walk.nextRecord(); offset++) {
         if (offset < done) continue;
         const { payloadAt, payloadEnd } = walk;
-        if (this.#at > OUT_LIMIT) this.#empty();
+        if (this.#at > outLimit) this.#makeRoom();
         let at = this.#at;
         move(headAt, headAt + headBytes, at);
         at += headBytes;
-        if (payloadEnd - payloadAt > MAX_SHORT_BYTES) at = this.#passBy(bytes, payloadAt, payloadEnd, at);
+        if (payloadEnd - payloadAt > maxShort) at = this.#passBy(bytes, payloadAt, payloadEnd, at);
         else {
           if (payloadAt < windowFrom || payloadEnd > windowTo) {
             windowFrom = payloadAt;
             windowTo = Math.min(bytes.length, payloadAt + EACH_BYTES);
             memory.set(bytes.subarray(windowFrom, windowTo), IN_AT);
           }
-          const inAt = IN_AT + payloadAt - windowFrom;
+          const inAt = windowAt + payloadAt - windowFrom;
           const inEnd = inAt + payloadEnd - payloadAt;
           if (isJson) at = base64(inAt, inEnd, at);
           else {
@@ -184,10 +196,20 @@ export class RecordWriter {
     return this.#targetAt;
   }
 
+  #makeRoom(): void {
+    if (this.#isInPlace) throw new RangeError("a page is larger than it was measured");
+    this.#empty();
+  }
+
   #empty(): void {
-    this.#target.set(this.#window.arena.memory.subarray(OUT_AT, this.#at), this.#targetAt);
-    this.#targetAt += this.#at - OUT_AT;
-    this.#at = OUT_AT;
+    if (this.#isInPlace) {
+      this.#targetAt = this.#at;
+      return;
+    }
+    const { arena, outAt } = this.#window;
+    this.#target.set(arena.memory.subarray(outAt, this.#at), this.#targetAt);
+    this.#targetAt += this.#at - outAt;
+    this.#at = outAt;
   }
 
   /** Data that are too long for the windows, straight into the target. @returns the new place in the window */
@@ -200,6 +222,7 @@ export class RecordWriter {
       this.#target.set(bytes.subarray(from, end), this.#targetAt);
       this.#targetAt += end - from;
     }
+    if (this.#isInPlace) this.#at = this.#targetAt;
     return this.#at;
   }
 

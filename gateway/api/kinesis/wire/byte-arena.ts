@@ -3,7 +3,13 @@
  * by a small WebAssembly module. For short pieces: a call of Buffer costs more than it moves. Where
  * there is no SIMD, Buffer does it; the results are the same.
  */
-import { I32, startWasm, V128, type WasmFunction } from "../../../../runtime/wasm-assembly.ts";
+import {
+  I32,
+  startSharedWasm,
+  startWasm,
+  V128,
+  type WasmFunction,
+} from "../../../../runtime/wasm-assembly.ts";
 import * as op from "../../../../runtime/wasm-instructions.ts";
 
 /** Up to so many bytes are read, and written, beyond what was asked for: leave them room. */
@@ -22,16 +28,17 @@ export interface ByteArena<More extends string = never> {
   readonly more: Readonly<Record<More, (...numbers: number[]) => number>> | undefined;
 }
 
-/** @param how "plain" for its oracle */
+/** @param how "shared" where another thread is to see the memory; "plain" for its oracle */
 export function makeByteArena<More extends string = never>(
   bytes: number,
-  how: "fastest" | "plain" = "fastest",
+  how: "fastest" | "shared" | "plain" = "fastest",
   more = {} as Readonly<Record<More, WasmFunction>>,
 ): ByteArena<More> {
+  const start = how === "shared" ? startSharedWasm : startWasm;
   const wasm =
     how === "plain"
       ? undefined
-      : startWasm<More | "move" | "base64">(bytes, { ...more, move: MOVE, base64: BASE64 });
+      : start<More | "move" | "base64">(bytes, { ...more, move: MOVE, base64: BASE64 });
   if (wasm === undefined) return { ...plainArena(bytes), more: undefined };
   const { move, base64 } = wasm.functions;
   const memory = Buffer.from(wasm.memory);

@@ -8,6 +8,7 @@ import fc from "fast-check";
 import { Account } from "../../../../../gateway/api/kinesis/account.ts";
 import type { KinesisContext } from "../../../../../gateway/api/kinesis/operation.ts";
 import { getRecords } from "../../../../../gateway/api/kinesis/pages/get-records.ts";
+import { PageThread } from "../../../../../gateway/api/kinesis/pages/page-thread.ts";
 import { ShardRates } from "../../../../../gateway/api/kinesis/rate-limits.ts";
 import { ReadMeters } from "../../../../../gateway/api/kinesis/read-meters.ts";
 import { TokenSealer } from "../../../../../gateway/api/kinesis/sealed-token.ts";
@@ -42,6 +43,8 @@ async function open(t: TestContext, shards = 1) {
     await rm(dir, { recursive: true, force: true });
   });
   await streams.createStream({ name: "s", shards, retentionHours: 24 });
+  const pageThread = new PageThread({ log: silentLog, metrics: new Metrics() });
+  t.after(() => pageThread.close());
   const context = {
     streams,
     clock,
@@ -49,6 +52,7 @@ async function open(t: TestContext, shards = 1) {
     iterators: new TokenSealer(["secret"], "shard iterator"),
     rates: new ShardRates(clock),
     reads: new ReadMeters(new Metrics(), clock, () => streams.listStreams()),
+    pageThread,
   } as unknown as KinesisContext;
   return { streams, clock, context };
 }
