@@ -1,7 +1,7 @@
 /** Reads a YAML file, fills in `${ENV}`, checks it against a schema, and says what is wrong and where. */
 import { readFile } from "node:fs/promises";
 import { dirname, isAbsolute, resolve } from "node:path";
-import { parseDocument } from "yaml";
+import { LineCounter, parseDocument } from "yaml";
 import type { z } from "zod";
 import { HeadwaterError } from "../runtime/errors.ts";
 
@@ -43,11 +43,16 @@ export function parseConfig<T extends z.ZodType>(
 ): z.infer<T> {
   if (text.length > MAX_CONFIG_BYTES)
     throw new ConfigError(file, [`is larger than ${MAX_CONFIG_BYTES} bytes`]);
-  const document = parseDocument(text, { uniqueKeys: true });
+  const lineCounter = new LineCounter();
+  // Its pretty errors show the lines around, and a secret may stand there.
+  const document = parseDocument(text, { uniqueKeys: true, prettyErrors: false, lineCounter });
   if (document.errors.length > 0)
     throw new ConfigError(
       file,
-      document.errors.map((error) => error.message),
+      document.errors.map(({ pos, message }) => {
+        const { line, col } = lineCounter.linePos(pos[0]);
+        return `line ${line}, column ${col}: ${message}`;
+      }),
     );
   const missing: string[] = [];
   let raw: unknown;

@@ -103,6 +103,8 @@ export interface StreamDescription extends StreamSettings {
   readonly producers: number;
   /** Of the log, that could not be read back since the start; a store that cannot tell leaves it out. */
   readonly damagedBytes?: number;
+  /** Why the last append was refused that could not be written, unless something was stored since. */
+  readonly refusing?: string | undefined;
 }
 
 export interface PutEntry {

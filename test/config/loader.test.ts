@@ -20,6 +20,15 @@ test("an unknown key is refused with its name", () => {
   assert.match(problems("sterams: []", gatewayConfig), /unknown key "sterams"/);
 });
 
+test("what is no YAML is refused with its place, and without what stands there", () => {
+  const message = problems(
+    'accessKeys:\n  - {id: AKIA1234, secret: "s3cr3t s3cr3t s3cr3t"\nstreams: []\n',
+    gatewayConfig,
+  );
+  assert.match(message, /^test\.yaml:\n {2}line \d, column \d+: /);
+  assert.doesNotMatch(message, /s3cr3t/);
+});
+
 test("a bad value is refused with its path and what would be accepted", () => {
   assert.match(
     problems("streams: [{name: a}, {name: 'b c'}]", gatewayConfig),

@@ -104,6 +104,7 @@ async function describeStream(
   return {
     name: stream.name,
     damagedBytes: stream.damagedBytes ?? 0,
+    refusing: stream.refusing ?? null,
     retentionHours: stream.retentionHours,
     mode: stream.mode,
     openShards: stream.shardList.filter((shard) => shard.closedMs === undefined).length,
@@ -133,9 +134,13 @@ export interface Health {
   readonly problems: readonly string[];
 }
 
-/** Failing means that somebody should look: a statement stopped, or a delivery does not get rid of its records. */
+/**
+ * Failing means that somebody should look: a stream cannot be written, a statement stopped, or a delivery does not get
+ * rid of its records.
+ */
 export function healthOf(parts: GatewayParts): Health {
   const problems: string[] = [];
+  for (const { refusing } of describeAll(parts.streams)) if (refusing !== undefined) problems.push(refusing);
   for (const statement of parts.analytics.status()) {
     if (statement.state === "failed")
       problems.push(`statement ${statement.name}: ${statement.lastError ?? "failed"}`);

@@ -58,6 +58,8 @@ export interface StreamState {
   readonly shards: readonly ShardState[];
   /** Of its log, so many could not be read back since the gateway began. */
   readonly damagedBytes: number;
+  /** Why it cannot be written, if so. */
+  readonly refusing: string | null;
   readonly consumers: readonly { readonly name: string; readonly behind: number }[];
 }
 

@@ -111,8 +111,10 @@ export function problemsOf(state: GatewayState): string[] {
   for (const { name, lastError } of state.deliveries) if (lastError) problems.push(`delivery ${name} fails`);
   for (const { name, state: now } of state.statements)
     if (now === "failed") problems.push(`statement ${name} failed`);
-  for (const { name, damagedBytes } of state.streams)
+  for (const { name, damagedBytes, refusing } of state.streams) {
     if (damagedBytes > 0) problems.push(`the log of stream ${name} is damaged`);
+    if (refusing !== null) problems.push(refusing);
+  }
   if (state.quarantine.publishes > 0) {
     const reason = state.quarantine.lastReason;
     problems.push(`publishes are in quarantine${reason === undefined ? "" : `, the last for: ${reason}`}`);

@@ -202,8 +202,8 @@ test("metadata of format 1 opens, with the defaults", () =>
   }));
 
 function streamsSettings(description: ReturnType<Streams["describe"]>) {
-  const { shardList, producers, damagedBytes, ...settings } = description;
-  assert.ok(shardList.length > 0 && producers === 0 && damagedBytes === 0);
+  const { shardList, producers, damagedBytes, refusing, ...settings } = description;
+  assert.ok(shardList.length > 0 && producers === 0 && damagedBytes === 0 && refusing === undefined);
   return settings;
 }
 

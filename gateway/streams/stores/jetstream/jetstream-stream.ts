@@ -60,6 +60,7 @@ export class JetStreamStream {
   /** Token of what has no producer. */
   readonly #own: string;
   #arrivalMs = 0;
+  #refusing: string | undefined;
   #renewing = false;
   #renewAtMs = 0;
 
@@ -76,7 +77,10 @@ export class JetStreamStream {
       stream,
       subject,
       tail: this.tail,
-      stored: (sequence, messageId) => link.tell(options.tellSubject, `${sequence} ${messageId}`),
+      stored: (sequence, messageId) => {
+        this.#refusing = undefined;
+        link.tell(options.tellSubject, `${sequence} ${messageId}`);
+      },
       arrivalMs: () => {
         this.#arrivalMs = Math.max(this.#arrivalMs, Math.floor(clock.nowUs() / 1000));
         return this.#arrivalMs;
@@ -89,6 +93,11 @@ export class JetStreamStream {
   /** As users name it. */
   get name(): string {
     return this.#options.name;
+  }
+
+  /** Why nothing is stored since the last try, if so. */
+  get refusing(): string | undefined {
+    return this.#refusing;
   }
 
   /** Of the JetStream stream. */
@@ -286,7 +295,11 @@ export class JetStreamStream {
         bytes,
         tip: this.tail.tip,
         done: (outcome, place) => resolve({ outcome, place }),
-        failed: (error) => reject(this.tail.closedBy ?? asOf(this.#options.name, error)),
+        failed: (error) => {
+          const told = asOf(this.#options.name, error);
+          if (told instanceof LogFullError || told instanceof LogWriteError) this.#refusing = told.message;
+          reject(this.tail.closedBy ?? told);
+        },
       });
       void lane.drained().then(settled, settled);
     });

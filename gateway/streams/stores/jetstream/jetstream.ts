@@ -150,7 +150,8 @@ class ClusterStreams implements Streams {
     const stream = this.#get(name);
     const settings = this.settings(name);
     const shardList = stream.describeShards(settings.retentionHours * 3_600_000);
-    return { ...settings, shardList, producers: stream.tail.producers.size };
+    const { tail, refusing } = stream;
+    return { ...settings, shardList, producers: tail.producers.size, refusing };
   }
 
   settings(name: string): StreamSettings {

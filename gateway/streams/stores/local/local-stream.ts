@@ -85,8 +85,8 @@ export class LocalStream {
         appendedRecords: latest,
       };
     });
-    const { producers, damagedBytes } = this.log;
-    return { ...this.definition.settings, shardList, producers: producers.size, damagedBytes };
+    const { producers, damagedBytes, refusing } = this.log;
+    return { ...this.definition.settings, shardList, producers: producers.size, damagedBytes, refusing };
   }
 
   /** Appends that come in before the switch go to the parent, as do those that wait for the disk. */

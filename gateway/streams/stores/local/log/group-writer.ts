@@ -57,6 +57,7 @@ export class GroupWriter {
   readonly #outcomes: GroupOutcomes;
   #pumping: Promise<void> | undefined;
   #failure: HeadwaterError | undefined;
+  #refusing: HeadwaterError | undefined;
   #repairAfterMs = 0;
   #repairedMs = Number.NEGATIVE_INFINITY;
   #repairing: Promise<void> | undefined;
@@ -70,6 +71,11 @@ export class GroupWriter {
   /** The last write failed, and what it left is not repaired yet. */
   get hasFailed(): boolean {
     return this.#failure !== undefined;
+  }
+
+  /** The last failure, unless something was stored since: a repaired log may meet the same disk. */
+  get refusing(): HeadwaterError | undefined {
+    return this.#refusing;
   }
 
   /** @throws LogFullError, LogWriteError while it has failed; then the repair is tried again, unless it just was */
@@ -116,6 +122,7 @@ export class GroupWriter {
           const before = monotonicMs();
           await chain.write(group.contents);
           await chain.datasync();
+          this.#refusing = undefined;
           meters.commitSeconds.observe((monotonicMs() - before) / 1000);
           meters.groupEntries.observe(group.entries.length);
         }
@@ -140,6 +147,7 @@ export class GroupWriter {
     const { waiting, chain, end, report } = this.#parts;
     const failure = failureOf(this.#options.name, error);
     this.#failure = failure;
+    this.#refusing = failure;
     const nowMs = this.#options.monotonicMs();
     // A disk that takes small writes and no large ones would have both at once, for ever.
     if (nowMs - this.#repairedMs < REPAIR_PAUSE_MS) this.#repairAfterMs = nowMs + REPAIR_PAUSE_MS;

@@ -134,6 +134,11 @@ export class StreamLog {
     return this.#report.damagedBytes;
   }
 
+  /** Why nothing is stored since the last try, if so. */
+  get refusing(): string | undefined {
+    return this.#writer.refusing?.message;
+  }
+
   get segments(): readonly Segment[] {
     return this.#chain.segments;
   }

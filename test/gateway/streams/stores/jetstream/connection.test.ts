@@ -91,6 +91,10 @@ test("an account whose room is used up is said to be full at once, and of which 
       }
     };
     await assert.rejects(puts(), { code: "LOG_FULL", message: /^stream s cannot/, hint: /NATS nodes/ });
+    assert.match(streams.describe("s").refusing!, /^stream s cannot/);
+    // For a small one there is room.
+    await streams.append("s", [{ partitionKey: "k", data: Buffer.alloc(100) }]);
+    assert.equal(streams.describe("s").refusing, undefined);
   } finally {
     await streams.close();
     await node.stop();

@@ -4,6 +4,8 @@ import { execFileSync } from "node:child_process";
 import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import test from "node:test";
+import { type GatewayParts, healthOf } from "../../../../../gateway/api/console/state.ts";
+import type { Streams } from "../../../../../gateway/streams/streams.ts";
 import { makeFrame, readAll } from "../../../../contract/streams.ts";
 import { makeLocalPlace } from "./local-place.ts";
 
@@ -17,6 +19,12 @@ function mount(folder: string): string | undefined {
   } catch (error) {
     return `no tmpfs can be mounted here: ${(error as Error).message.split("\n")[0]}`;
   }
+}
+
+/** What /healthz says where nothing else is wrong. */
+function problems(streams: Streams): readonly string[] {
+  const none = { status: () => [] };
+  return healthOf({ streams, delivery: none, analytics: none } as unknown as GatewayParts).problems;
 }
 
 test("a full disk refuses appends; with room again the log goes on and has all that it acknowledged", async (t) => {
@@ -50,6 +58,7 @@ test("a full disk refuses appends; with room again the log goes on and has all t
     const textsNow = async (): Promise<string[]> =>
       (await readAll(streams, "s", SHARD_0)).map(({ text }) => text);
     assert.deepEqual(await textsNow(), acknowledged);
+    assert.deepEqual(problems(streams), ["stream s cannot be written: no space left"]);
     await rm(filler);
     const until = performance.now() + 60_000;
     while (performance.now() < until) {
@@ -64,6 +73,7 @@ test("a full disk refuses appends; with room again the log goes on and has all t
     }
     await append();
     assert.deepEqual(await textsNow(), acknowledged);
+    assert.deepEqual(problems(streams), []);
     await streams.close();
     streams = await place.open();
     assert.deepEqual(await textsNow(), acknowledged);
