@@ -62,7 +62,7 @@ export function parseConfig<T extends z.ZodType>(
     throw new ConfigError(file, [error instanceof Error ? error.message : String(error)]);
   }
   if (missing.length > 0) throw new ConfigError(file, missing);
-  const result = schema.safeParse(raw);
+  const result = schema.safeParse(raw, { error: unknownKeys });
   if (!result.success) throw new ConfigError(file, result.error.issues.flatMap(describeIssue));
   return result.data;
 }
@@ -96,13 +96,20 @@ function substitute(value: unknown, environment: NodeJS.ProcessEnv, missing: str
   return value;
 }
 
+/** What is said behind the name of an unknown key: those that there are. Of other mistakes, what is usual. */
+function unknownKeys(issue: z.core.$ZodRawIssue): string | undefined {
+  if (issue.code !== "unrecognized_keys") return undefined;
+  const { shape } = (issue.inst as z.core.$ZodObject | undefined)?._zod.def ?? {};
+  return shape === undefined ? "" : `; there are ${Object.keys(shape).join(", ")}`;
+}
+
 function describeIssue(issue: z.core.$ZodIssue): string[] {
   const path = issue.path
     .map((part, i) => (typeof part === "number" ? `[${part}]` : `${i === 0 ? "" : "."}${String(part)}`))
     .join("");
   const at = path === "" ? "(top)" : path;
   if (issue.code === "unrecognized_keys")
-    return issue.keys.map((key) => `${at}: unknown key ${JSON.stringify(key)}`);
+    return issue.keys.map((key) => `${at}: unknown key ${JSON.stringify(key)}${issue.message}`);
   if (issue.code === "invalid_union" && issue.errors.length > 0) {
     return issue.errors.flatMap((branch) =>
       branch.flatMap((inner) =>

@@ -16,8 +16,20 @@ function problems(text: string, schema: typeof gatewayConfig | typeof agentConfi
   assert.fail("the config was accepted");
 }
 
-test("an unknown key is refused with its name", () => {
-  assert.match(problems("sterams: []", gatewayConfig), /unknown key "sterams"/);
+test("an unknown key is refused with its name and those that there are", () => {
+  assert.match(
+    problems("sterams: []", gatewayConfig),
+    /\(top\): unknown key "sterams"; there are dataDir, http, .*streams/,
+  );
+  assert.match(
+    problems("accessKeys: [{id: AKIA1234, secret: 0123456789abcdef, alow: []}]", gatewayConfig),
+    /accessKeys\[0\]: unknown key "alow"; there are id, secret, allow$/,
+  );
+  // Of the kind of source that it is.
+  assert.match(
+    problems("device: pi\nsources: [{name: a, type: serial, path: /dev/ttyS0, boud: 9600}]", agentConfig),
+    /sources\[0\]: unknown key "boud"; there are (?!.*username).*baud/,
+  );
 });
 
 test("what is no YAML is refused with its place, and without what stands there", () => {
