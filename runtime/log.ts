@@ -26,17 +26,30 @@ export function createLog(program: string, level: LogLevel = "info", destination
     // The last line of defence: secrets should not reach a log call at all.
     redact: ["password", "secret", "*.password", "*.secret"],
   };
-  return pino(options, destination ?? standardError());
+  if (destination !== undefined) return pino(options, destination);
+  const stream = pino.destination({ fd: 2, sync: true, maxLength: MAX_WAITING_CHARACTERS });
+  const log = pino(options, stream);
+  goOn(stream, (lines) => log.warn({ lines }, "lines of the log were dropped while it could not be written"));
+  return log;
 }
 
 /**
  * On a full disk, or a terminal that is gone, lines wait for the next one that is taken; what is more than fits is
  * dropped. The program goes on: it is on full disks that it has most to say.
  */
-function standardError(): DestinationStream {
-  const stream = pino.destination({ fd: 2, sync: true, maxLength: MAX_WAITING_CHARACTERS });
+function goOn(stream: ReturnType<typeof pino.destination>, dropped: (lines: number) => void): void {
+  let lines = 0;
   stream.on("error", () => {});
-  return stream;
+  const tell = (): void => {
+    const told = lines;
+    lines = 0;
+    dropped(told);
+  };
+  stream.on("drop", () => {
+    if (lines++ === 0) stream.once("drain", tell);
+    // It tries again with each line that fits, and so never more once it is full.
+    stream.write("");
+  });
 }
 
 export const silentLog: Log = {

@@ -3,6 +3,9 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { openSync } from "node:fs";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import test from "node:test";
 
 const PROGRAM = `
@@ -23,4 +26,34 @@ test("a log on a full disk ends no program, and does not fill its memory", async
   assert.equal(code, 0);
   const [, mib] = /^lives, (-?\d+) MiB$/.exec(said) ?? [];
   assert.ok(Number(mib) < 64, said);
+});
+
+const ROOM_AGAIN = `
+import { truncateSync } from "node:fs";
+import { createLog } from ${JSON.stringify(new URL("../../runtime/log.js", import.meta.url).href)};
+const log = createLog("gateway", "info");
+for (let i = 0; i < 1_000; i++) log.warn({ text: "x".repeat(2_000) }, "the disk refuses writes");
+for (let i = 0; i < 40; i++) {
+  truncateSync(process.env.LOG_FILE, 0);
+  log.warn({}, "room again");
+}
+log.warn({}, "and again");
+`;
+
+test("a log that was full goes on when there is room, and says how many lines it dropped", async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), "headwater-log-"));
+  t.after(() => rm(folder, { recursive: true }));
+  const file = join(folder, "log");
+  // Files may have 32 KiB and no more, as on a full disk.
+  const limited = ["-c", 'ulimit -f 64 && exec "$@" 2>>"$LOG_FILE"', "sh"];
+  const program = [process.execPath, "--input-type=module", "--eval", ROOM_AGAIN];
+  const child = spawn("sh", [...limited, ...program], { env: { ...process.env, LOG_FILE: file } });
+  const [code] = await once(child, "close");
+  assert.equal(code, 0);
+  const written = (await readFile(file, "utf8")).trimEnd().split("\n");
+  const said = written.map((line) => JSON.parse(line) as { msg: string; lines?: number });
+  const told = "lines of the log were dropped while it could not be written";
+  assert.deepEqual([said.at(-2)?.msg, said.at(-1)?.msg], ["and again", told]);
+  // About 480 of the 1,000 fitted.
+  assert.ok(said.at(-1)!.lines! > 400, written.at(-1));
 });
