@@ -242,10 +242,12 @@ export class LeasedConsumer implements Consumer, Handover {
 
   /** Of a write that was refused an earlier try may have been stored: a leader that was just chosen does not know yet. */
   async #dropUnlessNamed(kept: KeptRef): Promise<void> {
-    const { documents, key, owner } = this.#options;
+    const { documents, key, owner, tail } = this.#options;
     const { revision, value } = await documents.get<ConsumerRecord>(key);
     const isTaken = value !== undefined && value.owner !== owner && revision > this.#revision;
-    if (isTaken && value.kept?.id !== kept.id) await this.#keptBytes.drop(kept);
+    // Deleted with its stream: some of them may have come behind the removal of the others.
+    const isGone = value === undefined && this.#closing === undefined && tail.closed && !tail.isLost;
+    if (isGone || (isTaken && value.kept?.id !== kept.id)) await this.#keptBytes.drop(kept);
   }
 
   /** Whoever waits need not wait for that, and the next holder would do it, too. */

@@ -149,3 +149,37 @@ clusterFact("what may have been written all the same is not removed", (ground) =
     assert.equal(String(await next.handover.keptBytes()), "after");
   }),
 );
+
+clusterFact("what a consumer was still writing when its stream was deleted does not stay", (ground) =>
+  withPieces(ground, async (keys) => {
+    const streams = await ground.open();
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    const { consumer, handover } = await opened(streams);
+    const { putOnce } = Documents.prototype;
+    let goOn = (): void => {};
+    const held = new Promise<void>((resolve) => (goOn = resolve));
+    let writes = 0;
+    const puts = mock.method(
+      Documents.prototype,
+      "putOnce",
+      async function (this: Documents, ...call: Parameters<Documents["putOnce"]>) {
+        if (++writes === 2) await held;
+        return putOnce.apply(this, call);
+      },
+    );
+    try {
+      const refused = assert.rejects(handover.keepBytes([randomBytes(3_000_000)]), LeaseLostError);
+      await until(() => writes === 2);
+      await streams.deleteStream("s");
+      assert.ok(consumer.lost.aborted);
+      goOn();
+      await refused;
+      const untilMs = Date.now() + 10_000;
+      await until(async () => (await keys()).length === 0 || Date.now() > untilMs);
+      assert.deepEqual(await keys(), []);
+    } finally {
+      goOn();
+      puts.mock.restore();
+    }
+  }),
+);
