@@ -364,6 +364,12 @@ export class JetStreamStream {
     }
   }
 
+  /** Whether something is remembered of a producer that was not heard for so long. */
+  remembersBefore(agoMs: number): boolean {
+    const beforeMs = this.#options.clock.nowUs() / 1000 - agoMs;
+    return this.tail.producers.rememberedBefore(beforeMs).length > 0;
+  }
+
   /** Ends what waits, then the tail. */
   async close(): Promise<void> {
     await this.#drained();

@@ -6,12 +6,15 @@
 import type { Clock } from "../../../../runtime/clock.ts";
 import { describeError } from "../../../../runtime/errors.ts";
 import type { Log } from "../../../../runtime/log.ts";
+import { LogFullError } from "../../streams.ts";
 import type { JetStreamStream } from "./jetstream-stream.ts";
 import { DUPLICATE_WINDOW_NS, type Link } from "./link.ts";
 
 const HOUR_NS = 3_600 * 1_000_000_000;
 /** Who changes it changes the cluster first, and then the list. */
 const WRONG_FOR_MS = 5_000;
+/** Of a retention: who was heard since then is renewed in time by the next looks. */
+const MAY_WAIT = 0.9;
 
 /** Of a JetStream stream's configuration. */
 export function retentionConfig(hours: number): { max_age: number; duplicate_window: number } {
@@ -38,8 +41,12 @@ export class Retention {
   }
 
   async set(stream: JetStreamStream, hours: number): Promise<void> {
+    const retentionMs = hours * 3_600_000;
     // What is remembered of producers must not be older than what is kept.
-    await stream.renewProducers(hours * 3_600_000, "now");
+    await stream.renewProducers(retentionMs, "now").catch((error: unknown) => {
+      // A shorter retention makes room, and then there is time to renew them.
+      if (!(error instanceof LogFullError) || stream.remembersBefore(retentionMs * MAY_WAIT)) throw error;
+    });
     await this.#options.link.streams.update(stream.stream, retentionConfig(hours));
     // A gateway that starts may have raised them between what was read for that and what was written.
     this.#options.replicate(stream.stream);
