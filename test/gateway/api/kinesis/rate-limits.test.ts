@@ -6,6 +6,8 @@ import { admitPuts, type KnownShards } from "../../../../gateway/api/kinesis/put
 import { ShardRates } from "../../../../gateway/api/kinesis/rate-limits.ts";
 import type { PutColumns, StreamSettings } from "../../../../gateway/streams/streams.ts";
 import type { Clock } from "../../../../runtime/clock.ts";
+import { collectGarbage } from "../../../support/held-memory.ts";
+import { eventually } from "../../../support/program.ts";
 
 class StillClock implements Clock {
   ms = 5_000;
@@ -140,4 +142,17 @@ test("refused records are left out of a put, the others keep their order, hashes
   assert.deepEqual(again.columns.hashes, [half, 2n]);
   assert.ok(again.columns.data.equals(Buffer.concat([pieces[2]!, pieces[3]!])));
   assert.deepEqual([...again.columns.ends], [400_000, 401_000]);
+});
+
+test("what a read gave is not kept for the next one in turn", async () => {
+  const { rates } = open();
+  // By a function of its own, which leaves nothing on the stack.
+  const read = async (shard: number): Promise<WeakRef<object>> =>
+    new WeakRef((await rates.readInTurn("s", shard, async () => Buffer.alloc(1_048_576))).buffer);
+  const given = [await read(0), await read(1), await read(2)];
+  await eventually("it is collected", 10_000, async () => {
+    collectGarbage();
+    return given.every((one) => one.deref() === undefined) || undefined;
+  });
+  assert.equal(rates.size, 3, "their shards are remembered");
 });
