@@ -44,10 +44,7 @@ export function putFrame(frame: PageFrame, out: Buffer, at: number, end: number)
 }
 
 /** A piece of memory, by its number. The answer to `make` is `made`, and that to a page, `written`. */
-export type ToThread =
-  | { readonly make: number }
-  | { readonly drop: number }
-  | ({ readonly write: number } & PlacedJob);
+export type ToThread = { readonly make: number } | ({ readonly write: number } & PlacedJob);
 
 /** A job whose stretches stand in shared memory. */
 export interface PlacedJob extends Pick<PageJob, "codec" | "shard"> {

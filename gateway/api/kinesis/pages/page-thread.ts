@@ -30,7 +30,7 @@ export function isForThread(records: number): boolean {
 interface Place {
   readonly number: number;
   readonly outAt: number;
-  /** Not while it is lent: what is never given back is collected, and the thread is told. */
+  /** Not while it is lent: what is never given back is collected. */
   memory: SharedMemory | undefined;
   writing: ((end: number | undefined) => void) | undefined;
 }
@@ -157,11 +157,12 @@ export class PageThread {
     this.#lost.register(memory, place);
   }
 
-  /** Its memory was collected. */
+  /**
+   * Its memory was collected here. The thread would keep it: V8 does not count shared memory, and the thread makes too
+   * little garbage to have any collected. So it ends, with all that it has, and comes again for pages to come.
+   */
   #forget(place: Place): void {
-    if (this.#places[place.number] !== place) return;
-    this.#places[place.number] = undefined;
-    this.#tell({ drop: place.number });
+    if (this.#places[place.number] === place) this.#end();
   }
 
   #end(): void {

@@ -3,13 +3,9 @@ import { parentPort } from "node:worker_threads";
 import { type FromThread, type ToThread, writeJob } from "./page-job.ts";
 import { RecordWindow } from "./record-window.ts";
 
-const windows: Array<RecordWindow | undefined> = [];
+const windows: RecordWindow[] = [];
 
-function answer(asked: ToThread): FromThread | undefined {
-  if ("drop" in asked) {
-    windows[asked.drop] = undefined;
-    return undefined;
-  }
+function answer(asked: ToThread): FromThread {
   if ("make" in asked) {
     const window = new RecordWindow("shared");
     const { memory, more } = window.arena;
@@ -25,7 +21,4 @@ function answer(asked: ToThread): FromThread | undefined {
   }
 }
 
-parentPort?.on("message", (asked: ToThread) => {
-  const said = answer(asked);
-  if (said !== undefined) parentPort!.postMessage(said);
-});
+parentPort?.on("message", (asked: ToThread) => parentPort!.postMessage(answer(asked)));

@@ -93,6 +93,25 @@ test("memory that nobody gives back is collected, and others take its place", as
   for (const answer of held) assert.ok(answer.equals(page.encode(jsonCodec, members)));
 });
 
+test("what was lost takes no memory, however much it was", async (t) => {
+  const thread = threadOf(t);
+  const page = pageOf(10_000, 1_000);
+  const lose = async (): Promise<WeakRef<ArrayBufferLike>> =>
+    new WeakRef((await written(thread, page)).buffer);
+  const held = await written(thread, page);
+  const beforeBytes = process.memoryUsage.rss();
+  for (let i = 0; i < 15; i++) {
+    const lost = [await lose(), await lose()];
+    await eventually("they are collected", GIVE_UP_MS, async () => {
+      collectGarbage();
+      return lost.every((one) => one.deref() === undefined) || undefined;
+    });
+  }
+  const bytes = process.memoryUsage.rss() - beforeBytes;
+  assert.ok(bytes < 12 * 32 * 1_048_576, `${bytes} bytes more, of 30 pages in memory of 32 MiB`);
+  assert.ok(held.equals(page.encode(jsonCodec, members)));
+});
+
 test("a page that does not fit is left to the caller, and harms no other", async (t) => {
   const thread = threadOf(t);
   const page = pageOf(1_000, 10);
