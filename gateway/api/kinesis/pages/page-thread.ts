@@ -118,7 +118,12 @@ export class PageThread {
     const number = Array.from({ length: MEMORIES }).findIndex((_, i) => this.#places[i] === undefined);
     if (number < 0) return;
     this.#isMaking = true;
-    this.#worker ??= this.#start();
+    try {
+      this.#worker ??= this.#start();
+    } catch (error) {
+      // As where a machine gives no more threads.
+      this.#fail(error as Error);
+    }
     this.#tell({ make: number });
   }
 
@@ -130,14 +135,18 @@ export class PageThread {
       if (worker === this.#worker) this.#hear(said);
     });
     worker.on("error", (error) => {
-      this.#options.log.warn(
-        { error: error.message },
-        "the thread that writes pages ended: they are written without it",
-      );
-      if (worker === this.#worker) this.close();
+      if (worker === this.#worker) this.#fail(error);
     });
     this.#rest = setTimeout(() => this.#end(), idleMs).unref();
     return worker;
+  }
+
+  #fail(error: Error): void {
+    this.#options.log.warn(
+      { error: error.message },
+      "the thread that writes pages ended: they are written without it",
+    );
+    this.close();
   }
 
   #hear(said: FromThread): void {

@@ -166,6 +166,16 @@ test("where the thread dies, pages under way and all that come are the caller's,
   assert.deepEqual(said, ["the thread that writes pages ended: they are written without it"]);
 });
 
+test("where no thread can be started, pages are the caller's, and it is said once", (t) => {
+  const said: unknown[] = [];
+  const log = { ...silentLog, warn: (...what: unknown[]) => said.push(what) } as typeof silentLog;
+  // As of a machine that has no room for another one, it throws.
+  const thread = threadOf(t, { log, program: new URL("http://localhost/no-file.js") });
+  const page = pageOf(1_000, 10);
+  for (let i = 0; i < 3; i++) assert.equal(thread.write(page.job(jsonCodec, members)), undefined);
+  assert.equal(said.length, 1);
+});
+
 test("a closed thread leaves what is under way to its callers", async (t) => {
   const thread = threadOf(t);
   const page = pageOf(10_000, 200);
