@@ -99,8 +99,13 @@ export class TrimmedRecords {
     const { state, streams } = this.#parts;
     const { counted } = state.ledger;
     if (counted === undefined || counted.streamId !== streams.describe(consumer.stream).streamId) return;
-    const ends = passed(consumer, new Map(Object.entries(counted.positions)));
+    const places = new Map(Object.entries(counted.positions));
+    const ends = passed(consumer, places);
     if (ends.size > 0) await consumer.checkpoint(ends);
+    // Of shards that have expired since, there is no checkpoint to tell it.
+    for (const [shardId, place] of places) {
+      this.#accounted.set(shardId, Math.max(place, this.#accounted.get(shardId) ?? 0));
+    }
   }
 
   #look(consumer: Consumer): void {

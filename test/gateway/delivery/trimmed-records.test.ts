@@ -91,3 +91,34 @@ test("what retention took is counted once, though the process ends before its ch
     await rm(dir, { recursive: true, force: true });
   }
 });
+
+test("what was counted is not counted once more when the rest of its shard expires before the checkpoint", async () => {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-trimmed-"));
+  try {
+    const { streams } = await openRig(dir);
+    const consumer = await streams.openConsumer(STREAM, "c");
+    const state = await CutLedger.open(join(dir, "own"));
+    const { streamId } = streams.describe(STREAM);
+    // As the last process left it: 5 to 12 stood unread, up to 9 was counted; all of the shard is no more.
+    const gone = "shardId-000000000099";
+    await state.update({
+      trimmedRecords: 4,
+      unread: { streamId, shards: { [gone]: [5, 12] } },
+      counted: { streamId, positions: { [gone]: 9 } },
+    });
+    const trimmed = new TrimmedRecords({
+      streams,
+      state,
+      log: silentLog,
+      lookEveryMs: 60_000,
+      counted: () => {},
+    });
+    await trimmed.begin(consumer);
+    assert.equal(state.ledger.trimmedRecords, 7);
+    await trimmed.begin(consumer);
+    assert.equal(state.ledger.trimmedRecords, 7);
+  } finally {
+    await closeRigs();
+    await rm(dir, { recursive: true, force: true });
+  }
+});
