@@ -15,7 +15,7 @@ import { type FromThread, type PageJob, placeJob, putFrame, type ToThread } from
 
 /** While one is sent, the next is written, and one is with a client that reads slowly. */
 const MEMORIES = 3;
-/** After so long without a page the thread ends, and what its memory took is free. */
+/** After so long without a page the thread ends once all memory is back, and what that took is free. */
 const IDLE_MS = 60_000;
 /** Of fewer records it is told for longer than it writes them. */
 const MIN_RECORDS = 1_000;
@@ -137,7 +137,7 @@ export class PageThread {
     worker.on("error", (error) => {
       if (worker === this.#worker) this.#fail(error);
     });
-    this.#rest = setTimeout(() => this.#end(), idleMs).unref();
+    this.#rest = setTimeout(() => this.#endWhenBack(), idleMs).unref();
     return worker;
   }
 
@@ -172,6 +172,13 @@ export class PageThread {
    */
   #forget(place: Place): void {
     if (this.#places[place.number] === place) this.#end();
+  }
+
+  /** Not while memory is lent: who made more then would have more than there may be. */
+  #endWhenBack(): void {
+    const isLent = this.#places.some((place) => place !== undefined && place.memory === undefined);
+    if (isLent) this.#rest?.refresh();
+    else this.#end();
   }
 
   #end(): void {

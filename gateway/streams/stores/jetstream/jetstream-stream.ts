@@ -53,6 +53,8 @@ export interface JetStreamStreamOptions {
 
 export class JetStreamStream {
   readonly tail: StreamTail;
+  /** Why nothing is stored since the last try, if so. */
+  refusing: string | undefined;
   readonly reader: ShardReader;
   readonly #options: JetStreamStreamOptions;
   readonly #host: LaneHost;
@@ -60,7 +62,6 @@ export class JetStreamStream {
   /** Token of what has no producer. */
   readonly #own: string;
   #arrivalMs = 0;
-  #refusing: string | undefined;
   #renewing = false;
   #renewAtMs = 0;
 
@@ -78,7 +79,7 @@ export class JetStreamStream {
       subject,
       tail: this.tail,
       stored: (sequence, messageId) => {
-        this.#refusing = undefined;
+        this.refusing = undefined;
         link.tell(options.tellSubject, `${sequence} ${messageId}`);
       },
       arrivalMs: () => {
@@ -93,11 +94,6 @@ export class JetStreamStream {
   /** As users name it. */
   get name(): string {
     return this.#options.name;
-  }
-
-  /** Why nothing is stored since the last try, if so. */
-  get refusing(): string | undefined {
-    return this.#refusing;
   }
 
   /** Of the JetStream stream. */
@@ -297,7 +293,7 @@ export class JetStreamStream {
         done: (outcome, place) => resolve({ outcome, place }),
         failed: (error) => {
           const told = asOf(this.#options.name, error);
-          if (told instanceof LogFullError || told instanceof LogWriteError) this.#refusing = told.message;
+          if (told instanceof LogFullError || told instanceof LogWriteError) this.refusing = told.message;
           reject(this.tail.closedBy ?? told);
         },
       });
