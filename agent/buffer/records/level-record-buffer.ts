@@ -102,6 +102,7 @@ class LevelRecordBuffer implements RecordBuffer {
         partBytes,
         usualParts: Math.ceil(options.maxBytes / partBytes) + SPARE_PARTS,
         marks: this.#marks,
+        onMerged: () => this.#ends.write(),
         syncHeads: () => this.#ends.syncHeads(),
         removedTo: (start) => this.#ledger.at(start)?.removedTo ?? 2n ** 64n,
         onFailure: (cause) => this.#fail(cause),

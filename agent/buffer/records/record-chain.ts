@@ -34,6 +34,8 @@ export interface RecordChainOptions extends RepeatOptions {
   /** So many parts a full buffer has, about. */
   readonly usualParts: number;
   readonly marks: MarkStore;
+  /** A part's marks were merged into them. */
+  readonly onMerged: () => void;
   /** Makes the heads durable, so that no removed frame is missed after a crash. */
   readonly syncHeads: () => Promise<void>;
   /** Up to which frame of an epoch all were removed. */
@@ -192,6 +194,8 @@ export class RecordChain {
   async #seal(old: OpenPart): Promise<void> {
     await old.database.close();
     await this.#options.marks.merge(old.marks);
+    // The part is about to be taken for one without marks: from here on these would be missed.
+    this.#options.onMerged();
     const { part } = old;
     part.sealed = true;
     if (part.first === 0n || this.#isRemoved(part)) return this.#remove([part]);

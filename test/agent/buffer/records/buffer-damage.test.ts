@@ -3,9 +3,11 @@ import assert from "node:assert/strict";
 import { cp, mkdir, open, readdir, readFile, rm, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import test from "node:test";
+import { parsePartName } from "../../../../agent/buffer/records/chain-part.ts";
 import type { Frame } from "../../../../protocol/frame.ts";
 import { GAPS_STREAM, type GapRecord } from "../../../../protocol/topics.ts";
 import { Metrics } from "../../../../runtime/metrics.ts";
+import { eventually } from "../../../support/program.ts";
 import { killedBuffer, openBuffer, readAll, record, temporaryFolder, texts } from "./buffer-fixture.ts";
 
 const RECORDS = 100;
@@ -131,6 +133,27 @@ for (const state of ["killed", "closed"] as const) {
     assert.ok(cases > 30, `${cases} cases`);
   });
 }
+
+test("marks that the last sealed part brought are missed, also if nothing was stored behind it", async (t) => {
+  const dir = join(await temporaryFolder(t), "records");
+  const buffer = await openBuffer(`${dir}-live`, { partBytes: 8_192 });
+  const mark = { source: "source-0", value: Buffer.from("1") };
+  // So much at once that the part is sealed behind it.
+  await buffer.append([{ ...record("1".padEnd(20_000)), mark }]);
+  await eventually("it is sealed", 60_000, async () => {
+    const names = await readdir(join(`${dir}-live`, "chain"));
+    return names.some((name) => parsePartName(name)?.sealed) || undefined;
+  });
+  await cp(`${dir}-live`, dir, { recursive: true });
+  await buffer.close();
+  const [log] = (await filesOf(join(dir, "marks"))).filter((file) => file.endsWith(".log"));
+  await DAMAGES["cut by a byte"]!(log!);
+  const after = await openBuffer(dir);
+  const told = gapsIn(await readAll(after));
+  await after.close();
+  assert.equal(told.length, 1, "nothing is told");
+  assert.match(told[0]!.reason, /^buffer damaged: .*: marks that sources had stored are gone/);
+});
 
 test("64 bad bytes in a log cost the groups that they touch, not more", async (t) => {
   const dir = join(await temporaryFolder(t), "records");
