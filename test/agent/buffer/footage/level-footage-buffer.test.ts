@@ -16,6 +16,7 @@ import { epochName } from "../../../../protocol/frame.ts";
 import { systemClock } from "../../../../runtime/clock.ts";
 import { silentLog } from "../../../../runtime/log.ts";
 import { Metrics } from "../../../../runtime/metrics.ts";
+import { eventually } from "../../../support/program.ts";
 import { nodeFlags, scriptPath } from "../../../support/script.ts";
 import { madeUnit } from "./made-unit.ts";
 
@@ -170,7 +171,8 @@ test("acknowledged footage gives its disk space back", async (t) => {
   let last: UnitPlace | undefined;
   for (let number = 1; number <= 20; number++)
     last = await buffer.append(madeUnit("yard", number, 1_000_000));
-  assert.ok((await sizeOf(dir)) > 19_000_000);
+  // LevelDB may be putting files together: of those that were found some went before their size was asked for.
+  await eventually("all is there", 60_000, async () => (await sizeOf(dir)) > 19_000_000 || undefined);
   await buffer.ack("yard", last!.epoch, 1n, last!.sequence);
   await buffer.close();
   assert.ok((await sizeOf(dir)) < 6_000_000, `${await sizeOf(dir)} bytes are left`);
