@@ -48,14 +48,16 @@ export class StreamsView {
     const sparkline = this.#sparklines.get(key) ?? new Sparkline();
     this.#sparklines.set(key, sparkline);
     sparkline.push(shard.recordsPerSecond);
-    const { name, damagedBytes } = stream;
+    const { name, damagedBytes, refusing } = stream;
+    // The shards of a stream share its log.
+    const faults = [
+      ...(damagedBytes > 0 ? [`${units.bytes(damagedBytes)} damaged`] : []),
+      ...(refusing === null ? [] : ["cannot be written"]),
+    ];
     return {
       key,
       cells: [
-        // The shards of a stream share its log.
-        damagedBytes > 0
-          ? { text: `${name} (${units.bytes(damagedBytes)} damaged)`, tone: "bad" as const }
-          : name,
+        faults.length > 0 ? { text: `${name} (${faults.join(", ")})`, tone: "bad" as const } : name,
         // `shardId-000000000003`: the zeros only tire the eye.
         `${shard.shardId.replace(/^shardId-0*(?=\d)/, "")}${shard.open === false ? " (closed)" : ""}`,
         units.rate(shard.recordsPerSecond),

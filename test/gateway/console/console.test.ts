@@ -155,6 +155,18 @@ test("every view shows what the gateway says, and nothing in it becomes markup",
   assert.deepEqual(complaints, []);
 });
 
+test("a stream that is damaged or cannot be written is told in the header and in its rows", async (t) => {
+  const { page, gateway, complaints } = await visit(t);
+  await page.waitForSelector("#health:has-text('All is well')");
+  gateway.ill = true;
+  await page.waitForSelector("#health:has-text('stream sensors cannot be written: no space left')");
+  assert.match(await text(page, "#health"), /the log of stream sensors is damaged/);
+  await page.waitForSelector("#streams:has-text('sensors (4.0 KiB damaged, cannot be written)')");
+  gateway.ill = false;
+  await page.waitForSelector("#health:has-text('All is well')");
+  assert.deepEqual(complaints, []);
+});
+
 test("the chart shows the past and goes on live, also for another sensor", async (t) => {
   const { page, complaints } = await visit(t);
   // Live ones may come before the past.

@@ -33,6 +33,8 @@ export class PreparedGateway {
   readonly #startedMs = Date.now();
   #port = 0;
   empty = false;
+  /** Its first stream is damaged, and its disk full. */
+  ill = false;
   cameraLive = true;
   /** Requests for the state so far. */
   polls = 0;
@@ -177,6 +179,8 @@ export class PreparedGateway {
       streams: [
         {
           name: "sensors",
+          damagedBytes: this.ill ? 4_096 : 0,
+          refusing: this.ill ? "stream sensors cannot be written: no space left" : null,
           retentionHours: 24,
           shards: [0, 1].map((i) => ({
             shardId: `shardId-00000000000${i}`,
@@ -192,6 +196,8 @@ export class PreparedGateway {
         },
         {
           name: "by-minute",
+          damagedBytes: 0,
+          refusing: null,
           retentionHours: 48,
           shards: [
             {
