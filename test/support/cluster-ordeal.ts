@@ -104,6 +104,19 @@ ${[this.name, SHARED].map(deliveryOf).join("\n")}
   }
 }
 
+/** What a gateway counts of the cluster and of what comes by MQTT. */
+async function metricsOf(http: number): Promise<string> {
+  try {
+    const answer = await fetch(`http://127.0.0.1:${http}/metrics`, { signal: AbortSignal.timeout(5_000) });
+    const lines = (await answer.text()).split("\n");
+    return lines
+      .filter((line) => /^headwater_(jetstream|ingest|mqtt)\w*(\{[^}]*\})? [^0]/.test(line))
+      .join("; ");
+  } catch (error) {
+    return String(error);
+  }
+}
+
 function deliveryOf(name: string): string {
   const destination = `{ type: files, path: delivered-${name} }`;
   return `  - { name: ${name}, stream: ${STREAM}, bufferSeconds: 1, destination: ${destination} }`;
@@ -249,7 +262,12 @@ class ClusterOrdeal {
     for (const writer of writers) writer.finish();
     await eventually("all that was sent is acknowledged", SETTLE_MS, async () =>
       writers.every((writer) => writer.idle) ? true : undefined,
-    );
+    ).catch(async (error: unknown) => {
+      for (const writer of writers) if (!writer.idle) this.#options.say(writer.state);
+      for (const { name, http } of this.#fronts)
+        this.#options.say(`gateway ${name}: ${await metricsOf(http)}`);
+      throw error;
+    });
   }
 
   async #judge(): Promise<void> {

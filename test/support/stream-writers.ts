@@ -115,7 +115,7 @@ export class Device {
   readonly #stream: string;
   readonly #client: MqttClient;
   #sequence = 0;
-  #inFlight = 0;
+  readonly #inFlight = new Set<number>();
   #stopped = false;
 
   /** @param ports of the gateways; it goes on to the next one where a connection ends */
@@ -137,7 +137,14 @@ export class Device {
   }
 
   get idle(): boolean {
-    return this.#inFlight === 0;
+    return this.#inFlight.size === 0;
+  }
+
+  /** For whoever asks why it is not idle. */
+  get state(): string {
+    const { connected, reconnecting, options } = this.#client;
+    const link = connected ? "connected" : reconnecting ? "reconnecting" : "not connected";
+    return `${this.name}: ${link} to port ${options.port}, frames ${[...this.#inFlight].join(", ")} are under way, ${this.acknowledged} is acknowledged`;
   }
 
   finish(): void {
@@ -170,7 +177,7 @@ export class Device {
         },
         encodeBatch(records),
       );
-      this.#inFlight++;
+      this.#inFlight.add(sequence);
       try {
         await this.#client.publishAsync(topicOf(this.name, "frames"), frame, { qos: 1 });
         // The gateway acknowledges in order, so the highest tells all before it.
@@ -179,7 +186,7 @@ export class Device {
         // The client never sent it, or nobody knows; it is not tried again behind later ones.
         this.unsent.add(sequence);
       } finally {
-        this.#inFlight--;
+        this.#inFlight.delete(sequence);
       }
       await wait(10);
     }
@@ -206,6 +213,10 @@ export class ApiWriter {
 
   get idle(): boolean {
     return !this.#busy;
+  }
+
+  get state(): string {
+    return `${this.#name}: put ${this.#counter} is under way, ${this.acknowledged.size} are acknowledged`;
   }
 
   finish(): void {
