@@ -13,7 +13,7 @@ import type { AgentConfig } from "../config/agent-config.ts";
 import type { SourceConfig } from "../config/source-config.ts";
 import type { StatusMessage } from "../protocol/topics.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { explainedFolder } from "../runtime/data-folder.ts";
+import { foreignFolder } from "../runtime/data-folder.ts";
 import { DiskReserve } from "../runtime/disk-reserve.ts";
 import { describeError } from "../runtime/errors.ts";
 import type { Log } from "../runtime/log.ts";
@@ -113,7 +113,7 @@ export class Agent {
       await this.#start(this.#activity);
     } catch (error) {
       await this.close();
-      throw explainedFolder(error);
+      throw foreignFolder(error, this.#options.dataDir) ?? error;
     }
     this.#options.log.info({ device: this.#options.config.device, httpPort: this.httpPort }, "agent runs");
   }

@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { AccessKeyConfig } from "../config/gateway-config.ts";
-import { explainedFolder } from "../runtime/data-folder.ts";
+import { foreignFolder } from "../runtime/data-folder.ts";
 import { writeDurably } from "../runtime/durable.ts";
 import { HeadwaterError } from "../runtime/errors.ts";
 import type { Log } from "../runtime/log.ts";
@@ -30,8 +30,7 @@ export async function accessKeysOf(
   const kept = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return undefined;
     // Another user's is whole: who deleted it would lock its clients out.
-    const explained = explainedFolder(error);
-    throw explained === error ? new AccessKeyFileError(file, error) : explained;
+    throw foreignFolder(error) ?? new AccessKeyFileError(file, error);
   });
   if (kept !== undefined) {
     log.info({ file }, "access key of an earlier start");

@@ -4,11 +4,11 @@
  *   ingest → streams → delivery | analytics        ingest → video        api, console
  */
 import { mkdir } from "node:fs/promises";
-import { join, relative, resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { GatewayConfig } from "../config/gateway-config.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { explainedFolder } from "../runtime/data-folder.ts";
+import { foreignFolder } from "../runtime/data-folder.ts";
 import { probeDisk } from "../runtime/disk-probe.ts";
 import { DiskReserve } from "../runtime/disk-reserve.ts";
 import type { Log } from "../runtime/log.ts";
@@ -155,20 +155,13 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
     };
   } catch (error) {
     await closeAll();
-    const { path } = error as NodeJS.ErrnoException;
-    // A certificate that may not be read lies elsewhere.
-    throw path === undefined || apart(path, dataDir) ? error : explainedFolder(error);
+    throw foreignFolder(error, dataDir) ?? error;
   }
 }
 
 /** RFC 3986 §3.2.2: an IPv6 address stands in brackets. */
 function addressOf(scheme: string, host: string, port: number): string {
   return `${scheme}://${host.includes(":") ? `[${host}]` : host}:${port}`;
-}
-
-/** Neither in the folder nor on the way to it. */
-function apart(path: string, folder: string): boolean {
-  return relative(folder, path).startsWith("..") && relative(path, folder).startsWith("..");
 }
 
 /** All that keeps something on disk, read back and at work; the doors to it are opened afterwards. */

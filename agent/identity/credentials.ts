@@ -6,7 +6,7 @@ import { readFileSync, statSync } from "node:fs";
 import { chown, mkdir, readFile, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { ConnectionOptions } from "node:tls";
-import { explainedFolder } from "../../runtime/data-folder.ts";
+import { foreignFolder } from "../../runtime/data-folder.ts";
 import { writeDurably } from "../../runtime/durable.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
 
@@ -158,7 +158,7 @@ async function writeSecret(file: string, value: object): Promise<void> {
     await mkdir(folder, { recursive: true, mode: 0o700 });
     await writeDurably(file, `${JSON.stringify(value)}\n`, 0o600);
   } catch (error) {
-    throw explainedFolder(error);
+    throw foreignFolder(error) ?? error;
   }
   if (process.getuid?.() !== 0) return;
   // Root ran the join; the agent runs as whoever owns its folder.

@@ -15,7 +15,7 @@ import { dirname, join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { checkedLine, crcOf } from "../../runtime/checked-line.ts";
-import { explainedFolder } from "../../runtime/data-folder.ts";
+import { foreignFolder } from "../../runtime/data-folder.ts";
 import { syncFolder, writeDurably } from "../../runtime/durable.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
 import type { Consumer, Handover, Offset, ShardId } from "../streams/streams.ts";
@@ -232,8 +232,7 @@ async function readState<T extends z.ZodType>(
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     // Another user's is whole: moved away, it would have records delivered twice.
-    const explained = explainedFolder(error);
-    throw explained === error ? new DeliveryStateError(file, error) : explained;
+    throw foreignFolder(error) ?? new DeliveryStateError(file, error);
   }
   try {
     const json = checked(text);

@@ -8,7 +8,7 @@ import { natsMissing } from "../support/nats-cluster.ts";
 
 test("two gateways in front of a NATS cluster: killed gateways and nodes, and hung ones, lose and double nothing", {
   skip: natsMissing() ?? false,
-  timeout: 480_000,
+  timeout: 240_000,
 }, async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-cluster-"));
   const seed = Math.floor(Math.random() * 2 ** 31);

@@ -27,11 +27,8 @@ const STREAM = "ordeal";
 const KEY = { id: "ordeal", secret: "a-secret-of-the-ordeal-alone" };
 const DEVICES = 4;
 const CLIENTS = 2;
-/**
- * An election takes a few seconds, and a killed gateway's lease is held for four. But a gateway asks the cluster for a minute before it
- * refuses a frame, and only then the device sends it again.
- */
-const SETTLE_MS = 120_000;
+/** An election takes a few seconds, and a killed gateway's lease is held for four. */
+const SETTLE_MS = 60_000;
 /** What takes longer is worth a look, though nothing is lost. */
 const USUAL_MS = 30_000;
 

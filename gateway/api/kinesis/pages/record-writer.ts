@@ -75,7 +75,7 @@ export class RecordWriter {
   #middleBytes = 0;
 
   /**
-   * @param target the memory of the window's arena, or any other
+   * @param target any memory; or that of the window's arena, in which then all batches stand as well
    * @param at the target has room from here on, by `MAX_FRAME_BYTES` and `ESCAPE_BYTES`
    */
   constructor(
@@ -149,7 +149,7 @@ export class RecordWriter {
     const windowAt = isThere ? batch.byteOffset : IN_AT;
     let windowFrom = 0;
     let windowTo = isThere ? bytes.length : 0;
-    const maxShort = isThere && this.#isInPlace ? bytes.length : MAX_SHORT_BYTES;
+    const maxShort = this.#isInPlace ? bytes.length : MAX_SHORT_BYTES;
     while (offset < to && walk.nextRun()) {
       if (offset + walk.count <= from) {
         offset += walk.count;
@@ -222,7 +222,6 @@ export class RecordWriter {
       this.#target.set(bytes.subarray(from, end), this.#targetAt);
       this.#targetAt += end - from;
     }
-    if (this.#isInPlace) this.#at = this.#targetAt;
     return this.#at;
   }
 

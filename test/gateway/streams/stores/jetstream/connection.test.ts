@@ -77,10 +77,7 @@ test("an account whose room is used up is said to be full at once, and of which 
   timeout: 120_000,
 }, async () => {
   const node = await startSingleNode();
-  await node.run(
-    "accounts {\n A { jetstream: { max_file: 100000 }\n users: [{user: a, password: a}] }\n}\nno_auth_user: a\n",
-  );
-  await (await node.link()).close();
+  await node.runLimited("max_file: 100000");
   const parts = { clock: systemClock, log: silentLog, metrics: new Metrics() };
   const streams = await openJetStreamStreams({ servers: node.servers, replicas: 1, ...parts });
   try {
@@ -106,10 +103,7 @@ test("an account that may have no more streams is said to be at its limit at onc
   timeout: 60_000,
 }, async () => {
   const node = await startSingleNode();
-  await node.run(
-    "accounts {\n A { jetstream: { max_streams: 2 }\n users: [{user: a, password: a}] }\n}\nno_auth_user: a\n",
-  );
-  await (await node.link()).close();
+  await node.runLimited("max_streams: 2");
   const parts = { clock: systemClock, log: silentLog, metrics: new Metrics() };
   const streams = await openJetStreamStreams({ servers: node.servers, replicas: 1, ...parts });
   try {

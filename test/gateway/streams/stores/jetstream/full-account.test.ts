@@ -24,10 +24,7 @@ for (const { silentHours, code } of [
     timeout: 120_000,
   }, async () => {
     const node = await startSingleNode();
-    await node.run(
-      "accounts {\n A { jetstream: { max_file: 100000 }\n users: [{user: a, password: a}] }\n}\nno_auth_user: a\n",
-    );
-    await (await node.link()).close();
+    await node.runLimited("max_file: 100000");
     let laterMs = 0;
     const clock = { ...systemClock, nowUs: () => systemClock.nowUs() + laterMs * 1_000 };
     const parts = { clock, log: silentLog, metrics: new Metrics() };

@@ -13,6 +13,8 @@ export interface SingleNode {
   readonly servers: string[];
   /** Ends what runs, and starts it anew with these lines in its configuration. */
   run(lines?: string): Promise<void>;
+  /** `run` with an account that is limited so, in which everybody is. Resolves when it answers. */
+  runLimited(jetStream: string): Promise<void>;
   /** Resolves with a connection as soon as it answers. */
   link(): Promise<Link>;
   /** SIGKILL. */
@@ -50,6 +52,12 @@ export async function startSingleNode(): Promise<SingleNode> {
       }
     }
   };
+  const runLimited = async (jetStream: string): Promise<void> => {
+    await run(
+      `accounts {\n A { jetstream: { ${jetStream} }\n users: [{user: a, password: a}] }\n}\nno_auth_user: a\n`,
+    );
+    await (await link()).close();
+  };
   const snapshot = async (stream: string): Promise<() => Promise<void>> => {
     const from = join(dir, "jetstream", "$G", "streams", stream);
     await cp(from, join(dir, stream), { recursive: true });
@@ -63,5 +71,5 @@ export async function startSingleNode(): Promise<SingleNode> {
     await rm(dir, { recursive: true, force: true });
   };
   await run();
-  return { servers, run, link, kill, snapshot, stop };
+  return { servers, run, runLimited, link, kill, snapshot, stop };
 }
