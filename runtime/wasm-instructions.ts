@@ -105,6 +105,7 @@ export const bytesLess = binary(...simd(0x26));
 export const bytesMoreSigned = binary(...simd(0x27));
 export const bitsAnd = binary(...simd(0x4e));
 export const bitsOr = binary(...simd(0x50));
+export const bitsDiffer = binary(...simd(0x51));
 /** 1 when a bit is set anywhere. */
 export const anyBit = unary(...simd(0x53));
 /** One bit of each byte, the first in the lowest: its highest. */

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
-import { crc32c } from "../../runtime/crc32c.ts";
+import { crc32c, crc32cOfEach } from "../../runtime/crc32c.ts";
 import { plainCrc32c } from "../../runtime/crc32c-plain.ts";
 
 /** Bit by bit, as the polynomial is defined. */
@@ -72,4 +72,30 @@ test("the fast way gives what the plain way gives, at any length, place and seed
   );
   // More than its memory takes at once.
   assert.equal(crc32c(bytes, 3), plainCrc32c(bytes, 3));
+});
+
+test("of long parts behind one another each has its own, wherever they begin and whatever was folded before", () => {
+  const bytes = Buffer.from(Array.from({ length: 60_000 }, (_, i) => (i * 2_246_822_519) >>> 11));
+  const lengths = fc.array(fc.oneof(fc.nat(9_000), fc.integer({ min: 2_500, max: 2_560 })), { maxLength: 6 });
+  fc.assert(
+    fc.property(fc.nat(500), lengths, (start, lengths) => {
+      const ends = lengths.map((_, i) => lengths.slice(0, i + 1).reduce((a, b) => a + b, start));
+      const plain = ends.map((end, i) => plainCrc32c(bytes, end - lengths[i]!, end));
+      assert.deepEqual(crc32cOfEach(bytes, start, ends), plain);
+    }),
+  );
+});
+
+test("every flipped bit of a long input is noticed, and every length is right", () => {
+  const bytes = new Uint8Array(5_200);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = (i * 2_654_435_761) >>> 17;
+  const before = crc32c(bytes);
+  for (let bit = 0; bit < bytes.length * 8; bit += 7) {
+    bytes[bit >> 3]! ^= 1 << (bit & 7);
+    assert.notEqual(crc32c(bytes), before, `bit ${bit}`);
+    bytes[bit >> 3]! ^= 1 << (bit & 7);
+  }
+  for (let end = 240; end < bytes.length; end++) {
+    assert.equal(crc32c(bytes, 0, end, end), plainCrc32c(bytes, 0, end, end), `${end} bytes`);
+  }
 });

@@ -105,6 +105,7 @@ test("vectors are worked on byte by byte", () => {
   assert.equal(run([...op.writeVector(number(32), V), ...op.readByte(number(32), 2)], own), 0x20);
   assert.equal(run(op.highBits(op.bytesMoreSigned(V, op.repeated(4))), own), 0b1100);
   assert.equal(run(first(op.bitsOr(V, op.bitsAnd(bytes, op.repeated(2, 0)))), own), word(1, 3, 34, 5));
+  assert.equal(run(first(op.bitsDiffer(V, op.repeated(3, 0))), own), word(2, 3, 35, 5));
   assert.equal(run(first(op.pick(V, of(3, 2, 1, 16)))), 0);
   assert.equal(run(first(op.pick(V, of(3, 2, 1, 16))), own), word(5, 32, 3, 0));
   assert.equal(run(op.wordOf(op.fillWords(get(1)), 3), own, 9), 9);
