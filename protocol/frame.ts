@@ -26,7 +26,7 @@ const MAGIC = 0x4857;
 const CRC_FROM = 12;
 const HEAD_BYTES = 48;
 /** Runs of so many bytes and more have their checksums taken by themselves: whoever stores them needs none again. */
-const WORTHWHILE_RUN_BYTES = 1_024;
+const WORTHWHILE_RUN_BYTES = 3_072;
 
 /** A random 64-bit id, new at each agent start and after buffer damage. */
 export type Epoch = bigint;

@@ -1,14 +1,14 @@
 /**
- * The two loops of CRC-32C as WebAssembly: long inputs are first made short by sums of vectors, what is left
- * is looked up sixteen bytes a step.
+ * The loops of CRC-32C as WebAssembly: long inputs are first made short by sums of vectors, what is left is
+ * looked up sixteen bytes a step.
  *
  * Sums: a CRC is the remainder of the bytes as a polynomial, so whatever is a multiple of the CRC's own
- * polynomial may be added. One with few terms is
+ * polynomial may be added. There are some with few terms, such as
  *
- *   x^79 + x^75 + x^71 + x^58 + x^18 + x^12 + x + 1      (found by search; no such one of lower degree)
+ *   x^79 + x^75 + x^71 + x^58 + x^18 + x^12 + x + 1
  *
- * and with each exponent times 128 it still is (squaring a sum over GF(2) squares its terms). Added at a block
- * of sixteen bytes it clears that block and changes seven later ones, 4 to 79 blocks on; what is left
+ * and with each exponent times 128 it still is one (squaring a sum over GF(2) squares its terms). Added at a
+ * block of sixteen bytes it clears that block and changes seven later ones, 4 to 79 blocks on; what is left
  * at the end is 79 blocks long. Way: "Chorba: A novel CRC32 implementation" (Russell, 2024). A block is
  * summed up from those before it when its turn comes, instead of being changed by each of them.
  */
@@ -17,13 +17,24 @@ import { I32, startWasm } from "./wasm-assembly.ts";
 import * as op from "./wasm-instructions.ts";
 
 const BLOCK_BYTES = 16;
-/** Exponents of the terms, the last block's aside. */
-const TERMS = [0, 1, 12, 18, 58, 71, 75] as const;
-const DEGREE = 79;
-/** How far behind a block, in bytes, those stand that it is summed up from, the nearest first. */
-const DISTANCES = TERMS.map((term) => (DEGREE - term) * BLOCK_BYTES).reverse();
-/** What is left of a long input. */
-const LEFT_BYTES = DEGREE * BLOCK_BYTES;
+
+interface Multiple {
+  /** How far behind a block, in bytes, those stand that it is summed up from, the nearest first. */
+  readonly distances: readonly number[];
+  /** The farthest of them. */
+  readonly reach: number;
+}
+
+/** @param terms exponents, the lowest first */
+function multipleOf(...terms: readonly number[]): Multiple {
+  const degree = terms.at(-1)!;
+  const distances = terms.slice(0, -1).map((term) => (degree - term) * BLOCK_BYTES);
+  return { distances: distances.reverse(), reach: degree * BLOCK_BYTES };
+}
+
+/** Of all with eight terms, and of all with twelve, that of the lowest degree, by search: few terms are fast, a low degree leaves little. */
+const EIGHT_TERMS = multipleOf(0, 1, 12, 18, 58, 71, 75, 79);
+const TWELVE_TERMS = multipleOf(0, 1, 7, 13, 20, 27, 30, 33, 35, 36, 38, 40);
 
 const TABLE_COUNT = 16;
 const TABLE_BYTES = 1_024;
@@ -42,12 +53,11 @@ export interface Crc32cFolder {
 
 /** @returns undefined where there is no WebAssembly, or none with vectors */
 export function startCrc32cFolder(): Crc32cFolder | undefined {
-  const [AT, END, CRC, ...LOCALS] = [0, 1, 2, 3, 4, 5, 6, 7, 8] as const;
+  const [AT, END, CRC, ...LOCALS] = [0, 1, 2, 3, 4, 5, 6, 7] as const;
   const [STOP, ...WORDS] = LOCALS;
   const code = [
-    ...op.when(op.less(op.number(2 * LEFT_BYTES - 1), op.subtract(op.get(END), op.get(AT))), [
-      ...shorten(AT, END, CRC, STOP),
-    ]),
+    ...shorten(EIGHT_TERMS, 2 * TWELVE_TERMS.reach, AT, END, CRC, STOP),
+    ...shorten(TWELVE_TERMS, TWELVE_TERMS.reach, AT, END, CRC, STOP),
     ...lookUpAll(AT, END, CRC, WORDS),
     ...op.get(CRC),
   ];
@@ -63,36 +73,42 @@ export function startCrc32cFolder(): Crc32cFolder | undefined {
 }
 
 /**
- * Sums up the blocks from `at` on, so that the last `LEFT_BYTES` before `end`, where `at` stands then, have the
- * remainder of all. The first blocks have fewer before them, and the last are summed up from cleared ones alone.
+ * Unless they are too few, sums up the blocks from `at` on, so that the `left` bytes before `end`, where `at` stands
+ * then, have the remainder of all. The first blocks have fewer before them, and the last are summed up from
+ * cleared ones alone.
+ * @param left the multiple's reach at least
  */
-function shorten(at: number, end: number, crc: number, stop: number): op.Code {
+function shorten(
+  { distances, reach }: Multiple,
+  left: number,
+  at: number,
+  end: number,
+  crc: number,
+  stop: number,
+): op.Code {
   const { add, get, number, set, subtract } = op;
-  // Offsets of instructions have no sign: blocks are addressed from LEFT_BYTES before them.
-  const block = (distance: number): op.Code => op.readVector(get(at), LEFT_BYTES - distance);
-  const sumUp = (distances: readonly number[]): op.Code => {
-    const sum = distances.reduce((sum, distance) => op.bitsDiffer(sum, block(distance)), block(0));
-    const step = [...op.writeVector(get(at), sum, LEFT_BYTES), ...op.increase(at, BLOCK_BYTES)];
+  // An instruction's offset has no sign: `at` stays `reach` bytes behind the block that is summed up.
+  const block = (distance: number): op.Code => op.readVector(get(at), reach - distance);
+  const sumUp = (from: readonly number[]): op.Code => {
+    const sum = from.reduce((sum, distance) => op.bitsDiffer(sum, block(distance)), block(0));
+    const step = [...op.writeVector(get(at), sum, reach), ...op.increase(at, BLOCK_BYTES)];
     return op.block(op.loop(op.branchIf(1, op.isZero(op.less(get(at), get(stop)))), step, op.branch(0)));
   };
-  const distanceAt = (place: number): number => DISTANCES[place] ?? 0;
-  const first = DISTANCES.map((distance, place) => [
-    ...set(stop, add(get(at), number(distance - distanceAt(place - 1)))),
-    ...sumUp(DISTANCES.slice(0, place)),
-  ]);
-  const last = DISTANCES.map((distance, place) => [
-    ...set(stop, add(get(at), number(distance - distanceAt(place - 1)))),
-    ...sumUp(DISTANCES.slice(place)),
-  ]);
-  return [
-    ...op.writeWord(get(at), op.xor(op.readWord(get(at)), get(crc))),
-    ...set(crc, number(0)),
-    ...set(at, subtract(get(at), number(LEFT_BYTES))),
-    ...first.flat(),
-    ...set(stop, subtract(get(end), number(2 * LEFT_BYTES))),
-    ...sumUp(DISTANCES),
-    ...last.flat(),
-  ];
+  const untilEach = (which: (place: number) => readonly number[]): op.Code =>
+    distances.flatMap((distance, place) => [
+      ...set(stop, add(get(at), number(distance - (distances[place - 1] ?? 0)))),
+      ...sumUp(which(place)),
+    ]);
+  return op.when(
+    op.more(subtract(get(end), get(at)), number(left + reach - 1)),
+    op.writeWord(get(at), op.xor(op.readWord(get(at)), get(crc))),
+    set(crc, number(0)),
+    op.increase(at, -reach),
+    untilEach((place) => distances.slice(0, place)),
+    set(stop, subtract(get(end), number(left + reach))),
+    sumUp(distances),
+    untilEach((place) => distances.slice(place)),
+  );
 }
 
 /**

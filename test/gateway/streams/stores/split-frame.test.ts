@@ -16,7 +16,7 @@ const record = fc.record({
   timeUs: fc.nat(),
   payload: fc.oneof(
     fc.uint8Array({ maxLength: 40 }),
-    fc.nat(4_000).map((bytes) => new Uint8Array(bytes).fill(bytes)),
+    fc.nat(8_000).map((bytes) => new Uint8Array(bytes).fill(bytes)),
   ),
 });
 
