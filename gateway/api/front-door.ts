@@ -138,6 +138,8 @@ export class FrontDoor {
     );
     this.#replies = new OpenReplies(this.#http);
     this.#http.timeout = STALLED_MS;
+    // As in the lane: who has said all may still hear. Node's types do not know it.
+    Object.assign(this.#http, { httpAllowHalfOpen: true });
     this.#http.on("upgrade", (request, socket, head) => {
       if (isWebSocket(request)) return onUpgrade(request, socket, head);
       socket.unshift(withoutUpgrade(request, head));

@@ -18,27 +18,37 @@ interface Form {
   readonly header?: string;
 }
 
-async function listStreams({ authority, target = "/", isLast = false, header = "" }: Form): Promise<string> {
+function listStreams(form: Form): Promise<string> {
+  return callOf("ListStreams", {}, form);
+}
+
+async function callOf(
+  operation: string,
+  input: object,
+  { authority, target = "/", isLast = false, header = "" }: Form,
+): Promise<string> {
+  const body = JSON.stringify(input);
   const headers = await sign({
     headers: {
       host: authority,
       "content-type": "application/x-amz-json-1.1",
-      "x-amz-target": "Kinesis_20131202.ListStreams",
+      "x-amz-target": `Kinesis_20131202.${operation}`,
     },
-    body: "{}",
+    body,
   });
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
   const end = isLast ? "connection: close\r\n" : "";
-  return `POST ${target} HTTP/1.1\r\n${lines.join("")}${header}${end}content-length: 2\r\n\r\n{}`;
+  return `POST ${target} HTTP/1.1\r\n${lines.join("")}${header}${end}content-length: ${body.length}\r\n\r\n${body}`;
 }
 
-/** The statuses of all that comes until the connection ends. */
-async function statusesOf(socket: Socket, bytes: string): Promise<readonly string[]> {
+/** The statuses of all that comes until the connection ends; with `isAll` the client ends its side at once. */
+async function statusesOf(socket: Socket, bytes: string, isAll = false): Promise<readonly string[]> {
   const chunks: Buffer[] = [];
   socket.on("data", (chunk) => chunks.push(chunk));
   socket.on("error", () => {});
   const closed = new Promise((resolve) => socket.once("close", resolve));
-  socket.write(bytes);
+  if (isAll) socket.end(bytes);
+  else socket.write(bytes);
   await closed;
   const text = Buffer.concat(chunks).toString("latin1");
   return [...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map((match) => match[1]!);
@@ -82,4 +92,19 @@ test("a call in absolute form, as clients of proxies write it, is the same call"
   };
   assert.deepEqual(await get(`http://${authority}/healthz`), ["200"]);
   assert.deepEqual(await get(`http://evil.example:${port}/index.html`), ["403"], "the target's host counts");
+});
+
+test("who has sent all that they will is answered, also where it takes a while", async (t) => {
+  const fixture = await openFixture();
+  t.after(() => fixture.close());
+  const { port, streams } = fixture;
+  await streams.createStream({ name: "readings", shards: 1, retentionHours: 24 });
+  const input = { StreamName: "readings", PartitionKey: "k", Data: "AAAA" };
+  for (const header of ["", "te: trailers\r\n"]) {
+    const put = await callOf("PutRecord", input, { authority: `127.0.0.1:${port}`, header });
+    assert.deepEqual(await statusesOf(connect(port, "127.0.0.1"), put, true), ["200"], header);
+    if (header === "") continue;
+    const both = await statusesOf(connect(port, "127.0.0.1"), put + put, true);
+    assert.deepEqual(both, ["200", "200"], "pipelined");
+  }
 });

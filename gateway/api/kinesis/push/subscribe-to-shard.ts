@@ -1,6 +1,7 @@
 /** SubscribeToShard: finds the consumer, the shard and the position, and hands over to a subscription. */
 import { ShardNotFoundError, StreamNotFoundError } from "../../../streams/streams.ts";
 import { EVENT_STREAM } from "../../event-stream.ts";
+import type { Exchange } from "../../exchange.ts";
 import { shardIdField } from "../account.ts";
 import { consumerArnField, findConsumer } from "../consumer-arn.ts";
 import { dryRunField, endDryRun } from "../dry-run.ts";
@@ -36,6 +37,7 @@ export const subscribeToShard: StreamingOperation = {
     const { streamId } = account.settings(stream);
     const { Type, SequenceNumber, Timestamp } = input.StartingPosition;
     const { reply } = exchange;
+    leaveWithClient(exchange);
     let from: number;
     try {
       from = await startOf(context, stream, shard, {
@@ -55,3 +57,12 @@ export const subscribeToShard: StreamingOperation = {
     await subscriptions.run({ place: { stream, streamId, shard, from }, reader, codec, reply, headers });
   },
 };
+
+/** Who ends their side of an HTTP/1.1 connection may still be given an answer, but no events for minutes. */
+function leaveWithClient({ request, reply }: Exchange): void {
+  if ("stream" in request) return;
+  const { socket } = request;
+  const leave = (): void => void reply.destroy();
+  socket.once("end", leave);
+  reply.once("close", () => socket.removeListener("end", leave));
+}
