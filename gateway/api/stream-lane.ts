@@ -5,11 +5,11 @@
  *   HEADERS ─POST /, X-Amz-Target→ service.begin → body → call.run → HEADERS, DATA
  *           └─anything else→ node:http2's request and reply
  */
-import { randomBytes } from "node:crypto";
 import { type IncomingHttpHeaders, type ServerHttp2Stream, sensitiveHeaders } from "node:http2";
 import type { Clock } from "../../runtime/clock.ts";
 import type { HeadwaterError } from "../../runtime/errors.ts";
 import { giveAnswer } from "./answer-memory.ts";
+import { giveBehindStream } from "./answers-on-way.ts";
 import { type BodyHolder, BusyError, UnprovenBusyError } from "./body-budget.ts";
 import { BodyCutOffError, BodyTooLargeError, DISCARD_FACTOR } from "./exchange.ts";
 import { BLOCK_BYTES, GatheredBody } from "./gathered-body.ts";
@@ -259,27 +259,11 @@ class StreamCall {
     // A string's characters are its bytes unless it is longer in UTF-8.
     if (typeof body === "string") stream.end(body, body.length === length ? "latin1" : "utf8");
     else {
+      if (isLarge(length)) giveBehindStream(stream, body);
       stream.end(body);
-      if (isLarge(length)) this.#giveBehind(body);
     }
     return true;
   };
-
-  /**
-   * node:http2 tells nobody when the last slice of a body has left, and destroys a stream before that. Once
-   * it is closed no slice is added; a PING then goes out behind those that are under way, and its answer
-   * (RFC 9113 §6.7) shows that they have left. What it says cannot be guessed, so nobody answers too early.
-   */
-  #giveBehind(body: Buffer): void {
-    const { session } = this.#stream;
-    this.#stream.once("close", () => {
-      if (session === undefined || session.destroyed) return;
-      const mark = randomBytes(8);
-      session.ping(mark, (error, _tookMs, heard) => {
-        if (error === null && mark.equals(heard)) giveAnswer(body);
-      });
-    });
-  }
 
   #enter(state: "answering" | "answered"): void {
     this.#state = state;

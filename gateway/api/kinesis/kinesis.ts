@@ -12,6 +12,8 @@ import type { Metrics } from "../../../runtime/metrics.ts";
 import type { HistogramTally, Tally } from "../../../runtime/tally.ts";
 import type { Streams } from "../../streams/streams.ts";
 import { allows } from "../access.ts";
+import { giveAnswer } from "../answer-memory.ts";
+import { giveBehindReply } from "../answers-on-way.ts";
 import { AwsError } from "../aws-error.ts";
 import { BodyBudget, BusyError, UnprovenBusyError } from "../body-budget.ts";
 import { connectionOf, type Exchange, header, readBody, send, sendAndPart } from "../exchange.ts";
@@ -19,7 +21,7 @@ import type { CallHead } from "../request-head.ts";
 import { RequestIds } from "../request-ids.ts";
 import type { AnswerTaker, LaneCall, LaneService } from "../request-lane.ts";
 import { type SignatureClaim, SignatureVerifier, type SignedRequest } from "../sigv4.ts";
-import { UnreadAnswers } from "../unread-answers.ts";
+import { isLarge, UnreadAnswers } from "../unread-answers.ts";
 import { Account } from "./account.ts";
 import type { KinesisContext } from "./operation.ts";
 import { isKnown, isStreaming, operationOf } from "./operations.ts";
@@ -170,10 +172,7 @@ export class KinesisApi implements LaneService {
       performed
         .finally(() => this.budget.give(heldBytes, holder))
         .then((answer) => {
-          if (typeof answer !== "function") {
-            this.unread.hold(exchange.reply, answer.length, claim.keyId);
-            return send(exchange, 200, headersOf(call), answer);
-          }
+          if (typeof answer !== "function") return this.#send(call, answer, exchange, claim.keyId);
           // It may go on for minutes; the body is not held for so long.
           return answer(exchange);
         })
@@ -261,6 +260,18 @@ export class KinesisApi implements LaneService {
       "AccessDeniedException",
       `User: arn:aws:iam::${accountId}:user/${key.id} is not authorized to perform: kinesis:${name} because no identity-based policy allows the kinesis:${name} action`,
     );
+  }
+
+  /** @throws BusyError */
+  #send(call: OpenCall, answer: string | Buffer, exchange: Exchange, keyId: string): void {
+    try {
+      this.unread.hold(exchange.reply, answer.length, keyId);
+    } catch (error) {
+      giveAnswer(answer);
+      throw error;
+    }
+    if (typeof answer !== "string" && isLarge(answer.length)) giveBehindReply(exchange, answer);
+    send(exchange, 200, headersOf(call), answer);
   }
 
   #refuse(call: OpenCall, error: unknown, exchange: Exchange): void {

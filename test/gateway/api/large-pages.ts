@@ -106,11 +106,16 @@ async function signedCall(authority: string, page: LargePage) {
 export class Http1Client implements Client {
   readonly #authority: string;
   readonly #connect: () => Socket;
+  readonly #header: string;
   #socket: Socket | undefined;
 
-  /** @param ca of a gateway that speaks TLS there */
-  constructor(port: number, ca?: string) {
+  /**
+   * @param ca of a gateway that speaks TLS there
+   * @param header a line that stands in each head
+   */
+  constructor(port: number, ca?: string, header = "") {
     this.#authority = `localhost:${port}`;
+    this.#header = header;
     this.#connect = () =>
       ca === undefined ? connect(port, "127.0.0.1") : connectTls({ port, host: "localhost", ca });
   }
@@ -120,7 +125,8 @@ export class Http1Client implements Client {
     const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
     this.#socket ??= this.#connect();
     const socket = this.#socket;
-    socket.write(`POST / HTTP/1.1\r\n${lines.join("")}content-length: ${body.length}\r\n\r\n${body}`);
+    const head = `POST / HTTP/1.1\r\n${lines.join("")}${this.#header}content-length: ${body.length}\r\n\r\n`;
+    socket.write(head + body);
     const chunks = [await firstChunk(socket)];
     return {
       finish: async () => {
@@ -173,9 +179,11 @@ function firstChunk(socket: Socket): Promise<Buffer> {
 export class Http2Client implements Client {
   readonly #authority: string;
   readonly #session: http2.ClientHttp2Session;
+  readonly #path: string;
 
-  constructor(port: number, ca?: string) {
+  constructor(port: number, ca?: string, path = "/") {
     this.#authority = `localhost:${port}`;
+    this.#path = path;
     const scheme = ca === undefined ? "http" : "https";
     this.#session = http2.connect(`${scheme}://${this.#authority}`, ca === undefined ? {} : { ca });
     this.#session.on("error", () => {});
@@ -186,7 +194,7 @@ export class Http2Client implements Client {
   async begin(page: LargePage): Promise<Begun> {
     const { headers, body } = await signedCall(this.#authority, page);
     const { host: _, ...rest } = headers;
-    const stream = this.#session.request({ ":method": "POST", ":path": "/", ...rest });
+    const stream = this.#session.request({ ":method": "POST", ":path": this.#path, ...rest });
     stream.end(body);
     const status = await new Promise<number>((resolve, reject) => {
       stream.once("error", reject);
