@@ -101,6 +101,12 @@ export const agentConfig = z
         message: "only a loopback address: the status page has no sign-in",
       });
     }
+    config.sources.forEach((source, i) => {
+      if (source.type !== "mqtt" && source.type !== "http") return;
+      if (source.port === 0 || source.port !== config.http.port || source.host !== config.http.host) return;
+      const message = `${source.port} is the port of http, the status page, already`;
+      context.addIssue({ code: "custom", path: ["sources", i, "port"], message });
+    });
   });
 
 export type AgentConfig = z.infer<typeof agentConfig>;

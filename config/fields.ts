@@ -55,6 +55,12 @@ export function address(schemes: RegExp, what: string) {
     });
 }
 
+/** Where a port is opened. */
+export const bindHost = z.string().refine((text) => !/[/\s]|^[^:]*:\d*$/.test(text), {
+  message: "an address or a name alone, such as 0.0.0.0; the port is a key of its own",
+  abort: true,
+});
+
 /** Addresses that only this machine can reach. */
 export function isLoopback(host: string): boolean {
   return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
@@ -77,7 +83,7 @@ export function listen<More extends z.ZodRawShape = Record<never, never>>(
 ) {
   return z
     .strictObject({
-      host: z.string().default("127.0.0.1").describe("Address to bind; 127.0.0.1 is this machine alone"),
+      host: bindHost.default("127.0.0.1").describe("Address to bind; 127.0.0.1 is this machine alone"),
       port: port.default(defaultPort).describe("Port; 0 takes a free one and logs it"),
       ...((more ?? {}) as More),
     })

@@ -1,6 +1,16 @@
 /** gateway.yaml: every key, its default and its meaning. */
 import { z } from "zod";
-import { bytes, hostName, isLoopback, listen, name, port, streamName, topicFilter } from "./fields.ts";
+import {
+  bindHost,
+  bytes,
+  hostName,
+  isLoopback,
+  listen,
+  name,
+  port,
+  streamName,
+  topicFilter,
+} from "./fields.ts";
 
 /** Whether there may be an action that it matches; gateway/api/access.ts says how. */
 function canAllow(pattern: string): boolean {
@@ -125,8 +135,7 @@ const statement = z.strictObject({
 
 const tls = z
   .strictObject({
-    host: z
-      .string()
+    host: bindHost
       .default("127.0.0.1")
       .describe(
         "Address to bind; beyond this machine only who has a certificate, a password or a key gets in",
@@ -163,6 +172,25 @@ const tls = z
     path: ["keyFile"],
     message: "certFile and keyFile go together",
   });
+
+interface Doors extends Readonly<Record<"http" | "mqtt" | "rtsp", { host: string; port: number }>> {
+  readonly tls?: z.infer<typeof tls> | undefined;
+}
+
+function doorsOf({ http, mqtt, rtsp, tls }: Doors): [path: string, host: string, port: number][] {
+  return [
+    ["http.port", http.host, http.port],
+    ["mqtt.port", mqtt.host, mqtt.port],
+    ["rtsp.port", rtsp.host, rtsp.port],
+    ...(tls === undefined
+      ? []
+      : (["https", "mqtts", "rtsps"] as const).map((key): [string, string, number] => [
+          `tls.${key}`,
+          tls.host,
+          tls[key],
+        ])),
+  ];
+}
 
 export const gatewayConfig = z
   .strictObject({
@@ -217,6 +245,12 @@ export const gatewayConfig = z
     }
     if (!isLoopback(config.http.host) && config.accessKeys.length === 0) {
       issue(["http", "host"], `${config.http.host} can be reached from other machines; set accessKeys first`);
+    }
+    const doors = new Map<string, string>();
+    for (const [path, host, port] of doorsOf(config)) {
+      const taken = port === 0 ? undefined : doors.get(`${host}:${port}`);
+      if (taken !== undefined) issue(path.split("."), `${port} is the port of ${taken} already`);
+      doors.set(`${host}:${port}`, path);
     }
     for (const section of ["accessKeys", "devices"] as const) {
       const ids = new Set<string>();

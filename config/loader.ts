@@ -4,6 +4,7 @@ import { dirname, isAbsolute, resolve } from "node:path";
 import { LineCounter, parseDocument } from "yaml";
 import type { z } from "zod";
 import { HeadwaterError } from "../runtime/errors.ts";
+import { describeIssues, explain, misread } from "./mistakes.ts";
 
 const MAX_CONFIG_BYTES = 1_048_576;
 
@@ -46,14 +47,8 @@ export function parseConfig<T extends z.ZodType>(
   const lineCounter = new LineCounter();
   // Its pretty errors show the lines around, and a secret may stand there.
   const document = parseDocument(text, { uniqueKeys: true, prettyErrors: false, lineCounter });
-  if (document.errors.length > 0)
-    throw new ConfigError(
-      file,
-      document.errors.map(({ pos, message }) => {
-        const { line, col } = lineCounter.linePos(pos[0]);
-        return `line ${line}, column ${col}: ${message}`;
-      }),
-    );
+  const misreadParts = misread(document, lineCounter);
+  if (misreadParts.length > 0) throw new ConfigError(file, misreadParts);
   const missing: string[] = [];
   let raw: unknown;
   try {
@@ -62,8 +57,8 @@ export function parseConfig<T extends z.ZodType>(
     throw new ConfigError(file, [error instanceof Error ? error.message : String(error)]);
   }
   if (missing.length > 0) throw new ConfigError(file, missing);
-  const result = schema.safeParse(raw, { error: unknownKeys });
-  if (!result.success) throw new ConfigError(file, result.error.issues.flatMap(describeIssue));
+  const result = schema.safeParse(raw, { error: explain });
+  if (!result.success) throw new ConfigError(file, describeIssues(result.error.issues, document));
   return result.data;
 }
 
@@ -94,28 +89,4 @@ function substitute(value: unknown, environment: NodeJS.ProcessEnv, missing: str
     );
   }
   return value;
-}
-
-/** What is said behind the name of an unknown key: those that there are. Of other mistakes, what is usual. */
-function unknownKeys(issue: z.core.$ZodRawIssue): string | undefined {
-  if (issue.code !== "unrecognized_keys") return undefined;
-  const { shape } = (issue.inst as z.core.$ZodObject | undefined)?._zod.def ?? {};
-  return shape === undefined ? "" : `; there are ${Object.keys(shape).join(", ")}`;
-}
-
-function describeIssue(issue: z.core.$ZodIssue): string[] {
-  const path = issue.path
-    .map((part, i) => (typeof part === "number" ? `[${part}]` : `${i === 0 ? "" : "."}${String(part)}`))
-    .join("");
-  const at = path === "" ? "(top)" : path;
-  if (issue.code === "unrecognized_keys")
-    return issue.keys.map((key) => `${at}: unknown key ${JSON.stringify(key)}${issue.message}`);
-  if (issue.code === "invalid_union" && issue.errors.length > 0) {
-    return issue.errors.flatMap((branch) =>
-      branch.flatMap((inner) =>
-        describeIssue({ ...inner, path: [...issue.path, ...inner.path] } as z.core.$ZodIssue),
-      ),
-    );
-  }
-  return [`${at}: ${issue.message}`];
 }

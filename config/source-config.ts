@@ -1,6 +1,6 @@
 /** The `sources` part of agent.yaml: one schema a kind of source, and what all of them share. */
 import { z } from "zod";
-import { address, name, port, streamName, topicFilter } from "./fields.ts";
+import { address, bindHost, name, port, streamName, topicFilter } from "./fields.ts";
 
 const seconds = z.number().min(0.05).max(86_400);
 const pattern = z
@@ -191,10 +191,7 @@ const modbusSource = z.strictObject({
 const mqttSource = z.strictObject({
   type: z.literal("mqtt"),
   ...shared,
-  host: z
-    .string()
-    .default("127.0.0.1")
-    .describe("Address of the agent's own broker, to which sensors publish"),
+  host: bindHost.default("127.0.0.1").describe("Address of the agent's own broker, to which sensors publish"),
   port: port.default(1884),
   topics: z.array(topicFilter).min(1).default(["#"]).describe("Topic filters that are stored"),
   users: z
@@ -257,7 +254,7 @@ const fileSource = z.strictObject({
 const httpSource = z.strictObject({
   type: z.literal("http"),
   ...shared,
-  host: z.string().default("127.0.0.1").describe("Address to bind; 127.0.0.1 is this machine alone"),
+  host: bindHost.default("127.0.0.1").describe("Address to bind; 127.0.0.1 is this machine alone"),
   port: port.default(8082),
   tokens: z
     .array(z.string().min(16).max(500))

@@ -239,3 +239,72 @@ test("an address that could not be dialled is refused", () => {
       {},
     );
 });
+
+test("no mistake in a config shows a secret, and each is told with its place", () => {
+  const secret = "s3cr3t-of-16-and-more";
+  const device = (value: string): string => `devices:\n  - id: pi-1\n    password: ${value}\n`;
+  for (const [text, expected] of [
+    [device(`*${secret}`), /line 3, column 15: text that begins with \* needs quotes/],
+    [device(`!${secret}`), /line 3, column 15: text that begins with ! needs quotes/],
+    [device(`>${secret}`), /line 3, column \d+: /],
+    [device(`@${secret}`), /line 3, column 15: text that begins with this character needs quotes/],
+    [device(`"${secret}`), /line \d, column \d+: something is missing/],
+    [device(`"${secret}" ${secret}`), /line 3, column \d+: /],
+    [device(`"\\q${secret}"`), /line 3, column \d+: in "…" a \\ is written twice/],
+    [device(`abcdefgh #${secret}`), /line 3, column 23: what stands behind # is a comment/],
+    [
+      `devices: [{id: pi-1, password:${secret}}]`,
+      /devices\[0\]: there is no space behind the colon of "pass/,
+    ],
+    [`devices: [{id: pi-1, password: abc,${secret}}]`, /devices\[0\]: a word between commas that is no key/],
+    [`devices: {id: pi-1, password: ${secret}}`, /devices: is a group of keys; a list is needed/],
+    [`devices: [{id: pi-1, password: [${secret}]}]`, /devices\[0\]\.password: is a list; text is needed/],
+  ] as const) {
+    const message = problems(text, gatewayConfig);
+    assert.match(message, expected);
+    assert.ok(!message.includes(secret.slice(2)), message);
+  }
+  // A comment behind a secret is one where a space is between.
+  const { devices } = parseConfig("g.yaml", device(`${secret} # of the barn`), gatewayConfig, {});
+  assert.equal(devices[0]?.password, secret);
+});
+
+test("a mistake is told in the words of who wrote it, with what would be accepted", () => {
+  for (const [text, expected] of [
+    ["http:\nport: 8080", /http: is empty; keys are needed: .*indented lines below/],
+    ["http: {port: '8080'}", /http\.port: is text; a number is needed, without quotes and unit$/],
+    ["http: {port: 80800}", /http\.port: at most 65535$/],
+    ["http: {host: '127.0.0.1:8080'}", /http\.host: an address or a name alone[^\n]*$/],
+    ["tls: {host: 'https://gw'}", /tls\.host: an address or a name alone/],
+    ["log: INFO", /log: write debug, info, warn or error$/],
+    ["delivery: [{name: a, stream: s}]", /delivery\[0\]\.destination: is missing; keys are needed/],
+    [
+      "devices: [{id: pi-1, password: 12345678}]",
+      /password: is a number; text is needed, digits alone in quotes$/,
+    ],
+    ["devices: [{id: pi-1, password: short}]", /password: at least 8 characters$/],
+    ["store: jetstream", /store: is text; keys are needed: [^\n]*; or write local$/],
+    [
+      "store: {jetstream: {replicas: 3}}",
+      /^test\.yaml:\n {2}store\.jetstream\.servers: is missing; a list is needed[^\n]*$/,
+    ],
+    ["log: info\n---\nlog: warn", /line 2, column 1: a line --- begins a second config/],
+  ] as const)
+    assert.match(problems(text, gatewayConfig), expected);
+  assert.match(
+    problems("device: pi\nuplink: {maxBytesPerSecond: fast}", agentConfig),
+    /^test\.yaml:\n {2}uplink\.maxBytesPerSecond: "fast" is no size[^\n]*; or write none$/,
+  );
+  assert.match(problems("device: [a]", agentConfig), /device: is a list; text is needed/);
+});
+
+test("two doors on one port are refused before anything is started", () => {
+  assert.match(problems("http: {port: 1883}", gatewayConfig), /mqtt\.port: 1883 is the port of http\.port/);
+  assert.match(problems("tls: {https: 8080}", gatewayConfig), /tls\.https: 8080 is the port of http\.port/);
+  assert.match(
+    problems("device: pi\nhttp: {port: 1884}\nsources: [{name: a, type: mqtt}]", agentConfig),
+    /sources\[0\]\.port: 1884 is the port of http, the status page/,
+  );
+  parseConfig("g.yaml", "http: {port: 0}\nmqtt: {port: 0}\nrtsp: {port: 0}", gatewayConfig, {});
+  parseConfig("g.yaml", "tls: {host: 127.0.0.2, https: 8080}", gatewayConfig, {});
+});
