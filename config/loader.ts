@@ -4,7 +4,7 @@ import { dirname, isAbsolute, resolve } from "node:path";
 import { LineCounter, parseDocument } from "yaml";
 import type { z } from "zod";
 import { HeadwaterError } from "../runtime/errors.ts";
-import { describeIssues, explain, misread } from "./mistakes.ts";
+import { describeIssues, explain, misread, pathText } from "./mistakes.ts";
 
 const MAX_CONFIG_BYTES = 1_048_576;
 
@@ -50,14 +50,17 @@ export function parseConfig<T extends z.ZodType>(
   const misreadParts = misread(document, lineCounter);
   if (misreadParts.length > 0) throw new ConfigError(file, misreadParts);
   const missing: string[] = [];
+  const filled = new Set<string>();
   let raw: unknown;
   try {
-    raw = substitute(document.toJS({ maxAliasCount: 20 }) ?? {}, environment, missing);
+    raw = substitute(document.toJS({ maxAliasCount: 20 }) ?? {}, { environment, missing, filled });
   } catch (error) {
     throw new ConfigError(file, [error instanceof Error ? error.message : String(error)]);
   }
   if (missing.length > 0) throw new ConfigError(file, missing);
-  const result = schema.safeParse(raw, { error: explain });
+  let result = schema.safeParse(raw, { error: explain });
+  if (!result.success && readAsNumbers(raw, result.error.issues, filled))
+    result = schema.safeParse(raw, { error: explain });
   if (!result.success) throw new ConfigError(file, describeIssues(result.error.issues, document));
   return result.data;
 }
@@ -67,26 +70,57 @@ export function fromConfigFile(configFile: string, path: string): string {
   return isAbsolute(path) ? path : resolve(dirname(configFile), path);
 }
 
-function substitute(value: unknown, environment: NodeJS.ProcessEnv, missing: string[], path = ""): unknown {
+interface Substitution {
+  readonly environment: NodeJS.ProcessEnv;
+  /** What is said of variables that are not there. */
+  readonly missing: string[];
+  /** Paths of what was taken from the environment. */
+  readonly filled: Set<string>;
+}
+
+function substitute(value: unknown, into: Substitution, path: readonly (string | number)[] = []): unknown {
   if (typeof value === "string") {
     return value.replace(
       /\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}/g,
       (_, name: string, fallback?: string) => {
-        const found = environment[name] ?? fallback;
-        if (found === undefined) missing.push(`${path}: the environment has no ${name}`);
+        const found = into.environment[name] ?? fallback;
+        if (found === undefined) into.missing.push(`${pathText(path)}: the environment has no ${name}`);
+        into.filled.add(pathText(path));
         return found ?? "";
       },
     );
   }
-  if (Array.isArray(value))
-    return value.map((item, i) => substitute(item, environment, missing, `${path}[${i}]`));
+  if (Array.isArray(value)) return value.map((item, i) => substitute(item, into, [...path, i]));
   if (value !== null && typeof value === "object") {
     return Object.fromEntries(
-      Object.entries(value).map(([key, item]) => [
-        key,
-        substitute(item, environment, missing, path === "" ? key : `${path}.${key}`),
-      ]),
+      Object.entries(value).map(([key, item]) => [key, substitute(item, into, [...path, key])]),
     );
   }
   return value;
+}
+
+type Keys = Record<PropertyKey, unknown>;
+
+/**
+ * The environment holds text alone, of which only the schema knows whether a number or true and false is
+ * meant: a password of digits stays text. True when something was read so, in place.
+ */
+function readAsNumbers(
+  raw: unknown,
+  issues: readonly z.core.$ZodIssue[],
+  filled: ReadonlySet<string>,
+): boolean {
+  let isChanged = false;
+  for (const { code, path, ...issue } of issues) {
+    if (code !== "invalid_type" || !filled.has(pathText(path))) continue;
+    const holder = path.slice(0, -1).reduce((inner, part) => inner[part] as Keys, raw as Keys);
+    const key = path.at(-1)!;
+    const text = String(holder[key]).trim();
+    const { expected } = issue as z.core.$ZodIssueInvalidType;
+    if (expected === "number" && /^-?\d+(\.\d+)?$/.test(text)) holder[key] = Number(text);
+    else if (expected === "boolean" && /^(true|false)$/.test(text)) holder[key] = text === "true";
+    else continue;
+    isChanged = true;
+  }
+  return isChanged;
 }

@@ -121,6 +121,13 @@ function what(input: unknown): string {
   return typeof input === "string" ? "text" : typeof input === "number" ? "a number" : "true or false";
 }
 
+/** `sources[2].shape.filter` */
+export function pathText(path: readonly PropertyKey[]): string {
+  return path
+    .map((part, i) => (typeof part === "number" ? `[${part}]` : `${i === 0 ? "" : "."}${String(part)}`))
+    .join("");
+}
+
 /** One line for each thing that is wrong, with the path to it. */
 export function describeIssues(issues: readonly z.core.$ZodIssue[], document: Document.Parsed): string[] {
   return issues.flatMap((issue) => describeIssue(issue, document));
@@ -128,9 +135,7 @@ export function describeIssues(issues: readonly z.core.$ZodIssue[], document: Do
 
 function describeIssue(issue: z.core.$ZodIssue, document: Document.Parsed): string[] {
   const { path } = issue;
-  const at = path
-    .map((part, i) => (typeof part === "number" ? `[${part}]` : `${i === 0 ? "" : "."}${String(part)}`))
-    .join("");
+  const at = pathText(path);
   const place = at === "" ? "(top)" : at;
   if (issue.code === "unrecognized_keys") {
     const within = document.getIn(path, true);

@@ -164,6 +164,27 @@ test("the environment fills in, with a fallback where one is given", () => {
   assert.match(problems("device: ${NAME}", agentConfig), /device: the environment has no NAME/);
 });
 
+test("the environment gives numbers, true and false where they are needed, and text elsewhere", () => {
+  const text = `
+device: pi
+http: { port: "\${PORT:-8081}" }
+gateway: { password: "\${DIGITS}" }
+uplink: { metered: { footage: "\${FOOTAGE}" }, maxBytesPerSecond: "\${CAP}" }
+`;
+  const environment = { PORT: "9000", DIGITS: "12345678", FOOTAGE: "true", CAP: "4096" };
+  const { http, gateway, uplink } = parseConfig("a.yaml", text, agentConfig, environment);
+  assert.deepEqual(
+    [http.port, gateway.password, uplink.metered.footage, uplink.maxBytesPerSecond],
+    [9000, "12345678", true, 4096],
+  );
+  assert.match(problems(text, agentConfig, { ...environment, PORT: "90000" }), /http\.port: at most 65535/);
+  assert.match(
+    problems(text, agentConfig, { ...environment, PORT: "high" }),
+    /http\.port: is text; a number/,
+  );
+  assert.match(problems("http: {port: '8080'}", gatewayConfig), /http\.port: is text/);
+});
+
 test("a file that is not there is said to be so", async () => {
   await assert.rejects(loadConfig("/nowhere/gateway.yaml", gatewayConfig, {}), /there is no such file/);
 });
