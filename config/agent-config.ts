@@ -1,6 +1,6 @@
 /** agent.yaml: every key, its default and its meaning. */
 import { z } from "zod";
-import { address, bytes, isLoopback, listen, name, streamName } from "./fields.ts";
+import { address, bytes, isLoopback, listen, logLevel, name, streamName } from "./fields.ts";
 import { linkKeys } from "./link-config.ts";
 import { checkSources } from "./source-checks.ts";
 import { sources } from "./source-config.ts";
@@ -18,8 +18,12 @@ export const agentConfig = z
       .describe("Where the buffers live; relative to this file"),
     gateway: z
       .strictObject({
-        mqtt: address(/^mqtts?:\/\//, "an mqtt:// or mqtts:// address").default("mqtt://127.0.0.1:1883"),
-        rtsp: address(/^rtsps?:\/\//, "an rtsp:// or rtsps:// address").default("rtsp://127.0.0.1:8554"),
+        mqtt: address(/^mqtts?:\/\//, "an mqtt:// or mqtts:// address")
+          .default("mqtt://127.0.0.1:1883")
+          .describe("Where records go"),
+        rtsp: address(/^rtsps?:\/\//, "an rtsp:// or rtsps:// address")
+          .default("rtsp://127.0.0.1:8554")
+          .describe("Where footage goes"),
         https: address(/^https:\/\//, "an https:// address")
           .optional()
           .describe("Where this device's certificate is renewed; `headwater-agent join` writes it"),
@@ -91,7 +95,7 @@ export const agentConfig = z
     video: z
       .strictObject({ maxBytes: bytes("8GiB").describe("Disk space that waiting footage may take") })
       .prefault({}),
-    log: z.enum(["debug", "info", "warn", "error"]).default("info"),
+    log: logLevel,
   })
   .superRefine((config, context) => {
     if (!isLoopback(config.http.host)) {

@@ -28,6 +28,11 @@ export function bytes(fallback: string) {
     .prefault(fallback);
 }
 
+export const logLevel = z
+  .enum(["debug", "info", "warn", "error"])
+  .default("info")
+  .describe("The least that is written to the log, on standard output");
+
 export const port = z.number().int().min(0).max(65_535);
 
 export const name = z

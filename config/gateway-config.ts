@@ -6,6 +6,7 @@ import {
   hostName,
   isLoopback,
   listen,
+  logLevel,
   name,
   port,
   streamName,
@@ -20,8 +21,14 @@ function canAllow(pattern: string): boolean {
 }
 
 const accessKey = z.strictObject({
-  id: z.string().regex(/^[A-Za-z0-9_]{4,128}$/, "4 to 128 letters, digits or _"),
-  secret: z.string().min(16, "at least 16 characters"),
+  id: z
+    .string()
+    .regex(/^[A-Za-z0-9_]{4,128}$/, "4 to 128 letters, digits or _")
+    .describe("What SDKs call the access key id"),
+  secret: z
+    .string()
+    .min(16, "at least 16 characters")
+    .describe("At least 16 characters, better 32 of chance"),
   allow: z
     .array(
       z
@@ -35,7 +42,7 @@ const accessKey = z.strictObject({
 /** What is left out is chosen when the stream is made, and left alone when it is there already. */
 const stream = z
   .strictObject({
-    name: streamName,
+    name: streamName.describe("As agents, rules and SDKs name it"),
     shards: z
       .number()
       .int()
@@ -96,12 +103,12 @@ const store = z.union([
 
 const rule = z.strictObject({
   topic: topicFilter.describe("MQTT topic filter of plain sensors that publish straight to the gateway"),
-  stream: streamName,
+  stream: streamName.describe("Stream in which they are kept"),
 });
 
 const delivery = z.strictObject({
-  name,
-  stream: streamName,
+  name: name.describe("Begins the names of its files; under it is remembered what was delivered"),
+  stream: streamName.describe("What is delivered"),
   bufferSeconds: z
     .number()
     .min(1)
@@ -113,13 +120,13 @@ const delivery = z.strictObject({
     z.strictObject({
       type: z.literal("files"),
       path: z.string().min(1).describe("Folder; relative to this file"),
-      compression: z.enum(["gzip"]).default("gzip"),
+      compression: z.enum(["gzip"]).default("gzip").describe("Of each file"),
     }),
   ]),
 });
 
 const statement = z.strictObject({
-  name,
+  name: name.describe("Under it open windows are remembered; SQL that means something else needs another"),
   sql: z
     .string()
     .min(1)
@@ -214,23 +221,31 @@ export const gatewayConfig = z
       .default([])
       .describe("Without any, one is made at the first start and kept in dataDir"),
     devices: z
-      .array(z.strictObject({ id: name, password: z.string().min(8, "at least 8 characters") }))
+      .array(
+        z.strictObject({
+          id: name.describe("`device` in its agent.yaml; user name of a plain sensor or a camera"),
+          password: z.string().min(8, "at least 8 characters").describe("At least 8 characters"),
+        }),
+      )
       .default([])
       .describe("Who may send; needed when mqtt or rtsp is not loopback"),
     store: store
       .default("local")
       .describe("Where streams are kept: `local`, this machine's disk, or a NATS JetStream cluster"),
-    streams: z.array(stream).default([]),
-    rules: z.array(rule).default([]),
-    delivery: z.array(delivery).default([]),
-    analytics: z.array(statement).default([]),
+    streams: z.array(stream).default([]).describe("Made where they are missing"),
+    rules: z
+      .array(rule)
+      .default([])
+      .describe("Where publishes of plain sensors go: the first that matches decides"),
+    delivery: z.array(delivery).default([]).describe("Streams as files, each record in exactly one"),
+    analytics: z.array(statement).default([]).describe("Windows over a stream; docs/reference/sql.md"),
     video: z
       .strictObject({
-        retentionHours: z.number().min(1).max(87_600).default(168),
+        retentionHours: z.number().min(1).max(87_600).default(168).describe("Older footage goes"),
         maxBytes: bytes("50GiB").describe("The oldest footage goes when more is stored"),
       })
       .prefault({}),
-    log: z.enum(["debug", "info", "warn", "error"]).default("info"),
+    log: logLevel,
   })
   .superRefine((config, context) => {
     const issue = (path: (string | number)[], message: string) =>

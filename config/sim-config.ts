@@ -1,6 +1,6 @@
 /** sim.yaml: the stand-in boards, sensors and cameras. */
 import { z } from "zod";
-import { name, port } from "./fields.ts";
+import { logLevel, name, port } from "./fields.ts";
 
 export const simConfig = z.strictObject({
   seed: z
@@ -43,7 +43,7 @@ export const simConfig = z.strictObject({
     })
     .optional(),
   anomalies: z.strictObject({ everySeconds: z.number().min(1).default(45) }).prefault({}),
-  log: z.enum(["debug", "info", "warn", "error"]).default("info"),
+  log: logLevel,
 });
 
 export type SimConfig = z.infer<typeof simConfig>;

@@ -48,7 +48,7 @@ const filter = z
       .max(262_144)
       .default(65_536)
       .describe("Of what it makes of one record"),
-    memoryMiB: z.number().int().min(4).max(256).default(16),
+    memoryMiB: z.number().int().min(4).max(256).default(16).describe("Memory of its worker"),
     onError: z
       .enum(["keep", "drop"])
       .default("keep")
@@ -100,25 +100,33 @@ export type ShapeConfig = z.infer<typeof shape>;
 export type FilterConfig = z.infer<typeof filter>;
 export type FieldMapping = z.infer<typeof fieldMapping>;
 
-const shared = { name, stream: streamName.default("sensors"), shape: shape.optional() };
+const shared = {
+  name: name.describe(
+    "Unlike those of the other sources; sensors are named after it where they have no name of their own",
+  ),
+  stream: streamName
+    .default("sensors")
+    .describe("Stream at the gateway in which its records are kept; it must be there"),
+  shape: shape.optional(),
+};
 
 const csv = z
   .strictObject({
-    delimiter: z.string().length(1).default(","),
+    delimiter: z.string().length(1).default(",").describe("What stands between two values"),
     columns: z
       .array(z.string().min(1).max(200))
       .min(1)
       .max(1_000)
       .optional()
       .describe("Names of the columns; unless given the first line has them"),
-    sensorColumn: z.string().default("sensor"),
-    timeColumn: z.string().default("time"),
+    sensorColumn: z.string().default("sensor").describe("The column that names the sensor"),
+    timeColumn: z.string().default("time").describe("The column that holds the time"),
   })
   .optional();
 
 export type CsvConfig = z.infer<typeof csv>;
 
-const lineFormat = z.enum(["json-lines", "csv", "nmea", "text"]);
+const lineFormat = z.enum(["json-lines", "csv", "nmea", "text"]).describe("What its lines are");
 export type LineFormat = z.infer<typeof lineFormat>;
 
 const undecodable = z
@@ -128,9 +136,12 @@ const undecodable = z
 
 const cobs = z
   .strictObject({
-    crc: z.enum(["ccitt-false", "xmodem", "x25", "modbus", "none"]).default("ccitt-false"),
+    crc: z
+      .enum(["ccitt-false", "xmodem", "x25", "modbus", "none"])
+      .default("ccitt-false")
+      .describe("Which CRC-16 ends a frame"),
     crcOrder: z.enum(["big", "little"]).default("big").describe("Which byte of the checksum comes first"),
-    payload: z.enum(["json", "layout", "raw"]).default("json"),
+    payload: z.enum(["json", "layout", "raw"]).default("json").describe("What a frame holds"),
     layout: z
       .array(
         z
@@ -151,7 +162,13 @@ const device = {
     .string()
     .min(1)
     .describe("Device file; prefer /dev/serial/by-id/…, which survives replugging; relative to this file"),
-  baudRate: z.number().int().min(50).max(4_000_000).default(115_200),
+  baudRate: z
+    .number()
+    .int()
+    .min(50)
+    .max(4_000_000)
+    .default(115_200)
+    .describe("Bits a second, as the device has it"),
   parity: z.enum(["none", "even", "odd"]).optional().describe("none unless given"),
 };
 
@@ -159,7 +176,10 @@ const serialSource = z.strictObject({
   type: z.literal("serial"),
   ...shared,
   ...device,
-  format: z.enum([...lineFormat.options, "cobs"]).default("json-lines"),
+  format: z
+    .enum([...lineFormat.options, "cobs"])
+    .default("json-lines")
+    .describe("What its lines are; cobs: frames that end with a zero byte"),
   csv,
   cobs,
   undecodable,
@@ -169,12 +189,15 @@ const register = z.strictObject({
   field: z.string().min(1).max(200).describe("The field that it becomes"),
   unit: z.number().int().min(1).max(247).default(1).describe("Address of the device on the line"),
   sensor: z.string().min(1).max(150).optional().describe("The source's name and the unit unless given"),
-  table: z.enum(["holding", "input", "coil", "discrete"]).default("holding"),
+  table: z.enum(["holding", "input", "coil", "discrete"]).default("holding").describe("Kind of register"),
   address: z.number().int().min(0).max(65_535).describe("Counted from 0"),
-  as: z.enum(["u16", "i16", "u32", "i32", "f32", "u64", "i64", "f64"]).default("u16"),
+  as: z
+    .enum(["u16", "i16", "u32", "i32", "f32", "u64", "i64", "f64"])
+    .default("u16")
+    .describe("How many registers make the number, and how"),
   wordOrder: z.enum(["big", "little"]).default("big").describe("Which register of a number comes first"),
-  scale: z.number().default(1),
-  offset: z.number().default(0),
+  scale: z.number().default(1).describe("What is read is multiplied by it"),
+  offset: z.number().default(0).describe("… and this is added then"),
 });
 
 export type RegisterConfig = z.infer<typeof register>;
@@ -185,17 +208,22 @@ const modbusSource = z.strictObject({
   ...device,
   everySeconds: seconds.default(5).describe("How often the registers are read"),
   timeoutMs: z.number().int().min(20).max(60_000).default(500).describe("How long an answer may take"),
-  registers: z.array(register).min(1).max(500),
+  registers: z.array(register).min(1).max(500).describe("What is read"),
 });
 
 const mqttSource = z.strictObject({
   type: z.literal("mqtt"),
   ...shared,
   host: bindHost.default("127.0.0.1").describe("Address of the agent's own broker, to which sensors publish"),
-  port: port.default(1884),
+  port: port.default(1884).describe("Its port"),
   topics: z.array(topicFilter).min(1).default(["#"]).describe("Topic filters that are stored"),
   users: z
-    .array(z.strictObject({ username: z.string().min(1), password: z.string().min(8) }))
+    .array(
+      z.strictObject({
+        username: z.string().min(1).describe("As the sensor says it"),
+        password: z.string().min(8).describe("At least 8 characters"),
+      }),
+    )
     .default([])
     .describe("Who may publish; needed when host is not loopback"),
   discoveryPrefix: z
@@ -255,12 +283,18 @@ const httpSource = z.strictObject({
   type: z.literal("http"),
   ...shared,
   host: bindHost.default("127.0.0.1").describe("Address to bind; 127.0.0.1 is this machine alone"),
-  port: port.default(8082),
+  port: port.default(8082).describe("Port to which programs post"),
   tokens: z
     .array(z.string().min(16).max(500))
     .default([])
     .describe("Bearer tokens, one of which must be sent; needed when host is not loopback"),
-  maxBodyBytes: z.number().int().min(1_024).max(16_777_216).default(1_048_576),
+  maxBodyBytes: z
+    .number()
+    .int()
+    .min(1_024)
+    .max(16_777_216)
+    .default(1_048_576)
+    .describe("Largest body, unpacked"),
 });
 
 const commandSource = z.strictObject({
@@ -275,7 +309,7 @@ const commandSource = z.strictObject({
   env: z
     .record(z.string(), z.string())
     .optional()
-    .describe("Added to PATH, HOME, LANG and TZ; nothing else is passed on"),
+    .describe("Added to PATH, HOME, LANG, TZ and USER; nothing else is passed on"),
   format: lineFormat.default("json-lines"),
   csv,
   undecodable,
@@ -290,7 +324,7 @@ const commandSource = z.strictObject({
 const hostSource = z.strictObject({
   type: z.literal("host"),
   ...shared,
-  everySeconds: seconds.default(10),
+  everySeconds: seconds.default(10).describe("How often it is looked"),
   disks: z
     .array(z.string().startsWith("/"))
     .max(50)
@@ -307,7 +341,7 @@ const cameraSource = z.strictObject({
   type: z.literal("camera"),
   name,
   url: address(/^rtsps?:\/\//, "an rtsp:// address").describe("The camera's RTSP address"),
-  username: z.string().optional(),
+  username: z.string().optional().describe("Of an account that may look and nothing else"),
   password: z.string().optional().describe("Kept out of the address, so that it is never printed"),
   stallSeconds: z.number().min(1).max(300).default(8).describe("Reconnect when no picture came for so long"),
 });
@@ -324,7 +358,11 @@ const source = z.discriminatedUnion("type", [
 ]);
 
 /** source-checks.ts has what they must keep to among themselves. */
-export const sources = z.array(source).max(200).default([]);
+export const sources = z
+  .array(source)
+  .max(200)
+  .default([])
+  .describe("Where records and footage come from; docs/guide/sources.md and cameras.md");
 
 export type SourceConfig = z.infer<typeof source>;
 export type SerialSourceConfig = Extract<SourceConfig, { type: "serial" }>;

@@ -57,7 +57,7 @@ function errorsPage() {
 
 async function configPage() {
   const parts = [
-    "# Config keys\n\nMade by `npm run docs` from the schemas. `${NAME}` and `${NAME:-fallback}` are taken from the environment.\nUnknown keys are refused.",
+    "# Config keys\n\nMade by `npm run docs` from the schemas. `${NAME}` and `${NAME:-fallback}` are taken from the environment, also where a number is needed.\nWhat comes from there is not looked through again, so a secret that holds `${` itself is best kept in a variable.\nUnknown keys are refused.",
   ];
   for (const [file, name] of [
     ["agent", "agentConfig"],
@@ -72,6 +72,12 @@ async function configPage() {
     );
   }
   return `${parts.join("\n\n")}\n`;
+}
+
+/** `, 24 to 8760`; what no config comes near is left out. */
+function bounds({ minimum, maximum }) {
+  if (!(minimum > Number.MIN_SAFE_INTEGER)) return "";
+  return maximum < Number.MAX_SAFE_INTEGER ? `, ${minimum} to ${maximum}` : `, ${minimum} or more`;
 }
 
 function nameOfType(one) {
@@ -89,7 +95,9 @@ function walk(schema, path, rows, required) {
         ? `\`${schema.const}\``
         : schema.enum
           ? schema.enum.map((one) => `\`${one}\``).join(", ")
-          : (schema.type ?? (schema.anyOf ?? []).map(nameOfType).join(" or "));
+          : schema.type === undefined
+            ? (schema.anyOf ?? []).map(nameOfType).join(" or ")
+            : `${schema.type}${bounds(schema)}`;
     const fallback =
       schema.default === undefined ? (required ? "needed" : "") : `\`${JSON.stringify(schema.default)}\``;
     rows.push(`| \`${path}\` | ${cell(type)} | ${cell(fallback)} | ${cell(schema.description)} |`);
