@@ -18,10 +18,10 @@ class BufferBar {
   readonly #meter: HTMLElement;
   readonly #waiting = element("span");
   readonly #age = element("span", { class: "quiet" });
-  readonly #things: string;
+  readonly #thing: string;
 
-  constructor(title: string, things: string) {
-    this.#things = things;
+  constructor(title: string, thing: string) {
+    this.#thing = thing;
     const attributes = { role: "meter", "aria-label": title, "aria-valuemin": "0", "aria-valuemax": "100" };
     this.#meter = element("div", { class: "bar", attributes }, this.#bar);
     const head = element("div", { class: "bar-head" }, element("strong", { text: title }), this.#waiting);
@@ -39,7 +39,7 @@ class BufferBar {
     const { waitingRecords, waitingBytes, maxBytes, oldestAgeMs, droppedRecords } = buffer;
     setText(
       this.#waiting,
-      `${units.count(waitingRecords)} ${this.#things}, ${units.bytes(waitingBytes)} of ${units.bytes(maxBytes)}`,
+      `${units.counted(waitingRecords, this.#thing)}, ${units.bytes(waitingBytes)} of ${units.bytes(maxBytes)}`,
     );
     const oldest = waitingRecords === 0 ? "nothing waits" : `oldest ${units.duration(oldestAgeMs)}`;
     setText(this.#age, droppedRecords > 0 ? `${oldest}; ${units.count(droppedRecords)} dropped` : oldest);
@@ -52,8 +52,8 @@ class DeviceCard {
   readonly #name = element("h3");
   readonly #state = element("span", { class: "pill" });
   readonly #facts = element("p", { class: "quiet facts" });
-  readonly #records = new BufferBar("Record buffer", "records");
-  readonly #footage = new BufferBar("Footage buffer", "pieces");
+  readonly #records = new BufferBar("Record buffer", "record");
+  readonly #footage = new BufferBar("Footage buffer", "piece");
   readonly #plain = element("p", {
     class: "quiet",
     text: "A plain MQTT client: it has no buffer of its own.",
@@ -89,9 +89,9 @@ class DeviceCard {
   update({ connected, status, ...device }: DeviceStatus, nowMs: number): void {
     setText(this.#state, connected ? "connected" : `away, seen ${units.ago(nowMs - device.lastSeenMs)}`);
     setTone(this.#state, connected ? "good" : "bad");
-    const facts = [`${units.count(device.records)} records received`];
-    facts.push(`${units.count(device.duplicateFrames)} frames sent again and recognised`);
-    if (device.missedFrames > 0) facts.push(`${units.count(device.missedFrames)} frames missed`);
+    const facts = [`${units.counted(device.records, "record")} received`];
+    facts.push(`${units.counted(device.duplicateFrames, "frame")} sent again and recognised`);
+    if (device.missedFrames > 0) facts.push(`${units.counted(device.missedFrames, "frame")} missed`);
     if (status !== undefined)
       facts.push(`agent ${status.version}, ${units.bytes(status.residentBytes)} of memory`);
     setText(this.#facts, facts.join(" · "));

@@ -16,7 +16,7 @@ const NOTHING: NewestWindows = { rows: [] };
 export class WindowsView {
   readonly #select = byId<HTMLSelectElement>("windows-statement");
   readonly #detail = byId("windows-detail");
-  readonly #table = new DataTable("Newest windows, the newest first", [], NO_STATEMENT);
+  readonly #table = new DataTable("Newest windows, the newest first", [], "");
   #nowMs = 0;
   #results = new Map<string, number>();
   #shown = "";
@@ -35,9 +35,10 @@ export class WindowsView {
       statements.map(({ name }) => name),
     );
     const statement = statements.find(({ name }) => name === chosen);
-    this.#table.setEmptyText(statement === undefined ? NO_STATEMENT : NO_RESULT);
     this.#results = new Map(statements.map(({ name, results }) => [name, results]));
     await this.#refresh();
+    // Only now: while they are being fetched nobody knows that there are none.
+    this.#table.setEmptyText(statement === undefined ? NO_STATEMENT : NO_RESULT);
     const told = statement === undefined ? [] : factsOf(statement, nowMs);
     if (statement !== undefined && this.#isCut) told.push(NOT_ALL);
     setText(this.#detail, told.join(" · "));

@@ -133,6 +133,7 @@ test("every view shows what the gateway says, and nothing in it becomes markup",
   await until(page, `document.querySelectorAll("#files tbody tr").length === 10`);
   await page.waitForSelector("#windows tbody tr");
   assert.match(await text(page, "#devices"), /Record buffer\s+\d+ records, 2\.3 KiB of 1\.0 GiB/);
+  assert.match(await text(page, "#devices"), /Footage buffer\s+1 piece, /);
   assert.match(await text(page, "#streams"), /sensors\s+0\s+1\d\.\d\/s/);
   assert.match(await text(page, "#consumers"), /delivery\/archive\s+sensors\s+310/);
   assert.match(await text(page, "#deliveries"), /files \/srv\/headwater\/archive/);

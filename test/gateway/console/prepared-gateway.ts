@@ -139,7 +139,7 @@ export class PreparedGateway {
               droppedRecords: 0,
             },
             footage: {
-              waitingRecords: 2,
+              waitingRecords: 1,
               waitingBytes: 1_830_000_000,
               maxBytes: 8_589_934_592,
               oldestAgeMs: 3_900,
