@@ -51,6 +51,10 @@ interface Device {
 export async function runDevices({ args, dataDirOf, write, complain }: DevicesCommand): Promise<number> {
   let asked: ReturnType<typeof readArguments>;
   let path: string;
+  if (args.includes("--help")) {
+    write(USAGE);
+    return 0;
+  }
   try {
     asked = readArguments(args);
     path = controlSocketPath(await dataDirOf(asked.config));

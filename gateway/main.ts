@@ -26,6 +26,8 @@ const USAGE = `headwater-gateway ${VERSION}: receives what agents send, keeps it
   headwater-gateway devices list|token NAME|revoke NAME|give CAMERA NAME --config FILE
                                              ask the running gateway about devices that join it
   headwater-gateway --version | --help
+
+Exit: 0 it ended as asked, 1 it failed, 2 the config or the command line is wrong.
 `;
 
 const options = {

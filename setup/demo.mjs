@@ -200,6 +200,8 @@ async function stop(code) {
   }, GRACE_MS);
   await Promise.all(ends);
   clearTimeout(late);
-  if (code === 0) say("ended; `npm run demo` goes on with the same data");
+  const [, , ...args] = process.argv;
+  const again = ["npm run demo", ...(args.length > 0 ? ["--", ...args] : [])].join(" ");
+  if (code === 0) say(`ended; \`${again}\` goes on with the same data`);
   process.exit(code);
 }
