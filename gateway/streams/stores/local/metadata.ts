@@ -3,8 +3,9 @@
  * (runtime/synced-level.ts says what becomes of it on a full disk).
  *
  * LevelDB may lose what it holds without an error, and opens a folder without its CURRENT file as
- * an empty database. So every value carries a checksum over its key and itself, and a file beside
- * the database, `streams.json`, names the streams that must be in it.
+ * an empty database. So every value carries a checksum over its key and itself, a file beside
+ * the database, `streams.json`, names the streams that must be in it, and what LevelDB would drop of its
+ * own log is looked for before it is opened (runtime/level-log.ts).
  *
  *   stream/{streamId}            StreamRecord
  *   shard/{streamId}/{index}     ShardRecord, of each open shard and each closed one that has not expired
@@ -14,9 +15,10 @@
  */
 import { access } from "node:fs/promises";
 import { join } from "node:path";
-import { DataFolderError } from "../../../../runtime/data-folder.ts";
+import { DataFolderError, foreignFolder } from "../../../../runtime/data-folder.ts";
 import { syncFolder } from "../../../../runtime/durable.ts";
 import { HeadwaterError } from "../../../../runtime/errors.ts";
+import { levelLogDamage } from "../../../../runtime/level-log.ts";
 import {
   DatabaseWriteError,
   type Entries,
@@ -121,6 +123,12 @@ export class Metadata {
     const active = [...(sidecar ?? new Map()).values()].some(({ phase }) => phase === "active");
     if (active && !present) throw new MetadataDamagedError(folder, "meta/CURRENT is missing");
     if (sidecar === undefined && present) throw new MetadataDamagedError(folder, "streams.json is missing");
+    const damage = await levelLogDamage(database).catch((error: unknown) => {
+      throw foreignFolder(error) ?? new MetadataDamagedError(folder, "meta/ cannot be read", error);
+    });
+    if (damage !== undefined) {
+      throw new MetadataDamagedError(folder, `meta/${damage.file} is damaged at byte ${damage.from}`);
+    }
     // The sidecar first: a crash before the database stands leaves a folder that is plainly new.
     if (sidecar === undefined) await writeSidecar(folder, new Map());
     const metadata = new Metadata(folder, sidecar ?? new Map(), !active);

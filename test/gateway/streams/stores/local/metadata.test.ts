@@ -1,6 +1,6 @@
 /** What a crash in the middle of making or deleting a stream leaves, and what LevelDB may have lost. */
 import assert from "node:assert/strict";
-import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import test from "node:test";
 import { Level } from "level";
@@ -156,4 +156,34 @@ test("a database that lost a stream, gained one or changed a value is refused", 
       await place.remove();
     }
   }
+});
+
+test("a byte of the metadata that flips is told, by a start and by --verify, and what was there is not forgotten in silence", async (t) => {
+  const place = await makeLocalPlace();
+  t.after(() => place.remove());
+  let streams = await place.open();
+  await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+  await streams.close();
+  // A start puts what was there into a table. What comes from here on stands in LevelDB's log alone.
+  streams = await place.open();
+  await streams.updateStream("s", { retentionHours: 168 });
+  await streams.registerReader("s", "fan", {});
+  await streams.splitShard("s", SHARD_0, 1n << 100n);
+  await streams.close();
+  const name = (await readdir(join(place.dir, "meta"))).find((one) => one.endsWith(".log"))!;
+  const path = join(place.dir, "meta", name);
+  const sound = await readFile(path);
+  for (let at = 0; at < sound.length; at += 1 + Math.floor(sound.length / 20)) {
+    const bytes = Buffer.from(sound);
+    bytes[at]! ^= 0x10;
+    await writeFile(path, bytes);
+    const [finding] = (await verifyLocalStreams(place.dir)).findings;
+    assert.match(finding?.detail ?? "nothing", /meta\/\d+\.log is damaged at byte \d+/, `byte ${at}`);
+    await assert.rejects(place.open(), { code: "STREAM_METADATA_DAMAGED" }, `byte ${at}`);
+  }
+  await writeFile(path, sound);
+  streams = await place.open();
+  assert.equal(streams.settings("s").retentionHours, 168);
+  assert.equal(streams.describe("s").shardList.length, 3);
+  await streams.close();
 });
