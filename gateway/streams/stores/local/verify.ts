@@ -15,6 +15,7 @@ import { DatabaseWriteError } from "../../../../runtime/synced-level.ts";
 import { ENTRY_KIND, type Entry } from "../log-entry.ts";
 import { beginningOf, hasBegun } from "./log/log-recovery.ts";
 import { type ConsumerRecord, Metadata, type StoredStream, type StreamRecord } from "./metadata.ts";
+import { PastBadSectors } from "./segments/bad-sectors.ts";
 import { baseOf, restOf, SEGMENT_HEAD_BYTES, Segment, segmentName } from "./segments/segment.ts";
 import { scanSegment } from "./segments/segment-scan.ts";
 import { condemnedStreams } from "./stream-folders.ts";
@@ -238,7 +239,8 @@ class FolderCheck {
       });
     };
     const from = SEGMENT_HEAD_BYTES;
-    const scan = await scanSegment(file, from, size, generation, tail, visit, rest, closed?.end);
+    const reads = new PastBadSectors(path, file);
+    const scan = await scanSegment(reads, from, size, generation, tail, visit, rest, closed?.end);
     for (const extent of scan.damage) {
       this.#find("damage", stream, path, "bytes that are no entries", extent);
     }

@@ -3,10 +3,11 @@ import { type FileHandle, open } from "node:fs/promises";
 import { decodeBatch } from "../../../../../protocol/record-batch.ts";
 import type { LogPart } from "../../../streams.ts";
 import { ENTRY_KIND } from "../../log-entry.ts";
+import { PastBadSectors, type ReadableFile } from "../segments/bad-sectors.ts";
 import type { RecentChunks } from "../segments/recent-chunks.ts";
 import { SEGMENT_HEAD_BYTES, type Segment } from "../segments/segment.ts";
 import type { Extent } from "../segments/segment-index.ts";
-import { EntryWalk, type ReadableFile, type RecentOf } from "../segments/segment-scan.ts";
+import { EntryWalk, type RecentOf } from "../segments/segment-scan.ts";
 import { ReadPlaces } from "./read-places.ts";
 
 const MIN_CHUNK_BYTES = 128 * 1024;
@@ -290,6 +291,7 @@ class BatchPart implements LogPart {
 class LazyFile implements ReadableFile {
   readonly #path: string;
   #file: FileHandle | undefined;
+  #reads: PastBadSectors | undefined;
 
   constructor(path: string) {
     this.#path = path;
@@ -302,7 +304,8 @@ class LazyFile implements ReadableFile {
     position: number,
   ): Promise<{ readonly bytesRead: number }> {
     this.#file ??= await open(this.#path, "r");
-    return this.#file.read(into, offset, bytes, position);
+    this.#reads ??= new PastBadSectors(this.#path, this.#file);
+    return this.#reads.read(into, offset, bytes, position);
   }
 
   async close(): Promise<void> {

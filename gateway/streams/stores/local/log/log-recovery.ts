@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { syncFolder } from "../../../../../runtime/durable.ts";
 import { HeadwaterError } from "../../../../../runtime/errors.ts";
 import { ENTRY_KIND, type Entry, generationAt, MAGIC_BYTES } from "../../log-entry.ts";
+import { PastBadSectors } from "../segments/bad-sectors.ts";
 import { LogFile } from "../segments/log-file.ts";
 import {
   baseOf,
@@ -150,8 +151,8 @@ export async function recoverLog(
   let start = segments.length - 1;
   while (start > 0 && !(await beginsWithState(segments[start]!))) start--;
   for (const segment of segments.slice(start, -1)) {
-    await withFile(segment.path, "r", async (file) => {
-      await scanSegment(file, SEGMENT_HEAD_BYTES, segment.end, segment.generation, "sealed", (entry) =>
+    await withFile(segment.path, "r", async (_, __, reads) => {
+      await scanSegment(reads, SEGMENT_HEAD_BYTES, segment.end, segment.generation, "sealed", (entry) =>
         replay.apply(entry),
       );
     });
@@ -176,13 +177,15 @@ export async function recoverLog(
     const rest = mode === "torn" ? restOf(last.recycledBytes, size) : "nothing";
     const { generation } = last;
     const from = SEGMENT_HEAD_BYTES;
-    const scan = await scanSegment(file.handle, from, size, generation, mode, visit, rest, closed?.end);
+    const reads = new PastBadSectors(last.path, file.handle);
+    const scan = await scanSegment(reads, from, size, generation, mode, visit, rest, closed?.end);
     replay.nextNumber = Math.max(replay.nextNumber, expected);
     if (closed !== undefined) {
       replay.atLeast(closed, recordsBefore ?? replay.records);
       last.reachAsClosed(closed);
     }
     last.end = scan.end;
+    last.hasBadEnd = reads.isUnreadableAt(scan.end);
     last.damage.push(...scan.damage);
     for (const extent of scan.damage) findings.push({ what: "damage", file: last.path, extent });
     if (closed !== undefined && closed.end > size) {
@@ -240,7 +243,7 @@ async function openSealed(
 ): Promise<Finding[]> {
   const { size } = await stat(segment.path);
   if (!(await segment.readSidecar(size))) {
-    await withFile(segment.path, "r+", async (file) => {
+    await withFile(segment.path, "r+", async (file, _, reads) => {
       segment.nextNumber = segment.base;
       const visit = (entry: Entry, position: number): void => {
         noteEntry(segment, entry, position);
@@ -248,7 +251,7 @@ async function openSealed(
       };
       const { generation, recycledBytes } = segment;
       const rest = restOf(recycledBytes, size);
-      const scan = await scanSegment(file, SEGMENT_HEAD_BYTES, size, generation, "sealed", visit, rest);
+      const scan = await scanSegment(reads, SEGMENT_HEAD_BYTES, size, generation, "sealed", visit, rest);
       segment.end = scan.end;
       segment.damage.push(...scan.damage);
       // A crash kept it from being cut when it was closed. Of entries lost at its end the numbers tell.
@@ -281,8 +284,8 @@ export function noteEntry(segment: Segment, entry: Entry, position: number): voi
 }
 
 async function beginsWithState(segment: Segment): Promise<boolean> {
-  return withFile(segment.path, "r", async (file, bytes) => {
-    const walk = new EntryWalk(file, SEGMENT_HEAD_BYTES, bytes, segment.generation);
+  return withFile(segment.path, "r", async (_, bytes, reads) => {
+    const walk = new EntryWalk(reads, SEGMENT_HEAD_BYTES, bytes, segment.generation);
     let found = walk.next();
     for (let i = 0; i < 3 && found === "read"; i++) {
       await walk.fill();
@@ -315,8 +318,8 @@ export async function beginningOf(path: string, base: number, streamId: string):
 export async function hasBegun(path: string, base: number, generation: number | undefined): Promise<boolean> {
   if (generation === undefined) return false;
   if ((await readSidecarOf(path, base))?.generation === generation) return true;
-  return withFile(path, "r", async (file, bytes) => {
-    const walk = new EntryWalk(file, SEGMENT_HEAD_BYTES - 1, bytes, generation);
+  return withFile(path, "r", async (_, bytes, reads) => {
+    const walk = new EntryWalk(reads, SEGMENT_HEAD_BYTES - 1, bytes, generation);
     const { to } = await walk.skipDamage();
     return to < bytes;
   });
@@ -324,8 +327,8 @@ export async function hasBegun(path: string, base: number, generation: number | 
 
 /** The generation that the first sound entry tells, for a segment whose own head is damaged. */
 async function anyGeneration(path: string): Promise<number | undefined> {
-  return withFile(path, "r", async (file, bytes) => {
-    const walk = new EntryWalk(file, SEGMENT_HEAD_BYTES - 1, bytes, undefined);
+  return withFile(path, "r", async (_, bytes, reads) => {
+    const walk = new EntryWalk(reads, SEGMENT_HEAD_BYTES - 1, bytes, undefined);
     await walk.skipDamage();
     const found = walk.next();
     return typeof found === "object" && found.bytes.subarray(0, 4).equals(MAGIC_BYTES)
@@ -337,11 +340,11 @@ async function anyGeneration(path: string): Promise<number | undefined> {
 async function withFile<T>(
   path: string,
   flags: string,
-  use: (file: FileHandle, bytes: number) => Promise<T>,
+  use: (file: FileHandle, bytes: number, reads: PastBadSectors) => Promise<T>,
 ): Promise<T> {
   const file = await open(path, flags);
   try {
-    return await use(file, (await file.stat()).size);
+    return await use(file, (await file.stat()).size, new PastBadSectors(path, file));
   } finally {
     await file.close();
   }

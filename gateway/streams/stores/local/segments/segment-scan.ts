@@ -10,6 +10,7 @@ import {
   MAGIC_BYTES,
   MAX_ENTRY_BYTES,
 } from "../../log-entry.ts";
+import type { ReadableFile } from "./bad-sectors.ts";
 import { Chunk } from "./chunk.ts";
 import { MAX_PADDING_BYTES } from "./log-file.ts";
 import type { RecentChunks } from "./recent-chunks.ts";
@@ -23,16 +24,6 @@ export interface RecentOf {
   readonly chunks: RecentChunks;
   readonly segment: Segment;
 }
-
-/** Where a walk reads: an open file, or one that is opened when it must be. */
-export type ReadableFile = {
-  read(
-    into: Buffer,
-    offset: number,
-    bytes: number,
-    position: number,
-  ): Promise<{ readonly bytesRead: number }>;
-};
 
 /** Reads a file's entries in order; one chunk in memory at a time. */
 export class EntryWalk {

@@ -18,6 +18,7 @@ import { readUInt53, writeUInt53 } from "../../../../../protocol/record-batch.ts
 import { crc32c } from "../../../../../runtime/crc32c.ts";
 import { writeDurably } from "../../../../../runtime/durable.ts";
 import type { PartHead } from "../../log-entry.ts";
+import { PastBadSectors } from "./bad-sectors.ts";
 import type { RecycledSegments } from "./recycled-segments.ts";
 import {
   decodePoints,
@@ -60,6 +61,8 @@ export class Segment {
   records = 0;
   /** Number of the entry behind its last; known once it is closed or was scanned. */
   nextNumber = 0;
+  /** The block in which it ends cannot be read, and so not be written again with what comes: nothing more comes into it. */
+  hasBadEnd = false;
   readonly shards = new Map<number, ShardSummary>();
   readonly damage: Extent[] = [];
   /** Undefined for a segment that has a sidecar, until somebody asked for a place in it. */
@@ -233,7 +236,7 @@ export async function readSegmentHead(path: string): Promise<SegmentHead | undef
   try {
     handle = await open(path, "r");
     const bytes = Buffer.alloc(SEGMENT_HEAD_BYTES);
-    const { bytesRead } = await handle.read(bytes, 0, SEGMENT_HEAD_BYTES, 0);
+    const { bytesRead } = await new PastBadSectors(path, handle).read(bytes, 0, SEGMENT_HEAD_BYTES, 0);
     return decodeSegmentHead(bytes.subarray(0, bytesRead));
   } finally {
     await handle?.close();
