@@ -13,6 +13,7 @@ import { decodeBatch } from "../../../../protocol/record-batch.ts";
 import { describeError } from "../../../../runtime/errors.ts";
 import { DatabaseWriteError } from "../../../../runtime/synced-level.ts";
 import { ENTRY_KIND, type Entry } from "../log-entry.ts";
+import { goneSegments } from "./log/gone-segments.ts";
 import { beginningOf, hasBegun } from "./log/log-recovery.ts";
 import { type ConsumerRecord, Metadata, type StoredStream, type StreamRecord } from "./metadata.ts";
 import { PastBadSectors } from "./segments/bad-sectors.ts";
@@ -183,7 +184,17 @@ class FolderCheck {
         this.#find("damage", name, path, `cannot be read: ${error.message}`);
       });
     }
+    if (bases.length > 0) await this.#checkGone(name, folder);
     return walk.next;
+  }
+
+  /** Those in between show by their numbers. */
+  async #checkGone(stream: string, folder: string): Promise<void> {
+    const { before, behind } = await goneSegments(folder);
+    for (const { path, summary } of [...before, ...behind]) {
+      const detail = `the segment is gone, with ${summary.records} records`;
+      this.#find("damage", stream, path, detail, { from: 0, to: summary.end });
+    }
   }
 
   async #checkSegment(

@@ -21,6 +21,7 @@ import {
 } from "../segments/segment.ts";
 import type { Extent, Summary } from "../segments/segment-index.ts";
 import { EntryWalk, scanSegment } from "../segments/segment-scan.ts";
+import { goneSegments } from "./gone-segments.ts";
 import { type ProducerSnapshot, Producers } from "./producers.ts";
 
 const OPENED_AT_ONCE = 8;
@@ -138,6 +139,10 @@ export async function recoverLog(
   const segments = await listSegments(folder, streamId, findings);
   const last = segments.at(-1);
   if (last === undefined) throw new LogMissingError(folder);
+  const gone = await goneSegments(folder);
+  for (const { path, summary } of [...gone.before, ...gone.behind]) {
+    findings.push({ what: "damage", file: path, extent: { from: 0, to: summary.end } });
+  }
   const damaged = await eachOf(segments.slice(0, -1), (segment) => openSealed(segment, onHousekeepingError));
   for (const [i, segment] of segments.slice(0, -1).entries()) {
     findings.push(...damaged[i]!);
@@ -184,6 +189,7 @@ export async function recoverLog(
       replay.atLeast(closed, recordsBefore ?? replay.records);
       last.reachAsClosed(closed);
     }
+    for (const { summary } of gone.behind) replay.atLeast(summary, replay.records);
     last.end = scan.end;
     last.hasBadEnd = reads.isUnreadableAt(scan.end);
     last.damage.push(...scan.damage);

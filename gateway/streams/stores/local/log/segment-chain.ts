@@ -10,6 +10,7 @@
 import type { LogFile } from "../segments/log-file.ts";
 import type { RecycledSegments } from "../segments/recycled-segments.ts";
 import { Segment } from "../segments/segment.ts";
+import { forgetGoneSegments } from "./gone-segments.ts";
 import type { LogEnd } from "./log-end.ts";
 import type { StreamState } from "./log-recovery.ts";
 import { createSegmentFile, type Disk, newGeneration } from "./segment-file.ts";
@@ -118,7 +119,10 @@ export class SegmentChain {
   /** Readers lose sight of it first. Oldest first, so that a crash leaves no hole. */
   async removeOldest(): Promise<void> {
     const segment = this.segments.shift()!;
-    await this.#housekeep(() => segment.remove(this.#options.spares));
+    await this.#housekeep(async () => {
+      await segment.remove(this.#options.spares);
+      await forgetGoneSegments(this.#options.folder, segment.base);
+    });
   }
 
   /**

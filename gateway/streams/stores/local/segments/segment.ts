@@ -13,10 +13,10 @@
  * keeps no index points in memory: they are read from there when somebody looks for a place.
  */
 import { type FileHandle, open, readFile, unlink } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { readUInt53, writeUInt53 } from "../../../../../protocol/record-batch.ts";
 import { crc32c } from "../../../../../runtime/crc32c.ts";
-import { writeDurably } from "../../../../../runtime/durable.ts";
+import { syncFolder, writeDurably } from "../../../../../runtime/durable.ts";
 import type { PartHead } from "../../log-entry.ts";
 import { PastBadSectors } from "./bad-sectors.ts";
 import type { RecycledSegments } from "./recycled-segments.ts";
@@ -169,11 +169,12 @@ export class Segment {
   }
 
   /**
-   * The sidecar goes first: without its log it would be taken for a leftover.
+   * The sidecar goes first, also from the disk: without its log it would tell of records that are lost.
    * @param spares may have use for the file
    */
   async remove(spares?: RecycledSegments): Promise<void> {
     await unlink(this.sidecarPath).catch(ignoreMissing);
+    await syncFolder(dirname(this.path));
     if (await spares?.give(this.path).catch(() => false)) return;
     await unlink(this.path).catch(ignoreMissing);
   }
