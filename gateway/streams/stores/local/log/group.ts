@@ -1,4 +1,5 @@
 /** A group commit in the making: entries of many appends, encoded one behind the other, for one write and one fdatasync. */
+import { MemoryPool } from "../../../../../runtime/memory-pool.ts";
 import {
   type EntryKind,
   entrySize,
@@ -10,9 +11,14 @@ import {
 
 /** A group takes entries until it has so many bytes; a larger entry is a group by itself. */
 export const MAX_GROUP_BYTES = 4 * 1_048_576;
-/** An arena of up to this size is kept for the next group. */
-const KEPT_ARENA_BYTES = 2 * MAX_GROUP_BYTES;
 const FIRST_ARENA_BYTES = 16 * 1024;
+/** Arenas that no group has, of all logs together. */
+const MAX_IDLE_BYTES = 8 * MAX_GROUP_BYTES;
+
+const NOTHING = Buffer.alloc(0);
+
+/** Of the whole process: each log had two of its own, and a thousand streams of which each got one large request kept gigabytes. */
+const arenas = new MemoryPool(MAX_IDLE_BYTES);
 
 /** Who waits for the group to be on disk. */
 export interface Waiter {
@@ -44,11 +50,14 @@ export class Group {
   readonly waiters: Waiter[] = [];
   bytes = 0;
   records = 0;
-  #arena: Buffer;
+  /** undefined while nothing is in it: most logs rest most of the time. */
+  #arena: Buffer | undefined;
+  readonly #expectedBytes: number;
 
-  constructor(generation: number, arena?: Buffer) {
+  /** @param expectedBytes that it will take, as a guess */
+  constructor(generation: number, expectedBytes = 0) {
     this.generation = generation;
-    this.#arena = arena ?? Buffer.allocUnsafeSlow(FIRST_ARENA_BYTES);
+    this.#expectedBytes = expectedBytes;
   }
 
   hasRoomFor(bytes: number): boolean {
@@ -58,7 +67,7 @@ export class Group {
   /** Copies the batches; the caller may write over them. */
   add(entry: EntryToAdd): void {
     const size = entrySize(entry.producer, entry.parts);
-    this.#reserve(size);
+    const arena = this.#reserve(size);
     const at = this.bytes;
     const head = {
       kind: entry.kind,
@@ -68,26 +77,34 @@ export class Group {
       recordsBefore: entry.recordsBefore,
       groupOffset: at,
     };
-    this.bytes = writeEntry(this.#arena, at, head, entry.producer, entry.parts);
+    this.bytes = writeEntry(arena, at, head, entry.producer, entry.parts);
     const { kind, arrivalMs, producer, parts } = entry;
     for (const part of parts) this.records += part.count;
     this.entries.push({ at, kind, arrivalMs, producer, parts });
   }
 
   get contents(): Buffer {
-    return this.#arena.subarray(0, this.bytes);
+    return this.#arena?.subarray(0, this.bytes) ?? NOTHING;
   }
 
-  /** The arena for another group, once this one is written. */
-  takeArena(): Buffer | undefined {
-    return this.#arena.length <= KEPT_ARENA_BYTES ? this.#arena : undefined;
+  /** It is written: its memory is another's from here on, and nobody may look at its contents. */
+  release(): void {
+    if (this.#arena !== undefined) arenas.give(this.#arena);
+    this.#arena = undefined;
   }
 
-  #reserve(bytes: number): void {
+  #reserve(bytes: number): Buffer {
     const needed = this.bytes + bytes;
-    if (needed <= this.#arena.length) return;
-    const larger = Buffer.allocUnsafeSlow(Math.max(needed, this.#arena.length * 2));
-    this.#arena.copy(larger, 0, 0, this.bytes);
+    const arena = this.#arena;
+    if (arena !== undefined && needed <= arena.length) return arena;
+    const least = Math.max(needed, arena === undefined ? this.#expectedBytes : 0, FIRST_ARENA_BYTES);
+    // As the pool lends them: all of it is used.
+    const larger = arenas.take(2 ** Math.ceil(Math.log2(least)));
+    if (arena !== undefined) {
+      arena.copy(larger, 0, 0, this.bytes);
+      arenas.give(arena);
+    }
     this.#arena = larger;
+    return larger;
   }
 }

@@ -53,7 +53,6 @@ export class WaitingGroups {
    * right behind a refused one, the refused one would be taken for known when it comes again.
    */
   #busy = false;
-  #spareArena: Buffer | undefined;
 
   constructor(options: WaitingGroupsOptions, end: PlanFrom, chain: PlanInto, arrivalMs: number) {
     this.#options = options;
@@ -136,7 +135,7 @@ export class WaitingGroups {
     this.#full.shift();
     this.#bytes -= group.bytes;
     if (this.#bytes <= this.#options.maxWaitingBytes / 2) this.#busy = false;
-    this.#spareArena ??= group.takeArena();
+    group.release();
   }
 
   /** Forgets all groups, and gives them back for those who wait for them. Nothing may be added before `planAnew`. */
@@ -163,17 +162,18 @@ export class WaitingGroups {
     const { generation, bytes } = this.#filling;
     this.#full.push(this.#filling);
     this.#segmentBytes += bytes;
-    this.#filling = this.#openGroup(generation, roll ?? this.#chain.isFull(this.#segmentBytes));
+    this.#filling = this.#openGroup(generation, roll ?? this.#chain.isFull(this.#segmentBytes), bytes);
   }
 
-  /** @param generation of the segment that the group before it goes to */
-  #openGroup(generation: number, roll: boolean): Group {
-    const arena = this.#spareArena;
-    this.#spareArena = undefined;
-    if (!roll) return new Group(generation, arena);
+  /**
+   * @param generation of the segment that the group before it goes to
+   * @param expectedBytes as many as the group before it took
+   */
+  #openGroup(generation: number, roll: boolean, expectedBytes = 0): Group {
+    if (!roll) return new Group(generation, expectedBytes);
     this.#segmentBytes = 0;
     // The segment's state entry takes a number of its own.
     this.#number++;
-    return new Group(newGeneration(), arena);
+    return new Group(newGeneration(), expectedBytes);
   }
 }
