@@ -70,7 +70,7 @@ export class JetStreamStream {
     this.#options = options;
     this.#own = gatewayToken(link.id);
     this.tail = new StreamTail(options);
-    this.reader = new ShardReader(this.tail, clock);
+    this.reader = new ShardReader(this.tail, clock, (...most) => link.gets.ahead(stream, ...most));
     this.#host = {
       link,
       clock,

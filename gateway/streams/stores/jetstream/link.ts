@@ -18,6 +18,7 @@ import type { Metrics } from "../../../../runtime/metrics.ts";
 import { LogFullError, LogWriteError, StreamNotFoundError, StreamsClosedError } from "../../streams.ts";
 import { openConnection } from "./connection.ts";
 import { counts, lastCounting, type SubjectLog, type Verdict } from "./counting.ts";
+import { Gets } from "./gets.ts";
 import { JetStreams, STREAM_NOT_FOUND } from "./jet-streams.ts";
 import {
   EXPECTED_HEADER,
@@ -73,6 +74,7 @@ export interface LinkOptions {
 export class Link {
   /** Which there are. */
   readonly streams: JetStreams;
+  readonly gets = new Gets();
   readonly #nc: NatsConnection;
   readonly #abort = new AbortController();
   readonly #clock: Clock;
@@ -222,7 +224,9 @@ export class Link {
       try {
         const ask = JSON.stringify({ seq: sequence });
         const timeout = ANSWER_WITHIN_MS;
-        const answer = await this.#nc.request(`$JS.API.DIRECT.GET.${stream}`, ask, { timeout });
+        const answer = await this.gets.run(stream, () =>
+          this.#nc.request(`$JS.API.DIRECT.GET.${stream}`, ask, { timeout }),
+        );
         const code = answer.headers?.code ?? 0;
         if (code === 0 || code === 404) return fromReplica(answer);
       } catch {
@@ -243,9 +247,11 @@ export class Link {
       stream,
       async () =>
         (
-          await this.#nc.request(`$JS.API.STREAM.MSG.GET.${stream}`, JSON.stringify(which), {
-            timeout: ANSWER_WITHIN_MS,
-          })
+          await this.gets.run(stream, () =>
+            this.#nc.request(`$JS.API.STREAM.MSG.GET.${stream}`, JSON.stringify(which), {
+              timeout: ANSWER_WITHIN_MS,
+            }),
+          )
         ).json<LeaderAnswer>(),
       (answer) => answer.error === undefined || answer.error.code === 404,
     );

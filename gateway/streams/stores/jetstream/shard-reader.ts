@@ -6,7 +6,9 @@ import type { ShardRecord } from "./shard-history.ts";
 import { latestOf, trimHorizonOf } from "./shard-places.ts";
 import type { StreamTail } from "./stream-tail.ts";
 
+/** Messages that one read asks for at once, at most, and about how many bytes of them. */
 const READ_AHEAD = 16;
+const READ_AHEAD_BYTES = 4 * 1_048_576;
 /** Messages looked through in one read of a shard of which they hold nothing, and how long. */
 const MAX_SCANNED = 4_096;
 const MAX_SCAN_MS = 1_000;
@@ -14,10 +16,13 @@ const MAX_SCAN_MS = 1_000;
 export class ShardReader {
   readonly #tail: StreamTail;
   readonly #clock: Clock;
+  readonly #ahead: () => number;
 
-  constructor(tail: StreamTail, clock: Clock) {
+  /** @param ahead how many messages to ask for at once: 1 to `most`, which have about `bytes` together */
+  constructor(tail: StreamTail, clock: Clock, ahead: (most: number, bytes: number) => number) {
     this.#tail = tail;
     this.#clock = clock;
+    this.#ahead = () => ahead(READ_AHEAD, READ_AHEAD_BYTES);
   }
 
   async position(shardId: ShardId, start: StartingPoint): Promise<Offset> {
@@ -42,8 +47,9 @@ export class ShardReader {
     }
     // Any message that is new enough will do: the next one of this shard may be a whole log away.
     const stop = sequenceOf(end - 1) + 1;
-    for (let from = low; from < stop; from += READ_AHEAD) {
-      for (const entry of await this.#tail.past.stretch(from, Math.min(READ_AHEAD, stop - from))) {
+    for (let from = low, ahead = 0; from < stop; from += ahead) {
+      ahead = Math.min(this.#ahead(), stop - from);
+      for (const entry of await this.#tail.past.stretch(from, ahead)) {
         if (entry === undefined || entry.arrivalMs < arrivalMs) continue;
         return Math.min(end, entry.parts.get(shard.index)?.[0]?.first ?? offsetOf(entry.sequence));
       }
@@ -77,7 +83,7 @@ export class ShardReader {
     const untilMs = this.#clock.monotonicMs() + MAX_SCAN_MS;
     let sequence = sequenceOf(at);
     while (sequence < stop) {
-      const ahead = Math.min(stop - sequence, bytes === 0 && maxBytes < 4_096 ? 1 : READ_AHEAD);
+      const ahead = Math.min(stop - sequence, bytes === 0 && maxBytes < 4_096 ? 1 : this.#ahead());
       for (const entry of await this.#tail.past.stretch(sequence, ahead)) {
         sequence++;
         scannedMs = entry?.arrivalMs ?? scannedMs;

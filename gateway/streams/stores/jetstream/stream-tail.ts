@@ -25,7 +25,7 @@ import { CacheRoom, EntryCache, openMessage, type TailEntry } from "./tail-entry
 import { VoidMessages } from "./void-messages.ts";
 
 const POLL_MS = 1_000;
-/** Messages asked for at once. */
+/** Messages asked for at once, at most. */
 const GETS = 32;
 const RETRY_MS = 200;
 const MAX_LAGGING_GETS = 8;
@@ -249,7 +249,8 @@ export class StreamTail {
     while (this.tip < this.#target && this.#closed === undefined) {
       const from = this.tip + 1;
       const wanted: number[] = [];
-      for (let at = from; at <= this.#target && wanted.length < GETS; at++) {
+      const most = this.#options.link.gets.ahead(this.#options.stream, GETS);
+      for (let at = from; at <= this.#target && wanted.length < most; at++) {
         if (!this.#staged.has(at)) wanted.push(at);
       }
       await Promise.all(

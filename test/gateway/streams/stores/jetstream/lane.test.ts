@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { equalRanges } from "../../../../../gateway/streams/shard-map.ts";
 import { runsOf } from "../../../../../gateway/streams/stores/jetstream/entry.ts";
+import { Gets } from "../../../../../gateway/streams/stores/jetstream/gets.ts";
 import {
   Lane,
   type LaneHost,
@@ -99,6 +100,7 @@ class LenientCluster {
       this.log.find(holds);
     const link = {
       id: "here",
+      gets: new Gets(),
       signal: new AbortController().signal,
       nextMessageId: () => `here-${this.published + 1}`,
       publish: async (...sent: Parameters<Link["publish"]>): Promise<PublishOutcome> => {
