@@ -1,8 +1,6 @@
 /** One stream on the cluster: its lanes in, its splits and merges. What goes out is in shard-reader.ts. */
-import { randomBytes } from "node:crypto";
 import type { Frame } from "../../../../protocol/frame.ts";
 import { MAX_KEY_BYTES } from "../../../../protocol/record-batch.ts";
-import { pause } from "../../../../runtime/backoff.ts";
 import type { Clock } from "../../../../runtime/clock.ts";
 import type { Log } from "../../../../runtime/log.ts";
 import { MAX_HASH } from "../../shard-map.ts";
@@ -27,7 +25,7 @@ import { clientToken, epochToken, gatewayToken, shortIdentity } from "./producer
 import { type MapContent, rangeOf, type ShardRecord } from "./shard-history.ts";
 import { latestOf, trimHorizonOf } from "./shard-places.ts";
 import { ShardReader } from "./shard-reader.ts";
-import { ID_HEADER } from "./stored-message.ts";
+import { storeMap } from "./store-map.ts";
 import { StreamTail } from "./stream-tail.ts";
 import type { CacheRoom } from "./tail-entry.ts";
 
@@ -48,7 +46,6 @@ export interface JetStreamStreamOptions {
   readonly tellSubject: string;
   readonly map: MapContent;
   readonly room: CacheRoom;
-  readonly onMap: (content: MapContent) => void;
 }
 
 export class JetStreamStream {
@@ -303,38 +300,9 @@ export class JetStreamStream {
 
   /** @param change from the shards as they are to those that shall be */
   async reshard(change: () => MapContent): Promise<void> {
-    const { link, stream, subject } = this.#options;
-    for (;;) {
-      await this.tail.poll();
-      await this.tail.reach((await link.state(stream)).lastSequence);
-      const content = change();
-      const id = `map-${randomBytes(9).toString("base64url")}`;
-      const payload = Buffer.from(JSON.stringify(content));
-      const expected = this.tail.history.lastMapAt;
-      const isGone = (): boolean => this.tail.closed;
-      const outcome = await link
-        .publish(stream, `${subject}.map`, payload, {}, expected, id, isGone)
-        .catch((error: unknown) => {
-          throw asOf(this.#options.name, error);
-        });
-      let sequence = outcome.stored ? outcome.sequence : undefined;
-      if (!outcome.stored) {
-        const last = await link.leaderGet(stream, { last_by_subj: `${subject}.map` });
-        if (outcome.uncertain && last?.header(ID_HEADER) === id) sequence = last.sequence;
-        // Retention took the last map; what it said is kept in the list of streams.
-        if (last === undefined && this.tail.firstSequence > expected) this.tail.history.mapSeen(0);
-        if (last !== undefined) await this.tail.reachLast("map", last.sequence);
-      }
-      if (sequence !== undefined) {
-        link.tell(this.#options.tellSubject, `${sequence} ${id}`);
-        await this.tail.reach(sequence);
-        // Of two maps stored at the same moment the first holds; this one is tried again on it.
-        if (this.tail.history.shards.some(({ openedAt }) => openedAt === sequence)) return;
-        continue;
-      }
-      // Another gateway split or merged meanwhile: what was asked is judged against its map.
-      await pause(10, link.signal);
-    }
+    await storeMap({ ...this.#options, tail: this.tail }, change).catch((error: unknown) => {
+      throw asOf(this.#options.name, error);
+    });
   }
 
   /**

@@ -24,7 +24,7 @@ import type { Documents } from "./documents.ts";
 import { JetStreamStream } from "./jetstream-stream.ts";
 import type { Link } from "./link.ts";
 import { Retention, retentionConfig } from "./retention.ts";
-import { type MapContent, shardRecord } from "./shard-history.ts";
+import { type MapContent, type ShardHistory, shardRecord } from "./shard-history.ts";
 import { StreamList, type StreamRecord } from "./stream-list.ts";
 import { CacheRoom } from "./tail-entry.ts";
 import { UnfinishedStreams } from "./unfinished-streams.ts";
@@ -58,6 +58,8 @@ export class StreamRegistry {
   readonly #opening = new Map<string, Promise<void>>();
   /** Ids of those that the list names and the cluster does not have → when that was said last. */
   readonly #missing = new Map<string, number>();
+  /** Ids of those whose shard maps are being kept. */
+  readonly #keeping = new Set<string>();
   #timer: NodeJS.Timeout | undefined;
   #ticking = false;
   #syncing: Promise<void> = Promise.resolve();
@@ -159,9 +161,21 @@ export class StreamRegistry {
     }
     for (const record of Object.values(records)) {
       const known = this.#streams.get(record.name);
-      if (known !== undefined) known.tail.history.adopt(record.map, 0);
+      if (known !== undefined) this.#compareMaps(record, known.tail.history);
       else if (!this.#byId.has(record.streamId)) this.#begin(record);
     }
+  }
+
+  /**
+   * Any gateway that knows of a newer map than the list keeps it there, so that this does not hang on the one that made it,
+   * nor on a moment when nothing could be written: retention takes the log's own.
+   */
+  #compareMaps({ name, streamId, map }: StreamRecord, history: ShardHistory): void {
+    history.adopt(map, 0);
+    if (history.content.version <= map.version || this.#keeping.has(streamId)) return;
+    this.#keeping.add(streamId);
+    const kept = this.keepMap(name, streamId, history.content).finally(() => this.#keeping.delete(streamId));
+    this.#inBackground(kept, "a shard map was not kept yet");
   }
 
   /** Follows a stream as soon as it is ready. One whose nodes give no answer is tried again and again. */
@@ -219,9 +233,6 @@ export class StreamRegistry {
       stream: this.#streamOf(streamId),
       subject: `${prefix}.d.${streamId}`,
       tellSubject: `${prefix}.n.${streamId}`,
-      // Any gateway that sees a map keeps it, so that it does not hang on the one that made it.
-      onMap: (content) =>
-        this.#inBackground(this.keepMap(name, streamId, content), "a shard map was not kept"),
     });
   }
 

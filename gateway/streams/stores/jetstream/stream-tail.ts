@@ -45,8 +45,6 @@ export interface TailOptions {
   readonly map: MapContent;
   /** Shared with the other streams; of its own unless given. */
   readonly room?: CacheRoom;
-  /** Called when the log says something newer of the shards than `map`. */
-  readonly onMap: (content: MapContent) => void;
 }
 
 export class StreamTail {
@@ -141,8 +139,7 @@ export class StreamTail {
 
   #remember(token: string, message: StoredMessage): void {
     if (token === "map") {
-      const content = JSON.parse(Buffer.from(message.payload).toString()) as MapContent;
-      if (this.history.adopt(content, message.sequence)) this.#options.onMap(this.history.content);
+      this.history.adopt(JSON.parse(Buffer.from(message.payload).toString()) as MapContent, message.sequence);
     } else this.producers.set(token, stateOf(message));
   }
 

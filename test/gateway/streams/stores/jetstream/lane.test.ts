@@ -121,7 +121,7 @@ class LenientCluster {
     } as unknown as Link;
     const map = { version: 1, shards: equalRanges(1).map((range, index) => shardRecord(index, range, 0)) };
     const names = { name: "readings", stream: "S", subject: "s" };
-    this.tail = new StreamTail({ ...names, link, map, clock: CLOCK, log: silentLog, onMap: () => {} });
+    this.tail = new StreamTail({ ...names, link, map, clock: CLOCK, log: silentLog });
     this.host = {
       ...{ ...names, link, tail: this.tail, clock: CLOCK, waitingBytes: 0, isBusy: false },
       stored: () => {},
