@@ -176,14 +176,20 @@ class ClusterStreams implements Streams {
     const stream = this.#get(name);
     const { tags, ...others } = change;
     checkSpec({ ...this.settings(name), ...others });
-    // After a crash between the two the cluster is set again to what the list says.
-    if (change.retentionHours !== undefined)
-      await this.#registry.retention.set(stream, change.retentionHours);
+    const { retentionHours: hours } = change;
+    const set = async (): Promise<void> => {
+      if (hours !== undefined) await this.#registry.retention.set(stream, hours);
+    };
+    // After a crash between the two, or if one takes long, the cluster is set again to what the list says. So a longer time stands there
+    // first, as what the cluster has taken once is gone; and of a shorter one nothing is said where the cluster refuses it.
+    const isLonger = hours !== undefined && hours > this.settings(name).retentionHours;
+    if (!isLonger) await set();
     await this.#registry.list.updateStream(name, stream.streamId, (record) => ({
       ...record,
       ...others,
       ...(tags !== undefined && { tags: changedTags(record.tags, tags) }),
     }));
+    if (isLonger) await set();
     this.#registry.tellAll();
     return this.describe(name);
   }

@@ -11,7 +11,7 @@ import type { JetStreamStream } from "./jetstream-stream.ts";
 import { DUPLICATE_WINDOW_NS, type Link } from "./link.ts";
 
 const HOUR_NS = 3_600 * 1_000_000_000;
-/** Who changes it changes the cluster first, and then the list. */
+/** Who changes it changes the cluster and the list one after the other. */
 const WRONG_FOR_MS = 5_000;
 /** Of a retention: who was heard since then is renewed in time by the next looks. */
 const MAY_WAIT = 0.9;

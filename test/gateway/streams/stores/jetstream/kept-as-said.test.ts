@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
+import { StreamList } from "../../../../../gateway/streams/stores/jetstream/stream-list.ts";
 import { clusterFact as fact, until } from "./cluster-fact.ts";
 
 const HOUR_NS = 3_600 * 1_000_000_000;
@@ -41,3 +42,40 @@ fact(
     }
   },
 );
+
+fact("a longer retention never ends again while it takes long to be written down", async (ground, t) => {
+  const { open, cluster, prefix } = ground;
+  const streams = await open();
+  await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+  const { streamId } = streams.settings("s");
+  const nc = await connect({ servers: cluster.servers });
+  const seen: number[] = [];
+  const { updateStream } = StreamList.prototype;
+  t.mock.method(
+    StreamList.prototype,
+    "updateStream",
+    async function (this: StreamList, ...change: Parameters<StreamList["updateStream"]>) {
+      // Longer than a difference between cluster and list is let be.
+      await new Promise((resolve) => setTimeout(resolve, 8_000));
+      await updateStream.apply(this, change);
+    },
+  );
+  try {
+    const manager = await jetstreamManager(nc);
+    const look = async (): Promise<void> => {
+      const { config } = await manager.streams.info(`${prefix}-${streamId}`);
+      if (seen.at(-1) !== config.max_age / HOUR_NS) seen.push(config.max_age / HOUR_NS);
+    };
+    await look();
+    let isDone = false;
+    const done = streams.updateStream("s", { retentionHours: 48 }).finally(() => {
+      isDone = true;
+    });
+    while (!isDone) await look();
+    await done;
+    await look();
+    assert.deepEqual(seen, [24, 48]);
+  } finally {
+    await nc.close();
+  }
+});
