@@ -84,6 +84,8 @@ export class Link {
   readonly id = randomBytes(9).toString("base64url");
   #published = 0;
   #leaderUntilMs = 0;
+  #hearing: Promise<void> | undefined;
+  #endHearing: () => void = () => undefined;
   #patienceMs = GIVE_UP_AFTER_MS;
 
   private constructor(nc: NatsConnection, jsm: JetStreamManager, { clock, metrics }: LinkOptions) {
@@ -213,8 +215,23 @@ export class Link {
         throw new LogWriteError(what, new Error(silence, { cause: failure }), hint);
       }
       this.#retries.inc();
+      if (this.#patienceMs === GIVE_UP_AFTER_MS) await this.#heard();
       await pause(20 + backoff.nextMs(), this.#abort.signal);
     }
+  }
+
+  /**
+   * Resolves when the node has taken what was sent to it so far, or the connection is another one. To a node that takes nothing each try
+   * would be kept for it in memory once more.
+   */
+  #heard(): Promise<void> {
+    this.#hearing ??= new Promise<void>((resolve) => {
+      this.#endHearing = resolve;
+      this.#nc.flush().then(resolve, () => resolve());
+    }).finally(() => {
+      this.#hearing = undefined;
+    });
+    return this.#hearing;
   }
 
   /** From any replica: one that lags behind may not have it yet. From the leader where a replica hangs. */
@@ -341,15 +358,17 @@ export class Link {
   /** From now on what has waited for an answer for some seconds fails. */
   hurry(): void {
     this.#patienceMs = GIVE_UP_IN_HURRY_MS;
+    this.#endHearing();
   }
 
   /** What waits for an answer fails. */
   abort(): void {
     this.#abort.abort();
+    this.#endHearing();
   }
 
   async close(): Promise<void> {
-    this.#abort.abort();
+    this.abort();
     await this.#nc.close();
   }
 }
