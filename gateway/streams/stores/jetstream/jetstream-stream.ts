@@ -80,7 +80,11 @@ export class JetStreamStream {
         link.tell(options.tellSubject, `${sequence} ${messageId}`);
       },
       arrivalMs: () => {
-        this.#arrivalMs = Math.max(this.#arrivalMs, Math.floor(clock.nowUs() / 1000));
+        const nowMs = Math.floor(clock.nowUs() / 1000);
+        // Times rise along the log whatever gateway writes, as they are searched in it.
+        const { arrivalMs } = this.tail.ends;
+        const others = arrivalMs <= nowMs + CLOCKS_DIFFER_MS ? arrivalMs : 0;
+        this.#arrivalMs = Math.max(this.#arrivalMs, nowMs, others);
         return this.#arrivalMs;
       },
       waitingBytes: 0,
@@ -102,8 +106,12 @@ export class JetStreamStream {
     return this.#options.streamId;
   }
 
-  start(): Promise<void> {
-    return this.tail.start();
+  async start(): Promise<void> {
+    await this.tail.start();
+    const { ends, past, tip } = this.tail;
+    // What came since is newer.
+    const newest = ends.arrivalMs === 0 ? await past.one(tip) : undefined;
+    ends.arrivalMs ||= newest?.arrivalMs ?? 0;
   }
 
   describeShards(retentionMs: number): ShardDescription[] {

@@ -17,6 +17,8 @@ export class ShardEnds {
   readonly #quiet = new Map<number, { readonly from: Offset; readonly to: Offset }>();
   #begin: Offset = 0;
   #messages = 0;
+  /** The latest time at which any message came, by its writer's clock. */
+  arrivalMs = 0;
 
   /** What came up to this message is not counted. */
   begin(lastSequence: number): void {
@@ -26,6 +28,7 @@ export class ShardEnds {
   /** @param firstSequence of what is kept */
   take(entry: TailEntry, firstSequence: number): void {
     this.#messages++;
+    this.arrivalMs = Math.max(this.arrivalMs, entry.arrivalMs);
     for (const [shard, parts] of entry.parts) {
       const from = this.latest(shard);
       if (from <= offsetOf(firstSequence)) this.#quiet.set(shard, { from, to: parts[0]!.first });
