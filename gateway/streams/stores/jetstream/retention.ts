@@ -3,10 +3,12 @@
  * changes at once, of the retention or of the replicas, one may put back what the other replaced. What the list of streams says
  * holds: where the cluster has had it otherwise for some seconds, whoever sees that sets it again.
  */
+import { JetStreamApiError } from "@nats-io/jetstream";
 import type { Clock } from "../../../../runtime/clock.ts";
 import { describeError } from "../../../../runtime/errors.ts";
 import type { Log } from "../../../../runtime/log.ts";
-import { LogFullError } from "../../streams.ts";
+import { LogFullError, StreamNotFoundError } from "../../streams.ts";
+import { STREAM_NOT_FOUND } from "./jet-streams.ts";
 import type { JetStreamStream } from "./jetstream-stream.ts";
 import { DUPLICATE_WINDOW_NS, type Link } from "./link.ts";
 
@@ -40,6 +42,7 @@ export class Retention {
     this.#options = options;
   }
 
+  /** @throws StreamNotFoundError, LogFullError */
   async set(stream: JetStreamStream, hours: number): Promise<void> {
     const retentionMs = hours * 3_600_000;
     // What is remembered of producers must not be older than what is kept.
@@ -47,7 +50,10 @@ export class Retention {
       // A shorter retention makes room, and then there is time to renew them.
       if (!(error instanceof LogFullError) || stream.remembersBefore(retentionMs * MAY_WAIT)) throw error;
     });
-    await this.#options.link.streams.update(stream.stream, retentionConfig(hours));
+    await this.#options.link.streams.update(stream.stream, retentionConfig(hours)).catch((error: unknown) => {
+      const isGone = error instanceof JetStreamApiError && error.code === STREAM_NOT_FOUND;
+      throw isGone ? new StreamNotFoundError(stream.name) : error;
+    });
     // A gateway that starts may have raised them between what was read for that and what was written.
     this.#options.replicate(stream.stream);
   }

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { mock } from "node:test";
 import { Documents } from "../../../../../gateway/streams/stores/jetstream/documents.ts";
+import { JetStreams } from "../../../../../gateway/streams/stores/jetstream/jet-streams.ts";
 import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
 import { StreamList } from "../../../../../gateway/streams/stores/jetstream/stream-list.ts";
 import { StreamNotFoundError } from "../../../../../gateway/streams/streams.ts";
@@ -210,3 +211,27 @@ fact("a stream that was taken away by hand is said in the log, and can be delete
   await a.deleteStream("s");
   assert.deepEqual(a.listStreams(), []);
 });
+
+fact(
+  "a retention that is changed while another gateway deletes the stream is refused as of no stream",
+  async ({ open }) => {
+    const [a, b] = [await open(), await open()];
+    await a.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    await until(() => b.listStreams().includes("s"));
+    const { update } = JetStreams.prototype;
+    const late = mock.method(
+      JetStreams.prototype,
+      "update",
+      async function (this: JetStreams, ...change: Parameters<JetStreams["update"]>) {
+        late.mock.restore();
+        await b.deleteStream("s");
+        await update.apply(this, change);
+      },
+    );
+    try {
+      await assert.rejects(a.updateStream("s", { retentionHours: 48 }), StreamNotFoundError);
+    } finally {
+      late.mock.restore();
+    }
+  },
+);
