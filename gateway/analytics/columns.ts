@@ -31,7 +31,12 @@ export class ColumnBatch {
   readonly keys: KeyValues[] = [];
   /** The same as one string each. */
   readonly keyNames: string[] = [];
+  /** Keys and windows that the rows may be of, at most, and the characters of these keys. */
+  groupsAtMost = 0;
+  keyCharactersAtMost = 0;
   readonly #ids = new Map<string, number>();
+  /** Of each key, the window of its last row. */
+  readonly #lastPaneMs: number[] = [];
 
   constructor(measures: readonly Column[]) {
     this.kinds = measures.map(measureKind);
@@ -50,6 +55,11 @@ export class ColumnBatch {
     }
     this.keyIds[row] = id;
     this.paneMs[row] = paneMs;
+    if (this.#lastPaneMs[id] !== paneMs) {
+      this.#lastPaneMs[id] = paneMs;
+      this.groupsAtMost++;
+      this.keyCharactersAtMost += keyName.length;
+    }
     for (let i = 0; i < this.measures.length; i++) {
       const value = measures[i]!;
       this.measures[i]![row] = value ?? 0;
@@ -61,6 +71,9 @@ export class ColumnBatch {
     this.rows = 0;
     this.keys.length = 0;
     this.keyNames.length = 0;
+    this.groupsAtMost = 0;
+    this.keyCharactersAtMost = 0;
+    this.#lastPaneMs.length = 0;
     this.#ids.clear();
   }
 

@@ -20,6 +20,11 @@ export class InputPositions {
     for (const shard of finishedShards(open, shards)) this.#finished.set(shard.shardId, shard.latest);
   }
 
+  /** Those of which more may come. */
+  unended(): ShardId[] {
+    return [...this.open.keys()].filter((shardId) => !this.ended.has(shardId));
+  }
+
   /** For the file: a later start can tell by them whether the file is as new as the consumer. */
   all(): Map<ShardId, Offset> {
     return new Map([...this.#finished, ...this.open]);

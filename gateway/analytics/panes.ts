@@ -76,6 +76,12 @@ export class Panes {
     return this.#groups;
   }
 
+  /** How full it would be with so many more: 1 is all that it holds. */
+  fill(moreGroups: number, moreKeyCharacters: number): number {
+    const groups = (this.#groups + moreGroups) / this.#maxGroups;
+    return Math.max(groups, (this.#keyCharacters + moreKeyCharacters) / this.#maxKeyCharacters);
+  }
+
   /**
    * All of the partials, or none. Each key and window stands once among them. Nothing else may be asked of the
    * panes before this resolved. @throws StateFullError

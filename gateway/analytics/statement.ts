@@ -33,11 +33,8 @@ import { leaveOutWhatWasRead, resumeSession, type Session } from "./session.ts";
 import type { Plan } from "./sql/plan.ts";
 import type { WindowState } from "./window-state.ts";
 
-const READ_BYTES = 1_048_576;
 /** Reads at the tip wait for nothing, there may be 4,096 shards, and the event loop is everybody's. */
 const READS_A_TURN = 16;
-/** A batch ends with the read that reaches it. */
-const BATCH_ROWS = 65_536;
 const GATHER_MS = 100;
 /** Idleness is a matter of time, so no wait is longer. */
 const MAX_WAIT_MS = 1_000;
@@ -45,6 +42,7 @@ const CHECKPOINT_EVERY_MS = 5_000;
 /** As many windows as the state holds may close at once, and the event loop is everybody's. */
 const RESULTS_A_TURN = 1_000;
 const LATE_LOG_EVERY_MS = 60_000;
+const CROWDED_LOG_EVERY_MS = 60_000;
 
 /** The durable steps of a commit, in their order. */
 export type CommitStep = "checkpoint" | "frames" | "consumer";
@@ -75,6 +73,7 @@ export class Statement {
   #watermarkMs: number | undefined;
   #lastError: string | undefined;
   #lateLogged = { count: 0, atMs: Number.NEGATIVE_INFINITY };
+  #crowdedLoggedMs = Number.NEGATIVE_INFINITY;
   #running: Promise<void> | undefined;
 
   constructor(parts: StatementParts) {
@@ -226,16 +225,21 @@ export class Statement {
     return come.length + gone.length > 0;
   }
 
-  /** Reads each shard once of which there is news. @returns true when anything was read */
+  /**
+   * Reads each shard once of which there is news; where very many windows are open, only those that hold the watermark
+   * back, or nearly. @returns true when anything was read
+   */
   async #gather(session: Session): Promise<boolean> {
     const { streams, plan, clock, log } = this.#parts;
     const { state, input, news } = session;
     let progressed = false;
     let reads = 0;
+    const crowded = state.isCrowded;
+    const aheadMs = crowded ? this.#slowestMs(session) + plan.windowMs : Number.POSITIVE_INFINITY;
     // Each once: what is found to have more comes to the end.
     for (let due = news.due(); due > 0; due--) {
       const shardId = news.take();
-      if (state.gathered >= BATCH_ROWS) {
+      if (state.isBatchFull(crowded) || state.watermark.isBeyond(shardId, aheadMs)) {
         // Not read this time, so nobody knows whether it is silent.
         state.watermark.active(shardId, clock.monotonicMs());
         news.add(shardId);
@@ -243,7 +247,8 @@ export class Statement {
       }
       const from = input.open.get(shardId)!;
       if (++reads % READS_A_TURN === 0) await nextTurn();
-      const result = await streams.read(plan.inputStream, shardId, from, READ_BYTES);
+      const maxBytes = state.readBytes(crowded ? input.open.size : 1);
+      const result = await streams.read(plan.inputStream, shardId, from, maxBytes);
       if (result.trimmed > 0) {
         const records = result.trimmedRecords ?? result.trimmed;
         state.totals.trimmed += records;
@@ -260,6 +265,19 @@ export class Statement {
     }
     session.moved ||= progressed;
     return progressed;
+  }
+
+  #slowestMs({ input, state }: Session): number {
+    const { clock, log } = this.#parts;
+    const nowMs = clock.monotonicMs();
+    if (nowMs - this.#crowdedLoggedMs >= CROWDED_LOG_EVERY_MS) {
+      this.#crowdedLoggedMs = nowMs;
+      log.warn(
+        { windows: state.panes.groups },
+        "very many windows are open: shards wait for those that bring older records, or have yet to bring any",
+      );
+    }
+    return state.watermark.slowestMs(input.unended(), nowMs);
   }
 
   async #emit(session: Session, closed: readonly Group[]): Promise<void> {

@@ -101,6 +101,22 @@ export class Watermark {
     if (shard !== undefined) shard.activeMs = nowMs;
   }
 
+  /** The oldest event time of these shards, without those that are idle; -Infinity while one has brought none. @param nowMs monotonic */
+  slowestMs(shardIds: Iterable<ShardId>, nowMs: number): number {
+    let slowest = Number.POSITIVE_INFINITY;
+    for (const shardId of shardIds) {
+      const shard = this.#shards.get(shardId);
+      if (shard === undefined || nowMs - shard.activeMs >= this.#idleMs) continue;
+      slowest = Math.min(slowest, shard.maxMs ?? Number.NEGATIVE_INFINITY);
+    }
+    return slowest;
+  }
+
+  /** It has brought something later than this. */
+  isBeyond(shardId: ShardId, timeMs: number): boolean {
+    return (this.#shards.get(shardId)?.maxMs ?? Number.NEGATIVE_INFINITY) > timeMs;
+  }
+
   /** Call once the batch is merged. @returns true when it moved. @param nowMs monotonic */
   advance(nowMs: number): boolean {
     let lowest: number | undefined;

@@ -12,6 +12,18 @@ import { type Group, Panes } from "./panes.ts";
 import type { Plan } from "./sql/plan.ts";
 import type { Watermark } from "./watermark.ts";
 
+/** A batch ends with the read that reaches it. */
+const BATCH_ROWS = 65_536;
+const READ_BYTES = 1_048_576;
+/** A record takes no less in the log, with its head and its JSON. */
+const MIN_RECORD_BYTES = 32;
+/**
+ * Of what the state holds. Beyond the first, only those shards are read that hold the watermark back; what a batch adds
+ * from there on stays below the second, so that what they bring has room.
+ */
+const CROWDED = 1 / 3;
+const NEARLY_FULL = 2 / 3;
+
 export class WindowState {
   readonly panes: Panes;
   readonly watermark: Watermark;
@@ -19,6 +31,7 @@ export class WindowState {
   /** Why the last record was rejected. */
   lastRejection: string | undefined;
   readonly #plan: Plan;
+  readonly #maxGroups: number;
   readonly #decode: Decoder;
   readonly #partials: Partials;
   readonly #batch: ColumnBatch;
@@ -26,6 +39,7 @@ export class WindowState {
 
   constructor(plan: Plan, partials: Partials, watermark: Watermark, maxGroups: number) {
     this.#plan = plan;
+    this.#maxGroups = maxGroups;
     this.#decode = compileDecoder(plan);
     this.#partials = partials;
     this.watermark = watermark;
@@ -34,9 +48,29 @@ export class WindowState {
     this.#record = { timeMs: 0, keyName: "", key: [], measures: plan.measures.map(() => null) };
   }
 
-  /** Rows gathered and not yet merged. */
-  get gathered(): number {
-    return this.#batch.rows;
+  /**
+   * So many windows are open that shards may no longer run ahead of one another: a backlog is read far faster than it
+   * came, and what a shard of few records brings of a whole day would wait for the others'. To be asked between batches.
+   */
+  get isCrowded(): boolean {
+    return this.#fill > CROWDED;
+  }
+
+  /** Enough is gathered for a batch, so that the rest has to wait for the next one. */
+  isBatchFull(isCrowded: boolean): boolean {
+    const { rows } = this.#batch;
+    return rows >= BATCH_ROWS || (rows > 0 && this.#fill > (isCrowded ? NEARLY_FULL : CROWDED));
+  }
+
+  /** What may be read of a shard without more windows than there is room for, were each record of another. @param reads before the next batch */
+  readBytes(reads: number): number {
+    const room = (1 - this.#fill) * this.#maxGroups;
+    return Math.max(1, Math.min(READ_BYTES, Math.floor((room * MIN_RECORD_BYTES) / reads)));
+  }
+
+  get #fill(): number {
+    const { groupsAtMost, keyCharactersAtMost } = this.#batch;
+    return this.panes.fill(groupsAtMost, keyCharactersAtMost);
   }
 
   /**

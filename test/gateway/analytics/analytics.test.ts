@@ -379,6 +379,42 @@ test("more keys than the state may hold stop the statement and say so", () =>
     await rig.close();
   }));
 
+test("a backlog of shards of which one is fuller than another, and a third is empty, is read with few windows open", () =>
+  inFolder(async (dir) => {
+    const shardOf = await shardsOf(dir);
+    const names = Array.from({ length: 6 }, (_, i) => `sensor/${i}`);
+    const busy = names[0]!;
+    const quiet = names.find((name) => shardOf(name) !== shardOf(busy))!;
+    const readings: Reading[] = [];
+    for (let second = 0; second < 6_000; second++) {
+      const timeMs = START_MS + second * 1_000;
+      readings.push({ sensor: busy, timeMs, temperature: second });
+      if (second % 10 === 0) readings.push({ sensor: quiet, timeMs, temperature: 1 });
+    }
+    const clock = handClock();
+    clock.advance(6_000_000);
+    const rig = await openRig(dir, { clock, maxGroups: 300, idleSeconds: 30 });
+    for (let at = 0; at < readings.length; at += 50) await rig.put(readings.slice(at, at + 50));
+    await rig.analytics.start();
+    await until("as much is read as may wait for the empty shard", () => {
+      const { records, state, lastError } = rig.analytics.status()[0]!;
+      assert.equal(state, "running", lastError);
+      return records > 100;
+    });
+    assert.deepEqual(await results(rig.streams), []);
+    clock.advance(31_000);
+    const expected = await askDuckDb(readings, watermarkOf(readings, shardOf));
+    assert.ok(expected.length > 1_000, `${expected.length} windows`);
+    await until("all windows", async () => {
+      const { state, lastError } = rig.analytics.status()[0]!;
+      assert.equal(state, "running", lastError);
+      return (await contents(rig.streams, OUTPUT)).length >= expected.length;
+    });
+    assert.equal(difference(await results(rig.streams), expected), undefined);
+    assert.equal(rig.analytics.status()[0]!.late, 0);
+    await rig.close();
+  }));
+
 test("a damaged or missing checkpoint and changed SQL stop the statement instead of guessing", () =>
   inFolder(async (dir) => {
     const first = await openRig(dir, { shards: 1 });
