@@ -7,6 +7,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { DuckDBConnection, DuckDBDataChunk, DuckDBInstance } from "@duckdb/node-api";
 import type { Vector } from "@duckdb/node-bindings";
+import { Turnstile } from "../../../runtime/turnstile.ts";
 import type { ColumnBatch, MeasureKind } from "../columns.ts";
 import type { GroupPartial, MeasurePartial } from "../panes.ts";
 
@@ -31,6 +32,8 @@ type Library = Awaited<ReturnType<typeof loadLibrary>>;
 export class PartialsEngine {
   #library: Library | undefined;
   #instance: DuckDBInstance | undefined;
+  /** The memory is that of one query, and so is the thread: statements that read a backlog would all come at once. */
+  readonly #oneAtATime = new Turnstile(1);
 
   async start(): Promise<void> {
     this.#library ??= await loadLibrary();
@@ -48,7 +51,7 @@ export class PartialsEngine {
     const columns = kinds.map((kind, i) => `, m${i} ${kind === "integer" ? "BIGINT" : "DOUBLE"}`);
     try {
       await connection.run(`CREATE TEMP TABLE ${table} (k INTEGER, p DOUBLE${columns.join("")})`);
-      return new Partials(this.#library!, connection, table, kinds);
+      return new Partials(this.#library!, connection, table, kinds, this.#oneAtATime);
     } catch (error) {
       connection.closeSync();
       throw error;
@@ -69,6 +72,7 @@ export class Partials {
   readonly #table: string;
   readonly #kinds: readonly MeasureKind[];
   readonly #query: string;
+  readonly #turns: Turnstile;
   readonly #chunk: DuckDBDataChunk;
   readonly #integers = new BigInt64Array(CHUNK_ROWS);
   readonly #validity = new BigUint64Array(CHUNK_ROWS / 64);
@@ -78,7 +82,9 @@ export class Partials {
     connection: DuckDBConnection,
     table: string,
     kinds: readonly MeasureKind[],
+    turns: Turnstile,
   ) {
+    this.#turns = turns;
     this.#duckdb = duckdb;
     this.#connection = connection;
     this.#table = table;
@@ -104,7 +110,17 @@ export class Partials {
   async aggregate(batch: ColumnBatch, from = 0): Promise<GroupPartial[]> {
     const to = Math.min(batch.rows, from + this.rowsAtOnce);
     if (from >= to) return [];
-    await this.#connection.run(`TRUNCATE ${this.#table}`);
+    return this.#turns.run(1, async () => {
+      try {
+        return await this.#aggregate(batch, from, to);
+      } finally {
+        // It would be kept for as long as the statement runs, of each of them.
+        await this.#connection.run(`TRUNCATE ${this.#table}`);
+      }
+    });
+  }
+
+  async #aggregate(batch: ColumnBatch, from: number, to: number): Promise<GroupPartial[]> {
     const appender = await this.#connection.createAppender(this.#table);
     try {
       for (let at = from, chunks = 1; at < to; at += CHUNK_ROWS, chunks++) {

@@ -99,6 +99,25 @@ test("as many rows as one query takes fit into the engine's memory, each of anot
   engine.close();
 });
 
+test("what many statements aggregate at the same time fits into the engine's memory", async () => {
+  const engine = new PartialsEngine();
+  await engine.start();
+  const columns = Array.from(
+    { length: 15 },
+    (_, i): Column => ({ name: `c${i}`, type: "DOUBLE", notNull: false }),
+  );
+  const values = columns.map((_, i) => i);
+  const batch = new ColumnBatch(columns);
+  for (let i = 0; i < 60_000; i++) batch.add(`[${i}]`, [i], 0, values);
+  const tables = Array.from({ length: 12 }, (_, i) => `b${i}`);
+  const all = await Promise.all(tables.map((table) => engine.prepare(table, columns.map(measureKind))));
+  for (const partials of all) assert.ok(batch.rows <= partials.rowsAtOnce);
+  const groups = await Promise.all(all.map(async (partials) => (await partials.aggregate(batch)).length));
+  assert.deepEqual(new Set(groups), new Set([60_000]));
+  for (const partials of all) partials.close();
+  engine.close();
+});
+
 test("many measures leave room for fewer windows, so that memory is bounded", () => {
   const room = (count: number) => maxGroupsOf({ measures: Array<Column>(count).fill(COLUMNS[0]!) });
   assert.deepEqual([0, 1, 10, 20, 256].map(room), [100_000, 100_000, 100_000, 50_000, 3_906]);
