@@ -61,9 +61,7 @@ export class Quarantine {
   }
 
   async start(): Promise<void> {
-    await mkdir(this.#dir, { recursive: true, mode: 0o700 });
-    this.#olderBytes = (await stat(this.#path("older")).catch(() => undefined))?.size ?? 0;
-    await this.#open("a+");
+    await this.#begin();
   }
 
   /** Resolves when the publish is on disk, so that it may be acknowledged. Its payload is read in the call only. */
@@ -125,10 +123,31 @@ export class Quarantine {
 
   async #write(lines: Buffer): Promise<void> {
     if (this.#closed) throw new Error("the quarantine is closed");
-    // A full disk may have kept an earlier rotation from opening a file.
-    const file = this.#file ?? (await this.#open("a+"));
+    const file = await this.#current();
     const full = this.#bytes > 0 && this.#bytes + lines.length > this.#maxBytes;
     await this.#append(full ? await this.#rotate() : file, lines);
+  }
+
+  async #begin(): Promise<FileHandle> {
+    await mkdir(this.#dir, { recursive: true, mode: 0o700 });
+    this.#olderBytes = (await stat(this.#path("older")).catch(() => undefined))?.size ?? 0;
+    return this.#open("a+");
+  }
+
+  /**
+   * Whoever has looked at what is kept may have removed or moved it, folder and all: what came from then on would be
+   * acknowledged, and be nowhere. A full disk may have kept an earlier rotation from opening a file.
+   */
+  async #current(): Promise<FileHandle> {
+    const file = this.#file;
+    if (file === undefined) return this.#begin();
+    const named = await stat(this.#path("newer")).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "ENOENT") throw error;
+    });
+    if (named?.ino === (await file.stat()).ino) return file;
+    this.#file = undefined;
+    await file.close();
+    return this.#begin();
   }
 
   #kept({ timeUs, client, topic, reason, payload }: QuarantinedPublish): void {

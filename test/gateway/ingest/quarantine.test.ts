@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
@@ -23,10 +23,10 @@ test("a quarantine whose folder could not be written takes publishes again once 
   await quarantine.start();
   await quarantine.keep(publish("1".repeat(60)));
   await rm(folder, { recursive: true });
-  // The next is due for a new file, and there is no place for one.
+  await writeFile(folder, "in the folder's place");
   await assert.rejects(quarantine.keep(publish("2".repeat(60))));
   await assert.rejects(quarantine.keep(publish("3")));
-  await mkdir(folder);
+  await rm(folder);
   await quarantine.keep(publish("4"));
   assert.equal(quarantine.status().publishes, 2);
   const lines = (await readFile(join(folder, "publishes.ndjson"), "utf8")).trim().split("\n");
@@ -35,6 +35,30 @@ test("a quarantine whose folder could not be written takes publishes again once 
   await quarantine.close();
   await quarantine.close();
   await assert.rejects(quarantine.keep(publish("5")), /closed/);
+});
+
+test("what comes after its file, or the whole folder, was removed or moved is kept all the same", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-quarantine-"));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  const folder = join(dir, "quarantine");
+  const file = join(folder, "publishes.ndjson");
+  const quarantine = new Quarantine(folder, silentLog, new Metrics());
+  await quarantine.start();
+  const ways = [
+    () => rm(file),
+    () => rm(folder, { recursive: true }),
+    () => rename(file, join(dir, "moved")),
+  ];
+  for (const [i, remove] of ways.entries()) {
+    await quarantine.keep(publish("before"));
+    await remove();
+    await quarantine.keep(publish(`after ${i}`));
+    const [line, ...more] = (await readFile(file, "utf8")).trim().split("\n");
+    assert.equal(Buffer.from(JSON.parse(line!).payload, "base64").toString(), `after ${i}`);
+    assert.deepEqual(more, []);
+    assert.equal(quarantine.status().keptBytes, (await stat(file)).size);
+  }
+  await quarantine.close();
 });
 
 test("a flood of invalid publishes writes few lines to the log, and the next line counts the others", async (t) => {
