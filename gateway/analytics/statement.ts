@@ -194,8 +194,10 @@ export class Statement {
       // Without records nothing else would notice.
       if (consumer.lost.aborted) throw new LeaseLostError(plan.inputStream, consumer.name);
       this.#follow(session);
+      // Who is idle is judged as of here: to read and decode a round of many shards may take longer than they may be silent.
+      const nowMs = clock.monotonicMs();
       const read = await this.#gather(session);
-      const closed = await session.state.advance(clock.monotonicMs());
+      const closed = await session.state.advance(nowMs);
       if (closed.length > 0) await this.#emit(session, closed);
       const due = session.moved && clock.monotonicMs() - session.checkpointMs >= CHECKPOINT_EVERY_MS;
       // The children of a closed shard are read once the checkpoint is behind its end.

@@ -115,7 +115,10 @@ export class WindowState {
     return newest;
   }
 
-  /** Merges what was gathered, moves the watermark and takes out the windows that it closes. @throws StateFullError */
+  /**
+   * Merges what was gathered, moves the watermark and takes out the windows that it closes.
+   * @param nowMs monotonic, of before anything was gathered @throws StateFullError
+   */
   async advance(nowMs: number): Promise<Group[]> {
     for (let from = 0; from < this.#batch.rows; from += this.#partials.rowsAtOnce) {
       await this.panes.merge(await this.#partials.aggregate(this.#batch, from));
