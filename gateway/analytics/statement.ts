@@ -189,7 +189,9 @@ export class Statement {
 
   async #work(session: Session, worked: () => void): Promise<void> {
     const { clock, plan } = this.#parts;
-    const { consumer } = session;
+    const { consumer, state } = session;
+    // To take up the checkpoint, and to write it, may have taken longer than a shard may be silent.
+    for (const shardId of consumer.shards) state.watermark.active(shardId, clock.monotonicMs());
     while (!this.#stop.signal.aborted) {
       // Without records nothing else would notice.
       if (consumer.lost.aborted) throw new LeaseLostError(plan.inputStream, consumer.name);
@@ -197,13 +199,13 @@ export class Statement {
       // Who is idle is judged as of here: to read and decode a round of many shards may take longer than they may be silent.
       const nowMs = clock.monotonicMs();
       const read = await this.#gather(session);
-      const closed = await session.state.advance(nowMs);
+      const closed = await state.advance(nowMs);
       if (closed.length > 0) await this.#emit(session, closed);
       const due = session.moved && clock.monotonicMs() - session.checkpointMs >= CHECKPOINT_EVERY_MS;
       // The children of a closed shard are read once the checkpoint is behind its end.
       const ended = session.moved && session.input.ended.size > 0;
       if (closed.length > 0 || due || ended) await this.#commit(session);
-      this.#report(session.state);
+      this.#report(state);
       this.#lastError = undefined;
       // What is read from now on is told by the positions, until it fails again.
       session.unread = undefined;

@@ -18,6 +18,7 @@ export const OUTPUT = "windows";
 export const WINDOW_MS = 10_000;
 export const DELAY_MS = 5_000;
 export const SHARDS = 3;
+export const START_MS = Date.UTC(2026, 0, 1);
 
 export const SQL = `
 CREATE TABLE readings (sensor STRING, temperature DOUBLE, counter BIGINT, note STRING, \`time\` TIMESTAMP_LTZ(3),
@@ -120,6 +121,40 @@ export async function closeRigs(): Promise<void> {
 export function entryOf({ timeMs, ...fields }: Reading): { partitionKey: string; data: Buffer } {
   const data = Buffer.from(JSON.stringify({ ...fields, time: new Date(timeMs).toISOString() }));
   return { partitionKey: fields.sensor ?? "none", data };
+}
+
+/** Both hands are turned by the test. Begins with 2026. */
+export function handClock(): Clock & { advance(ms: number): void } {
+  let ms = 0;
+  return {
+    nowUs: () => (START_MS + ms) * 1_000,
+    monotonicMs: () => ms,
+    advance: (by) => {
+      ms += by;
+    },
+  };
+}
+
+/** The watermark is that of the slowest shard. */
+export function watermarkOf(readings: readonly Reading[], shardOf: (sensor: string) => string): number {
+  const newest = new Map<string, number>();
+  for (const { sensor, timeMs } of readings) {
+    const shard = shardOf(sensor ?? "none");
+    newest.set(shard, Math.max(newest.get(shard) ?? 0, timeMs));
+  }
+  return Math.min(...newest.values()) - DELAY_MS;
+}
+
+/** Where the rig's stream puts the readings of each sensor. */
+export async function shardsOf(dir: string): Promise<(sensor: string) => string> {
+  const rig = await openRig(join(dir, "routing"));
+  const shards = new Map<string, string>();
+  for (const sensor of [...Array.from({ length: 6 }, (_, i) => `sensor/${i}`), "none"]) {
+    const [placed] = await rig.streams.append(INPUT, [{ partitionKey: sensor, data: Buffer.from("{}") }]);
+    shards.set(sensor, placed!.shardId);
+  }
+  await rig.close();
+  return (sensor) => shards.get(sensor)!;
 }
 
 /** Everything in a stream, shard by shard. */

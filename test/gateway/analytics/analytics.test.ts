@@ -8,14 +8,13 @@ import test from "node:test";
 import { StatementRefusedError } from "../../../gateway/analytics/open-analytics.ts";
 import type { CommitStep } from "../../../gateway/analytics/statement.ts";
 import { pause } from "../../../runtime/backoff.ts";
-import type { Clock } from "../../../runtime/clock.ts";
 import { nodeFlags, scriptPath } from "../../support/script.ts";
 import {
   askDuckDb,
   closeRigs,
   contents,
-  DELAY_MS,
   difference,
+  handClock,
   INPUT,
   madeUp,
   OUTPUT,
@@ -23,10 +22,11 @@ import {
   type Reading,
   results,
   SQL,
+  START_MS,
+  shardsOf,
   until,
+  watermarkOf,
 } from "./analytics-rig.ts";
-
-const START_MS = Date.UTC(2026, 0, 1);
 
 async function inFolder(body: (dir: string) => Promise<void>): Promise<void> {
   const dir = await mkdtemp(join(tmpdir(), "headwater-analytics-"));
@@ -36,39 +36,6 @@ async function inFolder(body: (dir: string) => Promise<void>): Promise<void> {
     await closeRigs();
     await rm(dir, { recursive: true, force: true });
   }
-}
-
-/** Both hands are turned by the test. */
-function handClock(): Clock & { advance(ms: number): void } {
-  let ms = 0;
-  return {
-    nowUs: () => (START_MS + ms) * 1_000,
-    monotonicMs: () => ms,
-    advance: (by) => {
-      ms += by;
-    },
-  };
-}
-
-/** The watermark is that of the slowest shard. */
-function watermarkOf(readings: readonly Reading[], shardOf: (sensor: string) => string): number {
-  const newest = new Map<string, number>();
-  for (const { sensor, timeMs } of readings) {
-    const shard = shardOf(sensor ?? "none");
-    newest.set(shard, Math.max(newest.get(shard) ?? 0, timeMs));
-  }
-  return Math.min(...newest.values()) - DELAY_MS;
-}
-
-async function shardsOf(dir: string): Promise<(sensor: string) => string> {
-  const rig = await openRig(join(dir, "routing"));
-  const shards = new Map<string, string>();
-  for (const sensor of [...Array.from({ length: 6 }, (_, i) => `sensor/${i}`), "none"]) {
-    const [placed] = await rig.streams.append(INPUT, [{ partitionKey: sensor, data: Buffer.from("{}") }]);
-    shards.set(sensor, placed!.shardId);
-  }
-  await rig.close();
-  return (sensor) => shards.get(sensor)!;
 }
 
 test("results equal what DuckDB computes from the same records", () =>
@@ -173,35 +140,6 @@ test("a silent shard holds the watermark back until it is idle, and is waited fo
       (START_MS + 36_000) * 1_000,
       "held by the other at 37 s",
     );
-    await rig.close();
-  }));
-
-test("a shard with a backlog is not idle, however long the others take to be read", () =>
-  inFolder(async (dir) => {
-    const clock = handClock();
-    clock.advance(3_600_000);
-    const rig = await openRig(dir, { clock, idleSeconds: 10 });
-    const names = Array.from({ length: 6 }, (_, i) => `sensor/${i}`);
-    const readings: Reading[] = [];
-    // Of one in ten there are ten times as many, so that a read brings less of its time.
-    for (let tenth = 0; tenth < 30_000; tenth++) {
-      const timeMs = START_MS + tenth * 100;
-      readings.push({ sensor: names[0]!, timeMs, temperature: tenth, note: "x".repeat(40) });
-      if (tenth % 10 === 0) {
-        for (const sensor of names.slice(1)) readings.push({ sensor, timeMs, temperature: tenth });
-      }
-    }
-    for (let at = 0; at < readings.length; at += 500) await rig.put(readings.slice(at, at + 500));
-    const { streams } = rig;
-    const read = streams.read.bind(streams);
-    // As from a slow disk: a round of three shards takes longer than any may be silent.
-    streams.read = (...place) => {
-      if (place[0] === INPUT) clock.advance(5_000);
-      return read(...place);
-    };
-    await rig.analytics.start();
-    await until("all is read", () => rig.analytics.status()[0]!.records === readings.length);
-    assert.equal(rig.analytics.status()[0]!.late, 0);
     await rig.close();
   }));
 
@@ -405,42 +343,6 @@ test("more keys than the state may hold stop the statement and say so", () =>
     await rig.analytics.start();
     await until("it stops", () => rig.analytics.status()[0]!.state === "failed");
     assert.match(rig.analytics.status()[0]!.lastError!, /^ANALYTICS_STATE_FULL: more than 10 keys/);
-    await rig.close();
-  }));
-
-test("a backlog of shards of which one is fuller than another, and a third is empty, is read with few windows open", () =>
-  inFolder(async (dir) => {
-    const shardOf = await shardsOf(dir);
-    const names = Array.from({ length: 6 }, (_, i) => `sensor/${i}`);
-    const busy = names[0]!;
-    const quiet = names.find((name) => shardOf(name) !== shardOf(busy))!;
-    const readings: Reading[] = [];
-    for (let second = 0; second < 6_000; second++) {
-      const timeMs = START_MS + second * 1_000;
-      readings.push({ sensor: busy, timeMs, temperature: second });
-      if (second % 10 === 0) readings.push({ sensor: quiet, timeMs, temperature: 1 });
-    }
-    const clock = handClock();
-    clock.advance(6_000_000);
-    const rig = await openRig(dir, { clock, maxGroups: 300, idleSeconds: 30 });
-    for (let at = 0; at < readings.length; at += 50) await rig.put(readings.slice(at, at + 50));
-    await rig.analytics.start();
-    await until("as much is read as may wait for the empty shard", () => {
-      const { records, state, lastError } = rig.analytics.status()[0]!;
-      assert.equal(state, "running", lastError);
-      return records > 100;
-    });
-    assert.deepEqual(await results(rig.streams), []);
-    clock.advance(31_000);
-    const expected = await askDuckDb(readings, watermarkOf(readings, shardOf));
-    assert.ok(expected.length > 1_000, `${expected.length} windows`);
-    await until("all windows", async () => {
-      const { state, lastError } = rig.analytics.status()[0]!;
-      assert.equal(state, "running", lastError);
-      return (await contents(rig.streams, OUTPUT)).length >= expected.length;
-    });
-    assert.equal(difference(await results(rig.streams), expected), undefined);
-    assert.equal(rig.analytics.status()[0]!.late, 0);
     await rig.close();
   }));
 

@@ -1,0 +1,116 @@
+/** A backlog is read far faster than it came: windows and shards behave otherwise than when records come one by one. */
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import test from "node:test";
+import {
+  askDuckDb,
+  closeRigs,
+  contents,
+  difference,
+  handClock,
+  INPUT,
+  OUTPUT,
+  openRig,
+  type Reading,
+  results,
+  START_MS,
+  shardsOf,
+  until,
+  watermarkOf,
+} from "./analytics-rig.ts";
+
+async function inFolder(body: (dir: string) => Promise<void>): Promise<void> {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-analytics-"));
+  try {
+    await body(dir);
+  } finally {
+    await closeRigs();
+    await rm(dir, { recursive: true, force: true });
+  }
+}
+
+test("a backlog of shards of which one is fuller than another, and a third is empty, is read with few windows open", () =>
+  inFolder(async (dir) => {
+    const shardOf = await shardsOf(dir);
+    const names = Array.from({ length: 6 }, (_, i) => `sensor/${i}`);
+    const busy = names[0]!;
+    const quiet = names.find((name) => shardOf(name) !== shardOf(busy))!;
+    const readings: Reading[] = [];
+    for (let second = 0; second < 6_000; second++) {
+      const timeMs = START_MS + second * 1_000;
+      readings.push({ sensor: busy, timeMs, temperature: second });
+      if (second % 10 === 0) readings.push({ sensor: quiet, timeMs, temperature: 1 });
+    }
+    const clock = handClock();
+    clock.advance(6_000_000);
+    const rig = await openRig(dir, { clock, maxGroups: 300, idleSeconds: 30 });
+    for (let at = 0; at < readings.length; at += 50) await rig.put(readings.slice(at, at + 50));
+    await rig.analytics.start();
+    await until("as much is read as may wait for the empty shard", () => {
+      const { records, state, lastError } = rig.analytics.status()[0]!;
+      assert.equal(state, "running", lastError);
+      return records > 100;
+    });
+    assert.deepEqual(await results(rig.streams), []);
+    clock.advance(31_000);
+    const expected = await askDuckDb(readings, watermarkOf(readings, shardOf));
+    assert.ok(expected.length > 1_000, `${expected.length} windows`);
+    await until("all windows", async () => {
+      const { state, lastError } = rig.analytics.status()[0]!;
+      assert.equal(state, "running", lastError);
+      return (await contents(rig.streams, OUTPUT)).length >= expected.length;
+    });
+    assert.equal(difference(await results(rig.streams), expected), undefined);
+    assert.equal(rig.analytics.status()[0]!.late, 0);
+    await rig.close();
+  }));
+
+test("a shard with a backlog is not idle, however long the others take to be read", () =>
+  inFolder(async (dir) => {
+    const clock = handClock();
+    clock.advance(3_600_000);
+    const rig = await openRig(dir, { clock, idleSeconds: 10 });
+    const names = Array.from({ length: 6 }, (_, i) => `sensor/${i}`);
+    const readings: Reading[] = [];
+    // Of one in ten there are ten times as many, so that a read brings less of its time.
+    for (let tenth = 0; tenth < 30_000; tenth++) {
+      const timeMs = START_MS + tenth * 100;
+      readings.push({ sensor: names[0]!, timeMs, temperature: tenth, note: "x".repeat(40) });
+      if (tenth % 10 === 0) {
+        for (const sensor of names.slice(1)) readings.push({ sensor, timeMs, temperature: tenth });
+      }
+    }
+    for (let at = 0; at < readings.length; at += 500) await rig.put(readings.slice(at, at + 500));
+    const { streams } = rig;
+    const read = streams.read.bind(streams);
+    // As from a slow disk: a round of three shards takes longer than any may be silent.
+    streams.read = (...place) => {
+      if (place[0] === INPUT) clock.advance(5_000);
+      return read(...place);
+    };
+    await rig.analytics.start();
+    await until("all is read", () => rig.analytics.status()[0]!.records === readings.length);
+    assert.equal(rig.analytics.status()[0]!.late, 0);
+    await rig.close();
+  }));
+
+test("a start waits for silent shards from when it begins to read, however long it took to get there", () =>
+  inFolder(async (dir) => {
+    const shardOf = await shardsOf(dir);
+    const names = Array.from({ length: 6 }, (_, i) => `sensor/${i}`);
+    const one = names[0]!;
+    const other = names.find((name) => shardOf(name) !== shardOf(one))!;
+    const at = (sensor: string, seconds: number): Reading => ({ sensor, timeMs: START_MS + seconds * 1_000 });
+    const clock = handClock();
+    // As where the disk, or a cluster, takes its time.
+    const rig = await openRig(dir, { clock, idleSeconds: 30, onStep: () => clock.advance(20_000) });
+    await rig.put([at(one, 40)]);
+    await rig.analytics.start();
+    await until("read", () => rig.analytics.status()[0]!.records === 1);
+    await rig.put([at(other, 20)]);
+    await until("read", () => rig.analytics.status()[0]!.records === 2);
+    assert.equal(rig.analytics.status()[0]!.late, 0);
+    await rig.close();
+  }));
