@@ -71,12 +71,18 @@ export class FilesDestination implements Destination {
     return path;
   }
 
-  /** Also syncs each folder above, up to the one that holds the root: an entry of a new folder is lost otherwise. */
+  /**
+   * Also syncs each folder above, up to the one that holds the root: an entry of a new folder is lost otherwise. One above the
+   * root may be closed to us but for the way through: then whoever made the root there saw to that.
+   */
   async #makeFolder(folder: string): Promise<void> {
     if (this.#synced.has(folder) && (await exists(folder))) return;
-    await mkdir(folder, { recursive: true });
+    const made = await mkdir(folder, { recursive: true });
+    const isRootOurs = made !== undefined && made.length <= this.#root.length;
     for (let at = folder; at.length >= this.#root.length; at = dirname(at)) {
-      await syncFolder(dirname(at));
+      await syncFolder(dirname(at)).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== "EACCES" || at !== this.#root || isRootOurs) throw error;
+      });
       if (at === dirname(at)) break;
     }
     if (this.#synced.size >= MAX_SYNCED_FOLDERS) this.#synced.clear();
