@@ -256,18 +256,19 @@ export class Cutter {
   async #deliver(consumer: Consumer, worked: () => void): Promise<void> {
     const { streams, config, clock } = this.#parts;
     const waiting = new Waiting(streams, consumer, clock);
+    const bufferMs = config.bufferSeconds * 1_000;
     this.#waiting = waiting;
     while (!this.#stop.signal.aborted) {
       // Without records nothing else would notice.
       if (consumer.lost.aborted) throw new LeaseLostError(config.stream, consumer.name);
       waiting.follow();
-      const trimmed = await waiting.count(this.#maxBytes);
+      const trimmed = await waiting.count(this.#maxBytes, bufferMs, this.#stop.signal);
       if (trimmed > 0) {
         await this.#trimmed.count(trimmed, consumer, waiting.starts());
         await this.#parts.onStep("trimmed");
         await this.#checkpoint(consumer, waiting.starts());
       }
-      const due = waiting.bytes >= this.#maxBytes || waiting.ageMs() >= config.bufferSeconds * 1_000;
+      const due = waiting.bytes >= this.#maxBytes || waiting.ageMs() >= bufferMs;
       // At the end of a closed shard an object is cut early: its children's records must come behind it.
       if (due || waiting.ended) {
         if (waiting.bytes > 0) await this.#cut(consumer, waiting);
@@ -275,7 +276,7 @@ export class Cutter {
         else await this.#checkpoint(consumer, waiting.reached());
         waiting.clear();
       } else {
-        const leftMs = config.bufferSeconds * 1_000 - waiting.ageMs();
+        const leftMs = bufferMs - waiting.ageMs();
         await waiting.more(Math.min(leftMs, MAX_WAIT_MS), this.#stop.signal);
         await pause(Math.min(GATHER_MS, leftMs), this.#stop.signal);
       }

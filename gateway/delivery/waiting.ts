@@ -64,12 +64,15 @@ export class Waiting {
   }
 
   /**
-   * Reads on until `maxBytes` are waiting or every shard's tip is reached.
+   * Reads on until `maxBytes` are waiting, the first of them for `maxMs`, or every shard's tip is reached: of many shards on
+   * which records come all the time there is always one more to read. An old backlog fills its objects all the same.
    * @returns records that retention took first
    */
-  async count(maxBytes: number): Promise<number> {
+  async count(maxBytes: number, maxMs = Number.POSITIVE_INFINITY, signal?: AbortSignal): Promise<number> {
     let trimmed = 0;
-    for (let reads = 1; this.bytes < maxBytes && this.#news.due() > 0; reads++) {
+    const goesOn = (): boolean =>
+      this.bytes < maxBytes && this.#seenForMs() < maxMs && signal?.aborted !== true;
+    for (let reads = 1; goesOn() && this.#news.due() > 0; reads++) {
       const shardId = this.#news.take();
       const shard = this.#shards.get(shardId)!;
       const budget = Math.min(READ_BYTES, maxBytes - this.bytes);
@@ -98,7 +101,11 @@ export class Waiting {
   ageMs(): number {
     if (this.firstArrivalMs === undefined) return 0;
     const byArrival = this.#clock.nowUs() / 1_000 - this.firstArrivalMs;
-    return Math.max(byArrival, this.#clock.monotonicMs() - this.#firstSeenMs);
+    return Math.max(byArrival, this.#seenForMs());
+  }
+
+  #seenForMs(): number {
+    return this.firstArrivalMs === undefined ? 0 : this.#clock.monotonicMs() - this.#firstSeenMs;
   }
 
   /** By shard; those without news are left out. */

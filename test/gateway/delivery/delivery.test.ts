@@ -70,6 +70,25 @@ test("totals and recent objects survive a restart, and nothing is delivered agai
     await second.close();
   }));
 
+test("an object is cut by age, also where there is always one more shard to read", () =>
+  inFolder(async (dir) => {
+    const rig = await openRig(dir, { bufferBytes: 128 * 1_048_576, bufferSeconds: 0.2 });
+    const { streams, delivery } = rig;
+    const read = streams.read.bind(streams);
+    let put = 0;
+    streams.read = async (...place) => {
+      if (delivery.status()[0]!.deliveredObjects === 0)
+        await streams.append(STREAM, numbered(put++ * 25, 25));
+      return read(...place);
+    };
+    await streams.append(STREAM, numbered(put++ * 25, 25));
+    await delivery.start();
+    await until("delivered", () => delivery.status()[0]!.deliveredObjects > 0, 30_000);
+    await until("all delivered", () => delivery.status()[0]!.deliveredRecords === put * 25);
+    assert.equal(countInOrder(await lines(rig.out)), put * 25);
+    await rig.close();
+  }));
+
 test("an object is cut by age, also of a single record, and named by its arrival", () =>
   inFolder(async (dir) => {
     let nowUs = Date.UTC(2026, 1, 3, 4, 59, 59) * 1_000;
