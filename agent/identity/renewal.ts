@@ -24,7 +24,9 @@ const MAX_WAIT_MS = 6 * 3_600_000;
 const MIN_WAIT_MS = 200;
 /** Of what is left of the certificate's life, so that many tries are left when it is due. */
 const WAITS_IN_LIFE = 24;
-const RETRY_MS = 600_000;
+/** After a failure, twice as long after each further one: a device may be online for a minute a day. */
+const FIRST_RETRY_MS = 2_000;
+const MAX_RETRY_MS = 600_000;
 
 export interface RenewalOptions {
   readonly address: GatewayAddress;
@@ -103,14 +105,17 @@ export class Renewal {
   async #run(): Promise<void> {
     const { log, random = Math.random } = this.#options;
     const { signal } = this.#closing;
+    let retryMs = FIRST_RETRY_MS;
     while (!signal.aborted) {
       let waitMs: number;
       try {
         waitMs = await this.renewIfDue();
+        retryMs = FIRST_RETRY_MS;
       } catch (error) {
         if (signal.aborted) return;
         this.#renewals.inc({ outcome: "failed" });
-        waitMs = RETRY_MS;
+        waitMs = retryMs;
+        retryMs = Math.min(MAX_RETRY_MS, 2 * retryMs);
         log.warn(
           { error: describeError(error) },
           "the gateway could not be asked about this device's certificate",

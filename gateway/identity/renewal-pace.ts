@@ -7,7 +7,7 @@ import type { Clock } from "../../runtime/clock.ts";
 import { HeadwaterError } from "../../runtime/errors.ts";
 import { type DeviceRegistry, DeviceUnknownError } from "./device-registry.ts";
 
-/** An agent whose answers are lost asks every ten minutes, and when it is started. */
+/** An agent whose answers are lost asks ten times within a quarter of an hour, and every ten minutes from then on. */
 const RENEWALS_AN_HOUR = 12;
 const HOUR_MS = 3_600_000;
 

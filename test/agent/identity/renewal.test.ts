@@ -77,3 +77,34 @@ test("a gateway that does not say when the certificate ends is not asked again a
   const { renewal } = await renewalAt(t, { GET: { renew: false } });
   await assert.rejects(renewal.renewIfDue(), { code: "GATEWAY_UNREACHABLE" });
 });
+
+test("a device that is not online yet when it starts is renewed soon after it is", async (t) => {
+  const folder = await temporaryFolder(t);
+  const { key, certificate } = await keyPair(folder, "gateway");
+  const nowMs = Date.now();
+  const status = { renew: false, nowMs, notAfterMs: nowMs + 86_400_000 };
+  const server = createHttpsServer({ key, cert: certificate }, (_, response) => {
+    response.end(JSON.stringify(status));
+  });
+  // No way to the gateway yet: whoever connects is cut off.
+  let online = false;
+  server.prependListener("connection", (socket) => {
+    if (!online) socket.destroy();
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => server.close());
+  const { port } = server.address() as { port: number };
+  const credentials = new Credentials("none", { device: "pi-1", key: "", certificate: "", ca: "" });
+  credentials.tls = () => ({ rejectUnauthorized: false });
+  const address = { host: "127.0.0.1", port };
+  const failed = new Promise<void>((resolve) => {
+    const log = { ...silentLog, warn: () => resolve() };
+    const renewal = new Renewal({ address, credentials, log, metrics: new Metrics() });
+    t.after(() => renewal.close());
+    void renewal.start();
+  });
+  await failed;
+  online = true;
+  await once(server, "request", { signal: AbortSignal.timeout(60_000) });
+});
