@@ -13,7 +13,7 @@ const DRIFT = 1e-4;
 /** A difference that is this much too small for a whole window was measured before our clock was set. */
 const JUMP_US = 250_000;
 const WINDOW_US = 4_000_000;
-/** RTP times further apart are another stream's. */
+/** RTP times further apart are another clock's. */
 const MAX_STEP_US = 10_000_000;
 
 export class ArrivalClock {
@@ -30,11 +30,20 @@ export class ArrivalClock {
     this.#clockRate = clockRate;
   }
 
+  /** Whether this RTP time is of another clock than the last: a camera's begin anew when it is set up or its clock is set. */
+  breaksAt(rtpTime: number): boolean {
+    if (this.#lastRtpTime === undefined) return false;
+    return Math.abs(this.#us(rtpTimeDifference(rtpTime, this.#lastRtpTime))) > MAX_STEP_US;
+  }
+
+  /** What comes next is of another clock. */
+  restart(): void {
+    this.#lastRtpTime = undefined;
+  }
+
   /** A packet with this RTP time has arrived. */
   note(rtpTime: number, nowUs: number): void {
-    const stepUs =
-      this.#lastRtpTime === undefined ? 0 : this.#us(rtpTimeDifference(rtpTime, this.#lastRtpTime));
-    if (this.#lastRtpTime === undefined || Math.abs(stepUs) > MAX_STEP_US) {
+    if (this.#lastRtpTime === undefined || this.breaksAt(rtpTime)) {
       this.#lastRtpTime = rtpTime;
       this.#mediaUs = 0;
       this.#offsetUs = nowUs;
@@ -42,8 +51,8 @@ export class ArrivalClock {
       this.#startWindow(nowUs);
       return;
     }
+    this.#mediaUs += this.#us(rtpTimeDifference(rtpTime, this.#lastRtpTime));
     this.#lastRtpTime = rtpTime;
-    this.#mediaUs += stepUs;
     const sampleUs = nowUs - this.#mediaUs;
     const driftUs = Math.max(0, nowUs - this.#lastNowUs) * DRIFT;
     this.#lastNowUs = nowUs;

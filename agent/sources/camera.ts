@@ -18,6 +18,7 @@ import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
 import type { FootageBuffer, RecordedUnit } from "../buffer/footage-buffer.ts";
+import { CrampedTimes } from "./cramped-times.ts";
 import { EARLIEST_US } from "./decode/sensor-time.ts";
 import { type RunningFfmpeg, runFfmpeg } from "./ffmpeg.ts";
 import { FootageRecorder } from "./footage-recorder.ts";
@@ -47,6 +48,17 @@ export class CameraStalledError extends HeadwaterError {
   }
 }
 
+/** The times of its pictures went back, as when its clock is set: ffmpeg has to begin anew to follow them. */
+export class CameraTimesError extends HeadwaterError {
+  constructor() {
+    super("CAMERA_TIMES", {
+      retryable: true,
+      message: "the times of its pictures went back",
+      hint: "the camera's clock was set, or its encoder began anew; it is connected to again",
+    });
+  }
+}
+
 const BACKOFF_BASE_MS = 500;
 /** One attempt every few seconds costs nothing, and the camera is back soon after it is. */
 const BACKOFF_CAP_MS = 5_000;
@@ -67,7 +79,8 @@ interface Session {
   readonly ffmpeg: RunningFfmpeg;
   recorder: FootageRecorder | undefined;
   lastPictureMs: number;
-  stalled: boolean;
+  /** Why it was killed. */
+  failure: CameraStalledError | CameraTimesError | undefined;
   units: number;
 }
 
@@ -174,7 +187,7 @@ export class CameraSource implements Source {
       ffmpeg: this.#startFfmpeg(secret),
       recorder: undefined,
       lastPictureMs: this.#options.clock.monotonicMs() + RECOGNISE_MS,
-      stalled: false,
+      failure: undefined,
       units: 0,
     };
     this.#session = session;
@@ -184,8 +197,8 @@ export class CameraSource implements Source {
     const ended = await session.ffmpeg.ended;
     clearInterval(watch);
     this.#session = undefined;
-    if (!session.stalled) this.#state = "waiting";
-    return session.stalled ? new CameraStalledError(this.#options.config.stallSeconds) : ended;
+    if (!(session.failure instanceof CameraStalledError)) this.#state = "waiting";
+    return session.failure ?? ended;
   }
 
   #startFfmpeg(secret: string): RunningFfmpeg {
@@ -212,8 +225,9 @@ export class CameraSource implements Source {
   /** A stalled camera keeps its connection; only killing ffmpeg makes it dial again. */
   #watch(session: Session): void {
     const silentMs = this.#options.clock.monotonicMs() - session.lastPictureMs;
-    if (session.stalled || silentMs < this.#options.config.stallSeconds * 1_000) return;
-    session.stalled = true;
+    const { stallSeconds } = this.#options.config;
+    if (session.failure !== undefined || silentMs < stallSeconds * 1_000) return;
+    session.failure = new CameraStalledError(stallSeconds);
     this.#state = "stalled";
     this.#counts.stalls.inc({ camera: this.name });
     session.ffmpeg.kill();
@@ -242,12 +256,19 @@ export class CameraSource implements Source {
       0,
       description.media.findIndex(({ kind }) => kind === "video"),
     );
+    const times = new CrampedTimes();
     this.#log.info({ tracks: description.media.map((media) => media.encoding) }, "camera connected");
     return {
       packet: (track, rtp) => {
-        // Its sound may go on while its picture stands still.
-        if (track === pictures) session.lastPictureMs = clock.monotonicMs();
-        if (!session.stalled) this.#state = "running";
+        if (track === pictures) {
+          // Its sound may go on while its picture stands still.
+          session.lastPictureMs = clock.monotonicMs();
+          if (times.note(rtp.readUInt32BE(4), session.lastPictureMs) && session.failure === undefined) {
+            session.failure = new CameraTimesError();
+            session.ffmpeg.kill();
+          }
+        }
+        if (session.failure === undefined) this.#state = "running";
         recorder.packet(track, rtp);
       },
       rtcp: (track, bytes) => recorder.rtcp(track, bytes),

@@ -52,6 +52,9 @@ const PACKET_OVERHEAD_BYTES = 8;
 /** An H.264 picture of 60 frames/s at 8 Mbit/s is some 15 packets; a unit of 8 MiB some 6,000. */
 const MAX_PACKETS = 50_000;
 
+/** Of a picture before its unit's first: those that lead in to a later key frame, at a picture a second. */
+const MAX_BACK_S = 3;
+
 /** What will be a unit. */
 interface Cut {
   readonly packets: FootagePacket[];
@@ -110,6 +113,7 @@ export class FootageRecorder {
     }
     const nowUs = this.#monotonicUs();
     const rtpTime = rtp.readUInt32BE(4);
+    if (track === this.#pictureTrack && this.#isBreak(state, rtpTime)) this.#cutBeforeBreak(nowUs);
     state.arrival.note(rtpTime, nowUs);
     const packet = { track, rtp };
     const groupPackets = this.#groups.push(packet);
@@ -140,6 +144,22 @@ export class FootageRecorder {
     else if (full) this.#cutAt(this.#pictureAt > 0 ? this.#pictureAt : this.#packets.length, nowUs);
   }
 
+  /** Pictures that others depend on come first: none is shown long before the first of its unit. */
+  #isBreak({ arrival, clockRate }: Track, rtpTime: number): boolean {
+    const first = this.#packets.find(({ track }) => track === this.#pictureTrack)?.rtp.readUInt32BE(4);
+    const ticks = first === undefined ? 0 : rtpTimeDifference(rtpTime, first);
+    return ticks < -MAX_BACK_S * clockRate || arrival.breaksAt(rtpTime);
+  }
+
+  /** A unit has one clock; when its pictures were made is told by what is known up to here. */
+  #cutBeforeBreak(nowUs: number): void {
+    this.#cutAt(this.#packets.length, nowUs);
+    this.#completeHeld();
+    // A sender whose times begin anew counts from there.
+    for (const state of this.#tracks) state.reported = undefined;
+    this.#tracks[this.#pictureTrack]!.arrival.restart();
+  }
+
   /** Ends the unit before the packet at `index`, which begins the next. */
   #cutAt(index: number, nowUs: number): void {
     const packets = this.#packets.slice(0, index);
@@ -159,12 +179,16 @@ export class FootageRecorder {
   #take(cut: Cut, tookUs: number): void {
     const isFirst = this.#isFirst && this.#options.timing.from === "arrival";
     this.#isFirst = false;
-    const held = this.#held;
-    this.#held = undefined;
-    if (held !== undefined) this.#complete(held);
+    this.#completeHeld();
     const { pictures, intervalUs } = this.#picturesOf(cut.packets);
     if (isFirst && tookUs < 0.8 * intervalUs * (pictures - 1)) this.#held = cut;
     else this.#complete(cut);
+  }
+
+  #completeHeld(): void {
+    const held = this.#held;
+    this.#held = undefined;
+    if (held !== undefined) this.#complete(held);
   }
 
   /** Keeps what sender reports say; a broken compound says nothing. */
@@ -281,8 +305,7 @@ export class FootageRecorder {
     // Room in the queue first: the last unit is not to be dropped.
     await this.#storing;
     this.#cutAt(this.#packets.length, this.#monotonicUs());
-    if (this.#held !== undefined) this.#complete(this.#held);
-    this.#held = undefined;
+    this.#completeHeld();
     await this.#storing;
   }
 }

@@ -298,6 +298,24 @@ test("a camera whose picture stands still while its sound goes on is connected t
   await until(() => (buffer.newestUs("yard") ?? 0) > newest);
 });
 
+test("a camera whose times go back is connected to again", { timeout: 240_000 }, async (t) => {
+  const { buffer } = await openBench(t);
+  const folder = await mkdtemp(join(tmpdir(), "hw-camera-"));
+  t.after(() => rm(folder, { recursive: true, force: true }));
+  // In ffmpeg's place: two seconds of pictures, and then each a tick behind the one before, as ffmpeg makes of such times.
+  const program = join(folder, "ffmpeg");
+  const video = "-re -f lavfi -i testsrc2=size=160x120:rate=10 -vsync passthrough -enc_time_base 1/90000";
+  const coders = "-c:v libx264 -preset ultrafast -tune zerolatency -pix_fmt yuv420p -g 10";
+  const times = "-bsf:v 'setts=ts=if(lt(N\\,20)\\,TS\\,PREV_OUTPTS+1)'";
+  const script = `#!/bin/sh\nfor last; do :; done\nexec ffmpeg -v error ${video} ${coders} ${times} -f rtsp -rtsp_transport tcp "$last"\n`;
+  await writeFile(program, script, { mode: 0o755 });
+  const source = await startSource(t, buffer, { url: "rtsp://127.0.0.1:1/" }, { ffmpeg: program });
+  await until(() => /CAMERA_TIMES/.test(source.status().lastError ?? ""));
+  const newest = buffer.newestUs("yard") ?? 0;
+  await until(() => (buffer.newestUs("yard") ?? 0) > newest);
+  assert.notEqual(source.status().state, "stalled");
+});
+
 test("a camera that cannot even be asked for is its own trouble, and not the agent's", async (t) => {
   const { buffer } = await openBench(t);
   const source = await startSource(t, buffer, { url: "rtsp://127.0.0.1:554544/x" });

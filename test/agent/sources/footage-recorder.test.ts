@@ -164,6 +164,75 @@ test("sender reports decide where they are trusted", async () => {
   assert.equal(second!.clocks[0]?.utcUs, second!.producerUs);
 });
 
+for (const [what, jumpMs] of [
+  ["forward", 20_000_000],
+  ["back", -1_000_000],
+  ["back a little", -5_000],
+] as const) {
+  test(`a camera whose times jump ${what} stays where it is in time`, async () => {
+    const bench = new Bench();
+    await bench.group(0, 10);
+    await bench.group(1_000, 5);
+    // In the middle of a group, which comes at its time all the same.
+    for (let i = 0; i < 5; i++) {
+      bench.nowUs = START_US + (1_505 + i * 100) * 1_000;
+      bench.packet(DEPENDENT, 1_500 + i * 100 + jumpMs);
+    }
+    for (let i = 0; i < 10; i++) {
+      bench.nowUs = START_US + (2_005 + i * 100) * 1_000;
+      bench.packet(i === 0 ? KEY : DEPENDENT, 2_000 + i * 100 + jumpMs);
+    }
+    await settled();
+    await bench.recorder.close();
+    assert.deepEqual(
+      bench.units.map(({ producerUs, endUs, packets }) => [
+        Math.round((producerUs - START_US) / 1_000),
+        Math.round((endUs - producerUs) / 1_000),
+        packets.length,
+      ]),
+      [
+        [5, 900, 11],
+        [1_005, 400, 6],
+        [1_505, 400, 5],
+        [2_005, 900, 10],
+      ],
+    );
+  });
+}
+
+test("pictures that are sent in another order than they are shown are no break", async () => {
+  const bench = new Bench();
+  // One a second: I P B B, and what leads in to the next key frame.
+  for (const [nal, ms] of [
+    [KEY, 0],
+    [DEPENDENT, 3_000],
+    [DEPENDENT, 1_000],
+    [DEPENDENT, 2_000],
+    [KEY, 6_000],
+    [DEPENDENT, 4_000],
+    [DEPENDENT, 5_000],
+  ] as const) {
+    bench.nowUs += 1_000_000;
+    bench.packet(nal, ms);
+  }
+  await bench.recorder.close();
+  assert.deepEqual(
+    bench.units.map(({ packets }) => packets.length),
+    [4, 3],
+  );
+});
+
+test("a sender report is of the times before they began anew", async () => {
+  const bench = new Bench({ from: "sender-reports" });
+  const report = { ssrc: 7, utcUs: START_US, rtpTime: 0xffff_f000, packetCount: 0, octetCount: 0 };
+  bench.recorder.rtcp(0, encodeSenderReport(report));
+  await bench.group(0, 10);
+  bench.nowUs = START_US + 1_005_000;
+  bench.packet(KEY, 3_601_000);
+  await bench.recorder.close();
+  assert.equal(bench.units[1]?.producerUs, bench.nowUs);
+});
+
 test("units that the disk cannot take are dropped and reported, and memory stays bounded", async () => {
   const bench = new Bench();
   let diskReady = (): void => {};
