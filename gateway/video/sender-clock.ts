@@ -11,6 +11,8 @@ import { VIDEO_TIMESCALE } from "./video-format.ts";
 const MAX_CLOCK_ERROR_US = 86_400_000_000;
 /** Without reports, RTP times tell how far pictures are apart until they are so far from the time of arrival. */
 const MAX_ARRIVAL_ERROR_US = 10_000_000;
+/** Further back from one unit to the next no sender's RTP times go but those that begin anew. */
+const MAX_STEP_BACK_US = 1_000_000;
 
 export class SenderClock {
   readonly #clock: Clock;
@@ -22,6 +24,8 @@ export class SenderClock {
   /** As the pictures came, for a sender who says nothing. */
   #arrival: ClockMapping | undefined;
   #startUs: number | undefined;
+  /** What momentOf said last, and when; undefined behind a report, which is believed as it is. */
+  #last: { readonly utcUs: number; readonly atUs: number } | undefined;
 
   constructor(
     tracks: { readonly video: number; readonly audio: number; readonly count: number },
@@ -43,7 +47,9 @@ export class SenderClock {
     const mapping = clockOf(track, report);
     if (mapping === undefined || track >= this.#tracks) return;
     const errorUs = Math.abs(mapping.utcUs - (this.#startUs ?? this.#clock.nowUs()));
-    if (isAgent || errorUs < MAX_CLOCK_ERROR_US) this.#said.set(track, mapping);
+    if (!isAgent && errorUs >= MAX_CLOCK_ERROR_US) return;
+    this.#said.set(track, mapping);
+    if (track === this.#videoTrack) this.#last = undefined;
   }
 
   /** One a track at most. */
@@ -59,8 +65,10 @@ export class SenderClock {
     const track = this.#videoTrack;
     const said = this.#said.get(track);
     if (said !== undefined || this.#startUs !== undefined) {
-      const utcUs = said === undefined ? this.#startUs! : utcUsOf(said, VIDEO_TIMESCALE, rtpTime);
+      const byRtpUs = said === undefined ? this.#startUs! : utcUsOf(said, VIDEO_TIMESCALE, rtpTime);
+      const utcUs = this.#unbroken(byRtpUs);
       this.#said.set(track, { track, rtpTime, utcUs });
+      this.#last = { utcUs, atUs: this.#clock.nowUs() };
       return utcUs;
     }
     const nowUs = Math.round(this.#clock.nowUs());
@@ -69,6 +77,20 @@ export class SenderClock {
     const utcUs = Math.abs(byRtpUs - nowUs) > MAX_ARRIVAL_ERROR_US ? nowUs : byRtpUs;
     this.#arrival = { track, rtpTime, utcUs };
     return utcUs;
+  }
+
+  /**
+   * Where a camera is set up anew its RTP times may begin anew as well, anywhere. Until its next report tells, the time
+   * of arrival says how long it took. Whoever told when its first picture was made may send faster than it was made.
+   */
+  #unbroken(byRtpUs: number): number {
+    if (this.#last === undefined) return byRtpUs;
+    const { utcUs, atUs } = this.#last;
+    const stepUs = byRtpUs - utcUs;
+    const arrivedUs = Math.max(0, this.#clock.nowUs() - atUs);
+    const isBack = stepUs < -MAX_STEP_BACK_US;
+    const isAhead = this.#startUs === undefined && stepUs - arrivedUs > MAX_UNIT_US + MAX_ARRIVAL_ERROR_US;
+    return isBack || isAhead ? Math.round(utcUs + arrivedUs) : byRtpUs;
   }
 
   /** From a picture to a sound, by the reports of both; without them they begin together. */

@@ -113,6 +113,35 @@ test("a camera whose own clock jumps stays where it is in time", async (t) => {
   assert.deepEqual(starts, [FIRST_US, FIRST_US + 1_000_000, FIRST_US + 2_000_000]);
 });
 
+for (const [where, jumpSeconds] of [
+  ["ahead", 10_000],
+  ["back", -10_000],
+] as const) {
+  test(`a camera with reports whose RTP times begin anew ${where} stays where it is in time`, async (t) => {
+    const camera = await plainCamera(t, FIRST_US);
+    const jump = jumpSeconds * 90_000;
+    const report = { ssrc: 1, utcUs: FIRST_US, rtpTime: 2 ** 30, packetCount: 0, octetCount: 0 };
+    camera.feed.rtcp(0, encodeSenderReport(report));
+    camera.send(2 ** 30);
+    camera.nowUs += 1_000_000;
+    camera.send(2 ** 30 + 90_000);
+    camera.nowUs += 1_000_000;
+    camera.send(2 ** 30 + 180_000 + jump);
+    camera.nowUs += 1_000_000;
+    camera.send(2 ** 30 + 270_000 + jump);
+    camera.nowUs += 1_000_000;
+    // Its next report is believed again, also where its own clock was set back.
+    const next = { ...report, utcUs: FIRST_US - HOUR_US, rtpTime: 2 ** 30 + 360_000 + jump };
+    camera.feed.rtcp(0, encodeSenderReport(next));
+    camera.send(2 ** 30 + 360_000 + jump);
+    const starts = await camera.close();
+    assert.deepEqual(
+      starts,
+      [-HOUR_US, 0, 1_000_000, 2_000_000, 3_000_000].map((us) => FIRST_US + us),
+    );
+  });
+}
+
 test("what RECORD says of the first picture's time holds, and reports that fit it are followed", async (t) => {
   const camera = await plainCamera(t, FIRST_US);
   const startUs = FIRST_US - 1_000 * HOUR_US;
