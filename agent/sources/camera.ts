@@ -291,7 +291,14 @@ export class CameraSource implements Source {
     // The time of day became known within the session: how far these two are apart is not.
     const learnt =
       session.units > 1 && coveredUs !== undefined && coveredUs < EARLIEST_US && unit.endUs >= EARLIEST_US;
-    if (!learnt && coveredUs !== undefined && unit.producerUs - coveredUs > Math.max(GAP_US, slowUs)) {
+    // A device without a clock has started again, and does not know the time yet: it was off in between.
+    const unknown =
+      session.units === 1 &&
+      coveredUs !== undefined &&
+      coveredUs >= EARLIEST_US &&
+      unit.producerUs < EARLIEST_US;
+    const isGap = coveredUs !== undefined && unit.producerUs - coveredUs > Math.max(GAP_US, slowUs);
+    if (unknown || (isGap && !learnt)) {
       const reason = "nothing came from the camera";
       this.#options.buffer.reportGap({ camera: this.name, fromUs: coveredUs, toUs: unit.producerUs, reason });
     }

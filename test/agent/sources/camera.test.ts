@@ -9,6 +9,7 @@ import test, { type TestContext } from "node:test";
 import { openLevelFootageBuffer } from "../../../agent/buffer/footage/level-footage-buffer.ts";
 import type { FootageBuffer, FootageGap, UnitPlace } from "../../../agent/buffer/footage-buffer.ts";
 import { CameraSource } from "../../../agent/sources/camera.ts";
+import { provisionalUs } from "../../../agent/time/provisional-time.ts";
 import type { CameraSourceConfig } from "../../../config/source-config.ts";
 import { type FootageUnit, utcUsOf } from "../../../protocol/footage.ts";
 import { type AccessUnit, H264Depacketiser, vclSha256 } from "../../../protocol/rtsp/h264.ts";
@@ -181,6 +182,28 @@ test("a gap is reported also after the clock was set back", async (t) => {
   await until(() => gaps.length > 0);
   assert.ok(Math.abs(gaps[0]!.fromUs - fromUs) < 60_000_000, `${gaps[0]!.fromUs - fromUs} µs off`);
   assert.ok(gaps[0]!.toUs - gaps[0]!.fromUs >= 1_000_000);
+});
+
+test("the time for which a device without a clock was off is a gap in its footage", async (t) => {
+  const { buffer, gaps } = await openBench(t);
+  const camera = await startCamera(t);
+  const before = await startSource(t, buffer, { url: camera.url });
+  await until(() => buffer.usage().waitingUnits >= 1);
+  await before.close();
+  const lastUs = buffer.newestUs("yard")!;
+  gaps.length = 0;
+  // As the agent's clock has it while nobody has said what time it is.
+  const startUs = provisionalUs(1, 0) - systemClock.monotonicMs() * 1_000;
+  const nowUs = () => startUs + systemClock.monotonicMs() * 1_000;
+  const clock = { nowUs, monotonicMs: () => systemClock.monotonicMs() };
+  const beganUs = nowUs();
+  await startSource(t, buffer, { url: camera.url }, { clock });
+  await until(() => gaps.length > 0);
+  assert.equal(gaps[0]!.fromUs, lastUs);
+  assert.ok(Math.abs(gaps[0]!.toUs - beganUs) < 60_000_000, `${gaps[0]!.toUs - beganUs} µs off`);
+  const { waitingUnits } = buffer.usage();
+  await until(() => buffer.usage().waitingUnits >= waitingUnits + 2);
+  assert.equal(gaps.length, 1);
 });
 
 test("a camera that is not there is waited for, and so is one that went", async (t) => {
