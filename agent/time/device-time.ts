@@ -1,6 +1,8 @@
 /** What the device knows of the time: its clocks, its boot, and whether somebody set its clock. Linux only. */
 import { execFile } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { CLOCK_SET_US } from "./provisional-time.ts";
 
 export interface DeviceTime {
   /** The system's time of day, µs since 1970 UTC; may be years off, and may jump. */
@@ -9,7 +11,7 @@ export interface DeviceTime {
   bootUs(): number;
   /** Another one at each boot. */
   readonly bootId: string;
-  /** The clock runs on while the device is off. */
+  /** The clock runs on while the device is off, and did so the last time. */
   readonly hasClock: boolean;
   /** The kernel's clock is kept by NTP. */
   synchronised(): Promise<boolean>;
@@ -30,9 +32,23 @@ export function deviceTime(): DeviceTime {
     // On Linux that is CLOCK_MONOTONIC, which begins at the boot.
     bootUs: () => Number(process.hrtime.bigint() / 1_000n),
     bootId: readFileSync(BOOT_ID, "utf8").trim(),
-    hasClock: existsSync(REAL_TIME_CLOCK),
+    hasClock: keptTime(REAL_TIME_CLOCK),
     synchronised: async () => existsSync(TIMESYNC_MARK) || (await kernelSynchronised()),
   };
+}
+
+/**
+ * Whether a real-time clock went on while the device was off. One without a battery, as a Raspberry Pi 5 has it, begins in
+ * 1970; the system's time is then what systemd found in a file, such as when the device was last shut down.
+ * @param folder of the clock in sysfs
+ */
+export function keptTime(folder: string): boolean {
+  try {
+    // It cannot be read where the clock itself knows that it stood still.
+    return Number(readFileSync(join(folder, "since_epoch"), "utf8")) * 1e6 >= CLOCK_SET_US;
+  } catch {
+    return false;
+  }
 }
 
 /** Also for chrony and ntpd. Node has no adjtimex; Perl, which every Debian has, asks without rights. */
