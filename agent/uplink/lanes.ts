@@ -66,7 +66,7 @@ const MAX_OPEN_EPOCHS = 16;
 const QUEUE_START_BYTES = 256 * 1_024;
 const QUEUE_MIN_BYTES = 16 * 1_024;
 const QUEUE_TARGET_MS = 100;
-/** What a gateway is sent that took nothing the last time. Each acknowledgement doubles it. */
+/** What is sent where nothing got through the last time. Each acknowledgement doubles it. */
 const PROBE_BYTES = 4 * 1_024;
 
 export class Lanes {

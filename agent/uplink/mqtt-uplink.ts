@@ -171,7 +171,7 @@ export class MqttUplink {
       connectTimeoutMs: this.#options.connectTimeoutMs ?? 10_000,
       ackTimeoutMs: this.#options.ackTimeoutMs ?? 60_000,
       silence: this.#options.silence,
-      probing: this.#waits.isBusy,
+      probing: this.#waits.beginsWithLittle,
       onProgress: () => this.#waits.progress(),
     });
     try {

@@ -15,11 +15,16 @@ const LONGEST_BUSY_MS = 10_000;
 /** An agent that starts within this time of the boot was started by it. */
 const BOOT_MS = 180_000;
 const FIRST_WAIT_MS = 2_000;
+/** A link that holds for so long gets much through, whatever it did before. */
+const STEADY_MS = 60_000;
 
 export class ReconnectWaits {
   readonly #backoff: Backoff;
   readonly #random: () => number;
   #busyInARow = 0;
+  #hasProgress = false;
+  /** The link broke before the gateway had acknowledged anything. */
+  #isFragile = false;
 
   constructor(backoff: Backoff, random: () => number = Math.random) {
     this.#backoff = backoff;
@@ -30,11 +35,12 @@ export class ReconnectWaits {
   progress(): void {
     this.#backoff.reset();
     this.#busyInARow = 0;
+    this.#hasProgress = true;
   }
 
-  /** The gateway takes nothing, as far as is known: it should be tried with little. */
-  get isBusy(): boolean {
-    return this.#busyInARow > 0;
+  /** Much would not get through, as far as is known: the gateway takes nothing, or the link breaks before it could. */
+  get beginsWithLittle(): boolean {
+    return this.#busyInARow > 0 || this.#isFragile;
   }
 
   /** @param sinceBootMs undefined when that is not known */
@@ -44,6 +50,9 @@ export class ReconnectWaits {
 
   /** @param heldMs for how long it was connected; 0 when it never was @param askedMs by the gateway */
   nextMs(heldMs: number, askedMs?: number): number {
+    if (this.#hasProgress && heldMs >= STEADY_MS) this.#isFragile = false;
+    else if (heldMs > 0 && !this.#hasProgress && askedMs === undefined) this.#isFragile = true;
+    this.#hasProgress = false;
     if (askedMs !== undefined) {
       const waitMs = Math.min(askedMs * 2 ** this.#busyInARow, Math.max(askedMs, LONGEST_BUSY_MS));
       this.#busyInARow = Math.min(this.#busyInARow + 1, 30);

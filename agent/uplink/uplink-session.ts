@@ -34,7 +34,7 @@ export interface SessionOptions {
   /** Streams whose new frames do not wait behind old ones. */
   readonly liveFirst: ReadonlySet<string>;
   readonly rules: UplinkRules | undefined;
-  /** The gateway took nothing on the last connection: this one begins with little. */
+  /** Nothing was acknowledged on the last connection: this one begins with little. */
   readonly probing: boolean;
   readonly packer: PublishPacker;
   readonly publishBytes: number;

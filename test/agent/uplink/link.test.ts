@@ -97,6 +97,24 @@ test("a connection is left while it waits for an acknowledgement that will not c
   assert.equal(texts(gateway.unique).length, 20);
 });
 
+test("a link that breaks before a large publish is through brings all the same, in order", async (t) => {
+  const large = { publishBytes: 262_144, windowBytes: 2_097_152 };
+  const { buffer, gateway, proxy } = await link(t, large);
+  proxy.refuse();
+  await fill(buffer, 2_000);
+  proxy.restore();
+  while (buffer.usage().waitingBytes > 0) {
+    const { harmed } = proxy.counts();
+    // From here on, and for whatever connection comes next.
+    proxy.cutAfter(65_536);
+    await waitFor(() => proxy.counts().harmed > harmed || buffer.usage().waitingBytes === 0);
+  }
+  assert.deepEqual(
+    texts(gateway.unique).map((text) => text.trim()),
+    Array.from({ length: 2_000 }, (_, i) => `${i}`),
+  );
+});
+
 test("a gateway that dies right after it let us in is left, too", async (t) => {
   const { proxy, uplink, buffer } = await link(t, { silence: { quietMs: 150, answerMs: 300 } });
   await waitFor(() => uplink.connected);

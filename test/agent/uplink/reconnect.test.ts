@@ -22,16 +22,16 @@ test("broken connections wait ever longer, until one was worth something", () =>
 
 test("a gateway that stays busy is asked ever more seldom, within bounds", () => {
   const reconnect = waits();
-  assert.equal(reconnect.isBusy, false);
+  assert.equal(reconnect.beginsWithLittle, false);
   assert.deepEqual(
     [1, 2, 3, 4, 5, 6, 7].map(() => reconnect.nextMs(100, 1_000)),
     [1_000, 2_000, 4_000, 8_000, 10_000, 10_000, 10_000],
   );
-  assert.equal(reconnect.isBusy, true);
+  assert.equal(reconnect.beginsWithLittle, true);
   // What the gateway asks for is never cut short.
   assert.equal(reconnect.nextMs(100, 60_000), 60_000);
   reconnect.progress();
-  assert.equal(reconnect.isBusy, false);
+  assert.equal(reconnect.beginsWithLittle, false);
   assert.equal(reconnect.nextMs(100, 1_000), 1_000);
 });
 
@@ -45,4 +45,20 @@ test("the first connection waits a little after a boot, and not otherwise", () =
   assert.equal(waits().firstMs(20_000), 1_000);
   assert.equal(waits().firstMs(600_000), 0);
   assert.equal(waits().firstMs(undefined), 0);
+});
+
+test("a link that broke before anything got through is tried with little until one holds", () => {
+  const reconnect = waits();
+  // Nobody was there: that says nothing of the link.
+  reconnect.nextMs(0);
+  assert.equal(reconnect.beginsWithLittle, false);
+  reconnect.nextMs(5_000);
+  assert.equal(reconnect.beginsWithLittle, true);
+  // A little got through; with much at once it would have been nothing again.
+  reconnect.progress();
+  reconnect.nextMs(5_000);
+  assert.equal(reconnect.beginsWithLittle, true);
+  reconnect.progress();
+  reconnect.nextMs(60_000);
+  assert.equal(reconnect.beginsWithLittle, false);
 });
