@@ -26,6 +26,9 @@ import { readSidecar, type Sidecar } from "./footage-sidecar.ts";
 const INDEX_BYTES = 20;
 const KEY = /^i!([^!]+)!([0-9a-f]{8})!([0-9a-f]{16})!([0-9a-f]{16})$/;
 
+/** 2020-01-01. A device that does not know the time of day yet gives times before it (agent/time). */
+const CLOCK_SET_US = 1_577_836_800_000_000;
+
 /** Another process has the buffer open. */
 export class FootageLockedError extends HeadwaterError {
   constructor(folder: string, cause: unknown) {
@@ -198,7 +201,9 @@ async function readIndex(db: Database): Promise<FootageIndex> {
 
 function finish(db: Database, index: FootageIndex, sidecar: Sidecar | undefined): FoundUnits {
   const newestUs = new Map(sidecar?.newestUs);
-  for (const { camera, toUs } of index.ranges()) {
+  for (const { camera, toUs, epochStart } of index.ranges()) {
+    // Of earlier epochs the sidecar knows all.
+    if (epochStart < (sidecar?.epochStart ?? 0)) continue;
     newestUs.set(camera, Math.max(newestUs.get(camera) ?? 0, toUs));
   }
   const starts = [...index.ranges(), ...(sidecar?.waiting ?? [])].map((range) => range.epochStart);
@@ -210,6 +215,11 @@ function finish(db: Database, index: FootageIndex, sidecar: Sidecar | undefined)
     epochStart,
     newestUs,
   };
+}
+
+/** The end of a camera's newest footage, with one more unit: what has no true time yet was made after all that has one. */
+export function newestWith(beforeUs: number | undefined, endUs: number): number {
+  return endUs < CLOCK_SET_US ? endUs : Math.max(beforeUs ?? 0, endUs);
 }
 
 /** The parts of `range` that are not in the index. */

@@ -99,14 +99,15 @@ export class FootageIndex {
     return this.between(camera, epoch, sequence, sequence).length === 1;
   }
 
-  /** The oldest of all cameras, by producer time. */
+  /**
+   * The oldest of all cameras: of the oldest epoch, and there by producer time, which says nothing of what came first
+   * where a start of the agent did not know the time.
+   */
   oldest(): UnitEntry | undefined {
     let oldest: UnitEntry | undefined;
     for (const [lane] of this.#lanes.values()) {
       const entry = lane?.entries[0];
-      if (entry !== undefined && (oldest === undefined || entry.producerUs < oldest.producerUs)) {
-        oldest = entry;
-      }
+      if (entry !== undefined && (oldest === undefined || isOlder(entry, oldest))) oldest = entry;
     }
     return oldest;
   }
@@ -135,6 +136,10 @@ export class FootageIndex {
     }
     return ranges;
   }
+}
+
+function isOlder(a: UnitEntry, b: UnitEntry): boolean {
+  return a.epochStart === b.epochStart ? a.producerUs < b.producerUs : a.epochStart < b.epochStart;
 }
 
 function rangeOf(first: UnitEntry, last: UnitEntry): UnitRange {

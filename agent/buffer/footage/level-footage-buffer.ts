@@ -17,6 +17,7 @@ import { compact } from "../level/leveldb.ts";
 import { BufferFullError } from "../record-buffer.ts";
 import {
   indexValue,
+  newestWith,
   type OpenedFolder,
   openDb,
   openFootageFolder,
@@ -156,7 +157,7 @@ class LevelFootageBuffer implements FootageBuffer {
     await this.#makeRoom(bytes.length);
     await this.#store(entry, bytes);
     this.#index.add(entry);
-    this.#newestUs.set(camera, Math.max(this.#newestUs.get(camera) ?? 0, endUs));
+    this.#newestUs.set(camera, newestWith(this.#newestUs.get(camera), endUs));
     this.#counts.stored.inc({ camera });
     this.#counts.storedBytes.inc({ camera }, bytes.length);
     for (const waiter of this.#waiters) if (waiter.ready()) waiter.resolve();

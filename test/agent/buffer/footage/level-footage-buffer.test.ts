@@ -146,6 +146,32 @@ test("a full buffer drops its oldest unit and reports the gap", async (t) => {
   await buffer.close();
 });
 
+test("what was made while the time is not known is newer than all before that start", async (t) => {
+  const dir = await folder(t);
+  const before = await open(dir);
+  for (const number of [1, 2]) await before.append(madeUnit("yard", number, 20_000));
+  await before.close();
+  const gaps: FootageGap[] = [];
+  const buffer = await open(dir, gaps, 60_000);
+  const startUs = 200 * 86_400_000_000;
+  const provisional = [1, 2].map((second) => {
+    const producerUs = startUs + second * 1_000_000;
+    return { ...madeUnit("door", second, 20_000), producerUs, endUs: producerUs + 960_000 };
+  });
+  for (const unit of provisional) await buffer.append(unit);
+  assert.deepEqual(
+    gaps.map(({ camera }) => camera),
+    ["yard", "yard"],
+  );
+  assert.deepEqual(await sequences(buffer, "door"), [1, 2]);
+  await buffer.append({ ...provisional[1]!, camera: "yard" });
+  assert.equal(buffer.newestUs("yard"), provisional[1]!.endUs);
+  await buffer.close();
+  const after = await open(dir);
+  t.after(() => after.close());
+  assert.equal(after.newestUs("yard"), provisional[1]!.endUs);
+});
+
 test("a damaged unit is set aside and reported, and those behind it are read", async (t) => {
   const dir = await folder(t);
   const before = await open(dir);
