@@ -13,8 +13,10 @@ import { Assembly } from "./assembly.ts";
 import {
   decodeAnswer,
   encodeRequest,
+  type ModbusAnswer,
   type ModbusRequest,
   planRequests,
+  splitRequest,
   valueIn,
 } from "./decode/modbus-rtu.ts";
 import { openSerialPort, REOPEN_WITHIN_MS, SerialPortError } from "./serial-port.ts";
@@ -40,13 +42,16 @@ export class ModbusSilentError extends HeadwaterError {
 const MIN_SILENCE_MS = 2;
 const SILENCE_CHARACTERS = 3.5;
 const BITS_PER_CHARACTER = 11;
+type Settled = Exclude<ModbusAnswer, { readonly incomplete: true }>;
+
 /** Rounds without any answer after which the port is opened anew. */
 const MAX_SILENT_ROUNDS = 3;
 
 export class ModbusSource implements Source {
   readonly #options: ModbusSourceOptions;
   readonly #assembly: Assembly;
-  readonly #requests: readonly ModbusRequest[];
+  /** Smaller ones take the place of what a device has refused. */
+  #requests: readonly ModbusRequest[];
 
   constructor(options: ModbusSourceOptions) {
     this.#options = options;
@@ -97,12 +102,21 @@ export class ModbusSource implements Source {
   async #round(port: SerialPort, life: Life, signal: AbortSignal): Promise<string[]> {
     const problems: string[] = [];
     const sensors = new Map<string, [string, unknown][]>();
-    for (const request of this.#requests) {
+    const left = [...this.#requests];
+    for (let request = left.shift(); request !== undefined; request = left.shift()) {
       if (signal.aborted) break;
       const answer = await this.#ask(port, request, signal);
-      if (typeof answer === "string") {
+      if (!("data" in answer)) {
         if (signal.aborted) break;
-        const reason = `unit ${request.unit}, ${request.table} ${request.address}: ${answer}`;
+        const parts = "refused" in answer ? splitRequest(request) : undefined;
+        if (parts !== undefined) {
+          const whole = request;
+          this.#requests = this.#requests.flatMap((one) => (one === whole ? parts : [one]));
+          left.unshift(...parts);
+          continue;
+        }
+        const why = "refused" in answer ? answer.refused : answer.problem;
+        const reason = `unit ${request.unit}, ${request.table} ${request.address}: ${why}`;
         problems.push(reason);
         this.#assembly.meters.fault(reason);
         continue;
@@ -111,7 +125,7 @@ export class ModbusSource implements Source {
       for (const value of request.values) {
         const sensor = value.sensor ?? `${this.name}/${value.unit}`;
         const fields = sensors.get(sensor) ?? [];
-        fields.push([value.field, valueIn(request, value, answer)]);
+        fields.push([value.field, valueIn(request, value, answer.data)]);
         sensors.set(sensor, fields);
       }
     }
@@ -132,7 +146,7 @@ export class ModbusSource implements Source {
   }
 
   /** The answer's data, or the reason why there is none. */
-  async #ask(port: SerialPort, request: ModbusRequest, signal: AbortSignal): Promise<Buffer | string> {
+  async #ask(port: SerialPort, request: ModbusRequest, signal: AbortSignal): Promise<Settled> {
     const { timeoutMs, baudRate } = this.#options.config;
     await pause(
       Math.max(MIN_SILENCE_MS, (SILENCE_CHARACTERS * BITS_PER_CHARACTER * 1_000) / baudRate),
@@ -142,26 +156,26 @@ export class ModbusSource implements Source {
     while (port.read() !== null) {}
     return new Promise((resolve) => {
       let received = Buffer.alloc(0);
-      const settle = (outcome: Buffer | string): void => {
+      const settle = (outcome: Settled): void => {
         clearTimeout(late);
         port.off("readable", onReadable);
         signal.removeEventListener("abort", onAbort);
         resolve(outcome);
       };
-      const late = setTimeout(() => settle(`no answer within ${timeoutMs} ms`), timeoutMs);
-      const onAbort = (): void => settle("the port was closed");
+      const late = setTimeout(() => settle({ problem: `no answer within ${timeoutMs} ms` }), timeoutMs);
+      const onAbort = (): void => settle({ problem: "the port was closed" });
       const onReadable = (): void => {
         for (let chunk = port.read() as Buffer | null; chunk !== null; chunk = port.read() as Buffer | null)
           received = Buffer.concat([received, chunk]);
         const answer = decodeAnswer(request, received);
-        if ("data" in answer) settle(Buffer.from(answer.data));
-        else if ("problem" in answer) settle(answer.problem);
+        if ("data" in answer) settle({ data: Buffer.from(answer.data) });
+        else if (!("incomplete" in answer)) settle(answer);
       };
       signal.addEventListener("abort", onAbort, { once: true });
       if (signal.aborted) return onAbort();
       port.on("readable", onReadable);
       port.write(encodeRequest(request), (error) => {
-        if (error) settle(error.message);
+        if (error) settle({ problem: error.message });
       });
     });
   }

@@ -21,6 +21,8 @@ const EXCEPTIONS: Readonly<Record<number, string>> = {
   6: "device busy",
   11: "gateway target did not respond",
 };
+/** What a device answers that lacks one of the registers, also a hole between two, or does not give so many at once. */
+const REFUSALS: readonly number[] = [2, 3];
 /** Values so far apart are read at once rather than one by one: a request costs more than some registers. */
 const MAX_HOLE = 8;
 
@@ -65,11 +67,31 @@ export function planRequests(registers: readonly RegisterConfig[]): ModbusReques
       const count = Math.max(last.count, end - last.address);
       requests[requests.length - 1] = { ...last, count, values: [...last.values, value] };
     } else {
-      const { unit, table, address } = value;
-      requests.push({ unit, table, address, count: sizeOf(value), values: [value] });
+      requests.push(requestFor([value]));
     }
   }
   return requests;
+}
+
+/**
+ * The same values by two requests, where the hole between two of them is largest: for a device that refuses them at once.
+ * Undefined for a single value.
+ */
+export function splitRequest({ values }: ModbusRequest): [ModbusRequest, ModbusRequest] | undefined {
+  let at = 0;
+  let largest = Number.NEGATIVE_INFINITY;
+  for (let i = 1; i < values.length; i++) {
+    const before = values[i - 1]!;
+    const hole = values[i]!.address - (before.address + sizeOf(before));
+    if (hole > largest) [at, largest] = [i, hole];
+  }
+  return at === 0 ? undefined : [requestFor(values.slice(0, at)), requestFor(values.slice(at))];
+}
+
+function requestFor(values: readonly RegisterConfig[]): ModbusRequest {
+  const { unit, table, address } = values[0]!;
+  const end = values.reduce((last, value) => Math.max(last, value.address + sizeOf(value)), 0);
+  return { unit, table, address, count: end - address, values };
 }
 
 function isBits(table: Table): boolean {
@@ -98,6 +120,8 @@ function dataBytes({ table, count }: ModbusRequest): number {
 export type ModbusAnswer =
   | { readonly data: Buffer }
   | { readonly problem: string }
+  /** It may give them by smaller requests. */
+  | { readonly refused: string }
   /** More bytes are needed. */
   | { readonly incomplete: true };
 
@@ -110,7 +134,8 @@ export function decodeAnswer(request: ModbusRequest, bytes: Buffer): ModbusAnswe
     if (bytes.length < 5) return { incomplete: true };
     const number = bytes[2]!;
     if (!checked(bytes.subarray(0, 5))) return { problem: "a wrong checksum" };
-    return { problem: `${EXCEPTIONS[number] ?? `exception ${number}`}` };
+    const said = EXCEPTIONS[number] ?? `exception ${number}`;
+    return REFUSALS.includes(number) ? { refused: said } : { problem: said };
   }
   if (code !== FUNCTIONS[request.table]) return { problem: `an answer to function ${code}` };
   const wanted = dataBytes(request);

@@ -51,7 +51,7 @@ async function line(
 }
 
 /** A real Modbus RTU server; unit 9 is not there. */
-async function meter(path: string): Promise<() => Promise<void>> {
+async function meter(path: string, lacks: readonly number[] = []): Promise<() => Promise<void>> {
   const holding = Buffer.alloc(200);
   holding.writeInt16BE(-215, 0);
   holding.writeUInt32BE(123_456_789, 2);
@@ -60,7 +60,11 @@ async function meter(path: string): Promise<() => Promise<void>> {
   holding.writeUInt16BE(0x0001, 102);
   const server = new ServerSerial(
     {
-      getHoldingRegister: (address: number) => holding.readUInt16BE(address * 2),
+      getHoldingRegister: (address: number) => {
+        // Application Protocol §7: illegal data address.
+        if (lacks.includes(address)) throw Object.assign(new Error("lacking"), { modbusErrorCode: 2 });
+        return holding.readUInt16BE(address * 2);
+      },
       getInputRegister: (address: number) => address + 1_000,
       getCoil: (address: number) => address % 3 === 0,
       getDiscreteInput: (address: number) => address === 2,
@@ -143,6 +147,33 @@ test("registers, coils and inputs of a real server are read; a unit that is sile
   await buffer.close();
 });
 
+test("a device that lacks registers between those that are wanted gives the others", async (t) => {
+  const { ours, theirs } = await line(t);
+  // Two that nobody asks for, and one that the config has wrong.
+  const closeMeter = await meter(theirs, [2, 4, 10]);
+  t.after(closeMeter);
+  const buffer = await openBuffer(await temporaryFolder(t));
+  t.after(() => buffer.close());
+  const made = source(
+    t,
+    ours,
+    {
+      registers: [
+        register({ field: "temperature", address: 0, as: "i16" }),
+        register({ field: "next", address: 1 }),
+        register({ field: "power", address: 3 }),
+        register({ field: "wrong", address: 10 }),
+      ],
+    },
+    sourceParts(buffer),
+  );
+  await made.start();
+  await until(async () => (await stored(buffer)).length >= 2);
+  await until(() => Promise.resolve(/holding 10: illegal data address/.test(made.status().lastError ?? "")));
+  for (const { temperature, next, power, wrong } of await stored(buffer))
+    assert.deepEqual([temperature, next, power, wrong], [-215, 1_883, 16_320, undefined]);
+});
+
 test("an adapter that is pulled is said to be gone, and is read again once it is back", async (t) => {
   const { folder, ours, theirs, socat } = await line(t);
   const closeMeter = await meter(theirs);
@@ -221,7 +252,7 @@ test("no bytes at all make an answer throw, and only whole ones with their check
   for (let cut = 0; cut < answer.length; cut++)
     assert.ok("incomplete" in decodeAnswer(request!, answer.subarray(0, cut)));
   assert.deepEqual(decodeAnswer(request!, Buffer.from("018302c0f1", "hex")), {
-    problem: "illegal data address",
+    refused: "illegal data address",
   });
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 30 }), (bytes) => {
