@@ -30,7 +30,7 @@ export interface FootageRecorderOptions {
   readonly log: Log;
   readonly metrics: Metrics;
   readonly timing: Timing;
-  /** A unit is on disk, or is lost and was reported as a gap. In order. */
+  /** A unit is on disk, or is lost and was reported as a gap; one that never got to the disk has no packets any more. In order. */
   readonly onUnit?: (unit: RecordedUnit, stored: boolean) => void;
 }
 
@@ -208,6 +208,9 @@ export class FootageRecorder {
     if (this.#queuedUnits >= MAX_QUEUED_UNITS) {
       this.#counts.dropped.inc({ camera });
       this.#reportLost(unit, "the disk was too slow");
+      // Behind those that still wait for the disk, without what takes up memory.
+      const told = { ...unit, packets: [] };
+      this.#storing = this.#storing.then(() => this.#options.onUnit?.(told, false));
       return;
     }
     this.#queuedUnits++;
@@ -225,13 +228,13 @@ export class FootageRecorder {
       this.#counts.dropped.inc({ camera });
       this.#options.log.error({ camera, error: describeError(error) }, "footage was not stored");
       this.#reportLost(unit, "the disk did not take it");
+      this.#options.onUnit?.(unit, false);
     } finally {
       this.#queuedUnits--;
     }
   }
 
   #reportLost(unit: RecordedUnit, reason: string): void {
-    this.#options.onUnit?.(unit, false);
     this.#options.buffer.reportGap({
       camera: unit.camera,
       fromUs: unit.producerUs,

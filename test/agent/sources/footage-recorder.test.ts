@@ -23,6 +23,8 @@ class Bench {
   nowUs = START_US;
   readonly units: RecordedUnit[] = [];
   readonly gaps: FootageGap[] = [];
+  /** When each unit began of which was told how it ended, in ms; and whether it was stored. */
+  readonly ended: [ms: number, stored: boolean][] = [];
   /** What append waits for. */
   disk: Promise<void> = Promise.resolve();
   readonly recorder: FootageRecorder;
@@ -46,6 +48,8 @@ class Bench {
       log: silentLog,
       metrics: new Metrics(),
       timing,
+      onUnit: ({ producerUs }, isStored) =>
+        this.ended.push([Math.round((producerUs - START_US) / 1_000), isStored]),
     });
   }
 
@@ -246,6 +250,14 @@ test("units that the disk cannot take are dropped and reported, and memory stays
   // Two that waited, and the last one, which close() gives its turn.
   assert.equal(bench.units.length, 3);
   assert.equal(bench.gaps.length, 3);
+  assert.deepEqual(bench.ended, [
+    [5, true],
+    [1_005, true],
+    [2_005, false],
+    [3_005, false],
+    [4_005, false],
+    [5_005, true],
+  ]);
   assert.ok(bench.gaps.every((gap) => gap.camera === "yard" && gap.toUs > gap.fromUs));
 });
 
