@@ -199,13 +199,19 @@ class LevelFootageBuffer implements FootageBuffer {
     if (short) await this.#compacting;
     // On a short disk each unit takes the place of others: records are to find room, and so is the newest unit.
     const limit = short ? Math.min(maxBytes, Math.max(SMALL_BYTES, this.#index.bytes)) : maxBytes;
+    const dropped: UnitEntry[] = [];
     while (this.#index.bytes + bytes > limit) {
       const oldest = this.#index.oldest();
-      if (oldest === undefined) return;
-      await this.#forget([oldest]);
-      this.#droppedUnits++;
-      this.#counts.dropped.inc({ camera: oldest.camera });
-      this.reportGap(gapOf(oldest, `the ${short ? "disk" : "footage buffer"} was full`));
+      if (oldest === undefined) break;
+      this.#index.remove(oldest);
+      dropped.push(oldest);
+    }
+    // At once: after its config was made smaller a buffer drops thousands, while the camera goes on.
+    await this.#forget(dropped);
+    this.#droppedUnits += dropped.length;
+    for (const entry of dropped) {
+      this.#counts.dropped.inc({ camera: entry.camera });
+      this.reportGap(gapOf(entry, `the ${short ? "disk" : "footage buffer"} was full`));
     }
   }
 

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { execFile, fork } from "node:child_process";
 import { once } from "node:events";
+import { watch } from "node:fs";
 import { mkdtemp, readdir, readFile, rm, stat, truncate, unlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -144,6 +145,30 @@ test("a full buffer drops its oldest unit and reports the gap", async (t) => {
   await assert.rejects(buffer.append(madeUnit("yard", 4, 30_000)), BufferFullError);
   assert.deepEqual(await sequences(buffer, "yard"), [2, 3]);
   await buffer.close();
+});
+
+test("a buffer that was made smaller writes down once what it drops", async (t) => {
+  const dir = await folder(t);
+  const before = await open(dir);
+  for (let number = 1; number <= 300; number++) await before.append(madeUnit("yard", number, 2_000));
+  await before.close();
+  const gaps: FootageGap[] = [];
+  const buffer = await open(dir, gaps, 20_000);
+  let writes = 0;
+  const watcher = watch(dir, (_, name) => {
+    if (name === "footage.json") writes++;
+  });
+  t.after(() => watcher.close());
+  await buffer.append(madeUnit("yard", 301, 2_000));
+  assert.ok(gaps.length > 250);
+  assert.equal(buffer.usage().droppedUnits, gaps.length);
+  const left = await sequences(buffer, "yard");
+  assert.equal(left.length, 301 - gaps.length);
+  await buffer.close();
+  assert.ok(writes < 50, `${writes} times`);
+  const after = await open(dir);
+  t.after(() => after.close());
+  assert.deepEqual(await sequences(after, "yard"), left);
 });
 
 test("what was made while the time is not known is newer than all before that start", async (t) => {
