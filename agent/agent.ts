@@ -282,6 +282,9 @@ export class Agent {
       const { Renewal } = await import("./identity/renewal.ts");
       const address = parseAddress(gateway.https);
       parts.push(new Renewal({ address, credentials, log: log.child({ part: "identity" }), metrics }));
+    } else if (credentials !== undefined) {
+      const message = "gateway.https is missing: this device's certificate is not renewed, and will run out";
+      log.warn({ part: "identity" }, message);
     }
     if (this.#footage === undefined) return parts;
     const { RtspUplink } = await import("./uplink/rtsp-uplink.ts");

@@ -100,6 +100,24 @@ test("the command line explains itself", async (t) => {
   assert.ok(wrong.err.includes("--config FILE"));
 });
 
+test("a device whose certificate nobody renews says so", async (t) => {
+  const folder = await temporaryFolder(t);
+  const [httpPort] = (await freePorts(1)) as [number];
+  const identity = { version: 1, device: "pi-1", key: "", certificate: "", ca: "" };
+  await writeFile(join(folder, "identity.json"), JSON.stringify(identity));
+  const config = {
+    device: "pi-1",
+    dataDir: ".",
+    gateway: { mqtt: "mqtts://127.0.0.1:1" },
+    http: { port: httpPort },
+    sources: [],
+  };
+  const file = join(folder, "agent.yaml");
+  await writeFile(file, JSON.stringify(config));
+  const message = "gateway.https is missing: this device's certificate is not renewed, and will run out";
+  await logged(run(t, ["--config", file]), message);
+});
+
 test("what a sensor got acknowledged reaches the gateway once, over kills of the agent", async (t) => {
   const folder = await temporaryFolder(t);
   const { port, frames } = await gateway(t);
