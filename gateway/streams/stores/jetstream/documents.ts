@@ -5,7 +5,7 @@
  */
 import { pause } from "../../../../runtime/backoff.ts";
 import type { Link } from "./link.ts";
-import { ID_HEADER } from "./stored-message.ts";
+import { sentBy } from "./message-ids.ts";
 
 const MAX_LAGGING_GETS = 40;
 /** Five seconds: what a gateway does by a list of streams that is old cannot be undone. */
@@ -64,7 +64,7 @@ export class Documents {
     // Of two that were stored at once the first counts; a try without an answer may have been it.
     for (let tries = 0; ; tries++) {
       const first = await this.#link.leaderGet(this.stream, { seq: revision + 1, next_by_subj: subject });
-      if (first !== undefined) return first.header(ID_HEADER) === id ? first.sequence : undefined;
+      if (first !== undefined) return sentBy(id, first)?.sequence;
       // A leader that has just been chosen may lag behind its own log; or all were dropped meanwhile.
       if (!outcome.stored || tries >= MAX_LAGGING_GETS) return undefined;
       await pause(LAGGING_PAUSE_MS, this.#link.signal);

@@ -10,6 +10,7 @@ import type { Clock } from "../../../../runtime/clock.ts";
 import { type AppendOutcome, LogBusyError } from "../../streams.ts";
 import { encodeEntry, type HashedRun, RECORDS_PER_MESSAGE } from "./entry.ts";
 import type { Link } from "./link.ts";
+import { isOf, type Sent, sentBy } from "./message-ids.ts";
 import {
   gatewayToken,
   type ProducerState,
@@ -196,30 +197,31 @@ export class Lane {
     );
     const id = link.nextMessageId();
     const outcome = await link.publish(stream, subject, payload, fields, expected, id, () => tail.closed);
-    let sequence: number;
-    if (outcome.stored) sequence = outcome.sequence;
+    let stored: Sent | undefined;
+    if (outcome.stored) stored = outcome;
     else {
       const last = await link.leaderGet(stream, { last_by_subj: subject });
       if (last === undefined) await this.#forgetTrimmed(expected);
       else await tail.reachLast(this.#token, last.sequence);
       // It was stored by a try that got no answer, and may have a repetition of an earlier one behind it.
       const { counted } = tail.producers.get(this.#token);
-      if (last?.header(ID_HEADER) === id) sequence = last.sequence;
-      else if (counted.id === id) sequence = counted.sequence;
-      else return undefined;
+      stored = sentBy(id, last) ?? (isOf(id, counted.id) ? counted : undefined);
+      if (stored === undefined) return undefined;
     }
+    const storedAs = stored.id;
+    let { sequence } = stored;
     const header = (name: string): string => {
       if (name === EXPECTED_HEADER) return String(expected);
-      return name === ID_HEADER ? id : (fields[name] ?? "");
+      return name === ID_HEADER ? storedAs : (fields[name] ?? "");
     };
     tail.offer({ sequence, subject, payload, header });
-    this.#host.stored(sequence, id);
+    this.#host.stored(sequence, storedAs);
     // All before it is known then, maps too: what is answered is what every reader will see.
     await tail.reach(sequence);
     if (tail.isVoid(sequence)) {
       // Perhaps a try that got no answer was stored before, and counts; this one is its repetition then.
       const { counted } = tail.producers.get(this.#token);
-      if (counted.id === id) sequence = counted.sequence;
+      if (isOf(id, counted.id)) sequence = counted.sequence;
     }
     return { sequence, index: 0, arrivalMs };
   }

@@ -2,8 +2,8 @@
  * The connection to the NATS cluster: publishes that are stored once however often they are sent,
  * and reads by sequence. Knows nothing of records and shards.
  *
- * A publish whose answer was lost is sent again under the same Nats-Msg-Id; the server looks for
- * that before it looks at the expected sequence, and answers with the place of the first one.
+ * A publish whose answer was lost is sent again under the same Nats-Msg-Id; the server answers with the place of the first
+ * one, or that the expected sequence is not the last one any more.
  */
 
 import { randomBytes } from "node:crypto";
@@ -20,6 +20,7 @@ import { openConnection } from "./connection.ts";
 import { counts, lastCounting, type SubjectLog, type Verdict } from "./counting.ts";
 import { Gets } from "./gets.ts";
 import { JetStreams, STREAM_NOT_FOUND } from "./jet-streams.ts";
+import { MessageIds } from "./message-ids.ts";
 import {
   EXPECTED_HEADER,
   fromLeader,
@@ -45,12 +46,17 @@ const NOT_FOUND_AFTER_MS = 5_000;
 /** Nearly ten seconds. */
 const MAX_LAGGING_ASKS = 11;
 const WRONG_LAST_SEQUENCE = 10_071;
+/** What nats-server 2.11 says instead of a duplicate at place 0. */
+const ID_ON_ITS_WAY = 10_158;
 /** Insufficient resources, storage exceeded, maximum bytes, messages, the account's limits. */
 const FULL = new Set([10_023, 10_047, 10_028, 10_077, 10_002]);
 
-/** `uncertain`: an earlier try of the same publish got no answer, and may be what stands in the way. */
+/**
+ * `id`: that of the message that is stored. `uncertain`: an earlier try of the same publish got no answer, and may be
+ * what stands in the way.
+ */
 export type PublishOutcome =
-  | { readonly stored: true; readonly sequence: number }
+  | { readonly stored: true; readonly sequence: number; readonly id: string }
   | { readonly stored: false; readonly uncertain: boolean };
 
 export interface StreamState {
@@ -142,6 +148,7 @@ export class Link {
   /**
    * Resolves when a quorum has it.
    * @param expected sequence of the last message on the subject, 0 for none
+   * @param messageId `isOf` it are the ids of all messages that this may store
    * @param isGone true once the stream was deleted: nobody will answer any more
    * @throws LogFullError, StreamNotFoundError, LogWriteError; of the last two tries nobody knows whether they were stored
    */
@@ -156,13 +163,16 @@ export class Link {
   ): Promise<PublishOutcome> {
     const head = headers();
     for (const [name, value] of Object.entries(fields)) head.set(name, value);
-    head.set(ID_HEADER, messageId);
     head.set(EXPECTED_HEADER, String(expected));
+    const ids = new MessageIds(messageId, this.#clock);
+    let id = messageId;
     let uncertain = false;
     const answer = await this.#insist(
       stream,
       async () => {
         if (isGone()) throw new StreamNotFoundError(stream);
+        id = ids.current;
+        head.set(ID_HEADER, id);
         try {
           const message = await this.#nc.request(subject, payload, {
             headers: head,
@@ -176,12 +186,17 @@ export class Link {
       },
       (answer) => {
         const code = answer.error?.err_code;
-        // nats-server 2.10 calls what is on its way a duplicate at place 0; it may yet be lost.
-        if (code === undefined) return (answer.seq ?? 0) > 0;
-        return code === WRONG_LAST_SEQUENCE || FULL.has(code);
+        if (code === WRONG_LAST_SEQUENCE || FULL.has(code!)) return true;
+        if (code === undefined && (answer.seq ?? 0) > 0) return true;
+        // nats-server 2.10 calls what is on its way a duplicate at place 0; it may yet be stored, or lost.
+        if (code === undefined || code === ID_ON_ITS_WAY) {
+          uncertain = true;
+          ids.onItsWay();
+        }
+        return false;
       },
     );
-    if (answer.error === undefined) return { stored: true, sequence: answer.seq! };
+    if (answer.error === undefined) return { stored: true, sequence: answer.seq!, id };
     if (answer.error.err_code === WRONG_LAST_SEQUENCE) return { stored: false, uncertain };
     if (answer.error.err_code === STREAM_NOT_FOUND) throw new StreamNotFoundError(stream);
     const hint = "free disk space on the NATS nodes, raise the account's limits, or lower retentionHours";

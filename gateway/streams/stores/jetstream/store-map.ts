@@ -5,6 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { pause } from "../../../../runtime/backoff.ts";
 import type { Link } from "./link.ts";
+import { isOf } from "./message-ids.ts";
 import type { MapContent } from "./shard-history.ts";
 import { ID_HEADER } from "./stored-message.ts";
 import type { StreamTail } from "./stream-tail.ts";
@@ -21,7 +22,7 @@ export interface MapPlace {
 /** Resolves when the change holds here. @param change from the shards as they are to those that shall be; what it throws ends it */
 export async function storeMap(place: MapPlace, change: () => MapContent): Promise<void> {
   const { link, tail, stream, subject, tellSubject } = place;
-  const ids = new Set<string>();
+  const ids: string[] = [];
   /** Behind it one of these may stand that got no answer. */
   let unanswered: number | undefined;
   for (;;) {
@@ -31,7 +32,7 @@ export async function storeMap(place: MapPlace, change: () => MapContent): Promi
     if (unanswered !== undefined && (await hasOpened(tail, ids, unanswered))) return;
     const payload = Buffer.from(JSON.stringify(change()));
     const id = `map-${randomBytes(9).toString("base64url")}`;
-    ids.add(id);
+    ids.push(id);
     const expected = tail.history.lastMapAt;
     const outcome = await link.publish(
       stream,
@@ -43,7 +44,7 @@ export async function storeMap(place: MapPlace, change: () => MapContent): Promi
       () => tail.closed,
     );
     if (outcome.stored) {
-      link.tell(tellSubject, `${outcome.sequence} ${id}`);
+      link.tell(tellSubject, `${outcome.sequence} ${outcome.id}`);
       await tail.reach(outcome.sequence);
       // Of two maps stored at the same moment the first holds; this one is tried again on it.
       if (tail.history.shards.some(({ openedAt }) => openedAt === outcome.sequence)) return;
@@ -58,10 +59,12 @@ export async function storeMap(place: MapPlace, change: () => MapContent): Promi
   }
 }
 
-/** Whether one of these messages opened shards, at a place behind this one. */
-async function hasOpened(tail: StreamTail, ids: ReadonlySet<string>, behind: number): Promise<boolean> {
+/** Whether a message of one of these publishes opened shards, at a place behind this one. @param ids the first of each */
+async function hasOpened(tail: StreamTail, ids: readonly string[], behind: number): Promise<boolean> {
   for (const at of new Set(tail.history.shards.map(({ openedAt }) => openedAt))) {
-    if (at > behind && ids.has((await tail.fetch(at))?.header(ID_HEADER) ?? "")) return true;
+    if (at <= behind) continue;
+    const stored = (await tail.fetch(at))?.header(ID_HEADER) ?? "";
+    if (ids.some((id) => isOf(id, stored))) return true;
   }
   return false;
 }

@@ -25,7 +25,11 @@ test("a gateway that the nodes refuse for a while is served again when they take
     // It was refused more than once.
     await new Promise((resolve) => setTimeout(resolve, 3_000));
     await node.run();
-    assert.deepEqual(await link.publish("S", "s", Buffer.from("y"), {}, 1), { stored: true, sequence: 2 });
+    assert.deepEqual(await link.publish("S", "s", Buffer.from("y"), {}, 1), {
+      stored: true,
+      sequence: 2,
+      id: `${link.id}-2`,
+    });
     // It closes also while it is refused.
     await node.run("authorization { token: other }");
     await new Promise((resolve) => setTimeout(resolve, 1_000));
@@ -64,7 +68,11 @@ test("a credentials file that is half written when a connection is sought again 
   try {
     await writeFile(credentialsFile, CREDENTIALS.slice(0, 40));
     await node.run();
-    assert.deepEqual(await link.publish("S", "s", Buffer.from("x"), {}, 0), { stored: true, sequence: 1 });
+    assert.deepEqual(await link.publish("S", "s", Buffer.from("x"), {}, 0), {
+      stored: true,
+      sequence: 1,
+      id: `${link.id}-1`,
+    });
   } finally {
     await link.close();
     await node.stop();
@@ -168,7 +176,7 @@ test("a node that takes smaller messages than at the start is left, and that is 
     await until(() => said.some((line) => /takes messages of fewer bytes.*max_payload: 16MB/.test(line)));
     const put = link.publish("S", "s", Buffer.alloc(2_000_000), {}, 0);
     await node.run();
-    assert.deepEqual(await put, { stored: true, sequence: 1 });
+    assert.deepEqual(await put, { stored: true, sequence: 1, id: `${link.id}-1` });
   } finally {
     await link.close();
     await node.stop();

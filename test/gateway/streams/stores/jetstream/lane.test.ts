@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
+import fc from "fast-check";
 import { equalRanges } from "../../../../../gateway/streams/shard-map.ts";
 import { runsOf } from "../../../../../gateway/streams/stores/jetstream/entry.ts";
 import { Gets } from "../../../../../gateway/streams/stores/jetstream/gets.ts";
@@ -81,10 +82,16 @@ test("behind a frame that is refused because too much waits, no smaller one is t
   assert.equal(outcomes.get(1n), "stored");
 });
 
+/** What becomes of the tries of a publish, each with an id of its own; the last one gets an answer. */
+const TRIES = fc.array(fc.constantFrom("stored", "late", "lost"), { minLength: 1, maxLength: 4 });
+
 const CLOCK = { nowUs: () => 1_000, monotonicMs: () => 0 };
 
+/** @param other number of another one of the publish's ids. @returns what the cluster answers to that try */
+type Store = (other?: number) => PublishOutcome;
+
 /**
- * A cluster whose log is at hand and whose answers to publishes are given by the test. It looks at
+ * A cluster whose log is at hand and whose answers to publishes are given by the test. Unless told to, it looks at
  * nothing, as a leader that has just been chosen may not know what it should look at; lane and tail are the real ones.
  */
 class LenientCluster {
@@ -92,8 +99,12 @@ class LenientCluster {
   readonly tail: StreamTail;
   readonly host: LaneHost;
   /** What becomes of each publish, by its number from 1; the others are stored once and answered. */
-  readonly answers = new Map<number, (store: () => number) => PublishOutcome>();
+  readonly answers = new Map<number, (store: Store) => PublishOutcome>();
   published = 0;
+  /** At what a message expects, before it is stored. */
+  looks = false;
+  /** What becomes of tries without an answer behind the next publish, or at the end. */
+  late: Array<() => void> = [];
 
   constructor() {
     const find = async (holds: (message: StoredMessage) => boolean): Promise<StoredMessage | undefined> =>
@@ -104,9 +115,10 @@ class LenientCluster {
       signal: new AbortController().signal,
       nextMessageId: () => `here-${this.published + 1}`,
       publish: async (...sent: Parameters<Link["publish"]>): Promise<PublishOutcome> => {
-        const store = (): number => this.#store(sent);
+        const store: Store = (other) => this.#store(sent, other);
         const answer = this.answers.get(++this.published);
-        return answer === undefined ? { stored: true, sequence: store() } : answer(store);
+        for (const store of this.late.splice(0)) store();
+        return answer === undefined ? store() : answer(store);
       },
       get: (_: string, sequence: number) => find((message) => message.sequence === sequence),
       leaderGet: async (_: string, { last_by_subj }: { last_by_subj: string }) =>
@@ -129,11 +141,17 @@ class LenientCluster {
     };
   }
 
-  #store([, subject, payload, fields, expected, id]: Parameters<Link["publish"]>): number {
-    const all: Record<string, string> = { ...fields, [EXPECTED_HEADER]: String(expected), [ID_HEADER]: id! };
+  #store(
+    [, subject, payload, fields, expected, first]: Parameters<Link["publish"]>,
+    other?: number,
+  ): PublishOutcome {
+    const id = other === undefined ? first! : `${first}+${other}`;
+    const all: Record<string, string> = { ...fields, [EXPECTED_HEADER]: String(expected), [ID_HEADER]: id };
+    const last = this.log.findLast((message) => message.subject === subject)?.sequence ?? 0;
+    if (this.looks && last !== expected) return { stored: false, uncertain: true };
     const sequence = this.log.length + 1;
     this.log.push({ sequence, subject, payload, header: (name) => all[name] ?? "" });
-    return sequence;
+    return { stored: true, sequence, id };
   }
 
   /** As a node that hung sends on what it had received before. */
@@ -142,16 +160,17 @@ class LenientCluster {
   }
 }
 
-/** Two works of one lane, one after the other. @returns where the second was said to be, and a third behind it */
-async function storeThree(
+/** Works of one lane, one after the other. @returns where each was said to be */
+async function storeWorks(
   cluster: LenientCluster,
   token: string,
+  works = 3,
 ): Promise<Array<{ outcome: unknown; place: WorkPlace | undefined }>> {
   await cluster.tail.start();
   const lane = new Lane(cluster.host, token);
   const told: Array<{ outcome: unknown; place: WorkPlace | undefined }> = [];
   try {
-    for (const frame of [1n, 2n, 3n]) {
+    for (let frame = 1n; frame <= works; frame++) {
       const runs = runsOf([{ key: "k", timeUs: 1, payload: Buffer.from(`r${frame}`) }]);
       lane.push({
         ...{ runs, records: 1, bytes: 2, tip: cluster.tail.tip },
@@ -162,6 +181,9 @@ async function storeThree(
       await lane.drained();
     }
     const placed = told.map(({ place }) => place?.sequence ?? 0);
+    for (const repeated of cluster.late.splice(0)) repeated();
+    await cluster.tail.poll();
+    await cluster.tail.reach(cluster.log.length);
     assert.deepEqual(
       cluster.log.map(({ sequence }) => sequence).filter((sequence) => !cluster.tail.isVoid(sequence)),
       placed,
@@ -174,7 +196,7 @@ async function storeThree(
 }
 
 /** The second message came twice, and what stands third is void. */
-function assertThirdIsFourth(cluster: LenientCluster, told: Awaited<ReturnType<typeof storeThree>>): void {
+function assertThirdIsFourth(cluster: LenientCluster, told: Awaited<ReturnType<typeof storeWorks>>): void {
   const places = told.map(({ outcome, place }) => [outcome, place?.sequence]);
   assert.deepEqual(places, [
     ["stored", 1],
@@ -195,7 +217,7 @@ for (const token of [gatewayToken("here"), epochToken("pi", 1n)]) {
       // The next try finds the repetition where it expects the first message.
       return { stored: false, uncertain: true };
     });
-    const told = await storeThree(cluster, token);
+    const told = await storeWorks(cluster, token);
     assertThirdIsFourth(cluster, told);
   });
 
@@ -204,9 +226,61 @@ for (const token of [gatewayToken("here"), epochToken("pi", 1n)]) {
     cluster.answers.set(2, (store) => {
       store();
       // A leader that does not know of the first try answers with the place of the second.
-      return { stored: true, sequence: store() };
+      return store();
     });
-    const told = await storeThree(cluster, token);
+    const told = await storeWorks(cluster, token);
     assertThirdIsFourth(cluster, told);
+  });
+
+  test(`${what} stored under an id that was given up is stored, though the next one is refused`, async () => {
+    for (const other of [undefined, 1]) {
+      const cluster = new LenientCluster();
+      cluster.answers.set(2, (store) => {
+        store(other);
+        return { stored: false, uncertain: true };
+      });
+      const told = await storeWorks(cluster, token);
+      assert.deepEqual(
+        told.map(({ place }) => place?.sequence),
+        [1, 2, 3],
+      );
+      assert.equal(cluster.published, 3, "nothing was sent once more");
+    }
+  });
+
+  test(`${what} stored under two ids stands where the first is`, async () => {
+    const cluster = new LenientCluster();
+    cluster.answers.set(2, (store) => {
+      store();
+      return store(1);
+    });
+    assertThirdIsFourth(cluster, await storeWorks(cluster, token));
+  });
+
+  test(`${what} is stored once whichever of its ids are, and whenever, by nodes that look at what it expects and such that do not`, async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.boolean(),
+        fc.array(TRIES, { minLength: 1, maxLength: 12 }),
+        async (looks, plans) => {
+          const cluster = new LenientCluster();
+          cluster.looks = looks;
+          plans.forEach((tries, i) => {
+            cluster.answers.set(i + 1, (store) => {
+              let answer: PublishOutcome = { stored: false, uncertain: true };
+              tries.forEach((fate, at) => {
+                const send = () => store(at === 0 ? undefined : at);
+                // The last one is waited for.
+                if (fate === "stored" || at === tries.length - 1) answer = send();
+                else if (fate === "late") cluster.late.push(send);
+              });
+              return answer;
+            });
+          });
+          const told = await storeWorks(cluster, token, plans.length);
+          assert.deepEqual(new Set(told.map(({ outcome }) => outcome)), new Set(["stored"]));
+        },
+      ),
+    );
   });
 }

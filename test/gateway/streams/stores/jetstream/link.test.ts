@@ -27,8 +27,53 @@ test("a message that is only on its way is not taken for stored, though it is ca
     });
     await nc.flush();
     const outcome = await link.publish("S", "s", Buffer.from("x"), {}, 0, "id");
-    assert.deepEqual(outcome, { stored: true, sequence: 7 });
+    assert.deepEqual(outcome, { stored: true, sequence: 7, id: "id" });
     assert.deepEqual(ids, ["id", "id"]);
+  } finally {
+    await link.close();
+    await nc.close();
+    await stop();
+  }
+});
+
+test("an id that stays on its way is left for another one, and that later", {
+  skip: natsMissing() ?? false,
+  timeout: 60_000,
+}, async () => {
+  const { servers, stop } = await startNatsCluster(1);
+  const nc = await connect({ servers });
+  let nowMs = 0;
+  const clock = { nowUs: systemClock.nowUs, monotonicMs: () => nowMs };
+  const link = await Link.open({ servers, clock, metrics: new Metrics() });
+  try {
+    // As nats-server 2.10 says it, and as 2.11 does.
+    const onTheirWay = [
+      { seq: 0, duplicate: true },
+      { seq: 0, error: { code: 409, err_code: 10_158, description: "duplicate message id is in process" } },
+    ];
+    for (const [i, said] of onTheirWay.entries()) {
+      for (const stored of [true, false]) {
+        const subject = `s.${i}.${stored}`;
+        const ids: string[] = [];
+        nc.subscribe(subject, {
+          callback: (_, message) => {
+            const id = message.headers!.get("Nats-Msg-Id");
+            ids.push(id);
+            const refused = { error: { code: 400, err_code: 10_071, description: "wrong last sequence: 7" } };
+            message.respond(JSON.stringify(id !== "id+2" ? said : stored ? { seq: 7 } : refused));
+            nowMs += 4_000;
+          },
+        });
+        await nc.flush();
+        const outcome = await link.publish("S", subject, Buffer.from("x"), {}, 0, "id");
+        // What stands in the way may be stored under an id that was left.
+        assert.deepEqual(
+          outcome,
+          stored ? { stored: true, sequence: 7, id: "id+2" } : { stored: false, uncertain: true },
+        );
+        assert.deepEqual(ids, ["id", "id", "id", "id+1", "id+1", "id+1", "id+1", "id+2"]);
+      }
+    }
   } finally {
     await link.close();
     await nc.close();
