@@ -32,18 +32,16 @@ export class CameraEncoder {
   readonly #settings: PictureSettings;
   readonly #url: string;
   readonly #log: Log;
-  readonly #onRestart: () => void;
   readonly #stop = new AbortController();
   readonly #backoff = new Backoff(250, 5_000);
   #child: ChildProcess | undefined;
   #running: Promise<void> | undefined;
 
   /** @param url where ffmpeg publishes to */
-  constructor(settings: PictureSettings, url: string, log: Log, onRestart: () => void) {
+  constructor(settings: PictureSettings, url: string, log: Log) {
     this.#settings = settings;
     this.#url = url;
     this.#log = log;
-    this.#onRestart = onRestart;
   }
 
   /** The process now running. */
@@ -81,7 +79,6 @@ export class CameraEncoder {
       this.#log.warn({ reason, waitMs }, "the camera's encoder ended and is started again");
       await pause(waitMs, this.#stop.signal);
       if (this.#stop.signal.aborted) return;
-      this.#onRestart();
     }
   }
 

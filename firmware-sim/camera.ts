@@ -15,7 +15,6 @@ import { type Publication, RtspError, RtspServer } from "../protocol/rtsp/server
 import { pause } from "../runtime/backoff.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Log } from "../runtime/log.ts";
-import type { Metrics } from "../runtime/metrics.ts";
 import { CameraEncoder, type PictureSettings } from "./camera-encoder.ts";
 import { TruthFile } from "./camera-truth.ts";
 
@@ -29,7 +28,6 @@ export interface SimCameraOptions extends PictureSettings {
   readonly truthFile: string;
   readonly log: Log;
   readonly clock: Clock;
-  readonly metrics?: Metrics;
 }
 
 /** How long a reader's DESCRIBE waits for an encoder that is just being started. */
@@ -42,7 +40,6 @@ export class SimCamera {
   readonly #secretPath = randomBytes(16).toString("hex");
   readonly #server: RtspServer;
   readonly #stop = new AbortController();
-  readonly #counted: { pictures(count: number): void; restart(): void };
   #encoder: CameraEncoder | undefined;
   #truth: TruthFile | undefined;
   #relay: Relay | undefined;
@@ -51,15 +48,6 @@ export class SimCamera {
 
   constructor(options: SimCameraOptions) {
     this.#options = options;
-    const pictures = options.metrics?.counter(
-      "headwater_sim_camera_pictures_total",
-      "Pictures the camera sent",
-    );
-    const restarts = options.metrics?.counter(
-      "headwater_sim_camera_restarts_total",
-      "Encoders started again",
-    );
-    this.#counted = { pictures: (count) => pictures?.inc(count), restart: () => restarts?.inc() };
     this.#server = new RtspServer({
       host: options.host,
       port: options.port,
@@ -87,7 +75,7 @@ export class SimCamera {
     this.#truth = new TruthFile(truthFile, clock);
     const from = host === "0.0.0.0" || host === "::" ? "127.0.0.1" : host;
     const url = `rtsp://${from.includes(":") ? `[${from}]` : from}:${this.port}/${this.#secretPath}`;
-    this.#encoder = new CameraEncoder(this.#options, url, log, () => this.#counted.restart());
+    this.#encoder = new CameraEncoder(this.#options, url, log);
     try {
       await this.#encoder.start();
     } catch (error) {
@@ -170,7 +158,6 @@ export class SimCamera {
       (rtp) => {
         const before = truth.pictures;
         truth.packet(parseRtp(rtp)!);
-        this.#counted.pictures(truth.pictures - before);
         if (truth.pictures > before) this.#encoder?.flowing();
         relay.packet(0, rtp);
       },

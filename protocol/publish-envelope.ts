@@ -50,9 +50,9 @@ export class MalformedEnvelopeError extends HeadwaterError {
   }
 }
 
-/** Whether what stands at `from` means to be an envelope; frames begin otherwise. */
-export function isEnvelope(bytes: Uint8Array, from = 0): boolean {
-  return bytes[from] === MAGIC >>> 8 && bytes[from + 1] === (MAGIC & 0xff);
+/** Whether it means to be an envelope; frames begin otherwise. */
+export function isEnvelope(bytes: Uint8Array): boolean {
+  return bytes[0] === MAGIC >>> 8 && bytes[1] === (MAGIC & 0xff);
 }
 
 /** Off the event loop, in zlib's thread pool. @param plain 1 to MAX_ENVELOPED_BYTES; do not write to it meanwhile. */

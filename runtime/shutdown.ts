@@ -3,18 +3,20 @@ import { pause } from "./backoff.ts";
 import { describeError } from "./errors.ts";
 import type { Log } from "./log.ts";
 
+const GRACE_MS = 10_000;
+
 /**
- * Calls `close` once and exits: 0 when it drained, 1 when it failed or took longer than `graceMs`.
+ * Calls `close` once and exits: 0 when it drained, 1 when it failed or took longer than 10 s.
  * A parent that forked us and died shows as a closed IPC channel.
  */
-export function closeOnExit(close: () => Promise<void>, log: Log, graceMs = 10_000): void {
+export function closeOnExit(close: () => Promise<void>, log: Log): void {
   let closing = false;
   const end = (reason: string): void => {
     if (closing) return;
     closing = true;
     log.info({ reason }, "closing");
-    const late = pause(graceMs).then(() => {
-      throw new Error(`not closed within ${graceMs} ms`);
+    const late = pause(GRACE_MS).then(() => {
+      throw new Error(`not closed within ${GRACE_MS} ms`);
     });
     Promise.race([close(), late]).then(
       () => process.exit(0),

@@ -11,6 +11,7 @@ import {
   JOIN_PATH,
   JOIN_VERSION,
   type JoinAnswer,
+  type JoinRequest,
   type JoinToken,
   STATUS_PATH,
   type StatusAnswer,
@@ -81,7 +82,7 @@ async function askToJoin({ address, token, dataDir, report }: JoinOptions): Prom
     version: JOIN_VERSION,
     secret: secret.toString("base64url"),
     request: makeSigningRequest(key, device).toString("base64"),
-  });
+  } satisfies JoinRequest);
   if (!isJoinAnswer(answer) || answer.device !== device)
     throw new GatewayUnreachableError(address.host, "it answers as no gateway does");
   const { certificate, ca } = answer;

@@ -99,11 +99,6 @@ export class FootageRecorder {
     this.#counts = countsOf(options.metrics);
   }
 
-  /** Bytes that are not yet handed to the buffer. */
-  get pendingBytes(): number {
-    return this.#bytes;
-  }
-
   packet(track: number, rtp: Buffer): void {
     const state = this.#tracks[track];
     // RFC 3550 §5.1: a fixed header of 12 bytes, version 2. Anything else is counted and passed over.

@@ -43,9 +43,6 @@ export interface ApiOptions {
   readonly consoleDir: string;
   /** Names beside the bound address and localhost under which browsers may call. */
   readonly hostNames?: readonly string[];
-  /** As it stands in ARNs and must stand in signatures. */
-  readonly region?: string;
-  readonly accountId?: string;
   /** Who joins, and how; absent where there is no TLS. */
   readonly joining?: Pick<DeviceApiOptions, "identity" | "ports"> | undefined;
 }
@@ -58,8 +55,7 @@ export class Api {
 
   constructor(options: ApiOptions) {
     const { host, port, clock, log, metrics, accessKeys, streams } = options;
-    const { region = "us-east-1", accountId = "000000000000" } = options;
-    this.#kinesis = new KinesisApi({ streams, accessKeys, region, accountId, clock, log, metrics });
+    this.#kinesis = new KinesisApi({ streams, accessKeys, clock, log, metrics });
     this.#console = new ConsoleApi({
       parts: options,
       accessKeys,

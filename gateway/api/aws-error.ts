@@ -18,10 +18,6 @@ export class AwsError extends HeadwaterError {
 
 export const AWS_JSON = "application/x-amz-json-1.1";
 
-export function awsErrorBody(error: AwsError): string {
-  return JSON.stringify({ __type: error.type, message: error.message });
-}
-
 export function invalidArgument(message: string): AwsError {
   return new AwsError("InvalidArgumentException", message);
 }

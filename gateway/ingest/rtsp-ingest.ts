@@ -188,10 +188,6 @@ export class RtspIngest {
     return this.#server.port;
   }
 
-  get address(): { readonly host: string; readonly port: number } {
-    return this.#server.address;
-  }
-
   /**
    * For one connection of the gateway's own reader, to be made at once. That reader is a program whose arguments
    * every user of this machine can list, so the login in it is worth nothing once it was used.

@@ -12,7 +12,7 @@ import type { Clock } from "../../runtime/clock.ts";
 import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
-import { type Decision, decide, SCALING_RULES, type ScalingRules } from "./on-demand-policy.ts";
+import { type Decision, decide } from "./on-demand-policy.ts";
 import { StreamLoad } from "./shard-load.ts";
 import { BadReshardError, StreamNotFoundError, type Streams, StreamsClosedError } from "./streams.ts";
 
@@ -28,7 +28,6 @@ export interface OnDemandOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
-  readonly rules?: ScalingRules;
 }
 
 interface Watched {
@@ -100,7 +99,7 @@ export class OnDemand {
   }
 
   async #lookAt(name: string, streamId: string): Promise<void> {
-    const { streams, clock, rules } = this.#options;
+    const { streams, clock } = this.#options;
     const nowMs = clock.monotonicMs();
     let watched = this.#watched.get(streamId);
     if (watched === undefined) {
@@ -109,7 +108,7 @@ export class OnDemand {
     }
     const shards = watched.load.measure(nowMs, streams.describe(name).shardList);
     if (nowMs < watched.waitUntilMs) return;
-    const decision = decide(shards, rules ?? SCALING_RULES);
+    const decision = decide(shards);
     if (decision === undefined || (decision.kind === "merge" && nowMs < watched.nextMergeMs)) return;
     await this.#apply(watched, decision, shards.length, nowMs);
   }

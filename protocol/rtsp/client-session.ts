@@ -31,8 +31,6 @@ export interface RtspClientOptions {
   readonly credentials?: Credentials;
   /** For rtsps://. */
   readonly tls?: ConnectionOptions | undefined;
-  /** 5 s unless told. */
-  readonly connectTimeoutMs?: number;
   /** For the answer to any request; 10 s unless told. */
   readonly requestTimeoutMs?: number;
   /** The most that may wait in memory to be sent before sendRtp returns false; 1 MiB unless told. */
@@ -53,6 +51,7 @@ interface Pending {
 
 /** RFC 7826 §20.5 registers it for RTSP over TLS. */
 const RTSPS_PORT = 322;
+const CONNECT_TIMEOUT_MS = 5_000;
 const TEARDOWN_WAIT_MS = 1_000;
 const USER_AGENT = "Headwater";
 
@@ -109,10 +108,9 @@ export class RtspClient {
       this.#socket = socket;
       this.#writer = new InterleavedWriter(socket, this.#options.highWaterBytes ?? 1_048_576);
       const parser = new RtspParser((message) => this.#take(message));
-      const timeoutMs = this.#options.connectTimeoutMs ?? 5_000;
       const timer = setTimeout(
         () => this.#end(new RtspConnectError(this.url, "no connection in time")),
-        timeoutMs,
+        CONNECT_TIMEOUT_MS,
       );
       let connected = false;
       socket.once(this.#isSecure ? "secureConnect" : "connect", () => {

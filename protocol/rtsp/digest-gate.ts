@@ -5,10 +5,10 @@ import { type Authenticator, type ProvenPeer, RtspError } from "./handler.ts";
 import type { RtspRequest } from "./messages.ts";
 import { pathOf } from "./transport.ts";
 
+const REALM = "Headwater";
 const MAX_WRONG_ANSWERS = 8;
 
 export class DigestGate {
-  readonly #realm: string;
   readonly #authenticate: Authenticator | undefined;
   /** Of this connection alone, so that an answer overheard elsewhere is worth nothing here. */
   readonly #nonce = randomBytes(16).toString("hex");
@@ -17,8 +17,7 @@ export class DigestGate {
   #passed = false;
 
   /** @param proven who the connection itself has proved to be: then nobody is asked for a password */
-  constructor(realm: string, authenticate: Authenticator | undefined, proven?: ProvenPeer) {
-    this.#realm = realm;
+  constructor(authenticate: Authenticator | undefined, proven?: ProvenPeer) {
     this.#authenticate = authenticate;
     this.#proven = proven;
   }
@@ -35,7 +34,7 @@ export class DigestGate {
 
   /** For WWW-Authenticate. */
   get challenge(): string {
-    return formatChallenge(this.#realm, this.#nonce);
+    return formatChallenge(REALM, this.#nonce);
   }
 
   /** Whoever is behind it is guessing. */
@@ -58,7 +57,7 @@ export class DigestGate {
     if (answer === undefined) throw new RtspError(401, "Unauthorized");
     const password = await this.#authenticate(answer.username, path, method);
     const wanted = pathOf(request.url);
-    const expected = { realm: this.#realm, nonce: this.#nonce, password };
+    const expected = { realm: REALM, nonce: this.#nonce, password };
     if (!verifyAnswer(answer, expected, request.method, (uri) => pathOf(uri) === wanted)) {
       this.#wrongAnswers++;
       throw new RtspError(401, "Unauthorized");

@@ -8,8 +8,6 @@ import { PacketBlocks } from "./packet-blocks.ts";
 export const MAX_LINE_BYTES = 8 * 1_024;
 export const MAX_HEADERS = 64;
 export const MAX_BODY_BYTES = 256 * 1_024;
-/** The length of an interleaved frame has 16 bits. */
-export const MAX_FRAME_PAYLOAD_BYTES = 65_535;
 
 /** Header names are in lower case; of a header given twice the values are joined by ", ". */
 export type RtspHeaders = ReadonlyMap<string, string>;

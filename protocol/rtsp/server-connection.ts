@@ -25,7 +25,6 @@ export interface ServerConnectionOptions {
   readonly handler: RtspHandler;
   readonly authenticate: Authenticator | undefined;
   readonly proven: ProvenPeer | undefined;
-  readonly realm: string;
   readonly log: Log;
   /** Of all connections: what strangers do wrong. */
   readonly warnings: SparingLog;
@@ -56,7 +55,7 @@ export class ServerConnection {
     this.#socket = socket;
     this.#remoteAddress = `${socket.remoteAddress}:${socket.remotePort}`;
     this.#writer = new InterleavedWriter(socket, options.maxBacklogBytes);
-    this.#gate = new DigestGate(options.realm, options.authenticate, options.proven);
+    this.#gate = new DigestGate(options.authenticate, options.proven);
     this.#session = new ServerSession(options.handler, {
       remoteAddress: this.#remoteAddress,
       writer: this.#writer,

@@ -33,7 +33,6 @@ export interface RtspServerOptions {
   readonly handler: RtspHandler;
   /** Absent: everybody may do everything. */
   readonly authenticate?: Authenticator;
-  readonly realm?: string;
   /** A connection without any traffic for so long is closed. 60 s unless told. */
   readonly idleTimeoutMs?: number;
   /** 1,024 unless told. */
@@ -114,7 +113,6 @@ export class RtspServer {
       handler,
       authenticate,
       proven,
-      realm: this.#options.realm ?? "Headwater",
       log,
       warnings: this.#warnings,
       clock,

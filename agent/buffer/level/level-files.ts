@@ -2,7 +2,7 @@
  * The two small files by which LevelDB finds its way in a folder. Reading a part of the chain needs
  * neither, but a folder in which one is damaged has suffered, and that is told.
  */
-import { readdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { findLogDamage } from "./leveldb-log.ts";
 import { unlessShort } from "./shortage.ts";
@@ -21,10 +21,4 @@ export async function findLevelDamage(folder: string): Promise<string[]> {
   if (manifest === undefined) return [`CURRENT names ${current}, which is missing`];
   const at = findLogDamage(manifest, "whole");
   return at === undefined ? [] : [`${current} is damaged at byte ${at}`];
-}
-
-/** Tables are what LevelDB makes when it opens a part; no part of ours has one. */
-export async function hasTables(folder: string): Promise<boolean> {
-  const names = await readdir(folder).catch(() => []);
-  return names.some((name) => /\.(ldb|sst)$/.test(name));
 }

@@ -32,11 +32,6 @@ export function writeSynced(database: Database, operations: Operation[]): Promis
   return database.batch(operations, { sync: true });
 }
 
-/** All or nothing; a power cut may undo it. */
-export function writeLazily(database: Database, operations: Operation[]): Promise<void> {
-  return database.batch(operations, { sync: false });
-}
-
 /** Gives the disk space of deleted keys back, which LevelDB by itself does late or never. */
 export function compact(database: Database, from: string, to: string): Promise<void> {
   return (database as unknown as { compactRange(from: string, to: string): Promise<void> }).compactRange(

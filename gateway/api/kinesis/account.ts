@@ -47,13 +47,12 @@ const MAX_SHARD_INDEX = 2_147_483_647;
 
 export class Account {
   readonly #streams: Streams;
-  readonly region: string;
-  readonly accountId: string;
+  /** As it stands in ARNs and must stand in signatures. */
+  readonly region = "us-east-1";
+  readonly accountId = "000000000000";
 
-  constructor(streams: Streams, region: string, accountId: string) {
+  constructor(streams: Streams) {
     this.#streams = streams;
-    this.region = region;
-    this.accountId = accountId;
   }
 
   arnOf(streamName: string): string {

@@ -45,8 +45,6 @@ const UNREAD_ANSWER_BYTES = 256 * 1_048_576;
 export interface KinesisOptions {
   readonly streams: Streams;
   readonly accessKeys: readonly AccessKeyConfig[];
-  readonly region: string;
-  readonly accountId: string;
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
@@ -87,13 +85,15 @@ export class KinesisApi implements LaneService {
   readonly #metrics: Metrics;
 
   constructor(options: KinesisOptions) {
-    const { streams, region, accountId, clock, accessKeys } = options;
+    const { streams, clock, accessKeys } = options;
     const secrets = accessKeys.map((key) => key.secret);
     const reads = new ReadMeters(options.metrics, clock, () => streams.listStreams());
+    const account = new Account(streams);
+    const { region, accountId } = account;
     this.#context = {
       streams,
       clock,
-      account: new Account(streams, region, accountId),
+      account,
       iterators: new TokenSealer(secrets, "shard iterator"),
       nextTokens: new TokenSealer(secrets, "next token"),
       turns: new Turns(),

@@ -107,10 +107,6 @@ export class ShardTable {
     return this.#routes.size;
   }
 
-  get size(): number {
-    return this.#byIndex.size;
-  }
-
   /** Rising by index. */
   all(): IterableIterator<LocalShard> {
     return this.#byIndex.values();

@@ -56,10 +56,6 @@ export class RecycledSegments {
     await mkdir(this.#folder, { recursive: true, mode: 0o700 });
   }
 
-  get bytes(): number {
-    return this.#bytes;
-  }
-
   get ready(): number {
     return this.#spares.length;
   }

@@ -48,7 +48,7 @@ async function open(t: TestContext, shards = 1) {
   const context = {
     streams,
     clock,
-    account: new Account(streams, "us-east-1", "000000000000"),
+    account: new Account(streams),
     iterators: new TokenSealer(["secret"], "shard iterator"),
     rates: new ShardRates(clock),
     reads: new ReadMeters(new Metrics(), clock, () => streams.listStreams()),

@@ -23,7 +23,7 @@ function contextOf(streams: Streams): KinesisContext {
   return {
     streams,
     clock: systemClock,
-    account: new Account(streams, "us-east-1", "000000000000"),
+    account: new Account(streams),
     iterators: new TokenSealer(["secret"], "shard iterator"),
     reads: new ReadMeters(new Metrics(), systemClock, () => streams.listStreams()),
   } as unknown as KinesisContext;

@@ -17,7 +17,7 @@ function contextOf(streams: Streams): KinesisContext {
   return {
     streams,
     clock: systemClock,
-    account: new Account(streams, "us-east-1", "000000000000"),
+    account: new Account(streams),
     turns: new Turns(),
   } as unknown as KinesisContext;
 }
