@@ -5,7 +5,8 @@
  */
 import { closeSync, openSync, writeSync } from "node:fs";
 import { type ClockMapping, clockOf, utcUsOf } from "../protocol/footage.ts";
-import { type AccessUnit, H264Depacketiser, vclSha256 } from "../protocol/rtsp/h264.ts";
+import { H264Depacketiser, vclSha256 } from "../protocol/rtsp/h264.ts";
+import type { AccessUnit } from "../protocol/rtsp/nal-depacketiser.ts";
 import { parseRtcp } from "../protocol/rtsp/rtcp.ts";
 import type { RtpPacket } from "../protocol/rtsp/rtp.ts";
 import type { Clock } from "../runtime/clock.ts";

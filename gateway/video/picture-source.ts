@@ -1,5 +1,6 @@
 /** From RTP of one H.264 or H.265 track to pictures with unwrapped times. The format is known once its parameter sets came. */
-import { type AccessUnit, H264Depacketiser, isVcl } from "../../protocol/rtsp/h264.ts";
+import { H264Depacketiser, isVcl } from "../../protocol/rtsp/h264.ts";
+import type { AccessUnit } from "../../protocol/rtsp/nal-depacketiser.ts";
 import { parseRtp, rtpTimeDifference } from "../../protocol/rtsp/rtp.ts";
 import {
   h264ParameterSets,

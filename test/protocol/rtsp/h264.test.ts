@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import test from "node:test";
 import fc from "fast-check";
-import { type AccessUnit, H264Depacketiser, vclSha256 } from "../../../protocol/rtsp/h264.ts";
+import { H264Depacketiser, vclSha256 } from "../../../protocol/rtsp/h264.ts";
+import type { AccessUnit } from "../../../protocol/rtsp/nal-depacketiser.ts";
 import { encodeRtp, parseRtp, type RtpPacket } from "../../../protocol/rtsp/rtp.ts";
 
 type Packing = "single" | "aggregated" | "fragmented";
