@@ -40,6 +40,8 @@ export interface GatewayParts {
 }
 
 type StoreParts = Required<GatewayParts>;
+/** Hands a part back, and has it closed with the gateway. */
+type Keep = <T extends { close(): Promise<void> }>(part: T) => T;
 
 export interface Gateway {
   readonly addresses: {
@@ -60,12 +62,12 @@ export interface Gateway {
 
 /** Resolves when every door is open. What was started is closed again when a later part fails. */
 export async function startGateway(config: GatewayConfig, parts: GatewayParts): Promise<Gateway> {
-  const { clock, log } = parts;
+  const { log } = parts;
   const dataDir = resolve(parts.configDir, config.dataDir);
   const metrics = parts.metrics ?? new Metrics();
   /** Closed from the last to the first: doors, then stages, then what they stand on. */
   const open: Array<{ close(): Promise<void> }> = [];
-  const keep = <T extends { close(): Promise<void> }>(part: T): T => {
+  const keep: Keep = (part) => {
     open.push(part);
     return part;
   };
@@ -76,79 +78,14 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
     await mkdir(dataDir, { recursive: true, mode: 0o700 });
     const reserve = new DiskReserve(dataDir, log);
     const stores = await reserve.during(() => openStores(config, { ...parts, metrics }, dataDir, keep));
-    const { accessKeys, streams, video, delivery, analytics, quarantine, identity } = stores;
-    const ingestLog = log.child({ room: "ingest" });
-    const rtsp = keep(
-      new RtspIngest({ ...config.rtsp, video, devices: config.devices, clock, log: ingestLog, metrics }),
-    );
-    await rtsp.start();
-    const previews = keep(
-      new Previews({ urlOf: (camera) => rtsp.readerUrl(camera), log: log.child({ room: "video" }) }),
-    );
-    const directory = new DeviceDirectory(config.devices, clock);
-    const rules = new TopicRules(config.rules);
-    const mqtt = keep(
-      new MqttIngest({
-        ...config.mqtt,
-        streams,
-        directory,
-        quarantine,
-        rules,
-        clock,
-        log: ingestLog,
-        metrics,
-      }),
-    );
-    const securePorts: SecurePorts = { https: 0, mqtts: 0, rtsps: 0 };
-    const api = keep(
-      new Api({
-        ...config.http,
-        clock,
-        log: log.child({ room: "api" }),
-        metrics,
-        accessKeys,
-        streams,
-        ingest: mqtt,
-        delivery,
-        analytics,
-        video,
-        previews,
-        joining: identity && { identity, ports: () => securePorts },
-        consoleDir: fileURLToPath(new URL("./console/", import.meta.url)),
-      }),
-    );
-    await api.start();
-    await mqtt.start();
-    if (config.tls !== undefined && identity !== undefined) {
-      const doors = {
-        dataDir,
-        identity,
-        api,
-        mqtt,
-        rtsp,
-        cameras: video,
-        log: log.child({ room: "identity" }),
-      };
-      keep(await openSecureDoors(config.tls, securePorts, doors));
-    }
-
+    const { api, addresses } = await openDoors(config, { ...parts, metrics }, dataDir, stores, keep);
     let closing: Promise<void> | undefined;
-    const http = addressOf("http", config.http.host, api.address.port);
     return {
-      addresses: {
-        http,
-        mqtt: addressOf("mqtt", config.mqtt.host, mqtt.port),
-        rtsp: addressOf("rtsp", config.rtsp.host, rtsp.port),
-        ...(config.tls !== undefined && {
-          https: addressOf("https", config.tls.host, securePorts.https),
-          mqtts: addressOf("mqtts", config.tls.host, securePorts.mqtts),
-          rtsps: addressOf("rtsps", config.tls.host, securePorts.rtsps),
-        }),
-      },
+      addresses,
       probe: () => probeDisk(dataDir),
-      signInUrl: () => `${http}/open?token=${api.signInToken()}`,
+      signInUrl: () => `${addresses.http}/open?token=${api.signInToken()}`,
       close: () => {
-        streams.hurry?.();
+        stores.streams.hurry?.();
         closing ??= closeAll();
         return closing;
       },
@@ -169,7 +106,7 @@ async function openStores(
   config: GatewayConfig,
   { configDir, clock, log, metrics }: StoreParts,
   dataDir: string,
-  keep: <T extends { close(): Promise<void> }>(part: T) => T,
+  keep: Keep,
 ) {
   const accessKeys = await accessKeysOf(config.accessKeys, dataDir, log);
   const streamsLog = log.child({ room: "streams" });
@@ -219,6 +156,67 @@ async function openStores(
   const identityParts = { dataDir, configDir, clock, log: log.child({ room: "identity" }), metrics };
   const identity = config.tls && keep(await openIdentity(config.tls, identityParts));
   return { accessKeys, streams, video, delivery, analytics, quarantine, identity };
+}
+
+/** Api and ingest, on their ports. */
+async function openDoors(
+  config: GatewayConfig,
+  { clock, log, metrics }: StoreParts,
+  dataDir: string,
+  stores: Awaited<ReturnType<typeof openStores>>,
+  keep: Keep,
+) {
+  const { accessKeys, streams, video, delivery, analytics, quarantine, identity } = stores;
+  const ingestLog = log.child({ room: "ingest" });
+  const rtsp = keep(
+    new RtspIngest({ ...config.rtsp, video, devices: config.devices, clock, log: ingestLog, metrics }),
+  );
+  await rtsp.start();
+  const previews = keep(
+    new Previews({ urlOf: (camera) => rtsp.readerUrl(camera), log: log.child({ room: "video" }) }),
+  );
+  const directory = new DeviceDirectory(config.devices, clock);
+  const rules = new TopicRules(config.rules);
+  const mqttParts = { streams, directory, quarantine, rules, clock, log: ingestLog, metrics };
+  const mqtt = keep(new MqttIngest({ ...config.mqtt, ...mqttParts }));
+  const securePorts: SecurePorts = { https: 0, mqtts: 0, rtsps: 0 };
+  const api = keep(
+    new Api({
+      ...config.http,
+      clock,
+      log: log.child({ room: "api" }),
+      metrics,
+      accessKeys,
+      streams,
+      ingest: mqtt,
+      delivery,
+      analytics,
+      video,
+      previews,
+      joining: identity && { identity, ports: () => securePorts },
+      consoleDir: fileURLToPath(new URL("./console/", import.meta.url)),
+    }),
+  );
+  await api.start();
+  await mqtt.start();
+  if (config.tls !== undefined && identity !== undefined) {
+    const doors = { dataDir, identity, api, mqtt, rtsp, cameras: video };
+    keep(await openSecureDoors(config.tls, securePorts, { ...doors, log: log.child({ room: "identity" }) }));
+  }
+  const http = addressOf("http", config.http.host, api.address.port);
+  return {
+    api,
+    addresses: {
+      http,
+      mqtt: addressOf("mqtt", config.mqtt.host, mqtt.port),
+      rtsp: addressOf("rtsp", config.rtsp.host, rtsp.port),
+      ...(config.tls !== undefined && {
+        https: addressOf("https", config.tls.host, securePorts.https),
+        mqtts: addressOf("mqtts", config.tls.host, securePorts.mqtts),
+        rtsps: addressOf("rtsps", config.tls.host, securePorts.rtsps),
+      }),
+    },
+  };
 }
 
 /** The store that the config chooses. Code of NATS is loaded only when it is chosen. */

@@ -165,52 +165,59 @@ export async function recoverLog(
 
   const file = await LogFile.open(last.path, "r+");
   try {
-    const size = await file.size();
-    // A sidecar that fits tells that the log was closed in peace: all that stands there was
-    // acknowledged, so bytes that are no entries are damage, in the last group as well.
-    const closed = await last.sidecar();
-    const mode = closed?.end === size ? "sealed" : "torn";
-    // Its state took the first number, whatever is left of it: the next segment must not get the same name.
-    let expected = last.base + 1;
-    let recordsBefore: number | undefined;
-    const visit = (entry: Entry, position: number): void => {
-      recordsBefore ??= entry.recordsBefore;
-      replay.apply(entry);
-      noteEntry(last, entry, position);
-      expected = entry.number + 1;
-    };
-    const rest = mode === "torn" ? restOf(last.recycledBytes, size) : "nothing";
-    const { generation } = last;
-    const from = SEGMENT_HEAD_BYTES;
-    const reads = new PastBadSectors(last.path, file.handle);
-    const scan = await scanSegment(reads, from, size, generation, mode, visit, rest, closed?.end);
-    replay.nextNumber = Math.max(replay.nextNumber, expected);
-    if (closed !== undefined) {
-      replay.atLeast(closed, recordsBefore ?? replay.records);
-      last.reachAsClosed(closed);
-    }
+    findings.push(...(await recoverLast(last, file, replay)));
     for (const { summary } of gone.behind) replay.atLeast(summary, replay.records);
-    last.end = scan.end;
-    last.hasBadEnd = reads.isUnreadableAt(scan.end);
-    last.damage.push(...scan.damage);
-    for (const extent of scan.damage) findings.push({ what: "damage", file: last.path, extent });
-    if (closed !== undefined && closed.end > size) {
-      findings.push({ what: "missing", file: last.path, extent: { from: size, to: closed.end } });
-    }
-    if (scan.tornBytes > 0) {
-      const extent = { from: scan.end, to: scan.end + scan.tornBytes };
-      findings.push({ what: "torn-tail", file: last.path, extent });
-    }
-    // What is left of a torn write is sound in part, and must not come to stand behind new entries.
-    if (scan.end < size) await file.truncate(scan.end);
-    else await file.datasync();
-    last.recycledBytes = 0;
   } catch (error) {
     await file.close();
     throw error;
   }
   const { producers, nextOffsets, records, lostRecords, nextNumber, arrivalMs } = replay;
   return { segments, file, producers, nextOffsets, records, lostRecords, nextNumber, arrivalMs, findings };
+}
+
+/** The segment that was written to: read into `replay`, cut where it is torn, and synced. */
+async function recoverLast(last: Segment, file: LogFile, replay: Replay): Promise<Finding[]> {
+  const findings: Finding[] = [];
+  const size = await file.size();
+  // A sidecar that fits tells that the log was closed in peace: all that stands there was
+  // acknowledged, so bytes that are no entries are damage, in the last group as well.
+  const closed = await last.sidecar();
+  const mode = closed?.end === size ? "sealed" : "torn";
+  // Its state took the first number, whatever is left of it: the next segment must not get the same name.
+  let expected = last.base + 1;
+  let recordsBefore: number | undefined;
+  const visit = (entry: Entry, position: number): void => {
+    recordsBefore ??= entry.recordsBefore;
+    replay.apply(entry);
+    noteEntry(last, entry, position);
+    expected = entry.number + 1;
+  };
+  const rest = mode === "torn" ? restOf(last.recycledBytes, size) : "nothing";
+  const { generation } = last;
+  const from = SEGMENT_HEAD_BYTES;
+  const reads = new PastBadSectors(last.path, file.handle);
+  const scan = await scanSegment(reads, from, size, generation, mode, visit, rest, closed?.end);
+  replay.nextNumber = Math.max(replay.nextNumber, expected);
+  if (closed !== undefined) {
+    replay.atLeast(closed, recordsBefore ?? replay.records);
+    last.reachAsClosed(closed);
+  }
+  last.end = scan.end;
+  last.hasBadEnd = reads.isUnreadableAt(scan.end);
+  last.damage.push(...scan.damage);
+  for (const extent of scan.damage) findings.push({ what: "damage", file: last.path, extent });
+  if (closed !== undefined && closed.end > size) {
+    findings.push({ what: "missing", file: last.path, extent: { from: size, to: closed.end } });
+  }
+  if (scan.tornBytes > 0) {
+    const extent = { from: scan.end, to: scan.end + scan.tornBytes };
+    findings.push({ what: "torn-tail", file: last.path, extent });
+  }
+  // What is left of a torn write is sound in part, and must not come to stand behind new entries.
+  if (scan.end < size) await file.truncate(scan.end);
+  else await file.datasync();
+  last.recycledBytes = 0;
+  return findings;
 }
 
 /** Sound segments in order; what a crash left of one that never began is removed. */
