@@ -39,7 +39,7 @@ async function reshardForever(streams: Streams): Promise<void> {
 }
 
 /** Leaves all that is written to the page cache, and calls it synced. */
-const lyingDisk: Disk = {
+export const lyingDisk: Disk = {
   write: async (file, bytes, position) => {
     await file.handle.write(bytes, 0, bytes.length, position);
   },

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
-import type { ChildProcess } from "node:child_process";
+import { type ChildProcess, fork } from "node:child_process";
+import { once } from "node:events";
 import { join } from "node:path";
 import test from "node:test";
+import { nodeFlags, scriptPath } from "../../../../support/script.ts";
 import { SmallDisk } from "../../../../support/small-disk.ts";
 import { appendUntilEnded, expectedTexts, textsByKey } from "./acknowledged.ts";
 import { type LocalPlace, makeLocalPlace } from "./local-place.ts";
@@ -32,6 +34,50 @@ for (const mode of ["synced", "without-sync"] as const) {
       await disk.remove();
       await place.remove();
     }
+  });
+}
+
+test("what was read behind a crash is still there when the power is cut behind that", {
+  timeout: 240_000,
+}, async (t) => {
+  const disk = await SmallDisk.make(DISK_BYTES);
+  if (typeof disk === "string") {
+    t.skip(disk);
+    return;
+  }
+  const place = await makeLocalPlace(join(disk.path, "streams"));
+  try {
+    const made = await place.open();
+    await made.createStream({ name: "s", shards: 2, retentionHours: 24 });
+    await made.close();
+    await once(crashedLog(place, "write"), "exit");
+    const reader = crashedLog(place, "read");
+    let said = "";
+    for await (const text of reader.stdout!.setEncoding("utf8")) {
+      said += text;
+      if (said.endsWith("\n")) break;
+    }
+    await disk.cutPower(reader.pid);
+    reader.kill("SIGKILL");
+    if (reader.signalCode === null) await once(reader, "exit");
+    await disk.unmount();
+    await disk.mount();
+    const streams = await place.open();
+    const texts = await textsByKey(streams);
+    await streams.close();
+    assert.ok(texts.size > 0);
+    assert.deepEqual(texts, new Map(JSON.parse(said)));
+  } finally {
+    await disk.remove();
+    await place.remove();
+  }
+});
+
+function crashedLog({ dir }: LocalPlace, what: "write" | "read"): ChildProcess {
+  const script = scriptPath("./crashed-log.ts", import.meta.url);
+  return fork(script, [dir, what], {
+    execArgv: [...nodeFlags],
+    stdio: ["ignore", "pipe", "inherit", "ipc"],
   });
 }
 
