@@ -15,8 +15,10 @@ import { CRASH_EPOCH, CRASH_FIRST_US, CRASH_FRAMES } from "../../support/crashin
 import { makeClip, sendUnit, unitsOf } from "../../support/h264-rtp.ts";
 import { archivedDigests } from "../../support/picture-digests.ts";
 import { nodeFlags, scriptPath } from "../../support/script.ts";
+import { SmallDisk } from "../../support/small-disk.ts";
 
 const SCRIPT = scriptPath("../../support/crashing-archive.ts", import.meta.url);
+const DISK_BYTES = 64 * 1_048_576;
 
 async function makeFolder(t: TestContext): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), "headwater-crash-"));
@@ -24,12 +26,12 @@ async function makeFolder(t: TestContext): Promise<string> {
   return folder;
 }
 
-/** Kills the child once `shouldKill` says so. @returns all complete lines it printed. */
+/** Kills the child once `shouldKill` says so, which gets its process id. @returns all complete lines it printed. */
 async function runAndKill(
   t: TestContext,
   dir: string,
   mode: string,
-  shouldKill: (line: string) => Promise<boolean> | boolean,
+  shouldKill: (line: string, pid: number | undefined) => Promise<boolean> | boolean,
 ): Promise<string[]> {
   const args = [...nodeFlags, SCRIPT, dir, mode];
   const child: ChildProcess = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
@@ -38,7 +40,7 @@ async function runAndKill(
   const lines: string[] = [];
   for await (const line of createInterface({ input: child.stdout! })) {
     lines.push(line);
-    if (await shouldKill(line)) child.kill("SIGKILL");
+    if (!child.killed && (await shouldKill(line, child.pid))) child.kill("SIGKILL");
   }
   await exit;
   return lines;
@@ -65,30 +67,42 @@ test("a file whose index row was never written is adopted after SIGKILL, and sto
   await video.close();
 });
 
-test("what was listed as persisted is there after SIGKILL at any moment, once", async (t) => {
-  const dir = await makeFolder(t);
-  let listed = 0n;
-  for (let round = 0; round < 5; round++) {
-    const lines = await runAndKill(t, dir, "run", async (line) => {
-      if (!line.startsWith("ready") || round === 4) return false;
-      await pause(Math.random() * 60);
-      return true;
-    });
-    for (const line of lines) {
-      const last = /^persisted (\d+)$/.exec(line)?.[1];
-      if (last !== undefined && BigInt(last) > listed) listed = BigInt(last);
+for (const end of ["SIGKILL", "a power cut"] as const) {
+  test(`what was listed as persisted is there after ${end} at any moment, once`, async (t) => {
+    const disk = end === "SIGKILL" ? undefined : await SmallDisk.make(DISK_BYTES);
+    if (typeof disk === "string") {
+      t.skip(disk);
+      return;
     }
-    const video = await open(dir);
-    const clip = await makeClip(CRASH_FRAMES);
-    const ranges = video.openFeed("yard", clip.sdp).persisted();
-    const last = ranges[0]?.last ?? 0n;
-    assert.ok(last >= listed, `listed ${listed}, now ${last}`);
-    const expected = clip.pictures.map((picture) => picture.vclSha256);
-    assert.deepEqual(await archivedDigests(video, "yard"), expected.slice(0, Number(last) * 15));
-    await video.close();
-  }
-  assert.equal(listed, BigInt(CRASH_FRAMES / 15));
-});
+    t.after(() => disk?.remove());
+    const dir = disk === undefined ? await makeFolder(t) : join(disk.path, "video");
+    let listed = 0n;
+    for (let round = 0; round < 5; round++) {
+      const lines = await runAndKill(t, dir, "run", async (line, pid) => {
+        // Every other time behind something that was listed, however slow the disk is.
+        if (round === 4 || !line.startsWith(round % 2 === 0 ? "persisted" : "ready")) return false;
+        await pause(Math.random() * 60);
+        await disk?.cutPower(pid);
+        return true;
+      });
+      for (const line of lines) {
+        const last = /^persisted (\d+)$/.exec(line)?.[1];
+        if (last !== undefined && BigInt(last) > listed) listed = BigInt(last);
+      }
+      await disk?.unmount();
+      await disk?.mount();
+      const video = await open(dir);
+      const clip = await makeClip(CRASH_FRAMES);
+      const ranges = video.openFeed("yard", clip.sdp).persisted();
+      const last = ranges[0]?.last ?? 0n;
+      assert.ok(last >= listed, `listed ${listed}, now ${last}`);
+      const expected = clip.pictures.map((picture) => picture.vclSha256);
+      assert.deepEqual(await archivedDigests(video, "yard"), expected.slice(0, Number(last) * 15));
+      await video.close();
+    }
+    assert.equal(listed, BigInt(CRASH_FRAMES / 15));
+  });
+}
 
 test("half-written, damaged and vanished files do no harm", async (t) => {
   const dir = await makeFolder(t);
