@@ -1,14 +1,13 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { join } from "node:path";
 import test from "node:test";
 import type { CutStep } from "../../../gateway/delivery/cutter.ts";
-import { nodeFlags, scriptPath } from "../../support/script.ts";
+import { cutPowerAtHalt } from "../../support/halted-program.ts";
+import { scriptPath } from "../../support/script.ts";
 import { SmallDisk } from "../../support/small-disk.ts";
 import { closeRigs, countInOrder, files, lines, numbered, openRig, STREAM, until } from "./delivery-rig.ts";
 
-const child = scriptPath("./halted-delivery.ts", import.meta.url);
+const SCRIPT = scriptPath("./halted-delivery.ts", import.meta.url);
 const DISK_BYTES = 256 * 1_048_576;
 const RECORDS = 60;
 
@@ -28,9 +27,10 @@ for (const step of STEPS) {
       const before = await openRig(dir);
       await before.streams.append(STREAM, numbered(0, RECORDS));
       await before.close();
-      const made = await cutPowerBehind(disk, dir, step);
-      await disk.unmount();
-      await disk.mount();
+      let made: [string, Buffer][] = [];
+      await cutPowerAtHalt(disk, SCRIPT, [dir, step, "2"], async () => {
+        made = [...(await files(join(dir, "out")))].filter(([name]) => isMade(name));
+      });
 
       const found = await files(join(dir, "out"));
       for (const [name, bytes] of made) assert.deepEqual(found.get(name), bytes, `${name} was there`);
@@ -50,24 +50,4 @@ for (const step of STEPS) {
       await disk.remove();
     }
   });
-}
-
-/** @returns the objects that were there at the cut, which comes behind the step of the second one */
-async function cutPowerBehind(disk: SmallDisk, dir: string, step: CutStep): Promise<Map<string, Buffer>> {
-  const running = spawn(process.execPath, [...nodeFlags, child, dir, step, "2"], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  const ended = once(running, "exit");
-  try {
-    await Promise.race([
-      once(running.stdout, "data"),
-      ended.then(([code]) => Promise.reject(new Error(`ended with ${code} before it came to ${step}`))),
-    ]);
-    const made = await files(join(dir, "out"));
-    await disk.cutPower(running.pid);
-    return new Map([...made].filter(([name]) => isMade(name)));
-  } finally {
-    running.kill("SIGKILL");
-    await ended;
-  }
 }
