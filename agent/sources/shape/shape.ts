@@ -23,7 +23,7 @@ export interface Shape {
   close(): Promise<void>;
 }
 
-/** @param makeFilter called only when the config has one: its worker costs memory */
+/** @param filter where the config has one */
 export function makeShape(
   config: ShapeConfig | undefined,
   meters: SourceMeters,

@@ -395,7 +395,7 @@ test("a statement that is not supported is refused before anything runs", () =>
   }));
 
 async function runKilled(dir: string, step: CommitStep, nth: number): Promise<void> {
-  const script = scriptPath("./killed-statement.ts", import.meta.url);
+  const script = scriptPath("./stopped-statement.ts", import.meta.url);
   const child = spawn(process.execPath, [...nodeFlags, script, dir, step, String(nth)], {
     stdio: ["ignore", "inherit", "inherit"],
   });

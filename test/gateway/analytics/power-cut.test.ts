@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import test from "node:test";
 import type { CommitStep } from "../../../gateway/analytics/statement.ts";
-import { cutPowerAtHalt } from "../../support/halted-program.ts";
 import { scriptPath } from "../../support/script.ts";
 import { SmallDisk } from "../../support/small-disk.ts";
+import { cutPowerAtHalt } from "../../support/stopped-program.ts";
 import {
   askDuckDb,
   closeRigs,
@@ -18,7 +18,7 @@ import {
   until,
 } from "./analytics-rig.ts";
 
-const SCRIPT = scriptPath("./halted-statement.ts", import.meta.url);
+const SCRIPT = scriptPath("./stopped-statement.ts", import.meta.url);
 const DISK_BYTES = 256 * 1_048_576;
 const START_MS = Date.UTC(2026, 8, 1);
 

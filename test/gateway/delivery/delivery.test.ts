@@ -277,7 +277,7 @@ test("a damaged ledger is never guessed at: that delivery halts, everything else
   }));
 
 async function runKilled(dir: string, step: CutStep, nth: number): Promise<void> {
-  const script = scriptPath("./killed-delivery.ts", import.meta.url);
+  const script = scriptPath("./stopped-delivery.ts", import.meta.url);
   const child = spawn(process.execPath, [...nodeFlags, script, dir, step, String(nth)], {
     stdio: ["ignore", "inherit", "inherit"],
   });

@@ -2,12 +2,12 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import test from "node:test";
 import type { CutStep } from "../../../gateway/delivery/cutter.ts";
-import { cutPowerAtHalt } from "../../support/halted-program.ts";
 import { scriptPath } from "../../support/script.ts";
 import { SmallDisk } from "../../support/small-disk.ts";
+import { cutPowerAtHalt } from "../../support/stopped-program.ts";
 import { closeRigs, countInOrder, files, lines, numbered, openRig, STREAM, until } from "./delivery-rig.ts";
 
-const SCRIPT = scriptPath("./halted-delivery.ts", import.meta.url);
+const SCRIPT = scriptPath("./stopped-delivery.ts", import.meta.url);
 const DISK_BYTES = 256 * 1_048_576;
 const RECORDS = 60;
 
