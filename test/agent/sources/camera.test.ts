@@ -340,6 +340,24 @@ test("a camera whose times go back is connected to again", { timeout: 240_000 },
   assert.notEqual(source.status().state, "stalled");
 });
 
+test("a camera that tells its times in whole seconds alone is recorded as it is", {
+  timeout: 240_000,
+}, async (t) => {
+  const { buffer } = await openBench(t);
+  const folder = await mkdtemp(join(tmpdir(), "hw-camera-"));
+  t.after(() => rm(folder, { recursive: true, force: true }));
+  // In ffmpeg's place: what it makes of a second's pictures that all have one time.
+  const program = join(folder, "ffmpeg");
+  const video = "-re -f lavfi -i testsrc2=size=160x120:rate=10 -vsync passthrough -enc_time_base 1/90000";
+  const coders = "-c:v libx264 -preset ultrafast -tune zerolatency -pix_fmt yuv420p -g 10";
+  const times = "-bsf:v 'setts=ts=floor(N/10)*90000+mod(N\\,10)'";
+  const script = `#!/bin/sh\nfor last; do :; done\nexec ffmpeg -v error ${video} ${coders} ${times} -f rtsp -rtsp_transport tcp "$last"\n`;
+  await writeFile(program, script, { mode: 0o755 });
+  const source = await startSource(t, buffer, { url: "rtsp://127.0.0.1:1/" }, { ffmpeg: program });
+  await until(() => source.status().lastError !== undefined || buffer.usage().waitingUnits >= 4);
+  assert.equal(source.status().lastError, undefined);
+});
+
 test("a camera that cannot even be asked for is its own trouble, and not the agent's", async (t) => {
   const { buffer } = await openBench(t);
   const source = await startSource(t, buffer, { url: "rtsp://127.0.0.1:554544/x" });
