@@ -16,9 +16,9 @@ import {
   type ModbusAnswer,
   type ModbusRequest,
   planRequests,
-  splitRequest,
   valueIn,
 } from "./decode/modbus-rtu.ts";
+import { ModbusPlan } from "./modbus-plan.ts";
 import { openSerialPort, REOPEN_WITHIN_MS, SerialPortError } from "./serial-port.ts";
 import type { SensorReading, Source, SourceParts, SourceReport } from "./source.ts";
 import type { Life } from "./supervisor.ts";
@@ -50,13 +50,12 @@ const MAX_SILENT_ROUNDS = 3;
 export class ModbusSource implements Source {
   readonly #options: ModbusSourceOptions;
   readonly #assembly: Assembly;
-  /** Smaller ones take the place of what a device has refused. */
-  #requests: readonly ModbusRequest[];
+  readonly #plans: readonly ModbusPlan[];
 
   constructor(options: ModbusSourceOptions) {
     this.#options = options;
     const { config } = options;
-    this.#requests = planRequests(config.registers);
+    this.#plans = planRequests(config.registers).map((request) => new ModbusPlan(request));
     this.#assembly = new Assembly(options, (life) => this.#live(life), REOPEN_WITHIN_MS);
   }
 
@@ -87,9 +86,9 @@ export class ModbusSource implements Source {
       life.running();
       for (let silentRounds = 0; !signal.aborted; ) {
         const startedMs = clock.monotonicMs();
-        const problems = await this.#round(port, life, signal);
-        silentRounds = problems.length < this.#requests.length ? 0 : silentRounds + 1;
-        if (silentRounds >= MAX_SILENT_ROUNDS) throw new ModbusSilentError(path, problems[0] ?? "");
+        const problem = await this.#round(port, life, signal);
+        silentRounds = problem === undefined ? 0 : silentRounds + 1;
+        if (silentRounds >= MAX_SILENT_ROUNDS) throw new ModbusSilentError(path, problem ?? "");
         await pause(Math.max(0, everySeconds * 1_000 - (clock.monotonicMs() - startedMs)), signal);
       }
       if (!life.signal.aborted) throw new SerialPortError(path, reason ?? "it was closed");
@@ -98,29 +97,30 @@ export class ModbusSource implements Source {
     }
   }
 
-  /** Asks for everything once and stores what came. @returns why some of it did not */
-  async #round(port: SerialPort, life: Life, signal: AbortSignal): Promise<string[]> {
-    const problems: string[] = [];
+  /** Asks for everything once and stores what came. @returns why nothing did */
+  async #round(port: SerialPort, life: Life, signal: AbortSignal): Promise<string | undefined> {
+    let problem: string | undefined;
     const sensors = new Map<string, [string, unknown][]>();
-    const left = [...this.#requests];
-    for (let request = left.shift(); request !== undefined; request = left.shift()) {
+    const left = this.#plans.flatMap((plan) => plan.beginRound().map((request) => ({ plan, request })));
+    for (let next = left.shift(); next !== undefined; next = left.shift()) {
+      const { plan, request } = next;
       if (signal.aborted) break;
       const answer = await this.#ask(port, request, signal);
       if (!("data" in answer)) {
         if (signal.aborted) break;
-        const parts = "refused" in answer ? splitRequest(request) : undefined;
-        if (parts !== undefined) {
-          const whole = request;
-          this.#requests = this.#requests.flatMap((one) => (one === whole ? parts : [one]));
-          left.unshift(...parts);
+        if ("problem" in answer) plan.failed();
+        const instead = "refused" in answer ? plan.refused(request) : undefined;
+        if (instead !== undefined) {
+          left.unshift(...instead.map((one) => ({ plan, request: one })));
           continue;
         }
         const why = "refused" in answer ? answer.refused : answer.problem;
         const reason = `unit ${request.unit}, ${request.table} ${request.address}: ${why}`;
-        problems.push(reason);
+        problem ??= reason;
         this.#assembly.meters.fault(reason);
         continue;
       }
+      plan.given(request);
       life.fed();
       for (const value of request.values) {
         const sensor = value.sensor ?? `${this.name}/${value.unit}`;
@@ -142,7 +142,7 @@ export class ModbusSource implements Source {
         readings.map((reading) => ({ reading, arrivalUs })),
         life.signal,
       );
-    return problems;
+    return sensors.size > 0 ? undefined : problem;
   }
 
   /** The answer's data, or the reason why there is none. */

@@ -13,6 +13,7 @@ import {
   valueIn,
 } from "../../../agent/sources/decode/modbus-rtu.ts";
 import { ModbusSource } from "../../../agent/sources/modbus.ts";
+import { ModbusPlan } from "../../../agent/sources/modbus-plan.ts";
 import type { ModbusSourceConfig, RegisterConfig } from "../../../config/source-config.ts";
 import { openBuffer, temporaryFolder } from "../buffer/records/buffer-fixture.ts";
 import { sourceParts, stored, until } from "./source-parts.ts";
@@ -51,7 +52,11 @@ async function line(
 }
 
 /** A real Modbus RTU server; unit 9 is not there. */
-async function meter(path: string, lacks: readonly number[] = []): Promise<() => Promise<void>> {
+async function meter(
+  path: string,
+  lacks: readonly number[] = [],
+  onRead = (_address: number): void => {},
+): Promise<() => Promise<void>> {
   const holding = Buffer.alloc(200);
   holding.writeInt16BE(-215, 0);
   holding.writeUInt32BE(123_456_789, 2);
@@ -61,6 +66,7 @@ async function meter(path: string, lacks: readonly number[] = []): Promise<() =>
   const server = new ServerSerial(
     {
       getHoldingRegister: (address: number) => {
+        onRead(address);
         // Application Protocol §7: illegal data address.
         if (lacks.includes(address)) throw Object.assign(new Error("lacking"), { modbusErrorCode: 2 });
         return holding.readUInt16BE(address * 2);
@@ -172,6 +178,49 @@ test("a device that lacks registers between those that are wanted gives the othe
   await until(() => Promise.resolve(/holding 10: illegal data address/.test(made.status().lastError ?? "")));
   for (const { temperature, next, power, wrong } of await stored(buffer))
     assert.deepEqual([temperature, next, power, wrong], [-215, 1_883, 16_320, undefined]);
+});
+
+test("a device that refuses everything for a time is asked for all at once again", async (t) => {
+  const { ours, theirs } = await line(t);
+  // As an inverter at night. Nobody wants 5, which is read only where its neighbours are read at once.
+  const wanted = [0, 1, 2, 3, 4, 6, 7, 8, 9];
+  const lacks = [...wanted];
+  const reads: number[] = [];
+  const closeMeter = await meter(theirs, lacks, (address) => reads.push(address));
+  t.after(closeMeter);
+  const buffer = await openBuffer(await temporaryFolder(t));
+  t.after(() => buffer.close());
+  const registers = wanted.map((address) => register({ field: `f${address}`, address }));
+  const made = source(t, ours, { registers }, sourceParts(buffer));
+  await made.start();
+  await until(() => Promise.resolve(/holding 9: illegal data address/.test(made.status().lastError ?? "")));
+  // It is not asked for each by itself all night.
+  await until(() => Promise.resolve(/holding 0: illegal data address/.test(made.status().lastError ?? "")));
+  lacks.length = 0;
+  reads.length = 0;
+  await until(() => Promise.resolve(reads.includes(5)));
+  await until(async () => {
+    const last = (await stored(buffer)).at(-1);
+    return registers.every(({ field }) => typeof last?.[field] === "number");
+  });
+});
+
+test("a device that refuses everything costs its line little more than a request a round", () => {
+  const registers = Array.from({ length: 100 }, (_, address) => register({ field: `f${address}`, address }));
+  const plan = new ModbusPlan(planRequests(registers)[0]!);
+  const ask = (): number => {
+    let asked = 0;
+    const left = [...plan.beginRound()];
+    for (let request = left.shift(); request !== undefined; request = left.shift()) {
+      asked++;
+      left.unshift(...(plan.refused(request) ?? []));
+    }
+    return asked;
+  };
+  // The first round finds out.
+  assert.equal(ask(), 199);
+  const rounds = Array.from({ length: 200 }, ask);
+  assert.ok(rounds.filter((asked) => asked > 1).length <= 16, String(rounds));
 });
 
 test("an adapter that is pulled is said to be gone, and is read again once it is back", async (t) => {
