@@ -91,7 +91,12 @@ class Console {
       this.#camera.update(state),
     ]);
     if (document.hidden) this.#rest();
-    for (const result of asked) if (result.status === "rejected") throw result.reason;
+    const reasons = asked.flatMap((result) =>
+      result.status === "rejected" ? [result.reason as unknown] : [],
+    );
+    for (const reason of reasons) if (reason instanceof SignedOutError) throw reason;
+    // The gateway is there: it answered with the state.
+    if (reasons.length > 0) this.#overview.say("A part of this page cannot be shown, retrying", "warn");
   }
 
   #showSignIn(): void {

@@ -168,6 +168,16 @@ test("a stream that is damaged or cannot be written is told in the header and in
   assert.deepEqual(complaints, []);
 });
 
+test("one part that cannot be asked for does not say that the gateway is away", async (t) => {
+  const { page } = await visit(t);
+  await page.waitForSelector("#health:has-text('All is well')");
+  await page.route("**/api/sensors?*", (route) => route.fulfill({ status: 500, json: {} }));
+  await page.waitForSelector("#health:has-text('A part of this page cannot be shown')");
+  assert.equal(await page.locator("#page[data-lost]").count(), 0);
+  await page.unroute("**/api/sensors?*");
+  await page.waitForSelector("#health:has-text('All is well')");
+});
+
 test("the chart shows the past and goes on live, also for another sensor", async (t) => {
   const { page, complaints } = await visit(t);
   // Live ones may come before the past.
