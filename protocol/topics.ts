@@ -71,6 +71,8 @@ export interface HelloMessage {
   readonly type: "hello";
   /** How publishes of frames may be compressed (publish-envelope.ts). Ways that are not known are passed over. */
   readonly accepts: readonly string[];
+  /** Connections with this device's identity have ended one another again and again. */
+  readonly contested?: boolean;
 }
 
 /** A publish could not be stored for now; it gets no PUBACK. Reconnect after the wait and send it again. */

@@ -53,6 +53,8 @@ export interface UplinkStatus {
     /** Of the publishes that carried the frames, compressed where it pays. */
     readonly wireBytes: number;
   };
+  /** There while connections with this device's identity end one another, as the gateway says. */
+  readonly contested?: true;
   /** There while live-first streams are sent beside a backlog. */
   readonly live?: {
     /** From storing to the gateway's acknowledgement, the longest of the last ten seconds. */
@@ -131,6 +133,7 @@ export function judge(status: Omit<AgentStatus, "health">): Health {
     warnings.push(`${footage.droppedRecords} units of footage were dropped to make room`);
   }
   if (!uplink.connected && uplink.sinceMs >= LINK_AWAY_MS) warnings.push("the gateway is not reached");
+  if (uplink.contested) warnings.push("another device has this device's identity, or its link breaks unseen");
   if (!clock.known && uplink.sinceMs >= LINK_AWAY_MS) {
     warnings.push("the time of day is not known: records wait for NTP or the gateway");
   }

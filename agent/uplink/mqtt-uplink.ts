@@ -57,6 +57,9 @@ export interface MqttUplinkOptions {
 
 /** A farm whose gateway is started again comes back over a second, and not within a quarter of one. */
 const FIRST_CEILING_MS = 1_000;
+/** Behind the gateway's word. */
+const CONTESTED_MS = 120_000;
+const TELL_CONTESTED_MS = 3_600_000;
 
 export class MqttUplink {
   readonly #options: MqttUplinkOptions;
@@ -67,6 +70,8 @@ export class MqttUplink {
   readonly #watch: UplinkWatch;
   readonly #stop = new AbortController();
   #sent = { frameBytes: 0, wireBytes: 0 };
+  #contestedMs = Number.NEGATIVE_INFINITY;
+  #contestedToldMs = Number.NEGATIVE_INFINITY;
   #session: UplinkSession | undefined;
   #loop: Promise<void> | undefined;
   #statusTimer: NodeJS.Timeout | undefined;
@@ -104,7 +109,20 @@ export class MqttUplink {
 
   /** How far it is with what waits. */
   work(): UplinkWork {
-    return { ...this.#watch.work(), sent: this.#sent };
+    const isContested = this.#options.clock.monotonicMs() - this.#contestedMs < CONTESTED_MS;
+    return { ...this.#watch.work(), sent: this.#sent, ...(isContested && { contested: true }) };
+  }
+
+  #contested(): void {
+    const { clock, log } = this.#options;
+    const nowMs = clock.monotonicMs();
+    this.#contestedMs = nowMs;
+    if (nowMs - this.#contestedToldMs < TELL_CONTESTED_MS) return;
+    this.#contestedToldMs = nowMs;
+    log.warn(
+      {},
+      "connections with this device's identity end one another: another device has a copy of it, or the link breaks again and again unseen",
+    );
   }
 
   /** Resolves at once: the gateway may be reached much later. */
@@ -173,6 +191,7 @@ export class MqttUplink {
       silence: this.#options.silence,
       probing: this.#waits.beginsWithLittle,
       onProgress: () => this.#waits.progress(),
+      onContested: () => this.#contested(),
     });
     try {
       return await this.#session.run();

@@ -45,6 +45,8 @@ export interface SessionOptions {
   readonly silence: SilenceLimits | undefined;
   /** Called when the gateway acknowledged something: the connection is worth something. */
   readonly onProgress: () => void;
+  /** The gateway says that others with this device's identity end its connections. */
+  readonly onContested: () => void;
 }
 
 export type SilenceLimits = Pick<SilenceOptions, "quietMs" | "answerMs">;
@@ -214,6 +216,7 @@ export class UplinkSession {
       return;
     }
     if (message?.type === "time") this.#time?.answered(client, message);
+    if (message?.type === "hello" && message.contested === true) this.#options.onContested();
     if (message?.type === "hello" && Array.isArray(message.accepts))
       this.#accepts = message.accepts.includes(BROTLI);
     if (message?.type !== "busy") return;

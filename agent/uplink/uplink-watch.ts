@@ -13,6 +13,8 @@ export interface UplinkWork {
     /** Of the publishes that carried the frames, compressed where it pays. */
     readonly wireBytes: number;
   };
+  /** There while others with this device's identity end its connections, as the gateway says. */
+  readonly contested?: true;
   /** There while live-first streams are sent beside a backlog. */
   readonly live?: {
     /** From storing to acknowledgement, the longest of the last ten seconds; absent when none went. */

@@ -69,8 +69,8 @@ export class AgentPublishes {
   }
 
   /** Tells what this gateway understands to one that has just begun to listen to its control topic. */
-  greet({ client }: Session, device: string): void {
-    tell(client, device, { type: "hello", accepts: [BROTLI] });
+  greet({ client }: Session, device: string, contested: boolean): void {
+    tell(client, device, { type: "hello", accepts: [BROTLI], ...(contested && { contested }) });
   }
 
   /** Its connection ended. */

@@ -23,6 +23,7 @@ import { readPlain, readShared } from "../../runtime/shared-read.ts";
 import type { Streams } from "../streams/streams.ts";
 import { Admission, MAX_LABEL_CHARACTERS } from "./admission.ts";
 import { AgentPublishes } from "./agent-publishes.ts";
+import { ContestedIds } from "./contested-ids.ts";
 import { Destinations } from "./destinations.ts";
 import type { DeviceDirectory } from "./device-directory.ts";
 import type { DeviceStatus, Ingest, QuarantineStatus } from "./ingest.ts";
@@ -94,6 +95,7 @@ export class MqttIngest implements Ingest {
   readonly #lane: PublishLane;
   readonly #lanes = new WeakMap<Client, LaneConnection>();
   readonly #admission: Admission;
+  readonly #contested: ContestedIds;
   #broker: Aedes | undefined;
   #closing: Promise<void> | undefined;
 
@@ -101,6 +103,7 @@ export class MqttIngest implements Ingest {
     this.#options = options;
     const { metrics } = options;
     this.#desk = new PublishDesk(options);
+    this.#contested = new ContestedIds({ ...options, desk: this.#desk });
     this.#admission = new Admission(options.directory, this.#desk);
     this.#plain = new PlainPublishes({ ...options, desk: this.#desk });
     this.#agents = new AgentPublishes({ ...options, desk: this.#desk });
@@ -161,7 +164,7 @@ export class MqttIngest implements Ingest {
       for (const { topic, qos } of subscriptions) {
         const listener = parseTopic(topic);
         if ((qos as number) !== REFUSED && listener !== undefined)
-          this.#agents.greet(this.#session(client), listener.device);
+          this.#agents.greet(this.#session(client), listener.device, this.#contested.has(client.id));
       }
     });
     // Its types do not know this event; unheard, it would end the process.
@@ -298,6 +301,9 @@ export class MqttIngest implements Ingest {
     const session = this.#admission.admit(client, username, password);
     if (session !== undefined) {
       this.#sessions.set(client, session);
+      // The library will end that one.
+      const other = this.#connected[client.id];
+      if (other !== undefined && this.#present.has(other)) this.#contested.take(session);
       done(null, true);
       return;
     }
@@ -322,7 +328,7 @@ export class MqttIngest implements Ingest {
    */
   #endOfSession(client: Client): void {
     const { _disconnected: inPeace } = client as unknown as { _disconnected: boolean };
-    const taken = this.#broker !== undefined && this.#isConnected(client.id);
+    const taken = client.id in this.#connected;
     if (!inPeace || taken || this.#keepsSession.has(client)) return;
     this.#plain.flush();
     this.#options.streams.forgetClient(client.id).catch((error: unknown) => {
@@ -330,8 +336,9 @@ export class MqttIngest implements Ingest {
     });
   }
 
-  #isConnected(clientId: string): boolean {
-    return clientId in (this.#broker as unknown as { clients: object }).clients;
+  /** By client id; the library's types do not tell of it. */
+  get #connected(): Readonly<Record<string, Client>> {
+    return (this.#broker as unknown as { clients: Record<string, Client> } | undefined)?.clients ?? {};
   }
 
   /** An agent hears its own control topic, and nobody hears anything else: this is a door, not a bus. */

@@ -230,3 +230,13 @@ test("a gateway that stays busy is sent little, and everything once it takes it"
   await waitFor(() => buffer.usage().waitingBytes === 0);
   assert.equal(texts(gateway.unique).length, 2_000);
 });
+
+test("that others take its connections is told in the status once the gateway says so", async (t) => {
+  const { gateway, uplink, proxy } = await link(t);
+  await waitFor(() => uplink.connected);
+  assert.equal(uplink.work().contested, undefined);
+  gateway.hello = { type: "hello", accepts: [], contested: true };
+  proxy.cut();
+  proxy.restore();
+  await waitFor(() => uplink.work().contested === true);
+});

@@ -8,6 +8,7 @@ import mqtt, { type MqttClient } from "mqtt";
 import { LogFullError } from "../../../gateway/streams/streams.ts";
 import { encodeFrame } from "../../../protocol/frame.ts";
 import { encodeBatch } from "../../../protocol/record-batch.ts";
+import { createLog } from "../../../runtime/log.ts";
 import { openDoor, RawSensor, stored } from "./door.ts";
 
 function agent(context: TestContext, url: string, options: mqtt.IClientOptions = {}): Promise<MqttClient> {
@@ -248,4 +249,21 @@ test("an agent that asks what time it is hears it on its control topic, and nons
     await client.publishAsync("headwater/v1/pi-1/time", nonsense, { qos: 1 });
   }
   assert.equal(ingest.quarantine().publishes, 5);
+});
+
+test("devices that end one another's connections under one id are told so, and it is logged and counted", async (context) => {
+  const lines: string[] = [];
+  const log = createLog("gateway", "info", { write: (line: string) => lines.push(line) });
+  const { url, metrics } = await openDoor(context, { log });
+  // Once or twice is a link that broke without the gateway's knowing.
+  const hellos: unknown[] = [];
+  for (let i = 0; i < 6; i++) {
+    const client = await agent(context, url);
+    const hello = told(client, "hello");
+    await client.subscribeAsync("headwater/v1/pi-1/control");
+    hellos.push(((await hello).message as { contested?: boolean }).contested ?? false);
+  }
+  assert.deepEqual(hellos, [false, false, false, true, true, true]);
+  assert.match(await metrics.render(), /headwater_ingest_takeovers_total 5/);
+  assert.equal(lines.filter((line) => line.includes("end one another")).length, 3);
 });
