@@ -67,7 +67,7 @@ export class JetStreamStream {
     this.#options = options;
     this.#own = gatewayToken(link.id);
     this.tail = new StreamTail(options);
-    this.reader = new ShardReader(this.tail, clock, (...most) => link.gets.ahead(stream, ...most));
+    this.reader = new ShardReader(this.tail, clock, (...asked) => link.gets.ahead(stream, ...asked));
     this.#host = {
       link,
       clock,

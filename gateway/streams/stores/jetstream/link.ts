@@ -256,7 +256,7 @@ export class Link {
       try {
         const ask = JSON.stringify({ seq: sequence });
         const timeout = ANSWER_WITHIN_MS;
-        const answer = await this.gets.run(stream, () =>
+        const answer = await this.gets.run(stream, sequence, () =>
           this.#nc.request(`$JS.API.DIRECT.GET.${stream}`, ask, { timeout }),
         );
         const code = answer.headers?.code ?? 0;
@@ -279,7 +279,7 @@ export class Link {
       stream,
       async () =>
         (
-          await this.gets.run(stream, () =>
+          await this.gets.run(stream, "seq" in which ? which.seq : undefined, () =>
             this.#nc.request(`$JS.API.STREAM.MSG.GET.${stream}`, JSON.stringify(which), {
               timeout: ANSWER_WITHIN_MS,
             }),

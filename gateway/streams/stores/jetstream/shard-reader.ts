@@ -16,13 +16,17 @@ const MAX_SCAN_MS = 1_000;
 export class ShardReader {
   readonly #tail: StreamTail;
   readonly #clock: Clock;
-  readonly #ahead: () => number;
+  readonly #ahead: (sequence: number) => number;
 
-  /** @param ahead how many messages to ask for at once: 1 to `most`, which have about `bytes` together */
-  constructor(tail: StreamTail, clock: Clock, ahead: (most: number, bytes: number) => number) {
+  /** @param ahead how many messages to ask for at once from a place on: 1 to `most`, which have about `bytes` together */
+  constructor(
+    tail: StreamTail,
+    clock: Clock,
+    ahead: (sequence: number, most: number, bytes: number) => number,
+  ) {
     this.#tail = tail;
     this.#clock = clock;
-    this.#ahead = () => ahead(READ_AHEAD, READ_AHEAD_BYTES);
+    this.#ahead = (sequence) => ahead(sequence, READ_AHEAD, READ_AHEAD_BYTES);
   }
 
   async position(shardId: ShardId, start: StartingPoint): Promise<Offset> {
@@ -48,7 +52,7 @@ export class ShardReader {
     // Any message that is new enough will do: the next one of this shard may be a whole log away.
     const stop = sequenceOf(end - 1) + 1;
     for (let from = low, ahead = 0; from < stop; from += ahead) {
-      ahead = Math.min(this.#ahead(), stop - from);
+      ahead = Math.min(this.#ahead(from), stop - from);
       for (const entry of await this.#tail.past.stretch(from, ahead)) {
         if (entry === undefined || entry.arrivalMs < arrivalMs) continue;
         return Math.min(end, entry.parts.get(shard.index)?.[0]?.first ?? offsetOf(entry.sequence));
@@ -83,7 +87,7 @@ export class ShardReader {
     const untilMs = this.#clock.monotonicMs() + MAX_SCAN_MS;
     let sequence = sequenceOf(at);
     while (sequence < stop) {
-      const ahead = Math.min(stop - sequence, bytes === 0 && maxBytes < 4_096 ? 1 : this.#ahead());
+      const ahead = Math.min(stop - sequence, bytes === 0 && maxBytes < 4_096 ? 1 : this.#ahead(sequence));
       for (const entry of await this.#tail.past.stretch(sequence, ahead)) {
         sequence++;
         scannedMs = entry?.arrivalMs ?? scannedMs;

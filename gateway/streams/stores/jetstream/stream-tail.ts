@@ -246,7 +246,7 @@ export class StreamTail {
     while (this.tip < this.#target && this.#closed === undefined) {
       const from = this.tip + 1;
       const wanted: number[] = [];
-      const most = this.#options.link.gets.ahead(this.#options.stream, GETS);
+      const most = this.#options.link.gets.ahead(this.#options.stream, from, GETS);
       for (let at = from; at <= this.#target && wanted.length < most; at++) {
         if (!this.#staged.has(at)) wanted.push(at);
       }
