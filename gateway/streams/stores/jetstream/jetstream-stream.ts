@@ -22,6 +22,7 @@ import { type HashedRun, offsetOf, RECORDS_PER_MESSAGE, runsOf } from "./entry.t
 import { Lane, type LaneHost, type Work, type WorkPlace } from "./lane.ts";
 import type { Link } from "./link.ts";
 import { clientToken, epochToken, gatewayToken, shortIdentity } from "./producer-states.ts";
+import { CLOCKS_DIFFER_MS } from "./shard-ends.ts";
 import { type MapContent, rangeOf, type ShardRecord } from "./shard-history.ts";
 import { latestOf, trimHorizonOf } from "./shard-places.ts";
 import { ShardReader } from "./shard-reader.ts";
@@ -30,7 +31,6 @@ import { StreamTail } from "./stream-tail.ts";
 import type { CacheRoom } from "./tail-entry.ts";
 
 const RENEWED_AT_ONCE = 32;
-const CLOCKS_DIFFER_MS = 3_600_000;
 /** So often within a retention it is looked for producers to be renewed. */
 const RENEWALS_LOOKED_FOR = 40;
 
@@ -108,10 +108,9 @@ export class JetStreamStream {
 
   async start(): Promise<void> {
     await this.tail.start();
-    const { ends, past, tip } = this.tail;
-    // What came since is newer.
-    const newest = ends.arrivalMs === 0 ? await past.one(tip) : undefined;
-    ends.arrivalMs ||= newest?.arrivalMs ?? 0;
+    const { ends, producers } = this.tail;
+    // The newest record is somebody's last one.
+    for (const arrivalMs of producers.arrivals()) ends.arrived(arrivalMs);
   }
 
   describeShards(retentionMs: number): ShardDescription[] {

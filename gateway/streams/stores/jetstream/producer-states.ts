@@ -185,6 +185,11 @@ export class ProducerStates {
     this.#leave(token);
   }
 
+  /** When the last message of each came, by its writer's clock. */
+  arrivals(): number[] {
+    return [...this.#states.values()].map(({ arrivalMs }) => arrivalMs);
+  }
+
   /** Those that retention would take soon, as their last message was stored before. */
   rememberedBefore(arrivalMs: number): string[] {
     return [...this.#states]

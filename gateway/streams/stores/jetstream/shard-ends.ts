@@ -1,8 +1,12 @@
 /** How far each shard of a stream reaches, and how much came to it, since this gateway follows the stream. */
+import type { Clock } from "../../../../runtime/clock.ts";
 import type { Offset } from "../../streams.ts";
 import { offsetOf, sequenceOf } from "./entry.ts";
 import { RecordCounts } from "./record-counts.ts";
 import type { TailEntry } from "./tail-entry.ts";
+
+/** What is further ahead comes of a clock that is wrong. */
+export const CLOCKS_DIFFER_MS = 3_600_000;
 
 interface Appended {
   readonly counts: RecordCounts;
@@ -17,8 +21,24 @@ export class ShardEnds {
   readonly #quiet = new Map<number, { readonly from: Offset; readonly to: Offset }>();
   #begin: Offset = 0;
   #messages = 0;
-  /** The latest time at which any message came, by its writer's clock. */
-  arrivalMs = 0;
+  readonly #clock: Clock;
+  #arrivalMs = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** The latest time at which a message came, by its writer's clock, if that was not wrong. */
+  get arrivalMs(): number {
+    return this.#arrivalMs;
+  }
+
+  /** One came, before this gateway followed the stream or since. */
+  arrived(arrivalMs: number): void {
+    if (arrivalMs <= this.#clock.nowUs() / 1000 + CLOCKS_DIFFER_MS) {
+      this.#arrivalMs = Math.max(this.#arrivalMs, arrivalMs);
+    }
+  }
 
   /** What came up to this message is not counted. */
   begin(lastSequence: number): void {
@@ -28,7 +48,7 @@ export class ShardEnds {
   /** @param firstSequence of what is kept */
   take(entry: TailEntry, firstSequence: number): void {
     this.#messages++;
-    this.arrivalMs = Math.max(this.arrivalMs, entry.arrivalMs);
+    this.arrived(entry.arrivalMs);
     for (const [shard, parts] of entry.parts) {
       const from = this.latest(shard);
       if (from <= offsetOf(firstSequence)) this.#quiet.set(shard, { from, to: parts[0]!.first });

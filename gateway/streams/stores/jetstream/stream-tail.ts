@@ -50,7 +50,7 @@ export interface TailOptions {
 export class StreamTail {
   readonly history: ShardHistory;
   readonly producers = new ProducerStates();
-  readonly ends = new ShardEnds();
+  readonly ends: ShardEnds;
   readonly past: PastEntries;
   readonly #options: TailOptions;
   readonly #staged = new Map<number, StoredMessage>();
@@ -76,6 +76,7 @@ export class StreamTail {
   constructor(options: TailOptions) {
     this.#options = options;
     this.#cache = new EntryCache(options.room ?? new CacheRoom());
+    this.ends = new ShardEnds(options.clock);
     this.history = new ShardHistory(options.name, options.map);
     this.#acknowledged = new Acknowledged(options);
     this.past = new PastEntries({

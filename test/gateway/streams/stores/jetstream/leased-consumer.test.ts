@@ -25,7 +25,7 @@ const [PARENT, LOW, HIGH] = [0, 1, 2].map(
 function open(documents: object = {}) {
   const map: MapContent = { version: 1, shards: [shardRecord(0, { hashFrom: 0n, hashTo: MAX_HASH }, 0)] };
   const history = new ShardHistory("s", map);
-  const ends = new ShardEnds();
+  const ends = new ShardEnds(systemClock);
   let moved = (): void => undefined;
   const next = (): Promise<void> =>
     new Promise((resolve) => {
