@@ -9,7 +9,7 @@
 import { randomBytes } from "node:crypto";
 import { setMaxListeners } from "node:events";
 import { type ApiError, type JetStreamManager, jetstreamManager } from "@nats-io/jetstream";
-import { headers, type NatsConnection } from "@nats-io/transport-node";
+import { headers, type Msg, type NatsConnection } from "@nats-io/transport-node";
 import { Backoff, pause } from "../../../../runtime/backoff.ts";
 import type { Clock } from "../../../../runtime/clock.ts";
 import { describeError } from "../../../../runtime/errors.ts";
@@ -67,6 +67,9 @@ export interface StreamState {
   readonly maxAgeNs: number;
   readonly subjects: readonly string[];
 }
+
+/** The message at a place, the first one of a subject from there on, or its last. */
+type Which = { readonly seq: number; readonly next_by_subj?: string } | { readonly last_by_subj: string };
 
 export interface LinkOptions {
   readonly servers: readonly string[];
@@ -230,7 +233,8 @@ export class Link {
         throw new LogWriteError(what, new Error(silence, { cause: failure }), hint);
       }
       this.#retries.inc();
-      if (this.#patienceMs === GIVE_UP_AFTER_MS) await this.#heard();
+      const { aborted } = this.#abort.signal;
+      if (!aborted && this.#patienceMs === GIVE_UP_AFTER_MS) await this.#heard();
       await pause(20 + backoff.nextMs(), this.#abort.signal);
     }
   }
@@ -254,11 +258,7 @@ export class Link {
     const nowMs = this.#clock.monotonicMs();
     if (nowMs >= this.#leaderUntilMs) {
       try {
-        const ask = JSON.stringify({ seq: sequence });
-        const timeout = ANSWER_WITHIN_MS;
-        const answer = await this.gets.run(stream, sequence, () =>
-          this.#nc.request(`$JS.API.DIRECT.GET.${stream}`, ask, { timeout }),
-        );
+        const answer = await this.#getBy("DIRECT.GET", stream, { seq: sequence });
         const code = answer.headers?.code ?? 0;
         if (code === 0 || code === 404) return fromReplica(answer);
       } catch {
@@ -271,24 +271,24 @@ export class Link {
   }
 
   /** From the stream's leader. @throws StreamNotFoundError */
-  async leaderGet(
-    stream: string,
-    which: { readonly seq: number; readonly next_by_subj?: string } | { readonly last_by_subj: string },
-  ): Promise<StoredMessage | undefined> {
+  async leaderGet(stream: string, which: Which): Promise<StoredMessage | undefined> {
     const { message, error } = await this.#insist<LeaderAnswer>(
       stream,
-      async () =>
-        (
-          await this.gets.run(stream, "seq" in which ? which.seq : undefined, () =>
-            this.#nc.request(`$JS.API.STREAM.MSG.GET.${stream}`, JSON.stringify(which), {
-              timeout: ANSWER_WITHIN_MS,
-            }),
-          )
-        ).json<LeaderAnswer>(),
+      async () => (await this.#getBy("STREAM.MSG.GET", stream, which)).json<LeaderAnswer>(),
       (answer) => answer.error === undefined || answer.error.code === 404,
     );
     if (error?.err_code === STREAM_NOT_FOUND) throw new StreamNotFoundError(stream);
     return message === undefined ? undefined : fromLeader(message);
+  }
+
+  /** In its turn, unless all is aborted by then. */
+  #getBy(how: string, stream: string, which: Which): Promise<Msg> {
+    return this.gets.run(stream, "seq" in which ? which.seq : undefined, () => {
+      if (this.#abort.signal.aborted) throw new StreamsClosedError();
+      return this.#nc.request(`$JS.API.${how}.${stream}`, JSON.stringify(which), {
+        timeout: ANSWER_WITHIN_MS,
+      });
+    });
   }
 
   /** Whether a message that a node gave counts; `elsewhere` also where the stream's leader does not come to know it. */

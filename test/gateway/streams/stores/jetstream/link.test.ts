@@ -114,6 +114,30 @@ test("where a replica gives no answer the leader is asked, and asked first for a
   }
 });
 
+test("gets that wait for their turn at a node that hangs do not hold a close up", {
+  skip: natsMissing() ?? false,
+  timeout: 60_000,
+}, async () => {
+  const cluster = await startNatsCluster(1);
+  const link = await Link.open({ servers: cluster.servers, clock: systemClock, metrics: new Metrics() });
+  try {
+    cluster.hang(0);
+    const gets = Array.from({ length: 30 }, (_, i) => link.leaderGet("S", { seq: 1_000 * i }));
+    const since = performance.now();
+    link.abort();
+    for (const outcome of await Promise.allSettled(gets)) {
+      assert.equal(outcome.status === "rejected" && outcome.reason.code, "STREAMS_CLOSED");
+    }
+    // Each try gets two seconds.
+    const ms = Math.round(performance.now() - since);
+    assert.ok(ms < 6_000, `after ${ms} ms`);
+  } finally {
+    cluster.wake(0);
+    await link.close();
+    await cluster.stop();
+  }
+});
+
 test("that a stream is not there is believed only when it is said for seconds", {
   skip: natsMissing() ?? false,
   timeout: 60_000,
