@@ -26,6 +26,7 @@ import { listenOn } from "../../runtime/listen.ts";
 import type { BodyBudget } from "./body-budget.ts";
 import { isWebSocket, withoutUpgrade } from "./declined-upgrade.ts";
 import type { IncomingRequest, OutgoingReply } from "./exchange.ts";
+import { handToNode } from "./hand-to-node.ts";
 import { destroyWhenLeft, endWhenIdle } from "./idle-session.ts";
 import { OpenReplies } from "./open-replies.ts";
 import { type LaneService, RequestLane } from "./request-lane.ts";
@@ -190,6 +191,8 @@ export class FrontDoor {
       return;
     }
     if (isAdmitted) this.#admitted.add(socket);
+    // As the server's own are: TLS also carries answers to who has said all (RFC 8446 §6.1).
+    socket.allowHalfOpen = true;
     this.#http.emit("connection", socket);
   }
 
@@ -241,13 +244,7 @@ export class FrontDoor {
         this.#strangers.closed(socket);
         this.#replies.closed(socket);
       });
-      const toNode = (rest: Buffer): void => {
-        socket.pause();
-        socket.unshift(rest);
-        for (const take of toHttp) take.call(this.#http, socket);
-        if ("encrypted" in socket) readAsStream(socket);
-        socket.resume();
-      };
+      const toNode = (rest: Buffer): void => handToNode(socket, rest, this.#http, toHttp);
       this.#sniff(socket, (isHttp2, seen) => {
         if (isHttp2) {
           socket.pause();
@@ -366,15 +363,6 @@ export class FrontDoor {
     });
     if (this.#closing !== undefined) session.close();
   }
-}
-
-/**
- * Node's parser takes bytes from below the stream. There TLS goes on with all that it has decrypted when it is paused, which
- * ends a connection of many pipelined requests (HPE_PAUSED). A listener for "data" makes the parser take them from the stream.
- */
-function readAsStream(socket: Socket): void {
-  const listener = (): void => {};
-  socket.on("data", listener).removeListener("data", listener);
 }
 
 /** Resolves when it is closed, whatever goes wrong with it until then. */

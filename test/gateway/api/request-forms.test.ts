@@ -4,7 +4,8 @@ import { readFile } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import test from "node:test";
-import { connect as connectTls } from "node:tls";
+import { connect as connectTls, type SecureVersion } from "node:tls";
+import { eventually } from "../../support/program.ts";
 import { JoiningRig } from "../identity/joining-rig.ts";
 import { KEY, openFixture } from "./api-fixture.ts";
 import { sign } from "./sign.ts";
@@ -94,17 +95,66 @@ test("a call in absolute form, as clients of proxies write it, is the same call"
   assert.deepEqual(await get(`http://evil.example:${port}/index.html`), ["403"], "the target's host counts");
 });
 
-test("who has sent all that they will is answered, also where it takes a while", async (t) => {
+test("who has sent all that they will is answered, also where it takes a while, and then parted with", async (t) => {
+  const rig = await JoiningRig.start(t, "", `accessKeys: [{id: ${KEY.id}, secret: ${KEY.secret}}]`);
+  const ca = await readFile(join(rig.dir, "gateway", "identity", "ca-certificate.pem"), "utf8");
+  const { http } = rig.gateway.addresses;
+  const port = Number(new URL(http).port);
+  const tlsPort = rig.port("https");
+  const overTls = (version: SecureVersion) => () =>
+    connectTls({
+      ...{ port: tlsPort, host: "localhost", ca, allowHalfOpen: true },
+      ...{ minVersion: version, maxVersion: version },
+    });
+  const ways: Record<string, readonly [number, () => Socket]> = {
+    plain: [port, () => connect(port, "127.0.0.1")],
+    "TLS 1.2": [tlsPort, overTls("TLSv1.2")],
+    "TLS 1.3": [tlsPort, overTls("TLSv1.3")],
+  };
+  const input = { StreamName: "sensors", PartitionKey: "k", Data: "AAAA" };
+  for (const [way, [at, open]] of Object.entries(ways)) {
+    const authority = `localhost:${at}`;
+    const lane = await callOf("PutRecord", input, { authority });
+    // Which the lanes leave to Node's server.
+    const other = await callOf("PutRecord", input, { authority, header: "te: trailers\r\n" });
+    const names = { lane, other };
+    for (const first of ["lane", "other"] as const) {
+      assert.deepEqual(await statusesOf(open(), names[first], true), ["200"], `${way}: ${first}`);
+      for (const second of ["lane", "other"] as const) {
+        const bytes = names[first] + names[second];
+        const what = `${way}: ${first}, then ${second}`;
+        assert.deepEqual(await statusesOf(open(), bytes, true), ["200", "200"], what);
+      }
+    }
+    for (const part of ["", "POST /", lane.slice(0, -2), other.slice(0, -2)]) {
+      const statuses = await statusesOf(open(), part, true);
+      assert.ok(statuses.length === 0 || statuses[0] === "400", `${way}: ${part.length} bytes, ${statuses}`);
+    }
+  }
+  await eventually("all connections have ended but that which asks", 60_000, async () => {
+    const metrics = await (await fetch(`${http}/metrics`)).text();
+    return /^headwater_api_connections 1$/m.test(metrics) || undefined;
+  });
+});
+
+test("who ends their side behind SubscribeToShard has left", { timeout: 60_000 }, async (t) => {
   const fixture = await openFixture();
   t.after(() => fixture.close());
   const { port, streams } = fixture;
   await streams.createStream({ name: "readings", shards: 1, retentionHours: 24 });
-  const input = { StreamName: "readings", PartitionKey: "k", Data: "AAAA" };
-  for (const header of ["", "te: trailers\r\n"]) {
-    const put = await callOf("PutRecord", input, { authority: `127.0.0.1:${port}`, header });
-    assert.deepEqual(await statusesOf(connect(port, "127.0.0.1"), put, true), ["200"], header);
-    if (header === "") continue;
-    const both = await statusesOf(connect(port, "127.0.0.1"), put + put, true);
-    assert.deepEqual(both, ["200", "200"], "pipelined");
-  }
+  const { createdMs } = await streams.registerReader("readings", "reader", {});
+  const form = { authority: `127.0.0.1:${port}` };
+  const subscribe = await callOf(
+    "SubscribeToShard",
+    {
+      ConsumerARN: `arn:aws:kinesis:us-east-1:000000000000:stream/readings/consumer/reader:${Math.floor(createdMs / 1000)}`,
+      ShardId: "shardId-000000000000",
+      StartingPosition: { Type: "LATEST" },
+    },
+    form,
+  );
+  const first = await callOf("ListStreams", {}, form);
+  // It would go on for five minutes otherwise.
+  for (const bytes of [subscribe, first + subscribe])
+    await statusesOf(connect(port, "127.0.0.1"), bytes, true);
 });

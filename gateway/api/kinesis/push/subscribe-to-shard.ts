@@ -63,6 +63,9 @@ function leaveWithClient({ request, reply }: Exchange): void {
   if ("stream" in request) return;
   const { socket } = request;
   const leave = (): void => void reply.destroy();
-  socket.once("end", leave);
-  reply.once("close", () => socket.removeListener("end", leave));
+  if (socket.readableEnded) leave();
+  else {
+    socket.once("end", leave);
+    reply.once("close", () => socket.removeListener("end", leave));
+  }
 }
