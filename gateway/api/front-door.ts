@@ -23,6 +23,7 @@ import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { Clock } from "../../runtime/clock.ts";
 import { listenOn } from "../../runtime/listen.ts";
+import { answerBadRequest } from "./bad-request.ts";
 import type { BodyBudget } from "./body-budget.ts";
 import { isWebSocket, withoutUpgrade } from "./declined-upgrade.ts";
 import type { IncomingRequest, OutgoingReply } from "./exchange.ts";
@@ -67,6 +68,9 @@ const MAX_SESSION_MB = 2 ** 20;
 /** How long a client may take to end its side of an HTTP/2 connection once we have ended ours. */
 const LINGER_MS = 10_000;
 const DRAIN_MS = 2_000;
+/** Turns of the event loop before it closes: so many behind the last connection, and no more in all. */
+const QUIET_TURNS = 4;
+const MAX_LAST_TURNS = 256;
 const SESSION_DEADLINES = { keepAliveMs: KEEP_ALIVE_MS, requestMs: REQUEST_DEADLINE_MS, pingMs: 10_000 };
 
 const LANE_DEADLINES = {
@@ -100,6 +104,10 @@ export class FrontDoor {
   readonly #lane: RequestLane | undefined;
   readonly #streamLane: StreamLane | undefined;
   #closing: Promise<void> | undefined;
+  /** Connections that ever were. */
+  #came = 0;
+  /** Nothing begins any more. */
+  #isLast = false;
 
   /**
    * @param short whose calls go by the lanes; none do without it. Its budget knows whose connections are known
@@ -186,7 +194,7 @@ export class FrontDoor {
    * @param isAdmitted whether it is known whose it is; that is no reason to take more of its bodies than of others'
    */
   adopt(socket: Socket, isAdmitted = false): void {
-    if (this.#closing !== undefined) {
+    if (this.#isLast) {
       socket.destroy();
       return;
     }
@@ -206,7 +214,7 @@ export class FrontDoor {
     this.#streamLane?.sweep();
   }
 
-  /** Answers what has begun, for at most two seconds. Safe to call twice. */
+  /** Answers what had come, for at most two seconds. Safe to call twice. */
   close(): Promise<void> {
     this.#closing ??= this.#drain();
     return this.#closing;
@@ -214,18 +222,36 @@ export class FrontDoor {
 
   async #drain(): Promise<void> {
     if (!this.#http.listening) return;
-    const closed = this.#replies.close();
-    for (const socket of this.#undecided) socket.destroy();
-    this.#lane?.close();
-    this.#streamLane?.close();
-    for (const session of this.#sessions) session.close();
     const force = setTimeout(() => {
+      this.#isLast = true;
       for (const socket of this.#sockets) socket.destroy();
     }, DRAIN_MS);
+    const taken = this.#takeWaiting();
+    const closed = this.#replies.close(taken);
+    this.#lane?.close();
+    await taken;
+    this.#isLast = true;
+    for (const socket of this.#undecided) socket.destroy();
+    this.#lane?.closeIdle();
+    this.#streamLane?.close();
+    for (const session of this.#sessions) session.close();
     await closed;
     // Those of other ports are not the server's to wait for.
     await Promise.all([...this.#sockets].map(closeOf));
     clearTimeout(force);
+  }
+
+  /**
+   * What the kernel has had in full while we were busy, such as with pages, would otherwise be answered by a reset. libuv
+   * accepts one connection in a turn; its call is read in the next ones.
+   */
+  async #takeWaiting(): Promise<void> {
+    let quiet = 0;
+    for (let turns = 0; quiet < QUIET_TURNS && turns < MAX_LAST_TURNS && !this.#isLast; turns++) {
+      const before = this.#came;
+      await new Promise((resolve) => setImmediate(resolve));
+      quiet = this.#came === before ? quiet + 1 : 0;
+    }
   }
 
   /** The HTTP server keeps its listening and its timeouts; only what it does first with a socket is replaced. */
@@ -239,6 +265,7 @@ export class FrontDoor {
         return;
       }
       this.#sockets.add(socket);
+      this.#came++;
       socket.once("close", () => {
         this.#sockets.delete(socket);
         this.#strangers.closed(socket);
@@ -361,7 +388,7 @@ export class FrontDoor {
         stream.once("close", () => this.#strangers.done(session));
       if (!stream.endAfterHeaders && !isInLane(stream)) discardUnread(stream);
     });
-    if (this.#closing !== undefined) session.close();
+    if (this.#isLast) session.close();
   }
 }
 
@@ -370,19 +397,4 @@ function closeOf(socket: Socket): Promise<void> {
   return new Promise((resolve) => {
     socket.once("close", () => resolve());
   });
-}
-
-/** What is no HTTP gets one line and no more: RFC 9112 §3. */
-function answerBadRequest(error: NodeJS.ErrnoException, socket: Duplex): void {
-  if (error.code === "ECONNRESET" || !socket.writable) {
-    socket.destroy();
-    return;
-  }
-  const status =
-    error.code === "HPE_HEADER_OVERFLOW"
-      ? "431 Request Header Fields Too Large"
-      : error.code === "ERR_HTTP_REQUEST_TIMEOUT"
-        ? "408 Request Timeout"
-        : "400 Bad Request";
-  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
 }

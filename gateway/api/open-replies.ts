@@ -18,6 +18,7 @@ export class OpenReplies {
   /** Connections that end behind their newest reply. */
   readonly #ending = new WeakSet<Socket>();
   #isClosing = false;
+  #idleMayGo = false;
 
   constructor(server: Server) {
     this.#server = server;
@@ -44,17 +45,22 @@ export class OpenReplies {
   /** The connection, with all that was under way. */
   closed(socket: Socket): void {
     this.#underWay.delete(socket);
-    if (this.#isClosing) this.#letIdleGo();
+    this.#letIdleGo();
   }
 
-  /** Resolves when all connections have ended, those that the server did not make itself excepted. */
-  async close(): Promise<void> {
+  /**
+   * Resolves when all connections have ended, those that the server did not make itself excepted.
+   * @param taken until then new connections, and calls on idle ones, are taken; each is answered once
+   */
+  async close(taken: Promise<void>): Promise<void> {
     this.#isClosing = true;
+    for (const [socket, { newest }] of this.#underWay) this.#endBehind(socket, newest);
+    await taken;
+    this.#idleMayGo = true;
     // The server's own `close` would also end connections whose answers are on their way.
     const closed = new Promise<void>((resolve) => {
       NetServer.prototype.close.call(this.#server, () => resolve());
     });
-    for (const [socket, { newest }] of this.#underWay) this.#endBehind(socket, newest);
     this.#letIdleGo();
     await closed;
     // Ends its timer.
@@ -69,6 +75,6 @@ export class OpenReplies {
   }
 
   #letIdleGo(): void {
-    if (this.#underWay.size === 0) this.#server.closeIdleConnections();
+    if (this.#idleMayGo && this.#underWay.size === 0) this.#server.closeIdleConnections();
   }
 }

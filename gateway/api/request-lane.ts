@@ -112,10 +112,14 @@ export class RequestLane {
     for (const line of this.#lines) line.checkDeadline(nowMs);
   }
 
-  /** Idle connections are closed; the others when they have got their answers. Safe to call twice. */
+  /** What is answered from now on is the last on its connection, and ends it. Safe to call twice. */
   close(): void {
     this.#closing = true;
     clearInterval(this.#sweeper);
+  }
+
+  /** Closes idle connections. */
+  closeIdle(): void {
     for (const line of this.#lines) line.closeWhenIdle();
   }
 

@@ -4,9 +4,11 @@ import { once } from "node:events";
 import type { ServerResponse } from "node:http";
 import { connect, type Socket } from "node:net";
 import test, { type TestContext } from "node:test";
+import { Worker } from "node:worker_threads";
 import { FrontDoor } from "../../../gateway/api/front-door.ts";
 import { StillClock } from "./api-fixture.ts";
 import { Echo } from "./lane-echo.ts";
+import type { WaitingCalls } from "./waiting-calls.ts";
 
 const LARGE_BYTES = 10_000_000;
 
@@ -44,15 +46,17 @@ class Client {
   };
 }
 
-async function open(t: TestContext): Promise<Opened> {
+/** @param handed gets what Node's server is to answer; without it the test finds that in `replies` */
+async function open(t: TestContext, handed?: (reply: ServerResponse) => void): Promise<Opened> {
   const service = new Echo();
   const replies: ServerResponse[] = [];
+  const take = handed ?? ((reply) => void replies.push(reply));
   const door = new FrontDoor(
     "127.0.0.1",
     0,
     (request, reply) => {
       request.resume();
-      request.on("end", () => replies.push(reply as ServerResponse));
+      request.on("end", () => take(reply as ServerResponse));
     },
     () => {},
     { service, clock: new StillClock() },
@@ -147,4 +151,28 @@ test("a large answer of Node's server that is being read outlives the close", as
   assert.ok(text.length > LARGE_BYTES, "it came whole");
   assert.equal(wasCut, false);
   await closed;
+});
+
+test("calls that the kernel has had when the door closes are answered, in whatever way", async (t) => {
+  const { door, client } = await open(t, (reply) => reply.end("by Node's"));
+  // One that has been there for long, and is idle.
+  const known = client();
+  known.socket.write(call("before"));
+  await once(known.socket, "readable");
+  const calls = Array.from({ length: 8 }, (_, i) => call("lane", i % 2 === 0 ? "" : "TE: trailers\r\n"));
+  const sent = new Int32Array(new SharedArrayBuffer(4));
+  const workerData: WaitingCalls = { port: door.address.port, calls, sent };
+  const clients = new Worker(new URL("./waiting-calls.js", import.meta.url), { workerData });
+  t.after(() => clients.terminate());
+  const answered = once(clients, "message");
+  assert.equal(Atomics.wait(sent, 0, 0, 60_000), "ok");
+  known.socket.write(call("behind"));
+  const closed = door.close();
+  const { text, wasCut } = await known.rest();
+  const [answers] = (await answered) as [readonly string[]];
+  await closed;
+  assert.match(text, /before=\.[\s\S]*behind=\.$/);
+  assert.equal(wasCut, false);
+  assert.equal(answers.length, 16);
+  for (const answer of answers) assert.match(answer, /(lane=\.|by Node's|^h2=\.)$/);
 });
