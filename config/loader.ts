@@ -54,8 +54,9 @@ export function parseConfig<T extends z.ZodType>(
   let raw: unknown;
   try {
     raw = substitute(document.toJS({ maxAliasCount: 20 }) ?? {}, { environment, missing, filled });
-  } catch (error) {
-    throw new ConfigError(file, [error instanceof Error ? error.message : String(error)]);
+  } catch {
+    // Its own words may show what stands there.
+    throw new ConfigError(file, ["what its aliases (*) stand for is used too often, or holds itself"]);
   }
   if (missing.length > 0) throw new ConfigError(file, missing);
   let result = schema.safeParse(raw, { error: explain });
@@ -111,16 +112,26 @@ function readAsNumbers(
   filled: ReadonlySet<string>,
 ): boolean {
   let isChanged = false;
-  for (const { code, path, ...issue } of issues) {
-    if (code !== "invalid_type" || !filled.has(pathText(path))) continue;
+  for (const issue of issues.flatMap(withinUnions)) {
+    const { path } = issue;
+    if (!filled.has(pathText(path))) continue;
     const holder = path.slice(0, -1).reduce((inner, part) => inner[part] as Keys, raw as Keys);
     const key = path.at(-1)!;
     const text = String(holder[key]).trim();
-    const { expected } = issue as z.core.$ZodIssueInvalidType;
+    const expected = issue.code === "invalid_type" ? issue.expected : undefined;
+    const isTrue = issue.code === "invalid_value" && issue.values.includes(true) && text === "true";
     if (expected === "number" && /^-?\d+(\.\d+)?$/.test(text)) holder[key] = Number(text);
-    else if (expected === "boolean" && /^(true|false)$/.test(text)) holder[key] = text === "true";
+    else if (isTrue || (expected === "boolean" && /^(true|false)$/.test(text))) holder[key] = text === "true";
     else continue;
     isChanged = true;
   }
   return isChanged;
+}
+
+/** What each branch of a union finds wrong, by its whole path. */
+function withinUnions(issue: z.core.$ZodIssue): z.core.$ZodIssue[] {
+  if (issue.code !== "invalid_union") return [issue];
+  return issue.errors
+    .flat()
+    .flatMap((inner) => withinUnions({ ...inner, path: [...issue.path, ...inner.path] } as z.core.$ZodIssue));
 }

@@ -5,6 +5,7 @@
 import {
   type Document,
   isMap,
+  isNode,
   isScalar,
   type LineCounter,
   type ParsedNode,
@@ -36,10 +37,16 @@ const MISREAD: Readonly<Partial<Record<YAMLError["code"], string>>> = {
 /** Keys whose values are secrets: a part of one that is taken for a comment would be missed only at the sign-in. */
 const SECRETS: ReadonlySet<unknown> = new Set(["password", "secret", "tokens"]);
 
+/** Each costs a look at all of them. */
+const MAX_ALIASES = 1_000;
+/** Whoever has mended so many reads it again. */
+const MAX_PROBLEMS = 100;
+
 /** What no YAML is, or would silently be something else than was meant; with the place of each. */
 export function misread(document: Document.Parsed, lineCounter: LineCounter): string[] {
   const problems: string[] = [];
   const report = (offset: number, what: string): void => {
+    if (problems.length === MAX_PROBLEMS) return;
     const { line, col } = lineCounter.linePos(offset);
     const text = `line ${line}, column ${col}: ${what}`;
     if (!problems.includes(text)) problems.push(text);
@@ -47,11 +54,18 @@ export function misread(document: Document.Parsed, lineCounter: LineCounter): st
   for (const { pos, code } of [...document.errors, ...document.warnings])
     report(pos[0], MISREAD[code] ?? `this is no YAML; ${QUOTES}`);
   if (problems.length > 0) return problems;
+  const anchors = new Set<string | undefined>();
+  let aliases = 0;
   visit(document, {
-    Alias: (_, alias) => {
-      if (alias.resolve(document) === undefined) report(alias.range?.[0] ?? 0, MISREAD.BAD_ALIAS!);
+    Value: (_, { anchor }) => void anchors.add(anchor),
+    Alias: (_, { source, range }) => {
+      if (!anchors.has(source)) report(range?.[0] ?? 0, MISREAD.BAD_ALIAS!);
+      if (++aliases === MAX_ALIASES) report(range?.[0] ?? 0, `more than ${MAX_ALIASES - 1} aliases (*)`);
     },
     Pair: (_, { key, value }) => {
+      // Such as {{ password }}, which nobody has filled in; yaml would show it in a warning of its own.
+      if (isNode(key) && !isScalar(key))
+        report(key.range?.[0] ?? 0, `a key is a word, no list, group or alias; ${QUOTES}`);
       if (!isScalar(key) || !SECRETS.has(key.value) || !isScalar(value)) return;
       const { comment, range } = value;
       // "abc #def" is abc and a comment; people who comment leave a space.

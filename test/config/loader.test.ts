@@ -215,6 +215,49 @@ test("the configs of the demo are good", async () => {
   }
 });
 
+test("the environment gives numbers and true also where something else could stand", () => {
+  const environment = { COPIES: "3", YES: "true" };
+  const text = `store: {jetstream: {servers: [a:4222], replicas: "\${COPIES}"}}\nstreams: [{name: a, onDemand: "\${YES}"}]`;
+  const { store, streams } = parseConfig("test.yaml", text, gatewayConfig, environment);
+  assert.ok(typeof store !== "string" && store.jetstream.replicas === 3);
+  assert.equal(streams[0]?.onDemand, true);
+  assert.match(
+    problems(text, gatewayConfig, { COPIES: "3x", YES: "true" }),
+    /store\.jetstream\.replicas: is text; a number is needed/,
+  );
+});
+
+test("aliases cost little, however many there are, and one that holds itself is told", () => {
+  const began = performance.now();
+  const many = (count: number): string => `devices: &x []\nb: [${Array(count).fill("*x").join(",")}]`;
+  assert.match(problems(many(50_000), gatewayConfig), /line 2, column \d+: more than 999 aliases/);
+  // It took minutes.
+  assert.ok(performance.now() - began < 20_000);
+  assert.match(problems("streams: &a [*a]", gatewayConfig), /aliases \(\*\) stand for .* holds itself/);
+  assert.match(problems("b: *x\na: &x 1", gatewayConfig), /line 1, column 4: text that begins with \*/);
+});
+
+test("a key that is no word is told with its place, without a word of yaml's own", async () => {
+  const warnings: string[] = [];
+  const listen = ({ message }: Error): void => void warnings.push(message);
+  process.on("warning", listen);
+  try {
+    for (const text of [
+      "devices:\n  - id: a\n    password: {{hunter2hunter2}}",
+      "? [password, hunter2hunter2]\n: 1",
+      "? {password: hunter2hunter2}\n: 1",
+    ]) {
+      const message = problems(text, gatewayConfig);
+      assert.match(message, /line \d, column \d+: a key is a word/);
+      assert.doesNotMatch(message, /hunter2/);
+    }
+    await new Promise(setImmediate);
+    assert.deepEqual(warnings, []);
+  } finally {
+    process.off("warning", listen);
+  }
+});
+
 test("any text gives a config or a ConfigError", () => {
   fc.assert(
     fc.property(
