@@ -7,13 +7,12 @@
  * What only some configs need is loaded only for them: a Pi Zero has little memory.
  */
 import { existsSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { AgentConfig } from "../config/agent-config.ts";
 import type { SourceConfig } from "../config/source-config.ts";
 import type { StatusMessage } from "../protocol/topics.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { foreignFolder } from "../runtime/data-folder.ts";
+import { foreignFolder, makeDataFolder } from "../runtime/data-folder.ts";
 import { DiskReserve } from "../runtime/disk-reserve.ts";
 import { describeError } from "../runtime/errors.ts";
 import type { Log } from "../runtime/log.ts";
@@ -102,7 +101,7 @@ export class Agent {
   async start(): Promise<void> {
     try {
       await this.#start(this.#health);
-      await mkdir(this.#options.dataDir, { recursive: true, mode: 0o700 });
+      await makeDataFolder(this.#options.dataDir);
       const reserve = new DiskReserve(this.#options.dataDir, this.#options.log);
       await reserve.during(() => this.#openBuffers());
       for (const source of await this.#makeSources()) {

@@ -199,6 +199,13 @@ function doorsOf({ http, mqtt, rtsp, tls }: Doors): [path: string, host: string,
   ];
 }
 
+/** 0.0.0.0 takes a port on all addresses of IPv4, and :: on those of IPv6, too. */
+function shareAddress(one: string, other: string): boolean {
+  const hosts = [one, other];
+  if (one === other || hosts.includes("::")) return true;
+  return hosts.includes("0.0.0.0") && hosts.every((host) => /^\d+(\.\d+){3}$/.test(host));
+}
+
 export const gatewayConfig = z
   .strictObject({
     dataDir: z
@@ -261,12 +268,12 @@ export const gatewayConfig = z
     if (!isLoopback(config.http.host) && config.accessKeys.length === 0) {
       issue(["http", "host"], `${config.http.host} can be reached from other machines; set accessKeys first`);
     }
-    const doors = new Map<string, string>();
-    for (const [path, host, port] of doorsOf(config)) {
-      const taken = port === 0 ? undefined : doors.get(`${host}:${port}`);
-      if (taken !== undefined) issue(path.split("."), `${port} is the port of ${taken} already`);
-      doors.set(`${host}:${port}`, path);
-    }
+    const doors = doorsOf(config);
+    doors.forEach(([path, host, port], i) => {
+      const taken = doors.slice(0, i).find((other) => other[2] === port && shareAddress(other[1], host));
+      if (port !== 0 && taken !== undefined)
+        issue(path.split("."), `${port} is the port of ${taken[0]} already`);
+    });
     for (const section of ["accessKeys", "devices"] as const) {
       const ids = new Set<string>();
       config[section].forEach(({ id }, i) => {

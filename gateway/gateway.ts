@@ -3,12 +3,11 @@
  *
  *   ingest → streams → delivery | analytics        ingest → video        api, console
  */
-import { mkdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { GatewayConfig } from "../config/gateway-config.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { foreignFolder } from "../runtime/data-folder.ts";
+import { foreignFolder, makeDataFolder } from "../runtime/data-folder.ts";
 import { probeDisk } from "../runtime/disk-probe.ts";
 import { DiskReserve } from "../runtime/disk-reserve.ts";
 import type { Log } from "../runtime/log.ts";
@@ -75,7 +74,7 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
     for (let part = open.pop(); part !== undefined; part = open.pop()) await part.close();
   };
   try {
-    await mkdir(dataDir, { recursive: true, mode: 0o700 });
+    await makeDataFolder(dataDir);
     const reserve = new DiskReserve(dataDir, log);
     const stores = await reserve.during(() => openStores(config, { ...parts, metrics }, dataDir, keep));
     const { api, addresses } = await openDoors(config, { ...parts, metrics }, dataDir, stores, keep);

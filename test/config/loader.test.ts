@@ -365,6 +365,13 @@ test("a mistake is told in the words of who wrote it, with what would be accepte
 test("two doors on one port are refused before anything is started", () => {
   assert.match(problems("http: {port: 1883}", gatewayConfig), /mqtt\.port: 1883 is the port of http\.port/);
   assert.match(problems("tls: {https: 8080}", gatewayConfig), /tls\.https: 8080 is the port of http\.port/);
+  const keys = "accessKeys: [{id: FARM, secret: 0123456789abcdef}]\n";
+  for (const all of ["0.0.0.0", "'::'"])
+    assert.match(
+      problems(`${keys}http: {host: ${all}, port: 1883}`, gatewayConfig),
+      /mqtt\.port: 1883 is the port of http\.port/,
+    );
+  parseConfig("g.yaml", `${keys}http: {host: 0.0.0.0, port: 1883}\nmqtt: {host: '::1'}`, gatewayConfig, {});
   assert.match(
     problems("device: pi\nhttp: {port: 1884}\nsources: [{name: a, type: mqtt}]", agentConfig),
     /sources\[0\]\.port: 1884 is the port of http, the status page/,
