@@ -3,7 +3,7 @@
  * something else than what is there. Only what is written in the config counts: what it leaves out
  * may have been set by the API, and stays. Shards are never split or merged from here.
  */
-import type { StreamConfig } from "../config/gateway-config.ts";
+import type { GatewayConfig, StreamConfig } from "../config/gateway-config.ts";
 import { GAPS_STREAM } from "../protocol/topics.ts";
 import type { Log } from "../runtime/log.ts";
 import {
@@ -33,6 +33,23 @@ export async function prepareStreams(
   if (!there.has(GAPS_STREAM)) {
     await make(streams, { name: GAPS_STREAM, shards: 1, retentionHours: GAPS_RETENTION_HOURS });
   }
+}
+
+/**
+ * Where the config names a stream that is not among these, by path: perhaps misspelt. No mistake, as it may still be made by API.
+ * @param sqlStreams of each statement, in the config's order: what it reads and what it writes
+ */
+export function missingStreams(
+  { rules, delivery }: Pick<GatewayConfig, "rules" | "delivery">,
+  sqlStreams: readonly (readonly string[])[],
+  there: readonly string[],
+): { path: string; stream: string }[] {
+  const known = new Set([...there, GAPS_STREAM]);
+  return [
+    ...rules.map(({ stream }, i) => ({ path: `rules[${i}].stream`, stream })),
+    ...delivery.map(({ stream }, i) => ({ path: `delivery[${i}].stream`, stream })),
+    ...sqlStreams.flatMap((names, i) => names.map((stream) => ({ path: `analytics[${i}].sql`, stream }))),
+  ].filter(({ stream }) => !known.has(stream));
 }
 
 /** False when another gateway of the same store has just made it. */

@@ -13,9 +13,9 @@ import { DiskReserve } from "../runtime/disk-reserve.ts";
 import type { Log } from "../runtime/log.ts";
 import { Metrics } from "../runtime/metrics.ts";
 import { accessKeysOf } from "./access-keys.ts";
-import { openAnalytics } from "./analytics/open-analytics.ts";
+import { openAnalytics, streamsOfStatement } from "./analytics/open-analytics.ts";
 import { Api } from "./api/api.ts";
-import { prepareStreams } from "./configured-streams.ts";
+import { missingStreams, prepareStreams } from "./configured-streams.ts";
 import { openDelivery } from "./delivery/open-delivery.ts";
 import { DeviceDirectory } from "./ingest/device-directory.ts";
 import { MqttIngest } from "./ingest/mqtt-ingest.ts";
@@ -111,6 +111,8 @@ async function openStores(
   const streamsLog = log.child({ room: "streams" });
   const streams = keep(await openStreams(config, dataDir, { configDir, clock, log: streamsLog, metrics }));
   await prepareStreams(streams, config.streams, streamsLog);
+  const missing = missingStreams(config, config.analytics.map(streamsOfStatement), streams.listStreams());
+  if (missing.length > 0) streamsLog.warn({ missing }, "the config names streams that are not there");
   keep(new OnDemand({ streams, clock, log: streamsLog, metrics })).start();
   const video = keep(
     await openVideo({

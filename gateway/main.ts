@@ -13,7 +13,8 @@ import { Metrics } from "../runtime/metrics.ts";
 import { ServiceManager } from "../runtime/service-manager.ts";
 import { closeOnExit } from "../runtime/shutdown.ts";
 import { VERSION } from "../runtime/version.ts";
-import { checkStatement } from "./analytics/open-analytics.ts";
+import { streamsOfStatement } from "./analytics/open-analytics.ts";
+import { missingStreams } from "./configured-streams.ts";
 import { startGateway } from "./gateway.ts";
 import { verifyDataFolder } from "./verify.ts";
 
@@ -87,8 +88,17 @@ async function main(): Promise<void> {
   const file = resolve(values.config);
   const config = await loadConfig(file, gatewayConfig, await withCredentials(process.env));
   // What would be refused at the start is refused before anything is opened.
-  for (const statement of config.analytics) checkStatement(statement);
-  if (values.check) return void process.stdout.write(`${values.config} is good\n`);
+  const sqlStreams = config.analytics.map(streamsOfStatement);
+  if (values.check) {
+    const configured = config.streams.map((entry) => entry.name);
+    // Whoever lists none makes all of them by API.
+    const missing = configured.length === 0 ? [] : missingStreams(config, sqlStreams, configured);
+    for (const { path, stream } of missing)
+      process.stderr.write(
+        `${path}: warning: streams has no ${stream}; nothing comes of this unless it is made by API\n`,
+      );
+    return void process.stdout.write(`${values.config} is good\n`);
+  }
 
   const log = createLog("gateway", config.log, journalSink(process.env));
   const service = new ServiceManager({ environment: process.env, log });

@@ -61,14 +61,20 @@ export function maxGroupsOf({ measures }: Pick<Plan, "measures">): number {
   return Math.min(MAX_GROUPS, Math.floor(MAX_MEASURES / Math.max(1, measures.length)));
 }
 
-/** For `--check`, too: says whether the statement would run. @throws StatementRefusedError */
-export function checkStatement(config: Pick<StatementConfig, "name" | "sql">): Plan {
+/** @throws StatementRefusedError */
+function checkStatement(config: Pick<StatementConfig, "name" | "sql">): Plan {
   try {
     return planStatement(config.sql);
   } catch (error) {
     if (error instanceof HeadwaterError) throw new StatementRefusedError(config.name, error);
     throw error;
   }
+}
+
+/** What it reads and what it writes; for `--check`, too: says whether the statement would run. @throws StatementRefusedError */
+export function streamsOfStatement(config: Pick<StatementConfig, "name" | "sql">): string[] {
+  const { inputStream, outputStream } = checkStatement(config);
+  return [inputStream, outputStream];
 }
 
 /** The gateway does not start with a statement that it would not run. */
