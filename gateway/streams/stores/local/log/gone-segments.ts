@@ -4,9 +4,9 @@
  *
  * Retention never leaves such a one: it removes the sidecar first, and syncs that.
  */
-import { readdir, unlink } from "node:fs/promises";
+import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { baseOf, readSidecarOf, segmentName } from "../segments/segment.ts";
+import { baseOf, readSidecarOf, segmentName, sidecarPathOf } from "../segments/segment.ts";
 import type { Summary } from "../segments/segment-index.ts";
 
 const SIDECAR = /\.idx$/;
@@ -17,10 +17,16 @@ export interface GoneSegment {
   readonly summary: Summary;
 }
 
-/** In order; those in front of all segments that are there, and those behind them. */
-export async function goneSegments(
-  folder: string,
-): Promise<{ before: GoneSegment[]; behind: GoneSegment[] }> {
+export interface GoneSegments {
+  /** In front of all segments that are there, in order. */
+  readonly before: readonly GoneSegment[];
+  /** Behind them, in order. */
+  readonly behind: readonly GoneSegment[];
+  /** Of all, also of those in between and of those whose sidecar tells nothing; rising. */
+  readonly bases: readonly number[];
+}
+
+export async function goneSegments(folder: string): Promise<GoneSegments> {
   const { there, gone } = await basesOf(folder);
   const before: GoneSegment[] = [];
   const behind: GoneSegment[] = [];
@@ -31,15 +37,12 @@ export async function goneSegments(
     if (there.every((other) => base < other)) before.push({ path, summary });
     else if (there.every((other) => base > other)) behind.push({ path, summary });
   }
-  return { before, behind };
+  return { before, behind, bases: gone };
 }
 
-/** What lay in front of `base` is too old by now. */
-export async function forgetGoneSegments(folder: string, base: number): Promise<void> {
-  const { gone } = await basesOf(folder);
-  for (const old of gone.filter((one) => one < base)) {
-    await unlink(join(folder, segmentName(old).replace(/\.log$/, ".idx")));
-  }
+/** What lay there is too old by now. @param bases of segments of which the sidecar alone is left */
+export async function forgetGoneSegments(folder: string, bases: readonly number[]): Promise<void> {
+  for (const base of bases) await rm(sidecarPathOf(join(folder, segmentName(base))), { force: true });
 }
 
 /** Of the segments whose file is there, and of those of which only the sidecar is; rising. */

@@ -53,6 +53,8 @@ export interface RecoveredLog {
   readonly nextNumber: number;
   readonly arrivalMs: number;
   readonly findings: Finding[];
+  /** Bases of segments of which the sidecar alone is left. */
+  readonly gone: readonly number[];
 }
 
 /** Records should be there and are not, not even damaged. */
@@ -172,7 +174,18 @@ export async function recoverLog(
     throw error;
   }
   const { producers, nextOffsets, records, lostRecords, nextNumber, arrivalMs } = replay;
-  return { segments, file, producers, nextOffsets, records, lostRecords, nextNumber, arrivalMs, findings };
+  return {
+    segments,
+    file,
+    producers,
+    nextOffsets,
+    records,
+    lostRecords,
+    nextNumber,
+    arrivalMs,
+    findings,
+    gone: gone.bases,
+  };
 }
 
 /** The segment that was written to: read into `replay`, cut where it is torn, and synced. */

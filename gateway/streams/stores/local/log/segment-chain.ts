@@ -40,8 +40,12 @@ export class SegmentChain {
   #sinceMs: number;
   #sinceBytes: number;
   #housekeeping: Promise<void> = Promise.resolve();
+  /** Of which the sidecar alone is left: kept here, as a look at the folder for each removal takes long where there are thousands. */
+  #gone: readonly number[];
 
-  constructor(options: ChainOptions, segments: Segment[], file: LogFile) {
+  /** @param gone bases of segments of which the sidecar alone is left */
+  constructor(options: ChainOptions, segments: Segment[], file: LogFile, gone: readonly number[] = []) {
+    this.#gone = gone;
     this.#options = options;
     this.segments = segments;
     this.#file = file;
@@ -121,7 +125,9 @@ export class SegmentChain {
     const segment = this.segments.shift()!;
     await this.#housekeep(async () => {
       await segment.remove(this.#options.spares);
-      await forgetGoneSegments(this.#options.folder, segment.base);
+      const old = this.#gone.filter((base) => base < segment.base);
+      await forgetGoneSegments(this.#options.folder, old);
+      this.#gone = this.#gone.filter((base) => base > segment.base);
     });
   }
 

@@ -118,7 +118,7 @@ export class StreamLog {
     const report = new LogReport(options);
     const chainOf = chainOptions(options, report);
     const found = await recoverLog(options.folder, options.streamId, chainOf.onHousekeepingError);
-    const chain = new SegmentChain(chainOf, found.segments, found.file);
+    const chain = new SegmentChain(chainOf, found.segments, found.file, found.gone);
     const log = new StreamLog(options, chain, new LogEnd(found), found.arrivalMs, report, found.lostRecords);
     for (const finding of found.findings) report.finding(finding);
     return log;

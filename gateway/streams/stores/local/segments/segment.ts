@@ -217,7 +217,7 @@ export function decodeSegmentHead(bytes: Buffer): SegmentHead | undefined {
   };
 }
 
-function sidecarPathOf(path: string): string {
+export function sidecarPathOf(path: string): string {
   return path.replace(/\.log$/, ".idx");
 }
 

@@ -1,6 +1,7 @@
 /** A log of which a segment's file is gone at one of its ends, as after a job that clears away old `*.log`. */
 import assert from "node:assert/strict";
-import { cp, readdir, rm } from "node:fs/promises";
+import promises, { cp, readdir, rm } from "node:fs/promises";
+import { syncBuiltinESMExports } from "node:module";
 import { dirname } from "node:path";
 import test, { type TestContext } from "node:test";
 import { verifyLocalStreams } from "../../../../../gateway/streams/stores/local/verify.ts";
@@ -75,3 +76,28 @@ for (const many of [1, 2]) {
     assert.ok(records.length < FRAMES);
   });
 }
+
+test("however many segments are too old, their folder is not listed for each of them", async (t) => {
+  const place = await filled(t);
+  const streams = await place.open({ segmentBytes: 4_096 });
+  t.after(() => streams.close());
+  const data = Buffer.alloc(4_000);
+  for (let i = 1; i <= 40; i++) await streams.append("s", [{ partitionKey: "k", data }]);
+  const many = (await place.segments()).length;
+  assert.ok(many > 40);
+  const { readdir: list } = promises;
+  let listings = 0;
+  promises.readdir = ((...args: Parameters<typeof list>) => {
+    listings++;
+    return list(...args);
+  }) as typeof list;
+  syncBuiltinESMExports();
+  t.after(() => {
+    promises.readdir = list;
+    syncBuiltinESMExports();
+  });
+  place.nowMs = place.nowMs! + 30 * HOUR_MS;
+  await streams.enforceRetention();
+  assert.ok(listings < 10, `${listings} listings for ${many} segments`);
+  assert.equal((await place.segments()).length, 1);
+});
