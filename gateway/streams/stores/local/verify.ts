@@ -205,14 +205,15 @@ class FolderCheck {
   ): Promise<void> {
     const { path, base, isFirst, isLast } = place;
     this.#segments++;
-    const { head, generation } = await beginningOf(path, base, streamId);
-    if (isLast && !isFirst && !(await hasBegun(path, base, generation))) {
+    const { head, generation, another } = await beginningOf(path, base, streamId);
+    if (isLast && !isFirst && !(await hasBegun(path, base, another?.generation ?? generation))) {
       const { size } = await stat(path);
       this.#find("torn", stream, path, "a segment that had not begun", { from: 0, to: size });
       return;
     }
     if (head === undefined) {
-      this.#find("damage", stream, path, "its head is not sound", { from: 0, to: SEGMENT_HEAD_BYTES });
+      const detail = another ? "it is another stream's, or another segment" : "its head is not sound";
+      this.#find("damage", stream, path, detail, { from: 0, to: SEGMENT_HEAD_BYTES });
     }
     if (walk.nextNumber !== undefined && walk.nextNumber !== base) {
       const detail = `entries ${walk.nextNumber} to ${base - 1} are missing before ${segmentName(base)}`;
@@ -221,6 +222,7 @@ class FolderCheck {
     // What opening takes for the generation where no entry tells one.
     const segment = new Segment(dirname(path), base, generation ?? 0);
     segment.recycledBytes = head?.recycledBytes ?? 0;
+    segment.isAnothers = another !== undefined;
     const file = await open(path, "r");
     try {
       await this.#checkEntries(stream, file, segment, isLast, walk);
@@ -241,7 +243,7 @@ class FolderCheck {
     const closed = await segment.sidecar();
     const isCut = closed?.end === size;
     // The file of an open log, or of one that a crash ended, may be longer than what it holds.
-    const tail = !isLast || isCut ? "sealed" : "torn";
+    const tail = !isLast || isCut || segment.isAnothers ? "sealed" : "torn";
     const rest = isCut ? "nothing" : restOf(recycledBytes, size);
     const visit = (entry: Entry, position: number): void => {
       this.#entries++;

@@ -164,7 +164,7 @@ export class GroupWriter {
     const { waiting, chain, end, report } = this.#parts;
     await chain.cutBack();
     // One that holds its state alone can be filled still, if only the room lacked: they would be without number.
-    const isEmpty = end.number === chain.active.base + 1;
+    const isEmpty = end.number === chain.active.base + 1 && !chain.active.takesNoMore;
     if (!isEmpty || !(this.#failure instanceof LogFullError)) await this.#startSegment(newGeneration());
     waiting.planAnew();
     this.#failure = undefined;

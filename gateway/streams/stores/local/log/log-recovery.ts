@@ -195,7 +195,7 @@ async function recoverLast(last: Segment, file: LogFile, replay: Replay): Promis
   // A sidecar that fits tells that the log was closed in peace: all that stands there was
   // acknowledged, so bytes that are no entries are damage, in the last group as well.
   const closed = await last.sidecar();
-  const mode = closed?.end === size ? "sealed" : "torn";
+  const mode = closed?.end === size || last.isAnothers ? "sealed" : "torn";
   // Its state took the first number, whatever is left of it: the next segment must not get the same name.
   let expected = last.base + 1;
   let recordsBefore: number | undefined;
@@ -245,8 +245,8 @@ async function listSegments(folder: string, streamId: string, findings: Finding[
   );
   for (const [i, base] of bases.entries()) {
     const path = join(folder, segmentName(base));
-    const { head, generation } = beginnings[i]!;
-    if (i > 0 && i === bases.length - 1 && !(await hasBegun(path, base, generation))) {
+    const { head, generation, another } = beginnings[i]!;
+    if (i > 0 && i === bases.length - 1 && !(await hasBegun(path, base, another?.generation ?? generation))) {
       await unlink(path);
       await syncFolder(folder);
       break;
@@ -257,6 +257,7 @@ async function listSegments(folder: string, streamId: string, findings: Finding[
     const segment = new Segment(folder, base, generation ?? 0);
     segment.recycledBytes = head?.recycledBytes ?? 0;
     segment.createdMs = head?.createdMs ?? 0;
+    segment.isAnothers = another !== undefined;
     segments.push(segment);
   }
   return segments;
@@ -327,13 +328,21 @@ export interface Beginning {
   readonly head: SegmentHead | undefined;
   /** That of its entries; undefined where nothing tells. */
   readonly generation: number | undefined;
+  /** A sound head of another stream or another segment: no entry of the file is this one's, and it is not to be written. */
+  readonly another?: SegmentHead;
 }
 
 export async function beginningOf(path: string, base: number, streamId: string): Promise<Beginning> {
   const head = await readSegmentHead(path);
-  if (head?.base === base && head.streamId === streamId) return { head, generation: head.generation };
-  const sidecar = await readSidecarOf(path, base);
-  return { head: undefined, generation: sidecar?.generation ?? (await anyGeneration(path)) };
+  if (head?.base === base && head.streamId === streamId) {
+    return { head, generation: head.generation };
+  }
+  const told = (await readSidecarOf(path, base))?.generation;
+  if (head === undefined) {
+    return { head, generation: told ?? (await anyGeneration(path)) };
+  }
+  // A sidecar that was put there with the file is another's, too.
+  return { head: undefined, generation: told === head.generation ? undefined : told, another: head };
 }
 
 /**

@@ -81,8 +81,8 @@ export class SegmentChain {
   /** Whether a new segment should begin behind `plannedBytes` of the last one. */
   isFull(plannedBytes: number): boolean {
     const { spares, segmentBytes } = this.#options;
-    const { hasBadEnd, end } = this.active;
-    if (plannedBytes >= segmentBytes || (hasBadEnd && plannedBytes >= end)) return true;
+    const { takesNoMore, end } = this.active;
+    if (plannedBytes >= segmentBytes || (takesNoMore && plannedBytes >= end)) return true;
     const shown = plannedBytes >= segmentBytes * SHOWN_SHARE;
     return shown && !this.active.isRecycled && (spares?.ready ?? 0) > 0 && this.#isBrisk();
   }

@@ -61,8 +61,10 @@ export class Segment {
   records = 0;
   /** Number of the entry behind its last; known once it is closed or was scanned. */
   nextNumber = 0;
-  /** The block in which it ends cannot be read, and so not be written again with what comes: nothing more comes into it. */
+  /** The block in which it ends cannot be read, and so not be written again with what comes. */
   hasBadEnd = false;
+  /** Its file is another segment's, so nothing of it is read, and neither it nor the sidecar is written: whoever puts the right one back has all. */
+  isAnothers = false;
   readonly shards = new Map<number, ShardSummary>();
   readonly damage: Extent[] = [];
   /** Undefined for a segment that has a sidecar, until somebody asked for a place in it. */
@@ -72,6 +74,11 @@ export class Segment {
     this.path = join(folder, segmentName(base));
     this.base = base;
     this.generation = generation;
+  }
+
+  /** Nothing more comes into it. */
+  get takesNoMore(): boolean {
+    return this.hasBadEnd || this.isAnothers;
   }
 
   get isRecycled(): boolean {
@@ -131,6 +138,7 @@ export class Segment {
    *   of lost records, its state entry alone would tell.
    */
   async writeSidecar(ends: readonly number[] = []): Promise<void> {
+    if (this.isAnothers) return;
     const shards = new Map(this.shards);
     ends.forEach((next, shard) => {
       const known = shards.get(shard) ?? { first: next, next, records: 0, bytes: 0, newestMs: 0 };
@@ -144,7 +152,7 @@ export class Segment {
   /** Knows what the sidecar says, but for index points; false when there is none that fits the file. */
   async readSidecar(fileBytes: number): Promise<boolean> {
     const saved = await this.#loadSidecar(fileBytes);
-    if (saved === undefined) return false;
+    if (saved === undefined || this.isAnothers) return false;
     this.end = saved.end;
     this.newestMs = saved.newestMs;
     this.records = saved.records;
