@@ -39,8 +39,9 @@ interface ClosedNote {
 
 /** The first damage found; undefined where there is none, and where there is no database. Nobody may have it open. */
 export async function levelLogDamage(folder: string): Promise<LevelLogDamage | undefined> {
-  const note = await readNote(folder);
+  // The note last: whoever has the database open meanwhile, as two gateways of one folder, has made it one of the past.
   const logs = await logsOf(folder);
+  const note = await readNote(folder);
   for (const [file, bytes] of logs) {
     const from = damageIn(bytes, note?.logs[file] !== undefined);
     if (from !== undefined) return { file, from };
@@ -52,9 +53,16 @@ export async function levelLogDamage(folder: string): Promise<LevelLogDamage | u
   return undefined;
 }
 
-/** Notes that all that its logs hold is whole. Once the database is closed, and only if its last write succeeded. */
-export async function noteLevelClosed(folder: string): Promise<void> {
-  const current = await readFile(join(folder, "CURRENT"), "utf8");
+/** Tells one opening of a database from all others. */
+export function openingOf(folder: string): Promise<string> {
+  return readFile(join(folder, "CURRENT"), "utf8");
+}
+
+/**
+ * Notes that all that its logs hold is whole. Once the database is closed, and only if its last write succeeded.
+ * @param current its `openingOf`, from before it was closed: from then on another process may have it open
+ */
+export async function noteLevelClosed(folder: string, current: string): Promise<void> {
   const logs = Object.fromEntries(Array.from(await logsOf(folder), ([file, { length }]) => [file, length]));
   const note: ClosedNote = { current, logs };
   await writeDurably(join(folder, NOTE), checkedLine(JSON.stringify(note)));
@@ -66,20 +74,22 @@ async function readNote(folder: string): Promise<ClosedNote | undefined> {
   const [line = ""] = text.split("\n", 1);
   if (line === "" || text !== checkedLine(line)) return undefined;
   const note = JSON.parse(line) as ClosedNote;
-  const current = await readFile(join(folder, "CURRENT"), "utf8").catch(() => undefined);
+  const current = await openingOf(folder).catch(() => undefined);
   return note.current === current ? note : undefined;
 }
 
 async function logsOf(folder: string): Promise<Map<string, Buffer>> {
-  const names = await readdir(folder).catch((error: NodeJS.ErrnoException): string[] => {
-    if (error.code === "ENOENT") return [];
-    throw error;
-  });
+  const names = (await readdir(folder).catch(noneWhenGone)) ?? [];
   const logs = new Map<string, Buffer>();
   for (const name of names.filter((one) => LOG_NAME.test(one)).sort()) {
-    logs.set(name, await readFile(join(folder, name)));
+    const log = await readFile(join(folder, name)).catch(noneWhenGone);
+    if (log !== undefined) logs.set(name, log);
   }
   return logs;
+}
+
+function noneWhenGone(error: NodeJS.ErrnoException): undefined {
+  if (error.code !== "ENOENT") throw error;
 }
 
 /** @param isWhole also the last batch is */

@@ -16,7 +16,7 @@
 import { statfs } from "node:fs/promises";
 import { Level } from "level";
 import { HeadwaterError } from "./errors.ts";
-import { noteLevelClosed } from "./level-log.ts";
+import { noteLevelClosed, openingOf } from "./level-log.ts";
 
 /** An opening writes what the old log held into a table, a few megabytes at most. */
 const ROOM_BYTES = 8 * 1_048_576;
@@ -111,10 +111,11 @@ export class SyncedLevel<V> {
   async close(): Promise<void> {
     await this.#writing;
     await Promise.all(this.#reads);
-    const wasOpen = this.#db.status === "open";
+    const isSound = this.#db.status === "open" && this.#refusal === undefined;
+    const opening = isSound ? await openingOf(this.#folder).catch(() => undefined) : undefined;
     await this.#db.close();
     // A disk that refuses the note, as a full one may, has all that was written: the last batch is believed then.
-    if (wasOpen && this.#refusal === undefined) await noteLevelClosed(this.#folder).catch(() => undefined);
+    if (opening !== undefined) await noteLevelClosed(this.#folder, opening).catch(() => undefined);
   }
 
   #make(createIfMissing: boolean): Level<string, V> {

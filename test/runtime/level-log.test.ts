@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import { Level } from "level";
-import { levelLogDamage } from "../../runtime/level-log.ts";
+import { levelLogDamage, noteLevelClosed, openingOf } from "../../runtime/level-log.ts";
 import { SyncedLevel } from "../../runtime/synced-level.ts";
 import { randomFrom } from "../support/ordeal.ts";
 
@@ -92,8 +92,11 @@ test("behind a crash, too, damage is told where another batch follows", async (t
 
 test("a note of an earlier close says nothing of a database that was opened since", async (t) => {
   const { folder } = await written(t, "closed");
+  const before = await openingOf(folder);
   const db = new Level<string, string>(folder);
   await db.open();
+  // As where it was opened before the one that closed it came to write its note.
+  await noteLevelClosed(folder, before);
   await db.put("more", "x".repeat(300), { sync: true } as object);
   const crashed = `${folder}-crashed`;
   await cp(folder, crashed, { recursive: true });
