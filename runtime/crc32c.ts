@@ -22,7 +22,7 @@ export function crc32c(bytes: Uint8Array, start = 0, end = bytes.length, seed = 
   let crc = ~seed;
   let at = start;
   while (end - at >= 16) {
-    const size = Math.min(data.length, (end - at) & ~15);
+    const size = Math.min(data.length, end - at) & ~15;
     data.set(bytes.subarray(at, at + size));
     crc = fold(0, size, crc);
     at += size;
