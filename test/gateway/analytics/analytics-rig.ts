@@ -1,4 +1,6 @@
 /** A real stream log, one statement over it, and the same question asked of DuckDB directly. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DuckDBInstance } from "@duckdb/node-api";
 import type { Analytics } from "../../../gateway/analytics/analytics.ts";
@@ -111,6 +113,17 @@ export async function openRigOver<S extends Streams>(
   };
   open.add(rig);
   return rig;
+}
+
+/** A folder for `body`, gone behind it with all rigs. */
+export async function inFolder(body: (dir: string) => Promise<void>): Promise<void> {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-analytics-"));
+  try {
+    await body(dir);
+  } finally {
+    await closeRigs();
+    await rm(dir, { recursive: true, force: true });
+  }
 }
 
 /** So that a test that fails leaves nothing running. */

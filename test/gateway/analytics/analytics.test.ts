@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import test from "node:test";
 import { StatementRefusedError } from "../../../gateway/analytics/open-analytics.ts";
@@ -11,11 +10,11 @@ import { pause } from "../../../runtime/backoff.ts";
 import { nodeFlags, scriptPath } from "../../support/script.ts";
 import {
   askDuckDb,
-  closeRigs,
   contents,
   difference,
   handClock,
   INPUT,
+  inFolder,
   madeUp,
   OUTPUT,
   openRig,
@@ -27,16 +26,6 @@ import {
   until,
   watermarkOf,
 } from "./analytics-rig.ts";
-
-async function inFolder(body: (dir: string) => Promise<void>): Promise<void> {
-  const dir = await mkdtemp(join(tmpdir(), "headwater-analytics-"));
-  try {
-    await body(dir);
-  } finally {
-    await closeRigs();
-    await rm(dir, { recursive: true, force: true });
-  }
-}
 
 test("results equal what DuckDB computes from the same records", () =>
   inFolder(async (dir) => {

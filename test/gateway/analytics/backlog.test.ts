@@ -1,16 +1,13 @@
 /** A backlog is read far faster than it came: windows and shards behave otherwise than when records come one by one. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import test from "node:test";
 import {
   askDuckDb,
-  closeRigs,
   contents,
   difference,
   handClock,
   INPUT,
+  inFolder,
   OUTPUT,
   openRig,
   type Reading,
@@ -20,16 +17,6 @@ import {
   until,
   watermarkOf,
 } from "./analytics-rig.ts";
-
-async function inFolder(body: (dir: string) => Promise<void>): Promise<void> {
-  const dir = await mkdtemp(join(tmpdir(), "headwater-analytics-"));
-  try {
-    await body(dir);
-  } finally {
-    await closeRigs();
-    await rm(dir, { recursive: true, force: true });
-  }
-}
 
 test("a backlog of shards of which one is fuller than another, and a third is empty, is read with few windows open", () =>
   inFolder(async (dir) => {

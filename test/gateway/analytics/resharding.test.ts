@@ -1,7 +1,6 @@
 /** Statements whose input is split and merged under way, packed by the KPL, or older than its reading. */
 import assert from "node:assert/strict";
-import { copyFile, mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
 import test from "node:test";
 import { Watermark } from "../../../gateway/analytics/watermark.ts";
@@ -9,11 +8,11 @@ import { type Clock, systemClock } from "../../../runtime/clock.ts";
 import { aggregate } from "../../support/kpl-aggregate.ts";
 import {
   askDuckDb,
-  closeRigs,
   DELAY_MS,
   difference,
   entryOf,
   INPUT,
+  inFolder,
   madeUp,
   OUTPUT,
   openRig,
@@ -24,16 +23,6 @@ import {
 } from "./analytics-rig.ts";
 
 const START_MS = Date.UTC(2026, 10, 21, 9);
-
-async function inFolder(body: (dir: string) => Promise<void>): Promise<void> {
-  const dir = await mkdtemp(join(tmpdir(), "headwater-analytics-"));
-  try {
-    await body(dir);
-  } finally {
-    await closeRigs();
-    await rm(dir, { recursive: true, force: true });
-  }
-}
 
 /** Arrivals stand still near the readings' own time, so that none is too far ahead. */
 const clock: Clock = { nowUs: () => (START_MS + 600_000) * 1_000, monotonicMs: systemClock.monotonicMs };
