@@ -322,17 +322,23 @@ test("a camera whose picture stands still while its sound goes on is connected t
   await until(() => (buffer.newestUs("yard") ?? 0) > newest);
 });
 
-test("a camera whose times go back is connected to again", { timeout: 240_000 }, async (t) => {
-  const { buffer } = await openBench(t);
+/** A program in ffmpeg's place whose pictures, ten a second, have these times. @param times an expression of ffmpeg's `setts` */
+async function ffmpegThatTells(t: TestContext, times: string): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), "hw-camera-"));
   t.after(() => rm(folder, { recursive: true, force: true }));
-  // In ffmpeg's place: two seconds of pictures, and then each a tick behind the one before, as ffmpeg makes of such times.
   const program = join(folder, "ffmpeg");
   const video = "-re -f lavfi -i testsrc2=size=160x120:rate=10 -vsync passthrough -enc_time_base 1/90000";
   const coders = "-c:v libx264 -preset ultrafast -tune zerolatency -pix_fmt yuv420p -g 10";
-  const times = "-bsf:v 'setts=ts=if(lt(N\\,20)\\,TS\\,PREV_OUTPTS+1)'";
-  const script = `#!/bin/sh\nfor last; do :; done\nexec ffmpeg -v error ${video} ${coders} ${times} -f rtsp -rtsp_transport tcp "$last"\n`;
+  const to = `-bsf:v 'setts=ts=${times}' -f rtsp -rtsp_transport tcp "$last"`;
+  const script = `#!/bin/sh\nfor last; do :; done\nexec ffmpeg -v error ${video} ${coders} ${to}\n`;
   await writeFile(program, script, { mode: 0o755 });
+  return program;
+}
+
+test("a camera whose times go back is connected to again", { timeout: 240_000 }, async (t) => {
+  const { buffer } = await openBench(t);
+  // Two seconds of pictures, and then each a tick behind the one before, as ffmpeg makes of such times.
+  const program = await ffmpegThatTells(t, "if(lt(N\\,20)\\,TS\\,PREV_OUTPTS+1)");
   const source = await startSource(t, buffer, { url: "rtsp://127.0.0.1:1/" }, { ffmpeg: program });
   await until(() => /CAMERA_TIMES/.test(source.status().lastError ?? ""));
   const newest = buffer.newestUs("yard") ?? 0;
@@ -344,15 +350,8 @@ test("a camera that tells its times in whole seconds alone is recorded as it is"
   timeout: 240_000,
 }, async (t) => {
   const { buffer } = await openBench(t);
-  const folder = await mkdtemp(join(tmpdir(), "hw-camera-"));
-  t.after(() => rm(folder, { recursive: true, force: true }));
-  // In ffmpeg's place: what it makes of a second's pictures that all have one time.
-  const program = join(folder, "ffmpeg");
-  const video = "-re -f lavfi -i testsrc2=size=160x120:rate=10 -vsync passthrough -enc_time_base 1/90000";
-  const coders = "-c:v libx264 -preset ultrafast -tune zerolatency -pix_fmt yuv420p -g 10";
-  const times = "-bsf:v 'setts=ts=floor(N/10)*90000+mod(N\\,10)'";
-  const script = `#!/bin/sh\nfor last; do :; done\nexec ffmpeg -v error ${video} ${coders} ${times} -f rtsp -rtsp_transport tcp "$last"\n`;
-  await writeFile(program, script, { mode: 0o755 });
+  // What ffmpeg makes of a second's pictures that all have one time.
+  const program = await ffmpegThatTells(t, "floor(N/10)*90000+mod(N\\,10)");
   const source = await startSource(t, buffer, { url: "rtsp://127.0.0.1:1/" }, { ffmpeg: program });
   await until(() => source.status().lastError !== undefined || buffer.usage().waitingUnits >= 4);
   assert.equal(source.status().lastError, undefined);
