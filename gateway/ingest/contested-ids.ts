@@ -1,10 +1,12 @@
 /**
  * Client ids that connections take from one another. [MQTT-3.1.4-2]: of an id only the newest connection stays. An agent
  * whose link broke unseen comes back so, now and then; two devices with one identity, as after an SD card was copied,
- * end one another's connections for ever.
+ * end one another's connections for ever. Where gateways share the store, it stays on one of them only: what a sensor left
+ * unread on its way to the gateway that it came from does not say that it was sent before, and is stored by the other one already.
  */
 import type { Clock } from "../../runtime/clock.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
+import type { Streams } from "../streams/streams.ts";
 import type { Session } from "./publish.ts";
 import type { PublishDesk } from "./publish-desk.ts";
 
@@ -13,23 +15,60 @@ const WITHIN_MS = 120_000;
 const TIMES = 3;
 const MAX_REMEMBERED = 1_000;
 
+export interface ContestedIdsOptions {
+  readonly streams: Pick<Streams, "claim" | "onClaim">;
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly desk: PublishDesk;
+}
+
 export class ContestedIds {
+  readonly #streams: ContestedIdsOptions["streams"];
   readonly #clock: Clock;
   readonly #desk: PublishDesk;
   readonly #takeovers;
   /** When an id was taken, the last few times; the id that was taken last stands last. */
   readonly #taken = new Map<string, readonly number[]>();
+  /** What is claimed of the other gateways → for whom. */
+  readonly #claims = new Map<string, { readonly session: Session; readonly release: () => void }>();
 
-  constructor({ clock, metrics, desk }: { clock: Clock; metrics: Metrics; desk: PublishDesk }) {
+  constructor({ streams, clock, metrics, desk }: ContestedIdsOptions) {
+    this.#streams = streams;
     this.#clock = clock;
     this.#desk = desk;
     this.#takeovers = metrics.counter(
       "headwater_ingest_takeovers_total",
-      "MQTT connections ended as another came with the same client id",
+      "MQTT connections ended as another came with the same client id, here or at another gateway of the same store",
     );
+    streams.onClaim?.((what) => this.#claimed(what));
   }
 
-  /** The session has taken the id of another that is still connected. */
+  /** The session was let in, and nothing of it was taken yet. */
+  claim(session: Session): void {
+    const what = claimOf(session);
+    const release = this.#streams.claim?.(what);
+    if (release !== undefined) this.#claims.set(what, { session, release });
+  }
+
+  /** It is over. */
+  release(session: Session): void {
+    const what = claimOf(session);
+    const claim = this.#claims.get(what);
+    if (claim?.session !== session) return;
+    claim.release();
+    this.#claims.delete(what);
+  }
+
+  /** Another gateway has let one of this id in. */
+  #claimed(what: string): void {
+    const session = this.#claims.get(what)?.session;
+    if (session === undefined) return;
+    this.take(session);
+    session.withheld = true;
+    session.client.close();
+  }
+
+  /** The session has taken the id of another that is still connected, or lost it to one at another gateway. */
   take({ clientId, device }: Session): void {
     this.#takeovers.inc();
     const before = this.#taken.get(clientId) ?? [];
@@ -49,4 +88,8 @@ export class ContestedIds {
     const taken = this.#taken.get(clientId) ?? [];
     return taken.length === TIMES && this.#clock.monotonicMs() - taken[0]! < WITHIN_MS;
   }
+}
+
+function claimOf({ clientId }: Session): string {
+  return `mqtt ${clientId}`;
 }

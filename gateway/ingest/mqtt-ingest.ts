@@ -152,6 +152,7 @@ export class MqttIngest implements Ingest {
       const session = this.#session(client);
       this.#strangers.delete(client.conn as Socket);
       this.#present.add(client);
+      this.#contested.claim(session);
       this.#options.directory.connected(session.device);
       const lane = this.#lanes.get(client);
       if (lane !== undefined) lane.session = session;
@@ -258,6 +259,7 @@ export class MqttIngest implements Ingest {
   #gone(client: Client): void {
     if (!this.#present.delete(client)) return;
     const session = this.#session(client);
+    this.#contested.release(session);
     this.#options.directory.disconnected(session.device);
     this.#agents.gone(session);
   }

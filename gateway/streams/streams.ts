@@ -360,7 +360,7 @@ export interface Streams {
 
   /**
    * Where gateways share the store: tells the others that this one does from now on what one of them alone is to do, such as to
-   * push a shard to a registered reader. A word, no lease: it may be lost with a connection to the cluster.
+   * push a shard to a registered reader, or to hear an MQTT client. A word, no lease: it may be lost with a connection to the cluster.
    * @returns to be called when this gateway does it no more
    */
   claim?(what: string): () => void;

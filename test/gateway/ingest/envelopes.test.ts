@@ -63,7 +63,7 @@ async function storedTexts(streams: Streams): Promise<string[]> {
 function replaced<N extends keyof Streams>(real: Streams, name: N, method: Streams[N]): Streams {
   return new Proxy(real, {
     get(target, asked) {
-      return asked === name ? method : Reflect.get(target, asked).bind(target);
+      return asked === name ? method : Reflect.get(target, asked)?.bind(target);
     },
   });
 }

@@ -51,7 +51,7 @@ test("what cannot be stored gets no answer, and its connection ends", async (con
         get: (target, name) =>
           name === "appendPublishes"
             ? () => Promise.reject(new LogFullError("sensors"))
-            : Reflect.get(target, name).bind(target),
+            : Reflect.get(target, name)?.bind(target),
       }),
   });
   const client = await new RawSensor(door.port).connect("plain");

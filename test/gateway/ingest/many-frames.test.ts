@@ -34,7 +34,7 @@ function watched(append?: (sequence: number) => Promise<AppendOutcome> | undefin
   const wrap = (real: Streams): Streams =>
     new Proxy(real, {
       get(target, asked) {
-        if (asked !== "appendFrame") return Reflect.get(target, asked).bind(target);
+        if (asked !== "appendFrame") return Reflect.get(target, asked)?.bind(target);
         return ((one) => {
           if (turn === undefined) {
             turn = [];

@@ -28,7 +28,7 @@ function watched() {
   const wrap = (real: Streams): Streams =>
     new Proxy(real, {
       get(target, asked) {
-        if (asked !== "appendFrame") return Reflect.get(target, asked).bind(target);
+        if (asked !== "appendFrame") return Reflect.get(target, asked)?.bind(target);
         return ((one) => {
           if (!isSame) turns.push(0);
           if (!isSame) setImmediate(() => (isSame = false));

@@ -130,7 +130,7 @@ test("while storing fails no PUBACK is given, the agent is told, and nothing lat
     wrap: (real) =>
       new Proxy(real, {
         get(target, name) {
-          if (name !== "appendFrame" || !full) return Reflect.get(target, name).bind(target);
+          if (name !== "appendFrame" || !full) return Reflect.get(target, name)?.bind(target);
           return (asked: { sequence: bigint }) => {
             refused.push(asked.sequence);
             full = false; // Room is back at once, which must not let frame 2 overtake frame 1.

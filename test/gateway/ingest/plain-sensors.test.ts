@@ -169,7 +169,7 @@ test("what one stream lacked does not make another forget what it has", async (t
     wrap: (real) =>
       new Proxy(real, {
         get(target, name) {
-          if (name !== "appendPublishes") return Reflect.get(target, name).bind(target);
+          if (name !== "appendPublishes") return Reflect.get(target, name)?.bind(target);
           return async (stream: string, publishes: PublishColumns) => {
             // The one is refused after the other is stored, as by two disks.
             if (stream === "sensors" && full) {

@@ -14,12 +14,14 @@ export class Claims {
   readonly #subject: string;
   /** When those that stand were made, µs. */
   readonly #standing = new Map<string, number>();
+  readonly #hearers: Array<(what: string) => void> = [];
   #latestUs = 0;
 
   constructor(link: Link, clock: Clock, prefix: string) {
     this.#link = link;
     this.#clock = clock;
     this.#subject = `${prefix}.n.claims`;
+    link.hear(this.#subject, (_, text) => this.#heard(text));
   }
 
   /** @returns to be called when it is over, as else it would be held against what others claim later */
@@ -35,20 +37,22 @@ export class Claims {
 
   /** Those of others, which end this gateway's own. */
   hear(heard: (what: string) => void): void {
-    this.#link.hear(this.#subject, (_, text) => {
-      const [, id, made, what] = /^(\S+) (\d+) (.+)$/s.exec(text) ?? [];
-      if (id === undefined || id === this.#link.id) return;
-      const madeUs = Number(made);
-      this.#latestUs = Math.max(this.#latestUs, madeUs);
-      const mineUs = this.#standing.get(what!);
-      if (mineUs !== undefined && (mineUs > madeUs || (mineUs === madeUs && this.#link.id > id))) {
-        // It came late, or that gateway knows nothing of this one's.
-        this.#say(what!, mineUs);
-        return;
-      }
-      this.#standing.delete(what!);
-      heard(what!);
-    });
+    this.#hearers.push(heard);
+  }
+
+  #heard(text: string): void {
+    const [, id, made, what] = /^(\S+) (\d+) (.+)$/s.exec(text) ?? [];
+    if (id === undefined || id === this.#link.id) return;
+    const madeUs = Number(made);
+    this.#latestUs = Math.max(this.#latestUs, madeUs);
+    const mineUs = this.#standing.get(what!);
+    if (mineUs !== undefined && (mineUs > madeUs || (mineUs === madeUs && this.#link.id > id))) {
+      // It came late, or that gateway knows nothing of this one's.
+      this.#say(what!, mineUs);
+      return;
+    }
+    this.#standing.delete(what!);
+    for (const heard of this.#hearers) heard(what!);
   }
 
   #say(what: string, madeUs: number): void {
