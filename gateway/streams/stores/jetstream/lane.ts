@@ -261,7 +261,7 @@ function judge(
       continue;
     }
     if (work.frame !== undefined) {
-      if (work.frame <= lastFrame) continue;
+      if (work.frame <= lastFrame || wasForgottenSince(work.tip, known)) continue;
       lastFrame = work.frame;
     } else if (work.identity !== undefined) {
       const { text, mayRepeat } = work.identity;
@@ -273,6 +273,14 @@ function judge(
     fresh.push(work);
   }
   return { fresh, after: { lastFrame, recent }, changed };
+}
+
+/**
+ * Whether a frame of an epoch came again that was handed in when the log ended there: another gateway has forgotten the epoch meanwhile,
+ * and an agent declares one drained when nothing of it is left to be sent.
+ */
+function wasForgottenSince(tip: number, { counted, lastFrame }: ProducerState): boolean {
+  return lastFrame === 0n && counted.sequence > tip;
 }
 
 function settle(group: readonly Work[], fresh: readonly Work[], place: WorkPlace | undefined): void {
