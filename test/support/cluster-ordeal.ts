@@ -1,7 +1,7 @@
 /**
  * The ordeal of the store `jetstream`: two gateways in front of three NATS nodes, with devices, API
  * clients and deliveries, one for each gateway and one that they share; gateways and nodes are killed at
- * random moments and started again, and nodes hang and wake. Then it is judged by what both gateways give
+ * random moments and started again, and hang and wake. Then it is judged by what both gateways give
  * back and by what the deliveries brought.
  *
  * With nats-server before 2.10 nodes hang only where that is asked for: it loses records then by itself (design note 16).
@@ -31,6 +31,8 @@ const CLIENTS = 2;
 const SETTLE_MS = 60_000;
 /** What takes longer is worth a look, though nothing is lost. */
 const USUAL_MS = 30_000;
+/** A lease is held for four seconds without a sign of life. */
+const OUTLIVES_LEASE_MS = 5_000;
 
 export interface ClusterOrdealOptions {
   readonly dir: string;
@@ -54,7 +56,7 @@ export async function runClusterOrdeal(options: ClusterOrdealOptions): Promise<S
   return verdict;
 }
 
-type Fault = "gateway" | "node" | "node and gateway" | "hung node";
+type Fault = "gateway" | "node" | "node and gateway" | "hung node" | "hung gateway";
 
 /** A delivery that both gateways have: one does it, and the other takes over when that one is killed. */
 const SHARED = "shared";
@@ -101,6 +103,16 @@ ${[this.name, SHARED].map(deliveryOf).join("\n")}
     await this.#program?.kill();
   }
 
+  /** SIGSTOP: its connections stay, and nothing is answered. */
+  hang(): void {
+    process.kill(this.#program!.pid, "SIGSTOP");
+  }
+
+  /** SIGCONT: it goes on with what it had in hand, whoever has taken over meanwhile. */
+  wake(): void {
+    process.kill(this.#program!.pid, "SIGCONT");
+  }
+
   async stop(): Promise<number | string | undefined> {
     return this.#program?.stop();
   }
@@ -134,6 +146,7 @@ class ClusterOrdeal {
     node: 0,
     "node and gateway": 0,
     "hung node": 0,
+    "hung gateway": 0,
   };
   readonly #counts = { lost: 0, doubled: 0, corrupted: 0 };
   #fronts: Front[] = [];
@@ -214,15 +227,15 @@ class ClusterOrdeal {
 
   async #harm(): Promise<void> {
     const { seconds, say, hangs: nodesHang = !copiesMayDiffer(natsVersion() ?? "") } = this.#options;
-    const kinds: Fault[] = ["gateway", "node", "node and gateway"];
+    const kinds: Fault[] = ["gateway", "node", "node and gateway", "hung gateway"];
     if (nodesHang) kinds.push("hung node");
     const began = performance.now();
     for (let round = 0; round < kinds.length || performance.now() - began < seconds * 1_000; round++) {
       await wait(500 + this.#random() * 1_500);
       const fault = kinds[round < kinds.length ? round : Math.floor(this.#random() * kinds.length)]!;
-      const hangs = fault === "hung node";
-      const front = hangs || fault === "node" ? undefined : this.#fronts[Math.floor(this.#random() * 2)]!;
-      const node = fault === "gateway" ? undefined : Math.floor(this.#random() * 3);
+      const hangs = fault === "hung node" || fault === "hung gateway";
+      const front = fault.includes("gateway") ? this.#fronts[Math.floor(this.#random() * 2)]! : undefined;
+      const node = fault.includes("node") ? Math.floor(this.#random() * 3) : undefined;
       const victims = [
         node === undefined ? [] : `node ${node + 1}`,
         front === undefined ? [] : `gateway ${front.name}`,
@@ -231,6 +244,13 @@ class ClusterOrdeal {
         `${((performance.now() - began) / 1_000).toFixed(1)} s: ${hangs ? "SIGSTOP" : "SIGKILL"} of ${victims.flat().join(" and ")}`,
       );
       this.#faults[fault]++;
+      if (hangs && front !== undefined) {
+        front.hang();
+        await wait(OUTLIVES_LEASE_MS);
+        await this.#progress();
+        front.wake();
+        continue;
+      }
       if (hangs) this.#cluster.hang(node!);
       else await Promise.all([node === undefined ? undefined : this.#cluster.kill(node), front?.kill()]);
       await wait(this.#random() * 2_000);
