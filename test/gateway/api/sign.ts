@@ -97,6 +97,7 @@ export async function call(
   body: string | Uint8Array,
   headers: Record<string, string> = {},
   key?: ToSign["key"],
+  date?: Date,
 ): Promise<{ status: number; type: string; message: string; json: unknown; headers: Headers }> {
   const signed = await sign({
     headers: {
@@ -107,6 +108,7 @@ export async function call(
     },
     body,
     ...(key && { key }),
+    ...(date && { date }),
   });
   delete signed.host;
   const answer = await fetch(`${origin}/`, { method: "POST", headers: signed, body: body as string });

@@ -173,8 +173,11 @@ function filterOf(
   const atMs = place.filter?.endsWith("_TIMESTAMP") ? Math.max(place.atMs, horizonMs) : horizonMs;
   const isOpenAfter = (shard: ShardDescription): boolean =>
     shard.closedMs === undefined || shard.closedMs >= atMs;
-  // The first shards of a stream count as old as time itself.
-  const isThere = (shard: ShardDescription): boolean => shard.createdMs <= atMs || shard.parents.length === 0;
+  // A shard takes over when its parents are closed; by its sequence numbers it may be seconds younger. Those whose
+  // parents are forgotten, and the first of a stream, count as old as time itself.
+  const closedMs = new Map(stream.shardList.map((shard) => [shard.shardId, shard.closedMs ?? 0]));
+  const isThere = ({ parents }: ShardDescription): boolean =>
+    parents.every((parent) => (closedMs.get(parent) ?? 0) <= atMs);
   switch (place.filter) {
     case "AT_LATEST":
       return (shard) => shard.closedMs === undefined;

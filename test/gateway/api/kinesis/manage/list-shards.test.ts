@@ -1,7 +1,7 @@
-/** Lists of shards that begin behind a shard, however that one is written. */
+/** Lists of shards that begin behind a shard, however that one is written; and those of a moment. */
 import assert from "node:assert/strict";
 import test from "node:test";
-import { openFixture } from "../../api-fixture.ts";
+import { openFixture, StillClock } from "../../api-fixture.ts";
 import { call } from "../../sign.ts";
 
 test("lists begin behind the shard that is named, in each of the ways in which Kinesis takes it", async (t) => {
@@ -53,5 +53,39 @@ test("lists begin behind the shard that is named, in each of the ways in which K
   ] as const) {
     const answer = await call(origin, operation, JSON.stringify({ StreamName: "s", ...input }));
     assert.match(`${answer.type}: ${answer.message}`, /^ResourceNotFoundException: Could not find shard /);
+  }
+});
+
+test("the shards of any moment cover all hashes, also when some were resharded within the second that made them", async (t) => {
+  const clock = new StillClock();
+  const { origin, streams, close } = await openFixture({ clock });
+  t.after(close);
+  const nowMs = (): number => clock.nowUs() / 1_000;
+  const covered = async (filter: object): Promise<bigint> => {
+    const body = JSON.stringify({ StreamName: "s", ShardFilter: filter });
+    const answer = await call(origin, "ListShards", body, {}, undefined, new Date(nowMs()));
+    assert.equal(answer.status, 200, answer.message);
+    const { Shards } = answer.json as {
+      Shards: { HashKeyRange: { StartingHashKey: string; EndingHashKey: string } }[];
+    };
+    return Shards.reduce(
+      (sum, { HashKeyRange: range }) =>
+        sum + BigInt(range.EndingHashKey) - BigInt(range.StartingHashKey) + 1n,
+      0n,
+    );
+  };
+  await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+  clock.aheadMs += 10;
+  await streams.splitShard("s", "shardId-000000000000", 2n ** 127n);
+  await streams.splitShard("s", "shardId-000000000001", 2n ** 126n);
+  const reshardedMs = nowMs();
+  clock.aheadMs += 10_000;
+  for (const afterMs of [-5, 1, 500, 1_500, 2_500, 9_000]) {
+    const Timestamp = (reshardedMs + afterMs) / 1_000;
+    assert.equal(await covered({ Type: "AT_TIMESTAMP", Timestamp }), 2n ** 128n, `${afterMs} ms`);
+  }
+  for (const afterMs of [1, 500, 1_500, 2_500]) {
+    clock.aheadMs += reshardedMs + 24 * 3_600_000 + afterMs - nowMs();
+    assert.equal(await covered({ Type: "AT_TRIM_HORIZON" }), 2n ** 128n, `${afterMs} ms`);
   }
 });
