@@ -173,11 +173,12 @@ function filterOf(
   const atMs = place.filter?.endsWith("_TIMESTAMP") ? Math.max(place.atMs, horizonMs) : horizonMs;
   const isOpenAfter = (shard: ShardDescription): boolean =>
     shard.closedMs === undefined || shard.closedMs >= atMs;
-  // A shard takes over when its parents are closed; by its sequence numbers it may be seconds younger. Those whose
-  // parents are forgotten, and the first of a stream, count as old as time itself.
+  // A shard takes over when its parents are closed; by its sequence numbers it may be seconds younger. At that very
+  // millisecond it is still the parents, so that no hash is listed twice: KCL takes such a list for an incomplete one.
+  // Those whose parents are forgotten, and the first of a stream, count as old as time itself.
   const closedMs = new Map(stream.shardList.map((shard) => [shard.shardId, shard.closedMs ?? 0]));
   const isThere = ({ parents }: ShardDescription): boolean =>
-    parents.every((parent) => (closedMs.get(parent) ?? 0) <= atMs);
+    parents.every((parent) => (closedMs.get(parent) ?? 0) < atMs);
   switch (place.filter) {
     case "AT_LATEST":
       return (shard) => shard.closedMs === undefined;
