@@ -70,7 +70,8 @@ async function changeRetention(
 
 const recordSizeShape = {
   MaxRecordSizeInKiB: { ...maxRecordSizeField, required: true },
-  StreamARN: streamArnField,
+  // The only way to name the stream here.
+  StreamARN: { ...streamArnField, required: true },
 } as const satisfies Shape;
 
 /** Records that are there already stay, whatever their size. */

@@ -66,6 +66,8 @@ test("a stream that is named in no way is told with everything else that is miss
   );
   const StreamARN = "arn:aws:kinesis:us-east-1:000000000000:stream/s";
   assert.equal(await refused("AddTagsToStream", { StreamARN }), broken(isNull("tags")));
+  const byNameOnly = { StreamName: "s", MaxRecordSizeInKiB: 2_048 };
+  assert.equal(await refused("UpdateMaxRecordSize", byNameOnly), broken(isNull("streamARN")));
 });
 
 test("what is missing is told in AWS's order", async () => {
