@@ -9,15 +9,21 @@ import { dirname } from "node:path";
  */
 export async function writeDurably(path: string, bytes: Uint8Array | string, mode = 0o644): Promise<void> {
   const temporary = `${path}.tmp`;
-  const file = await open(temporary, "w", mode);
+  // First of all: were no descriptor left for it behind the rename, the new file would be there and be called refused.
+  const folder = await open(dirname(path), "r");
   try {
-    await file.writeFile(bytes);
-    await file.datasync();
+    const file = await open(temporary, "w", mode);
+    try {
+      await file.writeFile(bytes);
+      await file.datasync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+    await folder.sync();
   } finally {
-    await file.close();
+    await folder.close();
   }
-  await rename(temporary, path);
-  await syncFolder(dirname(path));
 }
 
 /** Makes creations, renames and deletions in `folder` survive a power cut. */

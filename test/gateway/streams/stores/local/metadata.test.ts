@@ -1,11 +1,14 @@
 /** What a crash in the middle of making or deleting a stream leaves, and what LevelDB may have lost. */
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import test from "node:test";
+import { promisify } from "node:util";
 import { Level } from "level";
 import { Metadata } from "../../../../../gateway/streams/stores/local/metadata.ts";
 import { verifyLocalStreams } from "../../../../../gateway/streams/stores/local/verify.ts";
+import { nodeFlags, scriptPath } from "../../../../support/script.ts";
 import { makeLocalPlace } from "./local-place.ts";
 
 const SHARD_0 = "shardId-000000000000";
@@ -32,6 +35,18 @@ test("a stream whose making a crash cut off is removed, and its name is free", a
     assert.deepEqual(await readdir(join(place.dir, "logs")), []);
     await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
     await streams.close();
+  } finally {
+    await place.remove();
+  }
+});
+
+test("a deletion that is refused for want of a descriptor is none at the next start either", async () => {
+  const place = await makeLocalPlace();
+  try {
+    const script = scriptPath("./no-descriptors.ts", import.meta.url);
+    const command = ["-c", 'ulimit -n 256; exec "$@"', "sh", process.execPath, ...nodeFlags, script];
+    const { stdout } = await promisify(execFile)("sh", [...command, place.dir]);
+    assert.match(stdout, /all there/);
   } finally {
     await place.remove();
   }
