@@ -64,6 +64,17 @@ test("what is read from the log is what LevelDB itself reads", async (t) => {
   await database.close();
 });
 
+test("records end anywhere in a block, also where no head has room behind them", async (t) => {
+  const { log } = await makeDatabase(t, [[20_000]]);
+  const headBytes = (await readFile(log)).length - 20_000;
+  for (let left = 0; left <= 8; left++) {
+    const made = await makeDatabase(t, [[32_768 - headBytes - left], [20], [40_000]]);
+    const { entries, damaged } = await readLog(made.log);
+    assert.deepEqual([...entries.keys()], [...made.written.keys()], `${left} bytes are left`);
+    assert.equal(damaged, 0, `${left} bytes are left`);
+  }
+});
+
 test("a log is read while it grows, and a record that is not there whole comes when it is", async (t) => {
   const { log, written } = await makeDatabase(
     t,
@@ -127,6 +138,43 @@ test("whatever happens to a log, what is read of it was written, in its order, a
     }),
     { numRuns: 300 },
   );
+});
+
+test("a changed byte costs the record that it stands in and no other", async (t) => {
+  const { log, written } = await makeDatabase(
+    t,
+    Array.from({ length: 40 }, (_, i) => [((i * 7_919) % 40_000) + 64]),
+  );
+  const whole = await readFile(log);
+  const keys = [...written.keys()];
+  for (const [i, key] of keys.entries()) {
+    const bytes = Buffer.from(whole);
+    // Its end: behind it the next record begins, in the same block or in a later one.
+    bytes[bytes.indexOf(written.get(key)!.subarray(-8)) + 4]! ^= 1;
+    await writeFile(`${log}.damaged`, bytes);
+    const { entries, damaged } = await readLog(`${log}.damaged`);
+    assert.deepEqual([...entries.keys()], keys.toSpliced(i, 1));
+    assert.equal(damaged, i < keys.length - 1 ? 1 : 0, key);
+  }
+});
+
+test("zeros in the middle of a log are damage, and what stands behind them is read", async (t) => {
+  const { log, written } = await makeDatabase(
+    t,
+    Array.from({ length: 300 }, () => [260]),
+  );
+  const bytes = await readFile(log);
+  assert.ok(bytes.length > 70_000);
+  bytes.fill(0, 32_768, 65_536);
+  await writeFile(log, bytes);
+  const { entries, damaged } = await readLog(log);
+  const whole = [...written].filter(([key]) => bytes.includes(key));
+  assert.deepEqual(
+    [...entries],
+    whole.filter(([, value]) => bytes.includes(value)),
+  );
+  assert.equal([...entries.keys()].at(-1), [...written.keys()].at(-1));
+  assert.ok(damaged > 0);
 });
 
 test("random bytes are never taken for a batch, and never an error", async (t) => {
