@@ -120,6 +120,28 @@ test("a flipped byte costs its entry alone, and is told", async () => {
   });
 });
 
+test("damage is told once at each opening, in whichever segment it is, and reading over it tells nothing more", async () => {
+  // One record a segment, and all in the last one.
+  for (const segmentBytes of [1, undefined]) {
+    await withPlace(async (place) => {
+      await fill(place, segmentBytes);
+      const paths = await place.segments();
+      const files = await Promise.all(paths.map((path) => readFile(path)));
+      const path = paths[files.findIndex((bytes) => bytes.includes("text-4"))]!;
+      await flip(path, await placeOf(path, "text-4"));
+      // What was found of an older segment is kept in its sidecar, which is made anew.
+      if (path !== paths.at(-1)) await rm(path.replace(".log", ".idx"));
+      for (let i = 0; i < 2; i++) {
+        place.logged.length = 0;
+        const streams = await place.open();
+        assert.equal((await textsOf(streams)).length, 9);
+        assert.deepEqual(place.logged, ["the log is damaged; what can be read is kept"]);
+        await streams.close();
+      }
+    });
+  }
+});
+
 test("a byte of the last group that flips while the log is closed is damage, not a torn tail", async () => {
   await withPlace(async (place) => {
     await fill(place);
