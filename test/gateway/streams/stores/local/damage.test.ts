@@ -508,6 +508,25 @@ test("damaged heads and states of segments do not lose what stands behind them",
   });
 });
 
+test("who repeats is known from the segments before, where the last one's state is damaged behind a crash", async () => {
+  await withPlace(async (place) => {
+    await fill(place, 1);
+    let streams = await place.open({ segmentBytes: 1 });
+    await streams.appendFrame(makeFrame("s", 1n, ["text-11"], 8n));
+    await streams.close();
+    const last = (await place.segments()).at(-1)!;
+    await rm(last.replace(".log", ".idx"));
+    await flip(last, await placeOf(last, "nextOffsets"));
+    streams = await place.open();
+    assert.deepEqual(place.logged, ["the log is damaged; what can be read is kept"]);
+    for (const again of [makeFrame("s", 10n, ["again"]), makeFrame("s", 1n, ["again"], 8n)]) {
+      assert.equal(await streams.appendFrame(again), "duplicate");
+    }
+    assert.deepEqual(await textsOf(streams), texts(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11));
+    await streams.close();
+  });
+});
+
 test("nothing new hides behind a checkpoint when the log's end is lost", async () => {
   await withPlace(async (place) => {
     await fill(place);
