@@ -8,7 +8,8 @@
  *
  * Shards come and go. A child begins at the event time of its parents, the oldest where there are
  * two; a shard that is read to its end keeps its hold until all its children have taken it over, as
- * their records come behind its own. Otherwise a faster shard would make them late.
+ * their records come behind its own. Otherwise a faster shard would make them late. One that was silent
+ * when it was closed holds nobody, as it would not have while it was open.
  */
 import type { ShardId } from "../streams/streams.ts";
 
@@ -16,10 +17,13 @@ import type { ShardId } from "../streams/streams.ts";
 export interface ShardKin {
   readonly shardId: ShardId;
   readonly parents: readonly ShardId[];
+  readonly closedMs?: number | undefined;
 }
 
 interface ShardTime {
   maxMs: number | undefined;
+  /** When its last record in time came, by the clock of arrivals; undefined while none was read since the start. */
+  arrivedMs?: number;
   /** On the monotonic clock: when it last brought a record in time, or was not read to its tip. */
   activeMs: number;
 }
@@ -75,11 +79,19 @@ export class Watermark {
     const awaited = new Set(
       kin.filter(({ shardId }) => coming.has(shardId)).flatMap(({ parents }) => parents),
     );
+    const closed = new Map(kin.map(({ shardId, closedMs }) => [shardId, closedMs]));
     for (const [shardId, shard] of this.#shards) {
       if (read.has(shardId)) continue;
-      if (awaited.has(shardId)) shard.activeMs = Number.POSITIVE_INFINITY;
+      const holds = awaited.has(shardId) && !this.#endedSilent(shard, closed.get(shardId), nowMs);
+      if (holds) shard.activeMs = Number.POSITIVE_INFINITY;
       else this.#shards.delete(shardId);
     }
+  }
+
+  /** In a backlog only its records tell, as it is read far faster than it came. */
+  #endedSilent({ activeMs, arrivedMs }: ShardTime, closedMs: number | undefined, nowMs: number): boolean {
+    if (nowMs - activeMs >= this.#idleMs) return true;
+    return arrivedMs !== undefined && closedMs !== undefined && closedMs - arrivedMs >= this.#idleMs;
   }
 
   /** The oldest of the parents' times; undefined when one of them has brought nothing. */
@@ -93,6 +105,12 @@ export class Watermark {
   seen(shardId: ShardId, timeMs: number): void {
     const shard = this.#shards.get(shardId);
     if (shard !== undefined && (shard.maxMs === undefined || timeMs > shard.maxMs)) shard.maxMs = timeMs;
+  }
+
+  /** A record in time came to this shard, by the clock of arrivals. */
+  arrived(shardId: ShardId, arrivedMs: number): void {
+    const shard = this.#shards.get(shardId);
+    if (shard !== undefined) shard.arrivedMs = arrivedMs;
   }
 
   /** The shard brought something that counts, or more waits in it. @param nowMs monotonic */

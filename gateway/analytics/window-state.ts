@@ -80,6 +80,7 @@ export class WindowState {
    */
   async gather(shardId: ShardId, parts: readonly LogPart[], from: Offset): Promise<number> {
     let taken = 0;
+    let takenMs = 0;
     const { windowMs } = this.#plan;
     const watermarkMs = this.watermark.ms ?? Number.NEGATIVE_INFINITY;
     const record = this.#record;
@@ -98,8 +99,10 @@ export class WindowState {
       else {
         this.#batch.add(record.keyName, record.key, paneMs, record.measures);
         taken++;
+        takenMs = arrivalMs;
       }
     });
+    if (taken > 0) this.watermark.arrived(shardId, takenMs);
     return taken;
   }
 

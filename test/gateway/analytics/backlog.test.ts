@@ -5,6 +5,7 @@ import {
   askDuckDb,
   contents,
   difference,
+  entryOf,
   handClock,
   INPUT,
   inFolder,
@@ -44,6 +45,37 @@ test("a backlog of shards of which one is fuller than another, and a third is em
     clock.advance(31_000);
     const expected = await askDuckDb(readings, watermarkOf(readings, shardOf));
     assert.ok(expected.length > 1_000, `${expected.length} windows`);
+    await until("all windows", async () => {
+      const { state, lastError } = rig.analytics.status()[0]!;
+      assert.equal(state, "running", lastError);
+      return (await contents(rig.streams, OUTPUT)).length >= expected.length;
+    });
+    assert.equal(difference(await results(rig.streams), expected), undefined);
+    assert.equal(rig.analytics.status()[0]!.late, 0);
+    await rig.close();
+  }));
+
+test("a shard that was silent when it was merged does not keep the windows of the other's backlog open", () =>
+  inFolder(async (dir) => {
+    const clock = handClock();
+    const rig = await openRig(dir, { clock, maxGroups: 300, idleSeconds: 30, shards: 2 });
+    const [quiet, busy] = rig.streams.describe(INPUT).shardList;
+    const readings: Reading[] = [];
+    const put = async (hash: bigint, ...some: Reading[]): Promise<void> => {
+      readings.push(...some);
+      const entries = some.map((reading) => ({ ...entryOf(reading), explicitHash: hash }));
+      await rig.streams.append(INPUT, entries);
+    };
+    const at = (sensor: string, second: number): Reading => ({ sensor, timeMs: START_MS + second * 1_000 });
+    await put(quiet!.hashFrom, at("quiet", 0));
+    for (let second = 0; second < 6_000; second += 50) {
+      await put(busy!.hashFrom, ...Array.from({ length: 50 }, (_, i) => at("busy", second + i)));
+      clock.advance(50_000);
+    }
+    await rig.streams.mergeShards(INPUT, quiet!.shardId, busy!.shardId);
+    await put(0n, at("quiet", 6_000), at("busy", 6_015));
+    const expected = await askDuckDb(readings, START_MS + 6_010_000);
+    await rig.analytics.start();
     await until("all windows", async () => {
       const { state, lastError } = rig.analytics.status()[0]!;
       assert.equal(state, "running", lastError);

@@ -304,6 +304,54 @@ test("a merged shard keeps the hold of the parent that ended first, until the ch
   assert.deepEqual([...watermark.maxTimes().keys()].sort(), ["c", "x"]);
 });
 
+test("a parent that was silent when it was closed holds nobody, one that was not does", () => {
+  /** What the watermark is when `b` is read further, `idleMs` being 1,000 and `a` having ended at `endedMs`. */
+  const behind = (arrivedMs: number | undefined, closedMs: number, endedMs: number): number | undefined => {
+    const kin = [
+      { shardId: "a", parents: [], closedMs },
+      { shardId: "b", parents: [], closedMs },
+      { shardId: "c", parents: ["a", "b"] },
+    ];
+    const watermark = new Watermark(0, 1_000);
+    watermark.follow(["a", "b"], kin, 0);
+    watermark.seen("b", 500);
+    watermark.active("b", endedMs);
+    if (arrivedMs !== undefined) {
+      watermark.seen("a", 100);
+      watermark.arrived("a", arrivedMs);
+    }
+    watermark.follow(["b"], kin, endedMs);
+    watermark.advance(endedMs);
+    return watermark.ms;
+  };
+  assert.equal(behind(5_001, 6_000, 0), 100);
+  assert.equal(behind(5_000, 6_000, 0), 500);
+  // A wall clock that was set back tells nothing.
+  assert.equal(behind(9_000, 6_000, 0), 100);
+  // Read to its tip, it was silent while it was open.
+  assert.equal(behind(5_001, 6_000, 999), 100);
+  assert.equal(behind(5_001, 6_000, 1_000), 500);
+  assert.equal(behind(undefined, 6_000, 999), undefined);
+  assert.equal(behind(undefined, 6_000, 1_000), 500);
+});
+
+test("the child of a shard that has brought nothing yet is waited for, whatever the other parent brought", () => {
+  const kin = [
+    { shardId: "a", parents: [] },
+    { shardId: "b", parents: [] },
+    { shardId: "c", parents: ["a", "b"] },
+  ];
+  const watermark = new Watermark(0, 1_000);
+  watermark.follow(["a", "b"], kin, 0);
+  watermark.seen("b", 500);
+  watermark.follow(["c"], kin, 0);
+  watermark.advance(0);
+  assert.equal(watermark.ms, undefined);
+  watermark.seen("c", 90);
+  watermark.advance(0);
+  assert.equal(watermark.ms, 90);
+});
+
 test("a shard that ended and has no children to come does not hold the watermark back", () => {
   const watermark = new Watermark(0, 1_000);
   const kin = [
