@@ -17,13 +17,14 @@ import type { ShardId } from "../streams/streams.ts";
 export interface ShardKin {
   readonly shardId: ShardId;
   readonly parents: readonly ShardId[];
+  readonly createdMs?: number;
   readonly closedMs?: number | undefined;
 }
 
 interface ShardTime {
   maxMs: number | undefined;
-  /** When its last record in time came, by the clock of arrivals; undefined while none was read since the start. */
-  arrivedMs?: number;
+  /** When its last record in time came, or else the shard itself; undefined while a start knows neither. */
+  arrivedMs?: number | undefined;
   /** On the monotonic clock: when it last brought a record in time, or was not read to its tip. */
   activeMs: number;
 }
@@ -68,21 +69,20 @@ export class Watermark {
    * @param nowMs monotonic
    */
   follow(readable: readonly ShardId[], kin: readonly ShardKin[], nowMs: number): void {
-    const parentsOf = new Map(kin.map(({ shardId, parents }) => [shardId, parents]));
+    const known = new Map(kin.map((shard) => [shard.shardId, shard]));
     for (const shardId of readable) {
       if (this.#shards.has(shardId)) continue;
-      const maxMs = this.#inherited(parentsOf.get(shardId) ?? []);
-      this.#shards.set(shardId, { maxMs, activeMs: nowMs });
+      const { parents = [], createdMs: arrivedMs } = known.get(shardId) ?? {};
+      this.#shards.set(shardId, { maxMs: this.#inherited(parents), arrivedMs, activeMs: nowMs });
     }
     const read = new Set(readable);
     const coming = comingShards(read, kin);
     const awaited = new Set(
       kin.filter(({ shardId }) => coming.has(shardId)).flatMap(({ parents }) => parents),
     );
-    const closed = new Map(kin.map(({ shardId, closedMs }) => [shardId, closedMs]));
     for (const [shardId, shard] of this.#shards) {
       if (read.has(shardId)) continue;
-      const holds = awaited.has(shardId) && !this.#endedSilent(shard, closed.get(shardId), nowMs);
+      const holds = awaited.has(shardId) && !this.#endedSilent(shard, known.get(shardId)?.closedMs, nowMs);
       if (holds) shard.activeMs = Number.POSITIVE_INFINITY;
       else this.#shards.delete(shardId);
     }
