@@ -1,6 +1,7 @@
 /** A backlog is read far faster than it came: windows and shards behave otherwise than when records come one by one. */
 import assert from "node:assert/strict";
 import test from "node:test";
+import { Watermark } from "../../../gateway/analytics/watermark.ts";
 import {
   askDuckDb,
   contents,
@@ -133,3 +134,20 @@ test("a start waits for silent shards from when it begins to read, however long 
     assert.equal(rig.analytics.status()[0]!.late, 0);
     await rig.close();
   }));
+
+test("the slowest of some shards is where the oldest of them stands, but for those that are idle", () => {
+  const watermark = new Watermark(0, 1_000);
+  watermark.follow(["a", "b", "c", "d"], [], 0);
+  watermark.seen("a", 300);
+  watermark.seen("b", 200);
+  watermark.seen("c", 100);
+  for (const shardId of ["a", "b", "d"]) watermark.active(shardId, 1);
+  assert.equal(watermark.slowestMs(["a", "b", "c"], 999), 100);
+  assert.equal(watermark.slowestMs(["a", "b", "c"], 1_000), 200);
+  assert.equal(watermark.slowestMs(["a"], 1_000), 300);
+  // One that has brought nothing may bring anything.
+  assert.equal(watermark.slowestMs(["a", "d"], 1_000), Number.NEGATIVE_INFINITY);
+  assert.equal(watermark.slowestMs(["a", "d"], 1_001), Number.POSITIVE_INFINITY);
+  assert.deepEqual([watermark.isBeyond("b", 199), watermark.isBeyond("b", 200)], [true, false]);
+  assert.equal(watermark.isBeyond("d", 0), false);
+});

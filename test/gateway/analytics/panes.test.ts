@@ -210,6 +210,18 @@ test("the watermark never moves back, whatever comes when", () => {
   );
 });
 
+test("a watermark that was restored is moved on, and not back", () => {
+  const watermark = new Watermark(5_000, 30_000);
+  watermark.restore(100_000, new Map([["a", 105_000]]), 0);
+  watermark.follow(["a"], [], 0);
+  watermark.atLeast(99_999);
+  assert.equal(watermark.ms, 100_000);
+  watermark.atLeast(100_001);
+  assert.equal(watermark.ms, 100_001);
+  assert.equal(watermark.advance(0), false);
+  assert.equal(watermark.ms, 100_001);
+});
+
 test("results are cut into frames that follow one another and hold everything in order", async () => {
   const payload = Buffer.alloc(1_000, "x");
   const records = Array.from({ length: 25_000 }, (_, i) => ({ key: "k", timeUs: i, payload }));

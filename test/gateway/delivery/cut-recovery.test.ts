@@ -111,6 +111,21 @@ test("an object that was made before a long stop is counted as delivered, not as
     assert.equal(rig.delivery.recent(1)[0]!.records, 20);
   }));
 
+test("an object taken away after its checkpoint does not come again, though its shards are closed and read to their ends", () =>
+  inFolder(async (dir) => {
+    const first = await openRig(dir, { onStep: stopAt("checkpoint") });
+    await first.streams.append(STREAM, numbered(0, 20));
+    await splitAll(first.streams);
+    await first.delivery.start();
+    await until("its checkpoint is made", () => status(first).lastError !== undefined);
+    await first.close();
+    await rm(first.out, { recursive: true });
+    const second = await openRig(dir);
+    await second.delivery.start();
+    await until("it is counted", () => status(second).deliveredRecords === 20);
+    assert.equal((await files(second.out)).size, 0);
+  }));
+
 test("an object that was never made is counted as lost when retention and expiry took its shards", () =>
   inFolder(async (dir) => {
     const clock = handClock();
