@@ -298,8 +298,7 @@ export class Cutter {
     const { config, clock, streams } = this.#parts;
     const { ledger } = this.#state;
     const ranges = waiting.ranges();
-    // What of them expires while the object is built is counted with the cut.
-    this.#trimmed.moved(endsOf({ ranges }));
+    this.#trimmed.building(endsOf({ ranges }));
     const built = await buildCut(streams, config.stream, ranges);
     await this.#parts.onStep("built");
     // Of a stream that was made anew meanwhile the id would be another one than that of the records.

@@ -36,8 +36,10 @@ export class TrimmedRecords {
   #unread: UnreadShards | undefined;
   /** Found, and not in the ledger yet. */
   #missed = 0;
-  /** Since the last look: up to where a cut accounts for what was read, also in shards that expire meanwhile. */
+  /** Since the last look: up to where the consumer moved, also in shards that expire meanwhile. */
   readonly #accounted = new Map<ShardId, Offset>();
+  /** Up to where the last cut of this try accounts for what was read. */
+  #building: ReadonlyMap<ShardId, Offset> = new Map();
 
   constructor(parts: TrimmedParts) {
     this.#parts = parts;
@@ -55,6 +57,8 @@ export class TrimmedRecords {
   async begin(consumer: Consumer): Promise<void> {
     const { ledger } = this.#parts.state;
     await this.#passCounted(consumer);
+    // Of a try that failed nothing is accounted for, unless it left a manifest.
+    this.#building = new Map();
     this.#look(consumer);
     if (this.#missed > 0 || !isDeepStrictEqual(this.#unread, ledger.unread)) await this.#keep(this.#unread);
   }
@@ -72,7 +76,12 @@ export class TrimmedRecords {
     return () => clearInterval(timer);
   }
 
-  /** What stands before these is in a cut, or was counted. */
+  /** What stands before these goes into a cut, which counts what of it expires while it is built. */
+  building(ends: ReadonlyMap<ShardId, Offset>): void {
+    this.#building = ends;
+  }
+
+  /** What stands before these was in a cut, or was counted. */
   moved(ends: ReadonlyMap<ShardId, Offset>): void {
     for (const [shardId, end] of ends) this.#accounted.set(shardId, end);
   }
@@ -112,6 +121,9 @@ export class TrimmedRecords {
     const { streams, state } = this.#parts;
     const description = streams.describe(consumer.stream);
     const reached = new Map(this.#accounted);
+    for (const [shardId, end] of this.#building) {
+      reached.set(shardId, Math.max(end, reached.get(shardId) ?? 0));
+    }
     // What of expired shards is in the cut under way, that one counts.
     const { pending } = state;
     if (pending?.streamId === description.streamId) {
