@@ -116,6 +116,33 @@ test("a shard with a backlog is not idle, however long the others take to be rea
     await rig.close();
   }));
 
+test("a shard whose backlog begins with what cannot be decoded is waited for, as what stands behind it may be better", () =>
+  inFolder(async (dir) => {
+    const clock = handClock();
+    clock.advance(3_600_000);
+    const rig = await openRig(dir, { clock, idleSeconds: 10, shards: 2 });
+    const [one, other] = rig.streams.describe(INPUT).shardList;
+    const put = (hash: bigint, entry: { partitionKey: string; data: Buffer }) =>
+      rig.streams.append(INPUT, [{ ...entry, explicitHash: hash }]);
+    // One a read.
+    for (let i = 0; i < 5; i++) {
+      await put(one!.hashFrom, { partitionKey: "garbage", data: Buffer.alloc(1_000_000, "x") });
+    }
+    await put(one!.hashFrom, entryOf({ sensor: "behind it", timeMs: START_MS }));
+    await put(other!.hashFrom, entryOf({ sensor: "ahead", timeMs: START_MS + 1_000_000 }));
+    const { streams } = rig;
+    const read = streams.read.bind(streams);
+    streams.read = (...place) => {
+      if (place[0] === INPUT) clock.advance(5_000);
+      return read(...place);
+    };
+    await rig.analytics.start();
+    await until("all is read", () => rig.analytics.status()[0]!.records === 7);
+    const { late, rejected } = rig.analytics.status()[0]!;
+    assert.deepEqual([late, rejected], [0, 5]);
+    await rig.close();
+  }));
+
 test("a start waits for silent shards from when it begins to read, however long it took to get there", () =>
   inFolder(async (dir) => {
     const shardOf = await shardsOf(dir);
