@@ -1,7 +1,8 @@
 /** Reads a YAML file, fills in `${ENV}`, checks it against a schema, and says what is wrong and where. */
+import { isUtf8 } from "node:buffer";
 import { readFile } from "node:fs/promises";
 import { dirname, isAbsolute, resolve } from "node:path";
-import { LineCounter, parseDocument } from "yaml";
+import { type Document, LineCounter, parseDocument } from "yaml";
 import type { z } from "zod";
 import { HeadwaterError } from "../runtime/errors.ts";
 import { describeIssues, explain, misread, pathText } from "./mistakes.ts";
@@ -24,16 +25,27 @@ export async function loadConfig<T extends z.ZodType>(
   schema: T,
   environment: NodeJS.ProcessEnv,
 ): Promise<z.infer<T>> {
-  let text: string;
+  const text = await readConfigText(file);
+  if (text === undefined) throw new ConfigError(file, ["there is no such file"]);
+  return parseConfig(file, text, schema, environment);
+}
+
+/**
+ * Undefined when there is no such file.
+ * @throws ConfigError when it cannot be read, or is not in UTF-8
+ */
+export async function readConfigText(file: string): Promise<string | undefined> {
+  let bytes: Buffer;
   try {
-    text = await readFile(file, "utf8");
+    bytes = await readFile(file);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    throw new ConfigError(file, [
-      code === "ENOENT" ? "there is no such file" : `cannot be read: ${code ?? error}`,
-    ]);
+    if (code === "ENOENT") return undefined;
+    throw new ConfigError(file, [`cannot be read: ${code ?? error}`]);
   }
-  return parseConfig(file, text, schema, environment);
+  // Decoding would put the same character for all that it does not know, in passwords too.
+  if (!isUtf8(bytes)) throw new ConfigError(file, ["is not in UTF-8; have the editor save it so"]);
+  return bytes.toString();
 }
 
 export function parseConfig<T extends z.ZodType>(
@@ -42,28 +54,34 @@ export function parseConfig<T extends z.ZodType>(
   schema: T,
   environment: NodeJS.ProcessEnv,
 ): z.infer<T> {
-  if (text.length > MAX_CONFIG_BYTES)
-    throw new ConfigError(file, [`is larger than ${MAX_CONFIG_BYTES} bytes`]);
-  const lineCounter = new LineCounter();
-  // Its pretty errors show the lines around, and a secret may stand there.
-  const document = parseDocument(text, { uniqueKeys: true, prettyErrors: false, lineCounter });
-  const misreadParts = misread(document, lineCounter);
-  if (misreadParts.length > 0) throw new ConfigError(file, misreadParts);
-  const missing: string[] = [];
+  const document = parseYaml(file, text);
+  const problems: string[] = [];
   const filled = new Set<string>();
   let raw: unknown;
   try {
-    raw = substitute(document.toJS({ maxAliasCount: 20 }) ?? {}, { environment, missing, filled });
+    raw = substitute(document.toJS({ maxAliasCount: 20 }) ?? {}, { environment, problems, filled });
   } catch {
     // Its own words may show what stands there.
     throw new ConfigError(file, ["what its aliases (*) stand for is used too often, or holds itself"]);
   }
-  if (missing.length > 0) throw new ConfigError(file, missing);
+  if (problems.length > 0) throw new ConfigError(file, problems);
   let result = schema.safeParse(raw, { error: explain });
   if (!result.success && readAsNumbers(raw, result.error.issues, filled))
     result = schema.safeParse(raw, { error: explain });
   if (!result.success) throw new ConfigError(file, describeIssues(result.error.issues, document));
   return result.data;
+}
+
+/** @throws ConfigError when it is too large or no YAML; without a piece of it, as a secret may stand there */
+export function parseYaml(file: string, text: string): Document.Parsed {
+  if (text.length > MAX_CONFIG_BYTES)
+    throw new ConfigError(file, [`is larger than ${MAX_CONFIG_BYTES} bytes`]);
+  const lineCounter = new LineCounter();
+  // Its pretty errors show the lines around.
+  const document = parseDocument(text, { uniqueKeys: true, prettyErrors: false, lineCounter });
+  const misreadParts = misread(document, lineCounter);
+  if (misreadParts.length > 0) throw new ConfigError(file, misreadParts);
+  return document;
 }
 
 /** A path of the config, taken from the config file's own folder. */
@@ -73,8 +91,8 @@ export function fromConfigFile(configFile: string, path: string): string {
 
 interface Substitution {
   readonly environment: NodeJS.ProcessEnv;
-  /** What is said of variables that are not there. */
-  readonly missing: string[];
+  /** What is said of variables that are not there, or whose fallback is none. */
+  readonly problems: string[];
   /** Paths of what was taken from the environment. */
   readonly filled: Set<string>;
 }
@@ -85,7 +103,10 @@ function substitute(value: unknown, into: Substitution, path: readonly (string |
       /\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}/g,
       (_, name: string, fallback?: string) => {
         const found = into.environment[name] ?? fallback;
-        if (found === undefined) into.missing.push(`${pathText(path)}: the environment has no ${name}`);
+        // A fallback ends at the first }: the rest of one within it would be left in the value.
+        if (fallback?.includes("${"))
+          into.problems.push(`${pathText(path)}: the fallback of ${name} is text, without a \${ in it`);
+        else if (found === undefined) into.problems.push(`${pathText(path)}: the environment has no ${name}`);
         into.filled.add(pathText(path));
         return found ?? "";
       },

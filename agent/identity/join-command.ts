@@ -2,11 +2,11 @@
  * `headwater-agent join GATEWAY TOKEN`: the terminal's side of joining, and the config that follows from it.
  * A config that is there keeps its comments and all else that it says; one that is missing is made.
  */
-import { chown, readFile, realpath, stat } from "node:fs/promises";
+import { chown, realpath, stat } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { type Document, isMap, parseDocument } from "yaml";
 import { agentConfig } from "../../config/agent-config.ts";
-import { ConfigError, fromConfigFile, parseConfig } from "../../config/loader.ts";
+import { ConfigError, fromConfigFile, parseConfig, parseYaml, readConfigText } from "../../config/loader.ts";
 import { parseToken } from "../../protocol/joining.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { writeDurably } from "../../runtime/durable.ts";
@@ -65,13 +65,14 @@ export async function runJoin(command: JoinCommand): Promise<number> {
   try {
     const address = parseAddress(gateway);
     const token = parseToken(tokenText === "-" ? await command.readInput() : tokenText);
-    const { text, isNew } = await readOrMake(file);
+    const kept = await readConfigText(file);
+    const text = kept ?? NEW_CONFIG;
     // What can be wrong with these parts is found before the token is spent.
     const config = parseConfig(file, ourPart(text, token.device), agentConfig, environment);
     const dataDir = fromConfigFile(file, config.dataDir);
     const configure = async (device: string, urls: GatewayUrls): Promise<void> => {
       await writeLike(file, changed(text, device, urls));
-      write(`${file} ${isNew ? "made" : "now names this device and its gateway"}\n`);
+      write(`${file} ${kept === undefined ? "made" : "now names this device and its gateway"}\n`);
     };
     await joinGateway({ address, token, dataDir, clock, configure, report: (line) => write(`${line}\n`) });
     write(`${await nextStep(file)}\n`);
@@ -97,16 +98,6 @@ const placeholders: GatewayUrls = {
   rtsp: "rtsps://gateway:1",
 };
 
-async function readOrMake(file: string): Promise<{ text: string; isNew: boolean }> {
-  try {
-    return { text: await readFile(file, "utf8"), isNew: false };
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT") return { text: NEW_CONFIG, isNew: true };
-    throw new ConfigError(file, [`cannot be read: ${code ?? error}`]);
-  }
-}
-
 /** As it was, to whoever it belongs: it may hold passwords. */
 async function writeLike(file: string, text: string): Promise<void> {
   const path = await realpath(file).catch(() => file);
@@ -124,12 +115,7 @@ function ourPart(text: string, device: string): string {
 
 /** The config's text with the device's name and the gateway's addresses in it. */
 export function changed(text: string, device: string, { https, mqtt, rtsp }: GatewayUrls): string {
-  const document: Document = parseDocument(text);
-  if (document.errors.length > 0)
-    throw new ConfigError(
-      "the config",
-      document.errors.map((error) => error.message),
-    );
+  const document: Document = parseYaml("the config", text);
   document.set("device", device);
   if (!isMap(document.get("gateway"))) document.set("gateway", document.createNode({}));
   document.setIn(["gateway", "https"], https);

@@ -3,11 +3,9 @@
  * admits one process. Exit codes: 0 it does its work, 1 it does not, 2 it cannot be asked.
  */
 import { existsSync } from "node:fs";
-import { readFile } from "node:fs/promises";
-import { parse } from "yaml";
 import { z } from "zod";
 import { listen } from "../../config/fields.ts";
-import { ConfigError, parseConfig } from "../../config/loader.ts";
+import { ConfigError, parseConfig, parseYaml, readConfigText } from "../../config/loader.ts";
 import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import type { AgentStatus } from "./agent-status.ts";
 import { present } from "./presentation.ts";
@@ -67,11 +65,10 @@ export async function addressOf(
   const from = file ?? (existsSync(installed) ? installed : undefined);
   let http: unknown;
   if (from !== undefined) {
-    try {
-      http = (parse(await readFile(from, "utf8"), { maxAliasCount: 20 }) as { http?: unknown } | null)?.http;
-    } catch (error) {
-      throw new ConfigError(from, [error instanceof Error ? error.message : String(error)]);
-    }
+    const kept = await readConfigText(from);
+    if (kept === undefined) throw new ConfigError(from, ["there is no such file"]);
+    const config = parseYaml(from, kept).toJS({ maxAliasCount: 20 }) as { http?: unknown } | null;
+    http = config?.http;
   }
   const schema = z.strictObject({ http: listen(8081, "Status page") });
   const text = JSON.stringify(http === undefined ? {} : { http });

@@ -1,4 +1,7 @@
 import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import test from "node:test";
 import fc from "fast-check";
 import { agentConfig } from "../../config/agent-config.ts";
@@ -162,6 +165,12 @@ test("the environment fills in, with a fallback where one is given", () => {
     "none at all",
   );
   assert.match(problems("device: ${NAME}", agentConfig), /device: the environment has no NAME/);
+  // Whether NAME is there or not, a } of it would be left in the value.
+  for (const environment of [{}, { NAME: "one" }, { NAME: "one", OTHER: "two" }])
+    assert.match(
+      problems("device: pi\ngateway: {password: '${NAME:-${OTHER}}'}", agentConfig, environment),
+      /gateway\.password: the fallback of NAME is text, without a \$\{ in it$/,
+    );
 });
 
 test("the environment gives numbers, true and false where they are needed, and text elsewhere", () => {
@@ -183,6 +192,21 @@ uplink: { metered: { footage: "\${FOOTAGE}" }, maxBytesPerSecond: "\${CAP}" }
     /http\.port: is text; a number/,
   );
   assert.match(problems("http: {port: '8080'}", gatewayConfig), /http\.port: is text/);
+});
+
+test("a file in another encoding than UTF-8 is refused, as a password would be read wrong", async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), "hw-config-"));
+  t.after(() => rm(folder, { recursive: true, force: true }));
+  const file = join(folder, "agent.yaml");
+  const text = "device: pi\ngateway: {password: schlüssel99}\n";
+  const inUtf16 = Buffer.from(`\ufeff${text}`, "utf16le");
+  for (const bytes of [Buffer.from(text, "latin1"), inUtf16]) {
+    await writeFile(file, bytes);
+    await assert.rejects(loadConfig(file, agentConfig, {}), /is not in UTF-8/);
+  }
+  // As Windows writes it.
+  await writeFile(file, `\ufeff${text.replaceAll("\n", "\r\n")}`);
+  assert.equal((await loadConfig(file, agentConfig, {})).gateway.password, "schlüssel99");
 });
 
 test("a file that is not there is said to be so", async () => {

@@ -69,6 +69,17 @@ test("what is wrong with the command or the config is said before anything is se
   assert.equal((await run("127.0.0.1:1", token, "--port", "1"))[0], 2);
   await writeFile(file, "dataDir: [1]\n");
   assert.equal((await run("127.0.0.1:1", token, "--config", file))[0], 2);
+  await writeFile(file, 'gateway: { password: s3cr3t-s3cr3t, mqtt: "mqtt://x }\n');
+  const [misread, mistake] = await run("127.0.0.1:1", token, "--config", file);
+  assert.equal(misread, 2);
+  assert.match(mistake, /line \d, column 1: something is missing/);
+  assert.ok(!mistake.includes("s3cr3t"), mistake);
+  // What was written back would have lost the password's letters.
+  const latin1 = Buffer.from("gateway: {password: schlüssel99}\n", "latin1");
+  await writeFile(file, latin1);
+  const [refused, reason] = await run("127.0.0.1:1", token, "--config", file);
+  assert.deepEqual([refused, await readFile(file)], [2, latin1]);
+  assert.match(reason, /is not in UTF-8/);
   // A secret that only the service is given is no hindrance; the gateway is asked.
   await writeFile(file, 'dataDir: data\nsources: [{name: a, type: camera, password: "${ONLY_THERE}"}]\n');
   await chmod(file, 0o600);

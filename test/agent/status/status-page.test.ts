@@ -81,6 +81,17 @@ test("without a config the installed one is asked, or the defaults", async (t) =
   assert.equal(await addressOf(undefined, {}, "/nowhere"), "http://127.0.0.1:8081");
 });
 
+test("of a config that is no YAML, status shows no line, where a secret may stand", async (t) => {
+  const config = await configFor(t, 9_999);
+  await writeFile(config, 'http: { port: 9999 }\ngateway: { password: s3cr3t-s3cr3t, mqtt: "mqtt://x }\n');
+  await assert.rejects(addressOf(config, {}), ({ code, message }: { code: string; message: string }) => {
+    assert.equal(code, "CONFIG_INVALID");
+    assert.match(message, /line \d, column 1: something is missing/);
+    assert.ok(!message.includes("s3cr3t"), message);
+    return true;
+  });
+});
+
 test("healthz answers 503 with the reasons, and a name that is not ours is refused", async (t) => {
   let status = madeStatus();
   const server = await serve(t, () => status);
