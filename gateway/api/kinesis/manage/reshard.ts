@@ -12,7 +12,7 @@ import { AwsError, invalidArgument, notFound } from "../../aws-error.ts";
 import { namedStreamField, shardIdField, streamArnField } from "../account.ts";
 import type { KinesisContext, Operation } from "../operation.ts";
 import { checkShape, type Shape } from "../shape.ts";
-import { nextStepToUniform, type ReshardStep } from "./uniform-shards.ts";
+import { afterStep, isNamed, nextStepToUniform, type OpenShard, type ReshardStep } from "./uniform-shards.ts";
 
 const splitShape = {
   NewStartingHashKey: { type: "string", required: true, pattern: "0|([1-9]\\d{0,38})" },
@@ -99,9 +99,15 @@ export const updateShardCount: Operation = async (context, body) => {
       refuse("UpdateShardCount cannot scale down below half your current open shard count.");
     }
     for (;;) {
-      const step = nextStepToUniform(openShards(context, stream), target);
+      let open: readonly OpenShard[] = openShards(context, stream);
+      let step = nextStepToUniform(open, target);
       if (step === undefined) return count;
-      await take(context, stream, step);
+      // A look is at all shards that there are, closed ones too: one for each step would take minutes where there are thousands.
+      while (step !== undefined && isNamed(step)) {
+        await take(context, stream, step);
+        open = afterStep(open, step);
+        step = nextStepToUniform(open, target);
+      }
     }
   });
   return {

@@ -5,13 +5,15 @@
  */
 import type { ShardDescription } from "../../../streams/streams.ts";
 
-type OpenShard = Pick<ShardDescription, "shardId" | "hashFrom" | "hashTo">;
+export type OpenShard = Pick<ShardDescription, "shardId" | "hashFrom" | "hashTo">;
 
 export type ReshardStep =
   | { readonly do: "split"; readonly shardId: string; readonly at: bigint }
   | { readonly do: "merge"; readonly shardId: string; readonly adjacentShardId: string };
 
 const HASH_SPACE = 1n << 128n;
+/** In the place of the name of a shard that a step made: whoever wants to know has to look. */
+const NAMELESS = "";
 /**
  * A border this near to where it should be may stay: a third of the hash space is no whole number,
  * so twice a sixth of it misses by one, and nobody gains from a shard of one hash.
@@ -36,6 +38,31 @@ export function nextStepToUniform(open: readonly OpenShard[], count: number): Re
   if (at === undefined) return undefined;
   const shard = shards.findLast((candidate) => candidate.hashFrom < at)!;
   return { do: "split", shardId: shard.shardId, at };
+}
+
+/** What is open after a step. What it made has no name yet. */
+export function afterStep(open: readonly OpenShard[], step: ReshardStep): OpenShard[] {
+  if (step.do === "split") {
+    return open.flatMap((shard) => {
+      if (shard.shardId !== step.shardId) return shard;
+      const { hashFrom, hashTo } = shard;
+      return [
+        { shardId: NAMELESS, hashFrom, hashTo: step.at - 1n },
+        { shardId: NAMELESS, hashFrom: step.at, hashTo },
+      ];
+    });
+  }
+  const upper = open.find(({ shardId }) => shardId === step.adjacentShardId)!;
+  return open.flatMap((shard) => {
+    if (shard === upper) return [];
+    if (shard.shardId !== step.shardId) return shard;
+    return { shardId: NAMELESS, hashFrom: shard.hashFrom, hashTo: upper.hashTo };
+  });
+}
+
+/** Whether it is one of shards that have names. */
+export function isNamed(step: ReshardStep): boolean {
+  return step.shardId !== NAMELESS && (step.do === "split" || step.adjacentShardId !== NAMELESS);
 }
 
 /** Where the ranges shall begin, rising from 0n. @param there where they begin now, rising */

@@ -2,7 +2,11 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
-import { nextStepToUniform } from "../../../../../gateway/api/kinesis/manage/uniform-shards.ts";
+import {
+  afterStep,
+  isNamed,
+  nextStepToUniform,
+} from "../../../../../gateway/api/kinesis/manage/uniform-shards.ts";
 
 const SPACE = 1n << 128n;
 
@@ -25,6 +29,8 @@ function run(start: Shard[], count: number): { shards: Shard[]; peak: number; st
     assert.ok(steps <= start.length + count, "it comes to an end");
     const step = nextStepToUniform(shards, count);
     if (step === undefined) return { shards, peak, steps };
+    assert.ok(isNamed(step));
+    const told = afterStep(shards, step);
     const borders = shards.map((shard) => shard.hashFrom);
     const from = (id: string): bigint => shards.find((shard) => shard.shardId === id)!.hashFrom;
     if (step.do === "split") {
@@ -35,6 +41,9 @@ function run(start: Shard[], count: number): { shards: Shard[]; peak: number; st
       assert.ok(from(step.shardId) < from(step.adjacentShardId));
       shards = shardsOf(borders.filter((border) => border !== from(step.adjacentShardId)));
     }
+    const ranges = (of: readonly Omit<Shard, "shardId">[]) =>
+      of.map(({ hashFrom, hashTo }) => [hashFrom, hashTo]);
+    assert.deepEqual(ranges(told), ranges(shards));
     peak = Math.max(peak, shards.length);
   }
 }
