@@ -114,7 +114,7 @@ export class Api {
   /** A connection of the TLS port; whoever is behind it is not let in by that alone. */
   adopt(socket: TLSSocket, peer: SecurePeer | undefined): void {
     rememberPeer(socket, peer);
-    this.#door.adopt(socket, peer !== undefined);
+    this.#door.adopt(socket, peer?.device);
   }
 
   get address(): { host: string; port: number } {

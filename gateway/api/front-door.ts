@@ -22,6 +22,7 @@ import {
 import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { Clock } from "../../runtime/clock.ts";
+import { firstToGo } from "../../runtime/fair-shares.ts";
 import { listenOn } from "../../runtime/listen.ts";
 import { answerBadRequest } from "./bad-request.ts";
 import type { BodyBudget } from "./body-budget.ts";
@@ -81,7 +82,7 @@ const LANE_DEADLINES = {
 
 export type RequestHandler = (request: IncomingRequest, reply: OutgoingReply) => void;
 /** Whose connection was ended because there were as many, or as many requests on them, as there may be. */
-export type WhoLeft = "oldest stranger" | "busiest stranger" | "newest";
+export type WhoLeft = "oldest stranger" | "busiest stranger" | "beyond its share" | "newest";
 export type UpgradeHandler = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
 
 export class FrontDoor {
@@ -97,8 +98,8 @@ export class FrontDoor {
   readonly #sessions = new Set<ServerHttp2Session>();
   readonly #sessionOf = new WeakMap<Socket, ServerHttp2Session>();
   readonly #proven: BodyBudget | undefined;
-  /** Sockets and sessions of those whose certificates were good. */
-  readonly #admitted = new WeakSet<object>();
+  /** By sockets and sessions: whose certificates were good. */
+  readonly #admitted = new WeakMap<object, string>();
   readonly #onFull: (whoLeft: WhoLeft) => void;
   readonly #strangers: StrangerRequests;
   readonly #lane: RequestLane | undefined;
@@ -125,7 +126,7 @@ export class FrontDoor {
     this.#onFull = onFull;
     this.#strangers = new StrangerRequests(
       MAX_STRANGERS_REQUESTS,
-      (connection) => this.#isKnown(connection),
+      (connection) => this.#whose(connection) !== undefined,
       () => onFull("busiest stranger"),
     );
     this.#host = host;
@@ -191,14 +192,11 @@ export class FrontDoor {
 
   /**
    * Takes a connection that came by another port, such as a TLS one.
-   * @param isAdmitted whether it is known whose it is; that is no reason to take more of its bodies than of others'
+   * @param device whose it is, where that is known; that is no reason to take more of its bodies than of others'
    */
-  adopt(socket: Socket, isAdmitted = false): void {
-    if (this.#isLast) {
-      socket.destroy();
-      return;
-    }
-    if (isAdmitted) this.#admitted.add(socket);
+  adopt(socket: Socket, device?: string): void {
+    if (this.#isLast) return void socket.destroy();
+    if (device !== undefined) this.#admitted.set(socket, `device ${device}`);
     // As the server's own are: TLS also carries answers to who has said all (RFC 8446 §6.1).
     socket.allowHalfOpen = true;
     this.#http.emit("connection", socket);
@@ -281,7 +279,8 @@ export class FrontDoor {
           destroyWhenLeft(socket, LINGER_MS);
           const remember = (session: ServerHttp2Session): void => {
             this.#sessionOf.set(socket, session);
-            if (this.#admitted.has(socket)) this.#admitted.add(session);
+            const device = this.#admitted.get(socket);
+            if (device !== undefined) this.#admitted.set(session, device);
           };
           this.#http2.once("session", remember);
           this.#http2.emit("connection", socket);
@@ -294,26 +293,25 @@ export class FrontDoor {
   }
 
   /**
-   * Of all connections there are, those that nobody has proven to be theirs make room, the oldest first: to
-   * open many and keep them costs nothing, and would keep everybody out otherwise.
-   * @returns false when all others are known
+   * Of all connections there are, those that nobody has proven to be theirs make room, and those beyond the share of
+   * whose they are, the oldest first: to open many and keep them costs nothing, and would keep everybody out otherwise.
+   * @returns false when all others keep their places
    */
   #makeRoom(): boolean {
     if (this.#sockets.size < MAX_CONNECTIONS) return true;
-    for (const socket of this.#sockets) {
-      if (this.#isKnown(socket) || this.#isKnown(this.#sessionOf.get(socket))) continue;
-      this.#sockets.delete(socket);
-      socket.destroy();
-      this.#onFull("oldest stranger");
-      return true;
-    }
-    this.#onFull("newest");
-    return false;
+    const whoseOf = (socket: Socket) => this.#whose(socket) ?? this.#whose(this.#sessionOf.get(socket));
+    const leaving = firstToGo(this.#sockets, MAX_CONNECTIONS, whoseOf);
+    const whose = leaving !== undefined && whoseOf(leaving);
+    this.#onFull(whose === false ? "newest" : whose === undefined ? "oldest stranger" : "beyond its share");
+    if (leaving === undefined) return false;
+    this.#sockets.delete(leaving);
+    leaving.destroy();
+    return true;
   }
 
-  #isKnown(connection: object | undefined): boolean {
-    if (connection === undefined) return false;
-    return this.#admitted.has(connection) || (this.#proven?.isProven(connection) ?? false);
+  #whose(connection: object | undefined): string | undefined {
+    if (connection === undefined) return undefined;
+    return this.#proven?.holderOf(connection).keyId ?? this.#admitted.get(connection);
   }
 
   /** Of HTTP/1.1, by Node's server. What was pipelined behind the request that ended its connection still comes. */

@@ -23,6 +23,7 @@ import { readPlain, readShared } from "../../runtime/shared-read.ts";
 import type { Streams } from "../streams/streams.ts";
 import { Admission, MAX_LABEL_CHARACTERS } from "./admission.ts";
 import { AgentPublishes } from "./agent-publishes.ts";
+import { ConnectionRoom } from "./connection-room.ts";
 import { ContestedIds } from "./contested-ids.ts";
 import { Destinations } from "./destinations.ts";
 import type { DeviceDirectory } from "./device-directory.ts";
@@ -79,10 +80,7 @@ export interface MqttIngestOptions {
 export class MqttIngest implements Ingest {
   readonly #options: MqttIngestOptions;
   readonly #server: Server;
-  readonly #maxConnections: number;
-  readonly #sockets = new Set<Socket>();
-  /** Those of nobody who was let in yet, the oldest first. */
-  readonly #strangers = new Set<Socket>();
+  readonly #room: ConnectionRoom;
   readonly #sessions = new WeakMap<Client, Session>();
   /** Those that asked for a session that outlives its connection: they send again also after a DISCONNECT. */
   readonly #keepsSession = new WeakSet<Client>();
@@ -115,9 +113,9 @@ export class MqttIngest implements Ingest {
       tooLarge: (client) => this.#tooLarge(client.conn as Socket),
     });
     this.#server = createServer((socket) => this.#connection(socket));
-    this.#maxConnections = options.maxConnections ?? MAX_CONNECTIONS;
+    this.#room = new ConnectionRoom(options.maxConnections ?? MAX_CONNECTIONS);
     metrics.gauge("headwater_ingest_connections", "Open MQTT connections", [], () => {
-      metrics.gauge("headwater_ingest_connections", "").set(this.#sockets.size);
+      metrics.gauge("headwater_ingest_connections", "").set(this.#room.size);
     });
   }
 
@@ -150,7 +148,7 @@ export class MqttIngest implements Ingest {
       // It may have ended while it was let in.
       if (client.closed) return;
       const session = this.#session(client);
-      this.#strangers.delete(client.conn as Socket);
+      this.#room.letIn(client.conn as Socket, session.device);
       this.#present.add(client);
       this.#contested.claim(session);
       this.#options.directory.connected(session.device);
@@ -199,9 +197,9 @@ export class MqttIngest implements Ingest {
   close(): Promise<void> {
     this.#closing ??= (async () => {
       const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
-      for (const socket of this.#sockets) socket.pause();
+      for (const socket of this.#room) socket.pause();
       await this.#answerAll();
-      for (const socket of this.#sockets) socket.destroy();
+      for (const socket of this.#room) socket.destroy();
       await closed;
       const broker = this.#broker;
       if (broker !== undefined) await new Promise<void>((resolve) => broker.close(() => resolve()));
@@ -235,11 +233,10 @@ export class MqttIngest implements Ingest {
       socket.destroy();
       return;
     }
-    this.#sockets.add(socket);
-    this.#strangers.add(socket);
+    this.#room.add(socket);
     socket.setNoDelay(true);
     socket.setKeepAlive(true, ASK_PEER_MS);
-    socket.on("close", () => this.#forget(socket));
+    socket.on("close", () => this.#room.forget(socket));
     socket.on("error", () => {});
     const client = this.#broker?.handle(socket);
     const lane = client && this.#lane.attach(client);
@@ -264,28 +261,19 @@ export class MqttIngest implements Ingest {
     this.#agents.gone(session);
   }
 
-  /**
-   * Where there are too many, the one goes that has waited for longest to be let in: to open many and say
-   * nothing costs nothing, and would keep everybody out otherwise.
-   * @returns false when all others were let in
-   */
+  /** @returns false when all others keep their places */
   #makeRoom({ remoteAddress }: Socket): boolean {
-    if (this.#sockets.size < this.#maxConnections) return true;
-    const [oldest] = this.#strangers;
+    if (!this.#room.isFull) return true;
+    const leaving = this.#room.firstToGo;
     this.#desk.refuse("too many connections");
     this.#desk.warn(
-      { peer: (oldest ?? { remoteAddress }).remoteAddress },
+      { peer: (leaving ?? { remoteAddress }).remoteAddress },
       "MQTT connection ended: there are too many",
     );
-    if (oldest === undefined) return false;
-    this.#forget(oldest);
-    oldest.destroy();
+    if (leaving === undefined) return false;
+    this.#room.forget(leaving);
+    leaving.destroy();
     return true;
-  }
-
-  #forget(socket: Socket): void {
-    this.#sockets.delete(socket);
-    this.#strangers.delete(socket);
   }
 
   #tooLarge(socket: Socket): void {

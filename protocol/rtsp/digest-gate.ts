@@ -14,7 +14,7 @@ export class DigestGate {
   readonly #nonce = randomBytes(16).toString("hex");
   readonly #proven: ProvenPeer | undefined;
   #wrongAnswers = 0;
-  #passed = false;
+  #user: string | undefined;
 
   /** @param proven who the connection itself has proved to be: then nobody is asked for a password */
   constructor(authenticate: Authenticator | undefined, proven?: ProvenPeer) {
@@ -29,7 +29,12 @@ export class DigestGate {
 
   /** Whoever is behind it has proved who it is. */
   get passed(): boolean {
-    return this.#passed || this.#proven !== undefined;
+    return this.user !== undefined;
+  }
+
+  /** Who that is. */
+  get user(): string | undefined {
+    return this.#proven?.user ?? this.#user;
   }
 
   /** For WWW-Authenticate. */
@@ -62,7 +67,7 @@ export class DigestGate {
       this.#wrongAnswers++;
       throw new RtspError(401, "Unauthorized");
     }
-    this.#passed = true;
+    this.#user = answer.username;
     return answer.username;
   }
 }

@@ -75,6 +75,11 @@ export class ServerConnection {
     return this.#gate.isOpen ? !this.#session.isSetUp : !this.#gate.passed;
   }
 
+  /** Who has proved to be behind it; undefined where nobody has, or is asked. */
+  get user(): string | undefined {
+    return this.#gate.user;
+  }
+
   /** Safe to call twice. */
   close(reason: string): void {
     if (this.#closed) return;

@@ -4,6 +4,7 @@
  */
 import { createServer, type Server, type Socket } from "node:net";
 import type { Clock } from "../../runtime/clock.ts";
+import { FairShares } from "../../runtime/fair-shares.ts";
 import { listenOn } from "../../runtime/listen.ts";
 import type { Log } from "../../runtime/log.ts";
 import { SparingLog } from "../../runtime/sparing-log.ts";
@@ -22,7 +23,7 @@ export type {
 export { RtspError } from "./handler.ts";
 
 /** Whose connection was ended because there were as many as there may be. */
-export type WhoLeft = "oldest stranger" | "newest";
+export type WhoLeft = "oldest stranger" | "beyond its share" | "newest";
 
 export interface RtspServerOptions {
   readonly host: string;
@@ -124,19 +125,23 @@ export class RtspServer {
   }
 
   /**
-   * To open many connections and keep them costs nothing, so whoever has shown nothing yet makes room, the
-   * oldest first.
-   * @returns false when all others are known
+   * To open many connections and keep them costs nothing, so whoever has shown nothing yet makes room, and so does what
+   * is beyond the share of a user; the oldest first.
+   * @returns false when all others keep their places
    */
   #makeRoom(from: string | undefined): boolean {
     const { maxConnections = 1_024, maxStrangers = 256, onFull } = this.#options;
-    const strangers = [...this.#connections].filter((connection) => connection.isStranger);
-    if (this.#connections.size < maxConnections && strangers.length < maxStrangers) {
+    const shares = new FairShares(maxConnections);
+    const yielding = [...this.#connections].filter(
+      ({ isStranger, user }) => isStranger || (user !== undefined && !shares.take(user)),
+    );
+    if (this.#connections.size < maxConnections && yielding.length < maxStrangers) {
       this.#full = false;
       return true;
     }
-    const [oldest] = strangers;
-    const whose = oldest === undefined ? "newest" : "oldest stranger";
+    const [oldest] = yielding;
+    const whose =
+      oldest === undefined ? "newest" : oldest.isStranger ? "oldest stranger" : "beyond its share";
     if (!this.#full) {
       this.#options.log.warn(
         { from, maxConnections, maxStrangers, ended: whose },
@@ -145,7 +150,7 @@ export class RtspServer {
     }
     this.#full = true;
     onFull?.(whose);
-    oldest?.close("others came, and it had shown nothing yet");
+    oldest?.close("others came, and it had shown nothing yet, or its user has many");
     return oldest !== undefined;
   }
 

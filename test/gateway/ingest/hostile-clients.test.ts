@@ -130,6 +130,18 @@ test("who has not been let in makes room for others, and who is in keeps it", as
   assert.equal(lines.filter((line) => /too many/.test(line)).length, 4);
 });
 
+test("a device that opens all the connections that it can keeps no other out", async (t) => {
+  const { port, metrics } = await openDoor(t, { devices: DEVICES, maxConnections: 8 });
+  const many = [];
+  for (let i = 0; i < 12; i++) many.push(await new RawSensor(port).connect(`many-${i}`, as(DEVICES[0]!)));
+  const other = await new RawSensor(port).connect("one", as(DEVICES[1]!));
+  await other.acknowledged(9, TOPIC, "1");
+  // Those within its share keep their places, and so does the other.
+  many.push(await new RawSensor(port).connect("another", as(DEVICES[0]!)));
+  for (const kept of [...many.slice(0, 6), other]) await kept.acknowledged(10, TOPIC, "2");
+  assert.match(await metrics.render(), /headwater_ingest_refused_total\{reason="too many connections"\} 6/);
+});
+
 test("thousands of wrong passwords are few lines in the log", async (t) => {
   const lines: string[] = [];
   const log = { ...silentLog, warn: (_: object, message: string) => void lines.push(message) };

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { connect, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import test from "node:test";
 import { RtspClient } from "../../../protocol/rtsp/client-session.ts";
 import { frameHead, type RtspMessage, RtspParser } from "../../../protocol/rtsp/messages.ts";
@@ -176,6 +176,31 @@ test("beyond the limit the oldest stranger yields, then the newest; a busy port 
   assert.deepEqual(left, ["oldest stranger", "newest"]);
   assert.deepEqual(warnings, ["too many RTSP connections"]);
   await assert.rejects(startRelayServer(undefined, { port: server.port }), { code: "PORT_BUSY" });
+  await server.close();
+});
+
+test("a user who has all the connections that there may be keeps no other out", async (t) => {
+  const left: string[] = [];
+  const onFull = (whose: string): void => void left.push(whose);
+  const { server } = await startRelayServer(undefined, { maxConnections: 8, onFull });
+  const doorOf = async (user: string): Promise<number> => {
+    const proven = { user, mayUse: () => true };
+    const door = createServer((socket) => server.adopt(socket, { authenticate: () => undefined, proven }));
+    t.after(() => void door.close());
+    await once(door.listen(0, "127.0.0.1"), "listening");
+    return (door.address() as AddressInfo).port;
+  };
+  const first = await doorOf("pi-1");
+  const many: RawPeer[] = [];
+  for (let i = 0; i < 8; i++) {
+    many.push(new RawPeer(first));
+    assert.equal(await many[i]!.ask("OPTIONS"), 200);
+  }
+  const other = new RawPeer(await doorOf("pi-2"));
+  assert.equal(await other.ask("OPTIONS"), 200);
+  await until(() => many[6]!.closed, "the end of the oldest beyond the share");
+  for (const kept of [...many.slice(0, 6), other]) assert.equal(await kept.ask("OPTIONS"), 200);
+  assert.deepEqual(left, ["beyond its share"]);
   await server.close();
 });
 
