@@ -22,13 +22,15 @@ import {
 import { BodyCutOffError } from "./exchange.ts";
 import { GatheredBody } from "./gathered-body.ts";
 import { type CallHead, readRequestHead } from "./request-head.ts";
-import { isLarge, type UnreadAnswers } from "./unread-answers.ts";
+import { type AnswerRoom, isLarge, type UnreadAnswers } from "./unread-answers.ts";
 
 export interface LaneAnswer {
   readonly status: number;
   readonly requestId: string;
   readonly contentType: string;
   readonly body: string | Buffer;
+  /** Set aside for it; what the answer does not take stays with who reserved it. */
+  readonly room?: AnswerRoom | undefined;
 }
 
 /** @returns false where there is no room for so large an answer now: a smaller one is due then */
@@ -48,7 +50,6 @@ export interface LaneCall extends BodySender {
 
 export interface LaneService {
   readonly budget: BodyBudget;
-  /** Answers that were given and not taken yet. */
   readonly unread: UnreadAnswers;
   readonly maxBodyBytes: number;
   /** Undefined for what is to go the plain way: calls of others, and what is refused by its head alone. */
@@ -311,12 +312,12 @@ class Line {
     queueMicrotask(() => call.refuse(why, this.#answer));
   }
 
-  #send({ status, requestId, contentType, body }: LaneAnswer): boolean {
+  #send({ status, requestId, contentType, body, room }: LaneAnswer): boolean {
     const socket = this.#socket;
     const length = typeof body === "string" ? Buffer.byteLength(body) : body.length;
     const { keyId } = this.#call!;
     const isCounted = isLarge(length) && !socket.destroyed;
-    if (isCounted && !this.#lane.service.unread.take(length, keyId)) {
+    if (isCounted && !this.#lane.service.unread.take(length, keyId, room)) {
       giveAnswer(body);
       return false;
     }

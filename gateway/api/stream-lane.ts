@@ -229,12 +229,12 @@ class StreamCall {
     if (isProven) this.#lane.service.budget.prove(this.#session, keyId);
   }
 
-  readonly #answer = ({ status, requestId, contentType, body }: LaneAnswer): boolean => {
+  readonly #answer = ({ status, requestId, contentType, body, room }: LaneAnswer): boolean => {
     const stream = this.#stream;
     const length = typeof body === "string" ? Buffer.byteLength(body) : body.length;
     const isThere = !stream.destroyed && !stream.closed;
     if (isThere && isLarge(length)) {
-      if (!this.#lane.service.unread.take(length, this.#call.keyId)) {
+      if (!this.#lane.service.unread.take(length, this.#call.keyId, room)) {
         giveAnswer(body);
         return false;
       }

@@ -21,7 +21,7 @@ import type { CallHead } from "../request-head.ts";
 import { RequestIds } from "../request-ids.ts";
 import type { AnswerTaker, LaneCall, LaneService } from "../request-lane.ts";
 import { type SignatureClaim, SignatureVerifier, type SignedRequest } from "../sigv4.ts";
-import { isLarge, UnreadAnswers } from "../unread-answers.ts";
+import { AnswerRoom, isLarge, UnreadAnswers } from "../unread-answers.ts";
 import { Account } from "./account.ts";
 import type { KinesisContext } from "./operation.ts";
 import { isKnown, isStreaming, operationOf } from "./operations.ts";
@@ -58,6 +58,8 @@ interface OpenCall {
   /** Of the operation; empty where none is named. */
   readonly name: string;
   readonly known: boolean;
+  /** Set aside for its answer, if that is a page. */
+  room: AnswerRoom | undefined;
 }
 
 interface CallCounts {
@@ -203,6 +205,7 @@ export class KinesisApi implements LaneService {
       codec: codecOf(contentType),
       name,
       known: isKnown(name),
+      room: undefined,
     };
   }
 
@@ -229,6 +232,10 @@ export class KinesisApi implements LaneService {
       this.#mayCall(claim.key, call.name);
       const operation = operationOf(call.name);
       if ("raw" in operation) return operation.raw(this.#context, body, call.codec);
+      if ("page" in operation) {
+        call.room = new AnswerRoom(this.unread, claim.keyId);
+        return operation.page(this.#context, body, call.codec, call.room);
+      }
       const input = call.codec.decode(body);
       if ("stream" in operation) {
         return Promise.resolve((exchange) =>
@@ -265,16 +272,19 @@ export class KinesisApi implements LaneService {
   /** @throws BusyError */
   #send(call: OpenCall, answer: string | Buffer, exchange: Exchange, keyId: string): void {
     try {
-      this.unread.hold(exchange.reply, answer.length, keyId);
+      this.unread.hold(exchange.reply, answer.length, keyId, call.room);
     } catch (error) {
       giveAnswer(answer);
       throw error;
+    } finally {
+      call.room?.giveBack();
     }
     if (typeof answer !== "string" && isLarge(answer.length)) giveBehindReply(exchange, answer);
     send(exchange, 200, headersOf(call), answer);
   }
 
   #refuse(call: OpenCall, error: unknown, exchange: Exchange): void {
+    call.room?.giveBack();
     const refusal = this.refusalOf(call, error);
     if (refusal === undefined || exchange.reply.headersSent) exchange.reply.destroy();
     else {
@@ -369,8 +379,10 @@ class KinesisLaneCall implements LaneCall {
   };
 
   #tell(status: number, body: string | Buffer): boolean {
-    const { requestId, codec } = this.#call;
-    return this.#answer({ status, requestId, contentType: codec.contentType, body });
+    const { requestId, codec, room } = this.#call;
+    const told = this.#answer({ status, requestId, contentType: codec.contentType, body, room });
+    room?.giveBack();
+    return told;
   }
 }
 

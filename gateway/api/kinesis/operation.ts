@@ -2,6 +2,7 @@
 import type { Clock } from "../../../runtime/clock.ts";
 import type { Streams } from "../../streams/streams.ts";
 import type { Exchange } from "../exchange.ts";
+import type { AnswerRoom } from "../unread-answers.ts";
 import type { Account } from "./account.ts";
 import type { PageThread } from "./pages/page-thread.ts";
 import type { Subscriptions } from "./push/subscriptions.ts";
@@ -40,6 +41,16 @@ export interface RawOperation {
   readonly raw: (context: KinesisContext, body: Buffer, codec: Codec) => Promise<string | Buffer>;
 }
 
+/** As `raw`, where an answer is large and costs much to make: it sets room for it aside first, as soon as it knows how much. */
+export interface PageOperation {
+  readonly page: (
+    context: KinesisContext,
+    body: Buffer,
+    codec: Codec,
+    room: AnswerRoom,
+  ) => Promise<string | Buffer>;
+}
+
 /**
  * Answers by itself, piece by piece, under the id of the call. What it throws before it has sent a head is
  * answered like any other refusal; afterwards it may only end the reply, and resolves when it has.
@@ -54,7 +65,7 @@ export interface StreamingOperation {
   ) => Promise<void>;
 }
 
-export type AnyOperation = Operation | RawOperation | StreamingOperation;
+export type AnyOperation = Operation | RawOperation | PageOperation | StreamingOperation;
 
 export function nowMs(clock: Clock): number {
   return Math.floor(clock.nowUs() / 1000);

@@ -3,7 +3,7 @@ import { EventEmitter } from "node:events";
 import test from "node:test";
 import { BusyError } from "../../../gateway/api/body-budget.ts";
 import type { OutgoingReply } from "../../../gateway/api/exchange.ts";
-import { UnreadAnswers } from "../../../gateway/api/unread-answers.ts";
+import { AnswerRoom, UnreadAnswers } from "../../../gateway/api/unread-answers.ts";
 
 const reply = (state: object = { destroyed: false }) =>
   Object.assign(new EventEmitter(), state) as EventEmitter & OutgoingReply;
@@ -54,4 +54,41 @@ test("who takes no answers leaves room for the keys of others, and gets it back 
   assert.equal(unread.heldBytes, 0);
   assert.throws(() => holdAll("other"), BusyError);
   assert.equal(unread.heldBytes, 770_000);
+});
+
+test("what is set aside for an answer counts as if it was held, and the answer takes it over", () => {
+  const unread = new UnreadAnswers(1_000_000);
+  const room = new AnswerRoom(unread, "key");
+  room.reserve(600_000);
+  assert.equal(unread.heldBytes, 600_000);
+  assert.throws(() => new AnswerRoom(unread, "key").reserve(300_000), BusyError);
+  assert.throws(() => unread.hold(reply(), 300_000, "key"), BusyError);
+  room.reserve(500_000);
+  assert.equal(unread.heldBytes, 500_000);
+  // What others take meanwhile makes its share less, but is no reason to throw away what was made.
+  assert.ok(unread.take(380_000, "other"));
+  assert.ok(!room.fits(500_001));
+  const own = reply();
+  unread.hold(own, 450_000, "key", room);
+  assert.deepEqual([room.bytes, unread.heldBytes], [0, 830_000]);
+  room.giveBack();
+  assert.equal(unread.heldBytes, 830_000, "it is the answer's");
+  own.emit("close");
+  assert.equal(unread.heldBytes, 380_000);
+});
+
+test("what is set aside and not taken goes back", () => {
+  const unread = new UnreadAnswers(1_000_000);
+  const room = new AnswerRoom(unread, "key");
+  room.reserve(2_000_000);
+  room.reserve(3_000_000);
+  assert.equal(unread.heldBytes, 3_000_000, "a single answer, whatever its size");
+  unread.hold(reply({ destroyed: true }), 3_000_000, "key", room);
+  unread.hold(reply(), 60_000, "key", room);
+  assert.equal(room.bytes, 3_000_000, "the one has left, and the other is too small to count");
+  room.giveBack();
+  room.giveBack();
+  assert.equal(unread.heldBytes, 0);
+  room.reserve(65_535);
+  assert.equal(unread.heldBytes, 0);
 });

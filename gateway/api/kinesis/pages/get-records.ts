@@ -1,4 +1,5 @@
 /** GetRecords: what stands in a shard from an iterator on, and the iterator for what comes next. */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { Turnstile } from "../../../../runtime/turnstile.ts";
 import {
   type ReadResult,
@@ -10,15 +11,17 @@ import {
 } from "../../../streams/streams.ts";
 import { answerMemory } from "../../answer-memory.ts";
 import { AwsError } from "../../aws-error.ts";
-import { isLarge } from "../../unread-answers.ts";
+import { BusyError } from "../../body-budget.ts";
+import { type AnswerRoom, isLarge } from "../../unread-answers.ts";
 import { shardIdOf, streamArnField } from "../account.ts";
 import { dryRunField, endDryRun } from "../dry-run.ts";
-import { type KinesisContext, nowMs, type RawOperation } from "../operation.ts";
+import { type KinesisContext, nowMs, type PageOperation } from "../operation.ts";
 import { checkShape, type Shape } from "../shape.ts";
 import { type IteratorPlace, openIterator, sealIterator } from "../shard-iterator.ts";
 import type { Codec } from "../wire/codec.ts";
+import { expectedBytes } from "./expected-page.ts";
 import { isForThread } from "./page-thread.ts";
-import { RecordPage } from "./record-page.ts";
+import { type PageLimits, RecordPage } from "./record-page.ts";
 
 const MAX_RECORDS = 10_000;
 const MAX_ANSWER_BYTES = 10 * 1_048_576;
@@ -38,6 +41,20 @@ const MAX_PAGE_MS = 1_000;
  * answer a third larger. What is written and not taken is counted by itself (unread-answers.ts).
  */
 const places = new Turnstile(16);
+/**
+ * Small pages do not wait for a place behind large ones, for which their clients would give up waiting. What is small is
+ * guessed: a page that is not, ends early.
+ */
+const sidePlaces = new Turnstile(16);
+const MAX_SIDE_BYTES = 1_048_576;
+/**
+ * Larger pages are written one in each turn of the event loop. What they are made of may all be in memory; then one would follow
+ * the other, for as long as somebody asks, and whatever else has come would wait.
+ */
+const QUICK_PAGE_BYTES = 1_048_576;
+const ownTurn = new Turnstile(1);
+/** An answer has no more unless its keys are long. While there is room for it, nobody asks how large one will be. */
+const FULL_PAGE_BYTES = 16 * 1_048_576;
 
 const shape = {
   DryRun: dryRunField,
@@ -57,15 +74,15 @@ interface Gathered {
   readonly reads: readonly ReadResult[];
 }
 
-export const getRecords: RawOperation = {
-  raw: async (context, body, codec) => {
+export const getRecords: PageOperation = {
+  page: async (context, body, codec, room) => {
     const input = checkShape(codec.decode(body), shape);
     const place = openIterator(context, input.ShardIterator);
     const { StreamARN } = input;
     if (StreamARN !== undefined) context.account.streamNameOf({ StreamName: place.stream, StreamARN });
     const { settings, shard: asked } = findShard(context, place);
     endDryRun(input.DryRun);
-    const read = () => places.run(1, () => readPage(context, place, input.Limit ?? MAX_RECORDS, codec));
+    const read = () => readInPlace(context, place, input.Limit ?? MAX_RECORDS, codec, room);
     if (settings.limits !== "aws") return read();
     const { rates } = context;
     const exceeded = () =>
@@ -81,21 +98,59 @@ export const getRecords: RawOperation = {
   },
 };
 
-async function readPage(
+async function readInPlace(
   context: KinesisContext,
   place: IteratorPlace,
   limit: number,
   codec: Codec,
+  room: AnswerRoom,
+): Promise<string | Buffer> {
+  const read = (dataBytes: number) => () =>
+    readPage(context, place, { records: limit, dataBytes }, codec, room);
+  if (places.isFull(1)) {
+    const { shard } = findShard(context, place);
+    const isSmall = !isLarge(
+      expectedBytes(shard, place.offset, { records: limit, dataBytes: MAX_ANSWER_BYTES }),
+    );
+    if (isSmall) return sidePlaces.run(1, read(MAX_SIDE_BYTES));
+  }
+  return places.run(1, read(MAX_ANSWER_BYTES));
+}
+
+async function readPage(
+  context: KinesisContext,
+  place: IteratorPlace,
+  limits: PageLimits,
+  codec: Codec,
+  room: AnswerRoom,
 ): Promise<string | Buffer> {
   // It may have waited, and another stream may have the name by now.
   const { settings, shard } = findShard(context, place);
-  const { page, behindMs, members, reads } = await gatherPage(context, place, shard, limit);
-  context.reads.page(settings.name, page.count, page.dataBytes, behindMs);
-  if (settings.limits === "aws") context.rates.countRead(settings.streamId, shard.index, page.dataBytes);
-  const written = isForThread(page.count) && (await context.pageThread.write(page.job(codec, members)));
-  const answer = written || page.encode(codec, members, memoryFor);
-  for (const read of reads) read.release?.();
-  return answer;
+  if (!room.fits(FULL_PAGE_BYTES)) room.reserve(expectedBytes(shard, place.offset, limits));
+  const { page, behindMs, members, reads } = await gatherPage(context, place, shard, limits);
+  try {
+    if (!room.fits(page.answerBytes)) throw new BusyError();
+    context.reads.page(settings.name, page.count, page.dataBytes, behindMs);
+    if (settings.limits === "aws") context.rates.countRead(settings.streamId, shard.index, page.dataBytes);
+    // Not while it waits for its turn: pages that wait for one another would leave no room.
+    const reserve = (): void => room.reserve(page.answerBytes);
+    const writing = isForThread(page.count) ? context.pageThread.write(page.job(codec, members)) : undefined;
+    if (writing !== undefined) {
+      reserve();
+      const written = await writing;
+      if (written !== undefined) return written;
+    }
+    const write = (): Buffer => {
+      reserve();
+      return page.encode(codec, members, memoryFor);
+    };
+    // Returned without waiting, it would be released before it is written.
+    return page.answerBytes <= QUICK_PAGE_BYTES
+      ? write()
+      : await ownTurn.run(1, () => nextTurn().then(write));
+  } finally {
+    for (const read of reads) read.release?.();
+  }
 }
 
 /** Lanes give back what was large, and only that. */
@@ -108,10 +163,10 @@ async function gatherPage(
   context: KinesisContext,
   place: IteratorPlace,
   shard: ShardDescription,
-  limit: number,
+  limits: PageLimits,
 ): Promise<Omit<Gathered, "ended"> & { readonly members: object }> {
   try {
-    const { page, behindMs, ended, reads } = await gather(context, place, shard, limit);
+    const { page, behindMs, ended, reads } = await gather(context, place, shard, limits);
     // As in AWS the end is told by itself: some clients drop the records of an answer without an iterator.
     const isEnd = ended && page.count === 0;
     const rest = isEnd
@@ -155,17 +210,17 @@ async function gather(
   context: KinesisContext,
   place: IteratorPlace,
   shard: ShardDescription,
-  limit: number,
+  limits: PageLimits,
 ): Promise<Gathered> {
   const { stream, offset } = place;
-  const page = new RecordPage(shard, offset, { records: limit, dataBytes: MAX_ANSWER_BYTES });
+  const page = new RecordPage(shard, offset, limits);
   const untilMs = context.clock.monotonicMs() + MAX_PAGE_MS;
   const reads: ReadResult[] = [];
   for (;;) {
     const from = page.next;
     // During the read before, another stream may have got the name.
     findShard(context, place);
-    const read = await context.streams.read(stream, shard.shardId, from, readBytes(page, limit));
+    const read = await context.streams.read(stream, shard.shardId, from, readBytes(page, limits));
     reads.push(read);
     for (const part of read.parts) {
       if (page.add(part)) continue;
@@ -176,7 +231,7 @@ async function gather(
     if (read.ended) return { page, behindMs: 0, ended: true, reads };
     const behindMs = Math.round(read.behindMs);
     if (page.next === from) return { page, behindMs: Math.max(0, behindMs), ended: false, reads };
-    const isFull = page.count >= limit || context.clock.monotonicMs() > untilMs;
+    const isFull = page.count >= limits.records || context.clock.monotonicMs() > untilMs;
     if (isFull && page.next < shard.latest) {
       return { page, behindMs: Math.max(1, behindMs), ended: false, reads };
     }
@@ -184,9 +239,9 @@ async function gather(
 }
 
 /** What the rest of a page will take, as far as its beginning tells. */
-function readBytes(page: RecordPage, limit: number): number {
+function readBytes(page: RecordPage, limits: PageLimits): number {
   const { count, dataBytes } = page;
   const each = count === 0 ? GUESSED_RECORD_BYTES : dataBytes / count + GUESSED_FRAME_BYTES;
-  const wanted = Math.max(MIN_READ_BYTES, Math.ceil((limit - count) * each));
-  return Math.min(wanted, MAX_READ_BYTES, Math.max(1, MAX_ANSWER_BYTES - dataBytes));
+  const wanted = Math.max(MIN_READ_BYTES, Math.ceil((limits.records - count) * each));
+  return Math.min(wanted, MAX_READ_BYTES, Math.max(1, limits.dataBytes - dataBytes));
 }

@@ -20,6 +20,9 @@ export interface PageLimits {
 const NOTHING = Buffer.alloc(0);
 const JSON_END = Buffer.from("]}");
 
+/** What stands beside the records of an answer that has some. */
+const MAX_MEMBERS_BYTES = 1_024;
+
 /** A batch of fewer records is walked over sooner than it is copied. */
 const MIN_MEASURED = 4;
 
@@ -162,6 +165,11 @@ export class RecordPage {
       frame: this.#frame(codec, members),
       recordsBytes: this.#recordsBytes,
     };
+  }
+
+  /** At most so much an answer with these records takes. */
+  get answerBytes(): number {
+    return this.#recordsBytes + MAX_MEMBERS_BYTES;
   }
 
   /** At most so much the records take. */

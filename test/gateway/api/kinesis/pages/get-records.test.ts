@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import fc from "fast-check";
+import { BusyError } from "../../../../../gateway/api/body-budget.ts";
 import { Account } from "../../../../../gateway/api/kinesis/account.ts";
 import type { KinesisContext } from "../../../../../gateway/api/kinesis/operation.ts";
 import { getRecords } from "../../../../../gateway/api/kinesis/pages/get-records.ts";
@@ -14,12 +15,13 @@ import { ReadMeters } from "../../../../../gateway/api/kinesis/read-meters.ts";
 import { TokenSealer } from "../../../../../gateway/api/kinesis/sealed-token.ts";
 import { getShardIterator, sealIterator } from "../../../../../gateway/api/kinesis/shard-iterator.ts";
 import { type Codec, cborCodec, jsonCodec } from "../../../../../gateway/api/kinesis/wire/codec.ts";
+import { AnswerRoom, UnreadAnswers } from "../../../../../gateway/api/unread-answers.ts";
 import { type LocalStreams, openLocalStreams } from "../../../../../gateway/streams/stores/local/local.ts";
 import { parseSequenceNumber } from "../../../../../gateway/streams/streams.ts";
 import { silentLog } from "../../../../../runtime/log.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";
 import { spoilReads } from "../../../../support/spoilt-reads.ts";
-import { StillClock } from "../../api-fixture.ts";
+import { KEY, StillClock } from "../../api-fixture.ts";
 
 interface Page {
   readonly NextShardIterator?: string;
@@ -57,6 +59,8 @@ async function open(t: TestContext, shards = 1) {
   return { streams, clock, context };
 }
 
+const anyRoom = (): AnswerRoom => new AnswerRoom(new UnreadAnswers(2 ** 30), KEY.id);
+
 function beginning(context: KinesisContext, streams: LocalStreams, shardIndex = 0): string {
   const { streamId } = streams.settings("s");
   return sealIterator(context, { stream: "s", streamId, shardIndex, offset: 0 });
@@ -69,7 +73,7 @@ async function ask(
   codec: Codec,
 ): Promise<Page> {
   const input = { ShardIterator: iterator, ...(limit !== undefined && { Limit: limit }) };
-  const answer = await getRecords.raw(context, Buffer.from(codec.encode(input)), codec);
+  const answer = await getRecords.page(context, Buffer.from(codec.encode(input)), codec, anyRoom());
   return codec.decode(Buffer.from(answer)) as Page;
 }
 
@@ -146,7 +150,8 @@ test("a StreamARN must be that of the iterator's stream", async (t) => {
   const ShardIterator = beginning(context, streams);
   const read = (region: string, account: string, name: string): Promise<string | Buffer> => {
     const StreamARN = `arn:aws:kinesis:${region}:${account}:stream/${name}`;
-    return getRecords.raw(context, Buffer.from(jsonCodec.encode({ ShardIterator, StreamARN })), jsonCodec);
+    const body = Buffer.from(jsonCodec.encode({ ShardIterator, StreamARN }));
+    return getRecords.page(context, body, jsonCodec, anyRoom());
   };
   await read("us-east-1", "000000000000", "s");
   await assert.rejects(read("us-east-1", "000000000000", "other"), { type: "InvalidArgumentException" });
@@ -254,4 +259,89 @@ test("a page holds nothing of a stream that was made anew while it was read", as
   });
   const page = ask(context, beginning(context, streams), undefined, jsonCodec);
   await assert.rejects(page, { type: "ResourceNotFoundException" });
+});
+
+test("a page for whose answer there is no room is refused before anything of it is read; a small one is given", async (t) => {
+  const { streams, context } = await open(t, 2);
+  const data = Buffer.alloc(50_000, 1);
+  await streams.append("s", [{ partitionKey: "k", data: Buffer.from("x"), explicitHash: 2n ** 127n }]);
+  await streams.append(
+    "s",
+    Array.from({ length: 100 }, () => ({ partitionKey: "k", data, explicitHash: 0n })),
+  );
+  const unread = new UnreadAnswers(20_000_000);
+  const ofShard = async (shard: number, room: AnswerRoom, Limit = 10_000): Promise<Page> => {
+    const input = jsonCodec.encode({ ShardIterator: beginning(context, streams, shard), Limit });
+    const answer = await getRecords.page(context, Buffer.from(input), jsonCodec, room);
+    return JSON.parse(answer.toString()) as Page;
+  };
+  const room = new AnswerRoom(unread, KEY.id);
+  assert.equal((await ofShard(0, room)).Records.length, 100);
+  assert.ok(room.bytes > 6_666_700 && room.bytes < 6_700_000, `${room.bytes} bytes for the answer`);
+  assert.equal(unread.heldBytes, room.bytes);
+  assert.ok(unread.take(5_000_000, KEY.id));
+  const reads = t.mock.method(streams, "read");
+  const late = new AnswerRoom(unread, KEY.id);
+  await assert.rejects(ofShard(0, late), BusyError);
+  assert.equal(reads.mock.callCount(), 0);
+  assert.equal(late.bytes, 0);
+  assert.equal((await ofShard(0, late, 30)).Records.length, 30);
+  assert.ok(late.bytes > 2_000_000 && late.bytes < 2_100_000, `${late.bytes} bytes for a few records`);
+  late.giveBack();
+  assert.ok(unread.take(4_300_000, KEY.id));
+  await assert.rejects(ofShard(0, late, 1), BusyError);
+  assert.equal((await ofShard(1, late)).Records.length, 1);
+});
+
+test("a small page does not wait for large ones to be read", { timeout: 60_000 }, async (t) => {
+  const { streams, context } = await open(t, 2);
+  const record = (bytes: number, explicitHash: bigint) => ({
+    partitionKey: "k",
+    data: Buffer.alloc(bytes, 1),
+    explicitHash,
+  });
+  await streams.append(
+    "s",
+    Array.from({ length: 20 }, () => record(100_000, 0n)),
+  );
+  await streams.append("s", [record(10, 2n ** 127n)]);
+  const read = streams.read.bind(streams);
+  let goOn = (): void => {};
+  const opened = new Promise<void>((resolve) => {
+    goOn = resolve;
+  });
+  t.mock.method(streams, "read", async (name: string, shardId: string, from: number, maxBytes: number) => {
+    if (shardId.endsWith("0")) await opened;
+    return read(name, shardId, from, maxBytes);
+  });
+  const large = Array.from({ length: 20 }, () =>
+    ask(context, beginning(context, streams), undefined, jsonCodec),
+  );
+  const small = await ask(context, beginning(context, streams, 1), undefined, jsonCodec);
+  assert.equal(small.Records.length, 1);
+  goOn();
+  for (const page of await Promise.all(large)) assert.equal(page.Records.length, 20);
+});
+
+test("between large pages the event loop turns, also when all they are made of is in memory", async (t) => {
+  const { streams, context } = await open(t);
+  const data = Buffer.alloc(100_000, 1);
+  await streams.append(
+    "s",
+    Array.from({ length: 20 }, () => ({ partitionKey: "k", data })),
+  );
+  let turn = 0;
+  let ticking = setImmediate(function tick() {
+    turn++;
+    ticking = setImmediate(tick);
+  });
+  t.after(() => clearImmediate(ticking));
+  const turns = await Promise.all(
+    Array.from({ length: 20 }, async () => {
+      const body = Buffer.from(jsonCodec.encode({ ShardIterator: beginning(context, streams) }));
+      await getRecords.page(context, body, jsonCodec, anyRoom());
+      return turn;
+    }),
+  );
+  assert.equal(new Set(turns).size, 20, `in turns ${turns.join(", ")}`);
 });

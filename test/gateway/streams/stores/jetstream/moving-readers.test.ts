@@ -10,6 +10,7 @@ import { ReadMeters } from "../../../../../gateway/api/kinesis/read-meters.ts";
 import { TokenSealer } from "../../../../../gateway/api/kinesis/sealed-token.ts";
 import { getShardIterator } from "../../../../../gateway/api/kinesis/shard-iterator.ts";
 import { jsonCodec } from "../../../../../gateway/api/kinesis/wire/codec.ts";
+import { AnswerRoom, UnreadAnswers } from "../../../../../gateway/api/unread-answers.ts";
 import { StreamTail } from "../../../../../gateway/streams/stores/jetstream/stream-tail.ts";
 import { formatSequenceNumber, partitionHash, type Streams } from "../../../../../gateway/streams/streams.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
@@ -40,7 +41,9 @@ async function iteratorAfter(context: KinesisContext, number: string): Promise<s
 }
 
 async function textsAt(context: KinesisContext, ShardIterator: string): Promise<string[]> {
-  const answer = await getRecords.raw(context, Buffer.from(JSON.stringify({ ShardIterator })), jsonCodec);
+  const body = Buffer.from(JSON.stringify({ ShardIterator }));
+  const room = new AnswerRoom(new UnreadAnswers(2 ** 30), "AKIAEVERYTHING");
+  const answer = await getRecords.page(context, body, jsonCodec, room);
   const { Records } = JSON.parse(answer.toString()) as { Records: { Data: string }[] };
   return Records.map(({ Data }) => Buffer.from(Data, "base64").toString());
 }
