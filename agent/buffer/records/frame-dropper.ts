@@ -121,10 +121,10 @@ export class FrameDropper {
   }
 
   async #contents(part: ChainPart, wanted: (stream: string) => boolean, reason = ""): Promise<Contents> {
-    const { chain } = this.#options;
+    const { chain, reader } = this.#options;
     const state = this.#stateOf(part);
     const contents: Contents = { streams: new Map(), gaps: [] };
-    await chain.undisturbed(() =>
+    const { found } = await chain.undisturbed(() =>
       scanPart(chain.folderOf(part), part, (frame) => {
         const { sequence, stream, storedUs, recordCount } = frame;
         if (isDone(state, stream, sequence) || !wanted(stream)) return;
@@ -139,6 +139,8 @@ export class FrameDropper {
         if (stream === GAPS_STREAM) collect(frame, contents.gaps);
       }),
     );
+    // What cannot be read goes too, and is in no stream's count.
+    if (part.sealed && found.records < part.records) await reader.tellDamage(part);
     return contents;
   }
 

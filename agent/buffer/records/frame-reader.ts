@@ -6,7 +6,7 @@ import { decodeFrame, type Frame, type FrameSequence } from "../../../protocol/f
 import { findLevelDamage } from "../level/level-files.ts";
 import { unlessShort } from "../level/shortage.ts";
 import type { FramePlace } from "../record-buffer.ts";
-import { type ChainPart, holesIn, PartReader, type PartScan, scanPart, sizeOf } from "./chain-part.ts";
+import { type ChainPart, holesIn, PartReader, scanPart, sizeOf } from "./chain-part.ts";
 import { type EpochLedger, noteGone } from "./epoch-ledger.ts";
 import type { RecordChain } from "./record-chain.ts";
 
@@ -23,6 +23,15 @@ interface Cursor {
   ahead: Frame | undefined;
   /** The frame that was read last, or skipped. */
   at: FrameSequence;
+}
+
+/** What a part lacks. */
+interface Learnt {
+  readonly holes: [FrameSequence, FrameSequence][];
+  /** Sentences. */
+  readonly damage: readonly string[];
+  readonly records: number;
+  readonly bytes: number;
 }
 
 export interface FrameReaderOptions {
@@ -52,7 +61,11 @@ export class FrameReader {
 
   /** As `RecordBuffer.read`. */
   read(after: FramePlace | undefined, maxBytes: number): Promise<Frame[]> {
-    const result = this.#last.then(() => this.#read(after, maxBytes));
+    return this.#inTurn(() => this.#read(after, maxBytes));
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(work);
     this.#last = result.catch(() => {});
     return result;
   }
@@ -146,8 +159,7 @@ export class FrameReader {
   async #open(part: ChainPart): Promise<Cursor | undefined> {
     const { chain } = this.#options;
     if (part.sealed && !this.#known.has(part)) {
-      if (part.holes) await this.#learnHoles(part);
-      else if ((await this.#levelDamage(part)).length > 0) await this.#noticeDamage(part);
+      if (part.holes || (await this.#levelDamage(part)).length > 0) await this.#noticeDamage(part);
       this.#known.add(part);
     }
     const reader = await chain.undisturbed(() =>
@@ -168,32 +180,48 @@ export class FrameReader {
     await cursor.reader.close();
   }
 
-  async #learnHoles(part: ChainPart): Promise<PartScan> {
+  /** Reads the whole part. */
+  async #learnHoles(part: ChainPart): Promise<Learnt> {
     const { chain, ledger } = this.#options;
-    const scan = await chain.undisturbed(() => scanPart(chain.folderOf(part), part));
+    const [promised, scan] = await chain.undisturbed(async () => {
+      // Before it is read: what is stored meanwhile counts neither as a hole nor in place of one.
+      const { records, bytes, last } = part;
+      return [{ records, bytes, last }, await scanPart(chain.folderOf(part), part)] as const;
+    });
+    const { last } = promised;
+    const holes = holesIn(scan.frames, part.first, last);
     const state = ledger.at(part.epochStart);
-    if (state !== undefined) {
-      for (const [from, to] of holesIn(scan.frames, part.first, part.last)) noteGone(state, from, to);
+    if (state !== undefined) for (const [from, to] of holes) noteGone(state, from, to);
+    let { records, bytes } = promised;
+    for (const [sequence, size] of scan.frames) {
+      if (sequence > last) break;
+      records -= size.records;
+      bytes -= size.bytes;
     }
-    return scan;
+    return { holes, damage: scan.damage, records: Math.max(0, records), bytes: Math.max(0, bytes) };
   }
 
-  /** Reads the whole part, tells what is missing, and makes the ledger agree. */
+  /** Tells what the part lacks and was not told of before, and makes the ledger agree. */
   async #noticeDamage(part: ChainPart): Promise<void> {
     const { chain, ledger, onDamage } = this.#options;
     const state = ledger.at(part.epochStart);
-    const upTo = part.last;
-    const scan = await this.#learnHoles(part);
+    const { holes, damage, records, bytes } = await this.#learnHoles(part);
     // It was dropped, or acknowledged, since its frame was asked for: nothing of it is missing.
-    if (!chain.parts.includes(part)) return;
-    const holes = holesIn(scan.frames, part.first, upTo);
-    const details = [...(await this.#levelDamage(part)), ...scan.damage];
-    for (const [from, to] of holes) details.push(`epoch ${part.epochStart} lacks frames ${from} to ${to}`);
-    if (details.length === 0 || state === undefined || part.holes) return;
+    if (!chain.parts.includes(part) || state === undefined) return;
+    // Which of its holes are new is not known, but whether records went.
+    if (part.holes && records === 0) return;
+    const details = [...(await this.#levelDamage(part)), ...damage];
+    if (part.holes) details.push(`${part.name} lacks ${records} of ${part.records} records`);
+    else
+      for (const [from, to] of holes) details.push(`epoch ${part.epochStart} lacks frames ${from} to ${to}`);
+    if (details.length === 0) return;
     part.holes = true;
-    const records = Math.max(0, part.records - scan.found.records);
-    const bytes = Math.max(0, part.bytes - scan.found.bytes);
     await onDamage(part, details, records, bytes);
+  }
+
+  /** What the part lacks is told of when it resolves: it is about to be dropped, or written again without that. */
+  tellDamage(part: ChainPart): Promise<void> {
+    return this.#inTurn(() => this.#noticeDamage(part));
   }
 
   #levelDamage(part: ChainPart): Promise<string[]> {
@@ -213,14 +241,12 @@ export class FrameReader {
 
   /** The part was written again, with fewer frames. */
   refresh(part: ChainPart): Promise<void> {
-    const result = this.#last.then(async () => {
+    return this.#inTurn(async () => {
       this.#known.delete(part);
       for (const cursor of this.#cursors.filter((each) => each.part === part)) await this.#forget(cursor);
       // They may have read on in the old one, and what they read was counted out with it.
       part.sizes.clear();
     });
-    this.#last = result.catch(() => {});
-    return result;
   }
 
   async close(): Promise<void> {
