@@ -8,6 +8,7 @@ import { fstatSync, writeSync } from "node:fs";
 const PRIORITIES: Readonly<Record<string, number>> = { debug: 7, info: 6, warn: 4, error: 3 };
 /** The journal adds these itself, or the priority says it. */
 const KNOWN_BESIDES = new Set(["level", "time", "program", "msg"]);
+const MAX_WAITING_BYTES = 1_048_576;
 
 interface LineSink {
   write(line: string): void;
@@ -22,7 +23,62 @@ export function journalSink(environment: Readonly<NodeJS.ProcessEnv>, fd = 2): L
   if (JOURNAL_STREAM === undefined) return undefined;
   const { dev, ino } = fstatSync(fd, { bigint: true });
   if (JOURNAL_STREAM !== `${dev}:${ino}`) return undefined;
-  return { write: (line) => void writeSync(fd, journalLine(line)) };
+  return new JournalSink(fd);
+}
+
+/**
+ * A journal that is slow does not take a line (EAGAIN, as Node makes standard error non-blocking), and one that
+ * is gone takes none any more (EPIPE). Lines wait for the next one that is taken, what is more than fits is
+ * dropped and counted, and the program goes on.
+ */
+class JournalSink implements LineSink {
+  readonly #fd: number;
+  #waiting: Buffer[] = [];
+  #waitingBytes = 0;
+  #dropped = 0;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  write(line: string): void {
+    this.#add(journalLine(line));
+    if (!this.#passOn() || this.#dropped === 0) return;
+    const told = `<4>lines of the log were dropped while it could not be written lines=${this.#dropped}\n`;
+    this.#dropped = 0;
+    this.#add(told);
+    this.#passOn();
+  }
+
+  #add(line: string): void {
+    const bytes = Buffer.from(line);
+    if (this.#waitingBytes + bytes.length > MAX_WAITING_BYTES) this.#dropped++;
+    else {
+      this.#waiting.push(bytes);
+      this.#waitingBytes += bytes.length;
+    }
+  }
+
+  /** @returns whether nothing waits any more */
+  #passOn(): boolean {
+    let taken = 0;
+    try {
+      for (const bytes of this.#waiting) {
+        for (let at = 0; at < bytes.length; ) {
+          const written = writeSync(this.#fd, bytes, at);
+          at += written;
+          // Of a line that was not taken whole the rest comes first the next time.
+          this.#waiting[taken] = bytes.subarray(at);
+          this.#waitingBytes -= written;
+        }
+        taken++;
+      }
+    } catch {
+      // The next line tries again.
+    }
+    this.#waiting.splice(0, taken);
+    return this.#waiting.length === 0;
+  }
 }
 
 /** @param line an event as one line of JSON, as `createLog` makes it; anything else stays as it is */

@@ -1,10 +1,13 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { once } from "node:events";
+import type { Readable, Writable } from "node:stream";
 import { test } from "node:test";
 import fc from "fast-check";
 import { journalLine, journalSink } from "../../runtime/journal.ts";
 import { createLog } from "../../runtime/log.ts";
+
+const LIMIT = { timeout: 60_000 };
 
 function logged(write: (log: ReturnType<typeof createLog>) => void): string[] {
   const lines: string[] = [];
@@ -43,25 +46,87 @@ test("whatever is logged, an event stays one line and has one priority", () => {
   assert.equal(journalLine("no JSON\n"), "no JSON\n");
 });
 
+/** A child whose standard error is a pipe, and its journal; it alone knows the pipe's inode. */
+function journalChild(script: string): ChildProcessByStdio<Writable, Readable, Readable> {
+  const here = import.meta.url;
+  const compiled = here.endsWith(".js");
+  const module = new URL(`../../runtime/journal.${compiled ? "js" : "ts"}`, here).href;
+  const source = `
+    import { fstatSync } from "node:fs";
+    const { journalSink } = await import(${JSON.stringify(module)});
+    const { dev, ino } = fstatSync(2, { bigint: true });
+    const sink = journalSink({ JOURNAL_STREAM: dev + ":" + ino });
+    ${script}
+  `;
+  const flags = compiled ? [] : ["--import", "tsx"];
+  return spawn(process.execPath, [...flags, "--input-type=module", "-e", source], {
+    stdio: ["pipe", "pipe", "pipe"],
+  });
+}
+
 test("only a standard error that is the journal's own gets such lines", async () => {
   assert.equal(journalSink({}), undefined);
   assert.equal(journalSink({ JOURNAL_STREAM: "8:12345" }), undefined);
   assert.equal(journalSink({ JOURNAL_STREAM: "nonsense" }), undefined);
-  // A child whose standard error is a pipe; it alone knows the pipe's inode.
-  const script = `
-    import { fstatSync } from "node:fs";
-    const { journalSink } = await import(${JSON.stringify(new URL("../../runtime/journal.ts", import.meta.url).href.replace(/\.ts$/, import.meta.url.endsWith(".js") ? ".js" : ".ts"))});
-    const { dev, ino } = fstatSync(2, { bigint: true });
-    journalSink({ JOURNAL_STREAM: dev + ":" + ino }).write('{"level":"error","msg":"here","a":1}');
-  `;
-  const flags = import.meta.url.endsWith(".js") ? [] : ["--import", "tsx"];
-  const child = spawn(process.execPath, [...flags, "--input-type=module", "-e", script], {
-    stdio: ["ignore", "ignore", "pipe"],
-  });
+  const child = journalChild(`sink.write('{"level":"error","msg":"here","a":1}');`);
   let text = "";
   child.stderr.on("data", (chunk: Buffer) => {
     text += chunk.toString();
   });
   await once(child, "close");
   assert.equal(text, "<3>here a=1\n");
+});
+
+/** Node makes standard error non-blocking when somebody asks for it, as MQTT.js does. */
+const WRITES = `
+  process.stderr.fd;
+  const write = (n) => sink.write(JSON.stringify({ level: "info", msg: "line", n, pad: "x".repeat(1000) }));
+  for (let n = 0; n < 3000; n++) write(n);
+  process.stdout.write("written ");
+  let n = 3000;
+  process.stdin.on("data", () => { write(n++); process.stdout.write(n + " "); });
+`;
+
+test(
+  "a journal that takes no lines for a while is waited for, and what did not fit is counted",
+  LIMIT,
+  async () => {
+    const child = journalChild(WRITES);
+    await once(child.stdout, "data");
+    let text = "";
+    child.stderr.on("data", (chunk: Buffer) => {
+      text += chunk.toString();
+    });
+    let last = 3_000;
+    for (; !/dropped.*\n/.test(text); last++) {
+      child.stdin.write("one more");
+      await once(child.stdout, "data");
+    }
+    child.stdin.end();
+    await once(child, "close");
+    const lines = text.trimEnd().split("\n");
+    const numbers = lines
+      .flatMap((line) => /^<6>line n=(\d+) pad=x{1000}$/.exec(line)?.[1] ?? [])
+      .map(Number);
+    const dropped = Number(
+      /^<4>lines of the log were dropped while it could not be written lines=(\d+)$/.exec(
+        lines.find((line) => line.startsWith("<4>")) ?? "",
+      )?.[1],
+    );
+    assert.equal(lines.length, numbers.length + 1, "each line is whole");
+    assert.deepEqual(
+      numbers,
+      [...numbers].sort((a, b) => a - b),
+    );
+    assert.ok(dropped > 1_000 && numbers.length > 1_000, `${numbers.length} came, ${dropped} did not`);
+    assert.equal(numbers.length + dropped, last);
+  },
+);
+
+test("a journal that is gone does not end the program", LIMIT, async () => {
+  const child = journalChild(WRITES);
+  child.stderr.destroy();
+  await once(child.stdout, "data");
+  child.stdin.end("one more");
+  assert.deepEqual(await once(child, "close"), [0, null]);
 });
