@@ -105,14 +105,12 @@ async function findUnits(dir: string, sidecar: Sidecar | undefined, log: Log): P
   const fileCount = await takeSnapshot(units, snapshot);
   if (fileCount === 0) return finish(await openDb(units, true), new FootageIndex(), sidecar);
   try {
-    const db = await openDb(units, false);
-    const index = await readIndex(db);
-    const opened = finish(db, index, sidecar);
+    const opened = await openFound(units, sidecar);
     if (opened.missing.length === 0) {
       await rm(snapshot, { recursive: true, force: true });
       return opened;
     }
-    await db.close();
+    await opened.db.close();
     log.warn({ folder: units, ranges: opened.missing.length }, "footage is missing; repairing");
   } catch (error) {
     log.warn({ folder: units, error: describeError(error) }, "footage buffer does not open; repairing");
@@ -140,9 +138,11 @@ async function takeSnapshot(units: string, snapshot: string): Promise<number> {
   return files.length;
 }
 
+/** Without folders: a repair leaves one, `lost`, with the files that it did not use. */
 async function filesOf(folder: string): Promise<string[]> {
   try {
-    return await readdir(folder);
+    const entries = await readdir(folder, { withFileTypes: true });
+    return entries.filter((entry) => entry.isFile()).map(({ name }) => name);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
     throw error;
@@ -158,8 +158,7 @@ async function repair(dir: string, sidecar: Sidecar | undefined, log: Log): Prom
   await rename(join(dir, "snapshot"), units);
   try {
     await repairDatabase(units);
-    const db = await openDb(units, false);
-    const opened = finish(db, await readIndex(db), sidecar);
+    const opened = await openFound(units, sidecar);
     if (opened.missing.length === 0) await rm(damaged, { recursive: true, force: true });
     return opened;
   } catch (error) {
@@ -173,6 +172,32 @@ async function repair(dir: string, sidecar: Sidecar | undefined, log: Log): Prom
     await rename(join(dir, "fresh"), units);
     return finish(await openDb(units, false), new FootageIndex(), sidecar);
   }
+}
+
+/** @throws what LevelDB says; it is closed then, as nobody else, and no repair, could have the folder otherwise. */
+async function openFound(units: string, sidecar: Sidecar | undefined): Promise<FoundUnits> {
+  const db = await openDb(units, false);
+  try {
+    return finish(db, await readIndex(db), sidecar);
+  } catch (error) {
+    await db.close();
+    throw error;
+  }
+}
+
+/**
+ * Opens the closed database again after a write failed. A damaged table would fail others for ever, whenever its turn
+ * comes to be compacted: what can be read of it goes into new ones, and units that are gone with it are found out when
+ * they are read. A crash meanwhile leaves what the next start repairs.
+ */
+export async function openAnew(dir: string, failure: unknown, log: Log): Promise<Database> {
+  const units = join(dir, "units");
+  const { code, cause } = failure as NodeJS.ErrnoException;
+  if ([code, (cause as NodeJS.ErrnoException | undefined)?.code].includes("LEVEL_CORRUPTION")) {
+    log.warn({ folder: units, error: describeError(failure) }, "footage buffer damaged; repairing");
+    await repairDatabase(units);
+  }
+  return openDb(units, false);
 }
 
 /** Footage does not compress, is read once and in order, and the agent has little memory. */

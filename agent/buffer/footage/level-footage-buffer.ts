@@ -4,7 +4,6 @@
  *
  * Every opening begins a new epoch, so no place is ever given twice, whatever a crash left.
  */
-import { join } from "node:path";
 import { decodeUnit, encodeUnit, type FootageUnit } from "../../../protocol/footage.ts";
 import type { Epoch, FrameSequence } from "../../../protocol/frame.ts";
 import type { Clock } from "../../../runtime/clock.ts";
@@ -19,7 +18,7 @@ import {
   indexValue,
   newestWith,
   type OpenedFolder,
-  openDb,
+  openAnew,
   openFootageFolder,
   randomEpoch,
   sidecarFile,
@@ -98,7 +97,8 @@ class LevelFootageBuffer implements FootageBuffer {
   #db: OpenedFolder["db"];
   /** Writes go one after the other: places rise in the order in which units come. */
   #queue: Promise<unknown> = Promise.resolve();
-  #writeFailed = false;
+  /** Of the last write, if it failed. */
+  #failure: unknown;
   #droppedUnits = 0;
   readonly #setAside: string[] = [];
   /** Per camera, the first and last deleted key since the last compaction. */
@@ -168,7 +168,7 @@ class LevelFootageBuffer implements FootageBuffer {
 
   async #store(entry: UnitEntry, bytes: Buffer): Promise<void> {
     try {
-      if (this.#writeFailed) await this.#reopen();
+      if (this.#failure !== undefined) await this.#reopen();
       await this.#db.batch(
         [
           { type: "put", key: unitKey("u", entry), value: bytes },
@@ -176,9 +176,9 @@ class LevelFootageBuffer implements FootageBuffer {
         ],
         { sync: true },
       );
-      this.#writeFailed = false;
+      this.#failure = undefined;
     } catch (error) {
-      this.#writeFailed = true;
+      this.#failure = error;
       throw new FootageWriteError(this.#options.dir, error);
     }
   }
@@ -187,7 +187,7 @@ class LevelFootageBuffer implements FootageBuffer {
   async #reopen(): Promise<void> {
     await this.#compacting;
     await this.#db.close();
-    this.#db = await openDb(join(this.#options.dir, "units"), false);
+    this.#db = await openAnew(this.#options.dir, this.#failure, this.#log);
   }
 
   /** The oldest footage makes room for the newest: what happens now is what somebody will look for. */
@@ -254,7 +254,7 @@ class LevelFootageBuffer implements FootageBuffer {
       this.#setAside.push(key);
       while (this.#setAside.length > MAX_SET_ASIDE) await this.#db.del(this.#setAside.shift()!);
     } catch (error) {
-      this.#writeFailed = true;
+      this.#failure = error;
       this.#log.warn({ error: describeError(error) }, "a damaged unit is not kept");
     }
   }
@@ -299,7 +299,7 @@ class LevelFootageBuffer implements FootageBuffer {
       await this.#db.batch(keys.map((key) => ({ type: "del", key })));
     } catch (error) {
       // They are forgotten all the same, and come back at the next start.
-      this.#writeFailed = true;
+      this.#failure = error;
       this.#log.warn({ error: describeError(error) }, "sent footage was not deleted");
       return;
     }
