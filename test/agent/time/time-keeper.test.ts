@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
 import { gapRecord, gapStartUs, readingRecord } from "../../../agent/sources/reading-record.ts";
@@ -371,4 +373,26 @@ test("a gap since a boot whose records are long sent begins when that was", asyn
     const { fromUs, toUs } = JSON.parse(payload.toString()) as GapRecord;
     assert.ok(Math.abs(fromUs - trulyUs) < 1_000 && Math.abs(toUs - device.trueUs) < 1_000);
   });
+});
+
+test("damage that the opening of the buffer tells of has the time that is known only behind it", async (t) => {
+  const device = new Device();
+  const dir = await temporaryFolder(t);
+  const first = await run(t, dir, device);
+  await first.say();
+  await first.end();
+  const [part] = (await readdir(join(dir, "chain"))).sort();
+  await rm(join(dir, "chain", part!), { recursive: true });
+  device.reboot(3_600);
+  device.kept = true;
+  device.behindUs = 0;
+  const { records } = await run(t, dir, device);
+  const reports = (await readAll(records)).filter(({ stream }) => stream === GAPS_STREAM);
+  for (const { storedUs, runs } of reports) {
+    forEachRecord(runs[0]!, (payload, timeUs) => {
+      const { toUs } = JSON.parse(payload.toString()) as GapRecord;
+      for (const us of [storedUs, timeUs, toUs]) assert.ok(Math.abs(us - device.trueUs) < 1_000_000, `${us}`);
+    });
+  }
+  assert.equal(reports.length, 1);
 });
