@@ -17,6 +17,7 @@ import type { Epoch } from "../../../protocol/frame.ts";
 import { readUInt53, writeUInt53 } from "../../../protocol/record-batch.ts";
 import { describeError, HeadwaterError } from "../../../runtime/errors.ts";
 import type { Log } from "../../../runtime/log.ts";
+import { takeLock } from "../level/folder-lock.ts";
 import { type Database, repairDatabase } from "../level/leveldb.ts";
 import { BufferDamagedError } from "../record-buffer.ts";
 import { FootageIndex, type UnitEntry, type UnitRange } from "./footage-index.ts";
@@ -59,7 +60,8 @@ export interface OpenedFolder {
 /** @throws FootageLockedError, FootageVersionError, and what the file system throws */
 export async function openFootageFolder(dir: string, log: Log): Promise<OpenedFolder> {
   await mkdir(dir, { recursive: true, mode: 0o700 });
-  const lock = await takeLock(join(dir, "lock"));
+  // Before any file is moved: another process may be at work on them.
+  const lock = await takeLock(join(dir, "lock"), (cause) => new FootageLockedError(dir, cause));
   try {
     return { ...(await openUnits(dir, log)), lock };
   } catch (error) {
@@ -70,16 +72,6 @@ export async function openFootageFolder(dir: string, log: Log): Promise<OpenedFo
 
 type OpenedUnits = Omit<OpenedFolder, "lock">;
 type FoundUnits = Omit<OpenedUnits, "sidecarDamaged">;
-
-/** Before any file is moved: another process may be at work on them. */
-async function takeLock(folder: string): Promise<Database> {
-  try {
-    return await openDb(folder, true);
-  } catch (error) {
-    const cause = (error as Error).cause as NodeJS.ErrnoException | undefined;
-    throw cause?.code === "LEVEL_LOCKED" ? new FootageLockedError(folder, error) : error;
-  }
-}
 
 async function openUnits(dir: string, log: Log): Promise<OpenedUnits> {
   const found = await readSidecar(sidecarFile(dir));

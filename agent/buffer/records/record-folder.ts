@@ -15,8 +15,9 @@ import { dirname, join, resolve } from "node:path";
 import { syncFolder } from "../../../runtime/durable.ts";
 import { HeadwaterError } from "../../../runtime/errors.ts";
 import { keepAside } from "../level/damaged-folders.ts";
+import { takeLock } from "../level/folder-lock.ts";
 import { findLevelDamage } from "../level/level-files.ts";
-import { type Database, openDatabase } from "../level/leveldb.ts";
+import type { Database } from "../level/leveldb.ts";
 import { type ChainPart, holesIn, type PartScan, parsePartName, scanPart } from "./chain-part.ts";
 import type { EpochState } from "./epoch-ledger.ts";
 import { type Promises, settleEpochs } from "./epoch-settling.ts";
@@ -67,7 +68,7 @@ export const marksFolder = (dir: string): string => join(dir, "marks");
 
 export async function openRecordFolder(dir: string, device: string): Promise<OpenedFolder> {
   await makeFolder(resolve(chainFolder(dir)));
-  const lock = await takeLock(dir);
+  const lock = await takeLock(join(dir, "lock"), (cause) => new BufferLockedError(dir, cause));
   try {
     return { ...(await openLocked(dir, device)), lock };
   } catch (error) {
@@ -208,25 +209,4 @@ function missingMarks(marks: ReadMarks, latest: Sidecar | undefined): string[] {
     return [];
   if (marks.damage.length > 0) return [];
   return ["marks that sources had stored are gone, or older than they should be"];
-}
-
-/**
- * A second, empty LevelDB, opened only for its lock: the kernel frees it when the process dies, and
- * it can be taken before anything is looked at or put aside.
- */
-async function takeLock(dir: string): Promise<Database> {
-  const folder = join(dir, "lock");
-  try {
-    return await openDatabase(folder, true);
-  } catch (error) {
-    if (isLocked(error)) throw new BufferLockedError(dir, error);
-    // It holds nothing; what a power cut made of it can go.
-    await rm(folder, { recursive: true, force: true });
-    return openDatabase(folder, true);
-  }
-}
-
-function isLocked(error: unknown): boolean {
-  const { code, cause } = error as { code?: string; cause?: { code?: string } };
-  return code === "LEVEL_LOCKED" || cause?.code === "LEVEL_LOCKED";
 }

@@ -1,6 +1,6 @@
 /** A file of LevelDB's that is damaged costs the units in it, not the others, and the buffer goes on, at each start. */
 import assert from "node:assert/strict";
-import { cp, mkdtemp, open as openFile, readdir, rm, unlink } from "node:fs/promises";
+import { cp, mkdtemp, open as openFile, readdir, rm, truncate, unlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
@@ -71,6 +71,18 @@ test("a buffer that was repaired is opened again, as often as one likes", LIMIT,
     assert.equal(await unitsIn(buffer), 20, `start ${start}`);
     await buffer.close();
   }
+});
+
+test("a damaged lock, which holds nothing, is made anew", LIMIT, async (t) => {
+  const dir = await folder(t);
+  const before = await open(dir);
+  await fill(before, 3);
+  await before.close();
+  await truncate(join(dir, "lock", "CURRENT"), 0);
+  const buffer = await open(dir);
+  assert.equal(await unitsIn(buffer), 3);
+  await assert.rejects(open(dir), { code: "FOOTAGE_LOCKED" });
+  await buffer.close();
 });
 
 test("a damaged table costs its units, and not one write after another", LIMIT, async (t) => {

@@ -1,0 +1,26 @@
+/**
+ * An empty LevelDB in a buffer's folder, opened only for its lock: the kernel frees it when the process
+ * dies, and it can be taken before anything is looked at or put aside.
+ */
+import { rm } from "node:fs/promises";
+import { type Database, openDatabase } from "./leveldb.ts";
+
+/**
+ * @param folder of the lock
+ * @param locked makes the error that is thrown when another process has it
+ */
+export async function takeLock(folder: string, locked: (cause: unknown) => Error): Promise<Database> {
+  try {
+    return await openDatabase(folder, true);
+  } catch (error) {
+    if (isLocked(error)) throw locked(error);
+    // It holds nothing; what a power cut made of it can go.
+    await rm(folder, { recursive: true, force: true });
+    return openDatabase(folder, true);
+  }
+}
+
+function isLocked(error: unknown): boolean {
+  const { code, cause } = error as { code?: string; cause?: { code?: string } };
+  return code === "LEVEL_LOCKED" || cause?.code === "LEVEL_LOCKED";
+}
