@@ -25,6 +25,12 @@ module.exports = {
     ),
     forbid("agent-rooms-apart", { path: "^agent/(sources|uplink|buffer)/" }, { path: "^agent/", pathNot: "^agent/($1|buffer)/" }),
     forbid(
+      "kinds-of-sources-are-strangers",
+      { path: "^agent/sources/(camera|http|mqtt|serial|tail)/" },
+      { path: "^agent/sources/(camera|http|mqtt|serial|tail)/", pathNot: "^agent/sources/$1/" },
+      "what several kinds need stands above them",
+    ),
+    forbid(
       "queues-are-strangers",
       { path: "^agent/buffer/(records|footage)/" },
       { path: "^agent/buffer/(records|footage)/", pathNot: "^agent/buffer/$1/" },
@@ -42,6 +48,21 @@ module.exports = {
       { path: "^gateway/(delivery|analytics|video)/" },
       { path: "^gateway/", pathNot: "^gateway/($1/|streams/streams\\.ts$)" },
     ),
+    forbid(
+      "formats-know-no-files",
+      { path: "^gateway/video/depacketise/" },
+      { path: "^gateway/video/", pathNot: "/video/depacketise/" },
+    ),
+    forbid(
+      "fragments-know-no-archive",
+      { path: "^gateway/video/fragments/" },
+      { path: "^gateway/video/", pathNot: "/video/(fragments|depacketise)/" },
+    ),
+    forbid(
+      "an-archive-knows-no-senders",
+      { path: "^gateway/video/archive/" },
+      { path: "^gateway/video/", pathNot: "/video/((archive|fragments|depacketise)/|video\\.ts$|video-counters\\.ts$)" },
+    ),
     forbid("identity-knows-nobody", { path: "^gateway/identity/" }, { path: "^gateway/", pathNot: "^gateway/identity/" }),
     forbid("streams-know-nobody", { path: "^gateway/streams/" }, { path: "^gateway/", pathNot: "^gateway/streams/" }),
     forbid(
@@ -57,6 +78,21 @@ module.exports = {
       { path: "^gateway/streams/stores/local/", pathNot: "/(log|segments)/" },
     ),
     forbid(
+      "a-cluster-knows-no-streams",
+      { path: "^gateway/streams/stores/jetstream/cluster/" },
+      { path: "^gateway/streams/stores/jetstream/", pathNot: "/jetstream/cluster/" },
+    ),
+    forbid(
+      "a-stream-of-the-cluster-knows-no-other",
+      { path: "^gateway/streams/stores/jetstream/log/" },
+      { path: "^gateway/streams/stores/jetstream/", pathNot: "/jetstream/(log|cluster)/" },
+    ),
+    forbid(
+      "consumers-and-registry-apart",
+      { path: "^gateway/streams/stores/jetstream/(consumers|registry)/" },
+      { path: "^gateway/streams/stores/jetstream/", pathNot: "/jetstream/($1|log|cluster)/" },
+    ),
+    forbid(
       "api-knows-only-faces",
       { path: "^gateway/api/" },
       {
@@ -65,6 +101,9 @@ module.exports = {
           "^gateway/(api/|identity/identity\\.ts$|streams/streams\\.ts$|delivery/delivery\\.ts$|analytics/analytics\\.ts$|video/video\\.ts$|ingest/ingest\\.ts$)",
       },
     ),
+    forbid("signatures-know-no-door", { path: "^gateway/api/signature/" }, { path: "^gateway/api/(door|answers|kinesis|console)/" }),
+    forbid("bodies-and-answers-know-no-door", { path: "^gateway/api/(bodies|answers)/" }, { path: "^gateway/api/(door|kinesis|console)/" }),
+    forbid("a-door-knows-no-calls", { path: "^gateway/api/door/" }, { path: "^gateway/api/(kinesis|console)/" }),
     forbid("wire-knows-no-calls", { path: "^gateway/api/kinesis/wire/" }, { path: "^gateway/api/", pathNot: "/kinesis/wire/|/aws-error\\.ts$" }),
     forbid(
       "calls-are-strangers",

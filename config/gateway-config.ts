@@ -13,7 +13,7 @@ import {
   topicFilter,
 } from "./fields.ts";
 
-/** Whether there may be an action that it matches; gateway/api/access.ts says how. */
+/** Whether there may be an action that it matches; gateway/api/signature/access.ts says how. */
 function canAllow(pattern: string): boolean {
   const [head = "", ...rest] = pattern.split("*");
   if (/^kinesis:[A-Z][A-Za-z]*$/.test(head)) return true;

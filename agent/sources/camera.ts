@@ -18,10 +18,10 @@ import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
 import type { FootageBuffer, RecordedUnit } from "../buffer/footage-buffer.ts";
-import { CrampedTimes } from "./cramped-times.ts";
+import { CrampedTimes } from "./camera/cramped-times.ts";
+import { type RunningFfmpeg, runFfmpeg } from "./camera/ffmpeg.ts";
+import { FootageRecorder } from "./camera/footage-recorder.ts";
 import { EARLIEST_US } from "./decode/sensor-time.ts";
-import { type RunningFfmpeg, runFfmpeg } from "./ffmpeg.ts";
-import { FootageRecorder } from "./footage-recorder.ts";
 import type { Source, SourceReport } from "./source.ts";
 
 export interface CameraSourceOptions {

@@ -17,11 +17,11 @@ import { describeError } from "../../runtime/errors.ts";
 import { listenOn } from "../../runtime/listen.ts";
 import { BufferFullError, type BufferRecord, RecordInvalidError } from "../buffer/record-buffer.ts";
 import { Assembly } from "./assembly.ts";
-import { BodyRoom } from "./body-room.ts";
 import { ConnectionPlaces } from "./connection-places.ts";
 import { type BatchKind, decodeJsonBatch } from "./decode/json-batch.ts";
-import { bodyKind, busy, RETRY_AFTER_SECONDS, RequestRefusal, readBody } from "./http-body.ts";
-import { RequestMemory } from "./request-memory.ts";
+import { BodyRoom } from "./http/body-room.ts";
+import { bodyKind, busy, RETRY_AFTER_SECONDS, RequestRefusal, readBody } from "./http/http-body.ts";
+import { RequestMemory } from "./http/request-memory.ts";
 import type { SensorReading, Source, SourceParts, SourceReport } from "./source.ts";
 import type { Life } from "./supervisor.ts";
 

@@ -18,8 +18,8 @@ import {
   planRequests,
   valueIn,
 } from "./decode/modbus-rtu.ts";
-import { ModbusPlan } from "./modbus-plan.ts";
-import { openSerialPort, REOPEN_WITHIN_MS, SerialPortError } from "./serial-port.ts";
+import { ModbusPlan } from "./serial/modbus-plan.ts";
+import { openSerialPort, REOPEN_WITHIN_MS, SerialPortError } from "./serial/serial-port.ts";
 import type { SensorReading, Source, SourceParts, SourceReport } from "./source.ts";
 import type { Life } from "./supervisor.ts";
 

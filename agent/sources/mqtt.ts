@@ -16,16 +16,16 @@ import { describeError } from "../../runtime/errors.ts";
 import { listenOn } from "../../runtime/listen.ts";
 import type { BufferRecord, Mark } from "../buffer/record-buffer.ts";
 import { Assembly } from "./assembly.ts";
-import { isUser } from "./broker-users.ts";
-import { ClientMemories } from "./client-memories.ts";
 import { ConnectionPlaces } from "./connection-places.ts";
 import { PublishDecoder } from "./decode/publish.ts";
-import { DiscoveryMemory } from "./discovery-memory.ts";
 import type { Arrived } from "./intake.ts";
-import { type LeadingPublishes, type PublishMemory, publishKey } from "./publish-memory.ts";
+import { isUser } from "./mqtt/broker-users.ts";
+import { ClientMemories } from "./mqtt/client-memories.ts";
+import { DiscoveryMemory } from "./mqtt/discovery-memory.ts";
+import { type LeadingPublishes, type PublishMemory, publishKey } from "./mqtt/publish-memory.ts";
+import { topicMatches } from "./mqtt/topic-filter.ts";
 import type { Decoded, Source, SourceParts, SourceReport } from "./source.ts";
 import type { Life } from "./supervisor.ts";
-import { topicMatches } from "./topic-filter.ts";
 
 /** A larger payload is no reading; it is acknowledged, counted and reported without its bytes. */
 const MAX_PAYLOAD_BYTES = 262_144;

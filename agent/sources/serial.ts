@@ -19,7 +19,7 @@ import type { Arrived } from "./intake.ts";
 import { LineQueue, type QueuedLine } from "./line-queue.ts";
 import { LineSplitter } from "./line-splitter.ts";
 import { gapRecord, gapStartUs } from "./reading-record.ts";
-import { openSerialPort, REOPEN_WITHIN_MS, SerialPortError } from "./serial-port.ts";
+import { openSerialPort, REOPEN_WITHIN_MS, SerialPortError } from "./serial/serial-port.ts";
 import type { Decoded, Source, SourceParts, SourceReport } from "./source.ts";
 import type { Life } from "./supervisor.ts";
 

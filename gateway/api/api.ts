@@ -20,8 +20,8 @@ import type { Streams } from "../streams/streams.ts";
 import type { CameraPreviews, Video } from "../video/video.ts";
 import { ConsoleApi } from "./console/console.ts";
 import { DeviceApi, type DeviceApiOptions, isDeviceCall, rememberPeer } from "./device-api.ts";
+import { FrontDoor } from "./door/front-door.ts";
 import { type Exchange, openExchange } from "./exchange.ts";
-import { FrontDoor } from "./front-door.ts";
 import { KinesisApi } from "./kinesis/kinesis.ts";
 
 export interface ApiOptions {

@@ -17,7 +17,7 @@ import type { Log } from "../../runtime/log.ts";
 import type { Identity } from "../identity/identity.ts";
 import type { Ingest } from "../ingest/ingest.ts";
 import type { CameraOwners } from "../video/video.ts";
-import { BodyBudget } from "./body-budget.ts";
+import { BodyBudget } from "./bodies/body-budget.ts";
 import { ConsoleError, sendJson, sendRefusal } from "./console/console-reply.ts";
 import { type Exchange, openExchange, withBody } from "./exchange.ts";
 

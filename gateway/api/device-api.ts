@@ -21,7 +21,7 @@ import type { Log } from "../../runtime/log.ts";
 import type { Identity, SecurePeer } from "../identity/identity.ts";
 import type { Ingest } from "../ingest/ingest.ts";
 import type { Streams } from "../streams/streams.ts";
-import { BodyBudget } from "./body-budget.ts";
+import { BodyBudget } from "./bodies/body-budget.ts";
 import { ConsoleError, sendJson, sendRefusal } from "./console/console-reply.ts";
 import { BodyCutOffError, BodyTooLargeError, type Exchange, withBody } from "./exchange.ts";
 

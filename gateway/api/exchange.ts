@@ -11,8 +11,8 @@ import {
   type BodySender,
   BusyError,
   UnprovenBusyError,
-} from "./body-budget.ts";
-import { BodyChunks } from "./body-chunks.ts";
+} from "./bodies/body-budget.ts";
+import { BodyChunks } from "./bodies/body-chunks.ts";
 
 export type IncomingRequest = IncomingMessage | Http2ServerRequest;
 export type OutgoingReply = ServerResponse | Http2ServerResponse;

@@ -21,10 +21,17 @@ import { parseSdp } from "../../protocol/rtsp/sdp.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
-import { AudioSource, audioTrackOf } from "./audio-source.ts";
-import type { ArrivedUnit, CameraArchive } from "./camera-archive.ts";
+import type { ArrivedUnit, CameraArchive } from "./archive/camera-archive.ts";
 import { ConfirmedUnits } from "./confirmed-units.ts";
-import type { Sound } from "./fragment-file.ts";
+import { AudioSource, audioTrackOf } from "./depacketise/audio-source.ts";
+import {
+  lengthPrefixed,
+  PictureSource,
+  type RawPicture,
+  videoTrackOf,
+} from "./depacketise/picture-source.ts";
+import { type Picture, VIDEO_TIMESCALE, type VideoFormat } from "./depacketise/video-format.ts";
+import type { Sound } from "./fragments/fragment-file.ts";
 import type { LiveView } from "./live-view.ts";
 import {
   giveUp,
@@ -35,11 +42,9 @@ import {
   openUnit,
   type UnitStart,
 } from "./open-unit.ts";
-import { lengthPrefixed, PictureSource, type RawPicture, videoTrackOf } from "./picture-source.ts";
 import { SenderClock } from "./sender-clock.ts";
 import type { CameraFeed, FeedMemory } from "./video.ts";
 import type { VideoCounters } from "./video-counters.ts";
-import { type Picture, VIDEO_TIMESCALE, type VideoFormat } from "./video-format.ts";
 
 /** What a packet costs in memory beside its bytes, about. */
 const PACKET_COST_BYTES = 64;

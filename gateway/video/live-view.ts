@@ -7,11 +7,11 @@
 
 import { describeError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
-import { type InitSegment, initSegmentOf, VIDEO_TRACK_ID } from "./init-segment.ts";
+import { type Picture, VIDEO_TIMESCALE, type VideoFormat } from "./depacketise/video-format.ts";
+import { type InitSegment, initSegmentOf, VIDEO_TRACK_ID } from "./fragments/init-segment.ts";
+import { movieFragment, samplesOf } from "./fragments/movie-fragment.ts";
 import { type KeptGroups, LiveMemory } from "./live-memory.ts";
-import { movieFragment, samplesOf } from "./movie-fragment.ts";
 import type { LiveViewer } from "./video.ts";
-import { type Picture, VIDEO_TIMESCALE, type VideoFormat } from "./video-format.ts";
 
 /** The most that is kept of a group of pictures for joiners, and that waits for an init segment. */
 const MAX_GROUP_BYTES = 16 * 1_048_576;

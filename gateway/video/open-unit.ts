@@ -1,8 +1,8 @@
 /** The unit that a publisher is sending: what came of it so far, and what that costs in memory. */
 import type { FootagePacket, UnitDigest } from "../../protocol/footage.ts";
 import type { Epoch, FrameSequence } from "../../protocol/frame.ts";
-import type { AudioFrame } from "./audio-source.ts";
-import type { Picture, VideoFormat } from "./video-format.ts";
+import type { AudioFrame } from "./depacketise/audio-source.ts";
+import type { Picture, VideoFormat } from "./depacketise/video-format.ts";
 
 /** What a packet that is held costs beside its bytes: the views of it, and their places in lists. */
 const HELD_PACKET_BYTES = 256;

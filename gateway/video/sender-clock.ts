@@ -5,7 +5,7 @@
 import { type ClockMapping, clockOf, MAX_UNIT_US, utcUsOf } from "../../protocol/footage.ts";
 import type { SenderReport } from "../../protocol/rtsp/rtcp.ts";
 import type { Clock } from "../../runtime/clock.ts";
-import { VIDEO_TIMESCALE } from "./video-format.ts";
+import { VIDEO_TIMESCALE } from "./depacketise/video-format.ts";
 
 /** A sender whose clock is further from ours than this has none. */
 const MAX_CLOCK_ERROR_US = 86_400_000_000;

@@ -15,9 +15,10 @@ import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
 import { DatabaseWriteError } from "../../runtime/synced-level.ts";
-import { CameraArchive } from "./camera-archive.ts";
+import { CameraArchive } from "./archive/camera-archive.ts";
+import { FragmentIndex } from "./archive/fragment-index.ts";
+import { VideoRetention } from "./archive/video-retention.ts";
 import { UnitFeed } from "./camera-feed.ts";
-import { FragmentIndex } from "./fragment-index.ts";
 import { LiveMemory } from "./live-memory.ts";
 import { LiveView } from "./live-view.ts";
 import {
@@ -34,7 +35,6 @@ import {
   type Video,
 } from "./video.ts";
 import { type VideoCounters, videoCounters } from "./video-counters.ts";
-import { VideoRetention } from "./video-retention.ts";
 
 const FORMAT = "headwater-video 1\n";
 /** Strangers on an open port must not fill the disk with folders. */

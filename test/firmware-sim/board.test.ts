@@ -5,7 +5,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
-import { openSerialPort } from "../../agent/sources/serial-port.ts";
+import { openSerialPort } from "../../agent/sources/serial/serial-port.ts";
 import { AnomalyRecord } from "../../firmware-sim/anomaly-record.ts";
 import { Board } from "../../firmware-sim/board.ts";
 import { MessageNumbers } from "../../firmware-sim/message-numbers.ts";

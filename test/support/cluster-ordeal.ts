@@ -8,7 +8,7 @@
  */
 import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { copiesMayDiffer } from "../../gateway/streams/stores/jetstream/acknowledged.ts";
+import { copiesMayDiffer } from "../../gateway/streams/stores/jetstream/log/acknowledged.ts";
 import { deliveredLines } from "./delivered.ts";
 import { type NatsCluster, natsVersion, startNatsCluster } from "./nats-cluster.ts";
 import { randomFrom } from "./ordeal.ts";

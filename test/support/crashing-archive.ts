@@ -4,7 +4,7 @@
  */
 
 import { join } from "node:path";
-import { FragmentIndex, type FragmentRow } from "../../gateway/video/fragment-index.ts";
+import { FragmentIndex, type FragmentRow } from "../../gateway/video/archive/fragment-index.ts";
 import { openVideo } from "../../gateway/video/video-archive.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { silentLog } from "../../runtime/log.ts";

@@ -15,7 +15,8 @@ import type { Log } from "../../../runtime/log.ts";
 import type { Metrics } from "../../../runtime/metrics.ts";
 import { Turnstile } from "../../../runtime/turnstile.ts";
 import { StreamNotFoundError } from "../../streams/streams.ts";
-import { BodyBudget, BusyError } from "../body-budget.ts";
+import { UnreadAnswers } from "../answers/unread-answers.ts";
+import { BodyBudget, BusyError } from "../bodies/body-budget.ts";
 import {
   BodyCutOffError,
   BodyTooLargeError,
@@ -25,7 +26,6 @@ import {
   send,
   withBody,
 } from "../exchange.ts";
-import { UnreadAnswers } from "../unread-answers.ts";
 import {
   ConsoleError,
   SECURITY_HEADERS,

@@ -6,7 +6,7 @@ import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import type { AccessKeyConfig } from "../../../config/gateway-config.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import { HeadwaterError } from "../../../runtime/errors.ts";
-import { allows } from "../access.ts";
+import { allows } from "../signature/access.ts";
 import { ConsoleError } from "./console-reply.ts";
 
 const COOKIE = "headwater_session";

@@ -1,8 +1,8 @@
 /** What the operations of the Kinesis API have in common: what they stand on, and what they give back. */
 import type { Clock } from "../../../runtime/clock.ts";
 import type { Streams } from "../../streams/streams.ts";
+import type { AnswerRoom } from "../answers/unread-answers.ts";
 import type { Exchange } from "../exchange.ts";
-import type { AnswerRoom } from "../unread-answers.ts";
 import type { Account } from "./account.ts";
 import type { PageThread } from "./pages/page-thread.ts";
 import type { Subscriptions } from "./push/subscriptions.ts";

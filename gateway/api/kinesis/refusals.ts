@@ -6,7 +6,7 @@ import { SparingLog } from "../../../runtime/sparing-log.ts";
 import { DatabaseWriteError } from "../../../runtime/synced-level.ts";
 import { LogBusyError, LogFullError, LogWriteError, StreamsClosedError } from "../../streams/streams.ts";
 import { AwsError } from "../aws-error.ts";
-import { BusyError, UnprovenBusyError } from "../body-budget.ts";
+import { BusyError, UnprovenBusyError } from "../bodies/body-budget.ts";
 import { BodyCutOffError, BodyTooLargeError } from "../exchange.ts";
 
 export class Refusals {

@@ -1,5 +1,5 @@
 /** A child process that runs out of file descriptors while ffmpeg is due: that is an end like any other. */
-import { runFfmpeg } from "../../../agent/sources/ffmpeg.ts";
+import { runFfmpeg } from "../../../agent/sources/camera/ffmpeg.ts";
 import { takeDescriptors } from "../../support/descriptors.ts";
 
 const run = {

@@ -13,7 +13,7 @@ import {
   valueIn,
 } from "../../../agent/sources/decode/modbus-rtu.ts";
 import { ModbusSource } from "../../../agent/sources/modbus.ts";
-import { ModbusPlan } from "../../../agent/sources/modbus-plan.ts";
+import { ModbusPlan } from "../../../agent/sources/serial/modbus-plan.ts";
 import type { ModbusSourceConfig, RegisterConfig } from "../../../config/source-config.ts";
 import { openBuffer, temporaryFolder } from "../buffer/records/buffer-fixture.ts";
 import { sourceParts, stored, until } from "./source-parts.ts";

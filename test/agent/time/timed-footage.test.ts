@@ -3,7 +3,7 @@ import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import { openLevelFootageBuffer } from "../../../agent/buffer/footage/level-footage-buffer.ts";
 import type { FootageGap } from "../../../agent/buffer/footage-buffer.ts";
-import { FootageRecorder } from "../../../agent/sources/footage-recorder.ts";
+import { FootageRecorder } from "../../../agent/sources/camera/footage-recorder.ts";
 import { AgentClock } from "../../../agent/time/agent-clock.ts";
 import { TimeKeeper } from "../../../agent/time/time-keeper.ts";
 import { TimedFootage } from "../../../agent/time/timed-footage.ts";

@@ -5,7 +5,7 @@ import type { ServerResponse } from "node:http";
 import { connect, type Socket } from "node:net";
 import test, { type TestContext } from "node:test";
 import { Worker } from "node:worker_threads";
-import { FrontDoor } from "../../../gateway/api/front-door.ts";
+import { FrontDoor } from "../../../gateway/api/door/front-door.ts";
 import { StillClock } from "./api-fixture.ts";
 import { Echo } from "./lane-echo.ts";
 import type { WaitingCalls } from "./waiting-calls.ts";

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import type { Socket } from "node:net";
 import test, { type TestContext } from "node:test";
 import { FLAG, FRAME, frame, settings } from "../../../bench/load/http2-frames.ts";
-import { FrontDoor } from "../../../gateway/api/front-door.ts";
+import { FrontDoor } from "../../../gateway/api/door/front-door.ts";
 import { type Fixture, openFixture } from "./api-fixture.ts";
 import { openRawHttp2 } from "./raw-http2.ts";
 

@@ -10,10 +10,10 @@ import {
   SETTING,
   writeFrameHead,
 } from "../../../bench/load/http2-frames.ts";
-import { BodyBudget, type BodyHolder } from "../../../gateway/api/body-budget.ts";
-import { FrontDoor } from "../../../gateway/api/front-door.ts";
-import type { LaneCall, LaneService } from "../../../gateway/api/request-lane.ts";
-import { UnreadAnswers } from "../../../gateway/api/unread-answers.ts";
+import { UnreadAnswers } from "../../../gateway/api/answers/unread-answers.ts";
+import { BodyBudget, type BodyHolder } from "../../../gateway/api/bodies/body-budget.ts";
+import { FrontDoor } from "../../../gateway/api/door/front-door.ts";
+import type { LaneCall, LaneService } from "../../../gateway/api/door/request-lane.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { bufferBytes, heldAtMost } from "../../support/held-memory.ts";
 import { openRawHttp2, SETTINGS_ACK } from "./raw-http2.ts";

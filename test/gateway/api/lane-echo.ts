@@ -1,8 +1,9 @@
 /** A service of the lanes that says what it heard. */
-import { BodyBudget } from "../../../gateway/api/body-budget.ts";
-import type { CallHead } from "../../../gateway/api/request-head.ts";
-import type { LaneAnswer, LaneCall, LaneService } from "../../../gateway/api/request-lane.ts";
-import { UnreadAnswers } from "../../../gateway/api/unread-answers.ts";
+
+import { UnreadAnswers } from "../../../gateway/api/answers/unread-answers.ts";
+import { BodyBudget } from "../../../gateway/api/bodies/body-budget.ts";
+import type { CallHead } from "../../../gateway/api/door/request-head.ts";
+import type { LaneAnswer, LaneCall, LaneService } from "../../../gateway/api/door/request-lane.ts";
 import type { HeadwaterError } from "../../../runtime/errors.ts";
 
 export const BUDGET_BYTES = 1_000_000;

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
-import { answerMemory } from "../../../gateway/api/answer-memory.ts";
+import { answerMemory } from "../../../gateway/api/answers/answer-memory.ts";
 import { eventually } from "../../support/program.ts";
 import { JoiningRig } from "../identity/joining-rig.ts";
 import { KEY, StillClock } from "./api-fixture.ts";

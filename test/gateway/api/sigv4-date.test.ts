@@ -4,8 +4,8 @@ import { createHmac } from "node:crypto";
 import test from "node:test";
 import fc from "fast-check";
 import { AwsError } from "../../../gateway/api/aws-error.ts";
-import { SignatureVerifier } from "../../../gateway/api/sigv4.ts";
-import { sha256 } from "../../../gateway/api/sigv4-keys.ts";
+import { SignatureVerifier } from "../../../gateway/api/signature/sigv4.ts";
+import { sha256 } from "../../../gateway/api/signature/sigv4-keys.ts";
 import { KEY } from "./api-fixture.ts";
 
 const NOW = new Date("2026-03-04T05:06:07Z");

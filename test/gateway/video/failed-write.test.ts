@@ -3,7 +3,7 @@ import { cp, mkdir, mkdtemp, readdir, rm, rmdir } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
-import { FragmentIndex } from "../../../gateway/video/fragment-index.ts";
+import { FragmentIndex } from "../../../gateway/video/archive/fragment-index.ts";
 import { openVideo } from "../../../gateway/video/video-archive.ts";
 import { epochName } from "../../../protocol/frame.ts";
 import { systemClock } from "../../../runtime/clock.ts";

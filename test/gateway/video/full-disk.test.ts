@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import { isDeepStrictEqual } from "node:util";
-import { FragmentIndex } from "../../../gateway/video/fragment-index.ts";
+import { FragmentIndex } from "../../../gateway/video/archive/fragment-index.ts";
 import { openVideo } from "../../../gateway/video/video-archive.ts";
 import { encodeRtp } from "../../../protocol/rtsp/rtp.ts";
 import { systemClock } from "../../../runtime/clock.ts";

@@ -4,14 +4,18 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
 import fc from "fast-check";
-import { AudioSource } from "../../../gateway/video/audio-source.ts";
-import { BitReader, MalformedParameterSetError } from "../../../gateway/video/bit-reader.ts";
-import { buildFragment, DamagedFragmentError, readFacts } from "../../../gateway/video/fragment-file.ts";
-import { H264Parameters, pictureSize } from "../../../gateway/video/h264-format.ts";
-import { H265Depacketiser } from "../../../gateway/video/h265-depacketiser.ts";
-import { H265Parameters } from "../../../gateway/video/h265-format.ts";
-import { lengthPrefixed } from "../../../gateway/video/picture-source.ts";
-import { SequenceRanges } from "../../../gateway/video/sequence-ranges.ts";
+import { SequenceRanges } from "../../../gateway/video/archive/sequence-ranges.ts";
+import { AudioSource } from "../../../gateway/video/depacketise/audio-source.ts";
+import { BitReader, MalformedParameterSetError } from "../../../gateway/video/depacketise/bit-reader.ts";
+import { H264Parameters, pictureSize } from "../../../gateway/video/depacketise/h264-format.ts";
+import { H265Depacketiser } from "../../../gateway/video/depacketise/h265-depacketiser.ts";
+import { H265Parameters } from "../../../gateway/video/depacketise/h265-format.ts";
+import { lengthPrefixed } from "../../../gateway/video/depacketise/picture-source.ts";
+import {
+  buildFragment,
+  DamagedFragmentError,
+  readFacts,
+} from "../../../gateway/video/fragments/fragment-file.ts";
 import { openVideo } from "../../../gateway/video/video-archive.ts";
 import { encodeRtp, parseRtp } from "../../../protocol/rtsp/rtp.ts";
 import type { SdpMedia } from "../../../protocol/rtsp/sdp.ts";

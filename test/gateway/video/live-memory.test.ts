@@ -1,10 +1,10 @@
 /** What live views keep for joiners: bounded over all cameras, at the cost of nobody who watches. */
 import assert from "node:assert/strict";
 import test from "node:test";
-import { H264Parameters } from "../../../gateway/video/h264-format.ts";
+import { H264Parameters } from "../../../gateway/video/depacketise/h264-format.ts";
+import { lengthPrefixed } from "../../../gateway/video/depacketise/picture-source.ts";
 import { LiveMemory } from "../../../gateway/video/live-memory.ts";
 import { LiveView } from "../../../gateway/video/live-view.ts";
-import { lengthPrefixed } from "../../../gateway/video/picture-source.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { makeClip } from "../../support/h264-rtp.ts";
 import { bufferBytes, heldAtMost } from "../../support/held-memory.ts";

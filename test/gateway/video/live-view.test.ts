@@ -4,7 +4,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
-import { H265Parameters } from "../../../gateway/video/h265-format.ts";
+import { H265Parameters } from "../../../gateway/video/depacketise/h265-format.ts";
 import { LiveView } from "../../../gateway/video/live-view.ts";
 import type { LiveViewer } from "../../../gateway/video/video.ts";
 import { openVideo, type VideoArchive } from "../../../gateway/video/video-archive.ts";

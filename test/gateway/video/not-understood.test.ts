@@ -4,7 +4,7 @@ import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
-import { H265Depacketiser } from "../../../gateway/video/h265-depacketiser.ts";
+import { H265Depacketiser } from "../../../gateway/video/depacketise/h265-depacketiser.ts";
 import { openVideo, type VideoArchive } from "../../../gateway/video/video-archive.ts";
 import { decodeUnit, type FootagePacket } from "../../../protocol/footage.ts";
 import { encodeRtp, parseRtp } from "../../../protocol/rtsp/rtp.ts";

@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
-import { FragmentIndex } from "../../../gateway/video/fragment-index.ts";
+import { FragmentIndex } from "../../../gateway/video/archive/fragment-index.ts";
 import { openVideo } from "../../../gateway/video/video-archive.ts";
 import { pause } from "../../../runtime/backoff.ts";
 import { silentLog } from "../../../runtime/log.ts";

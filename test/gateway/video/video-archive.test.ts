@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import { promisify } from "node:util";
-import { FragmentIndex } from "../../../gateway/video/fragment-index.ts";
+import { FragmentIndex } from "../../../gateway/video/archive/fragment-index.ts";
 import { openVideo, type VideoArchive, type VideoOptions } from "../../../gateway/video/video-archive.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";

@@ -9,10 +9,10 @@ import {
   StreamNotFoundError,
   type StreamSettings,
 } from "../../../streams/streams.ts";
-import { answerMemory } from "../../answer-memory.ts";
+import { answerMemory } from "../../answers/answer-memory.ts";
+import { type AnswerRoom, isLarge } from "../../answers/unread-answers.ts";
 import { AwsError } from "../../aws-error.ts";
-import { BusyError } from "../../body-budget.ts";
-import { type AnswerRoom, isLarge } from "../../unread-answers.ts";
+import { BusyError } from "../../bodies/body-budget.ts";
 import { shardIdOf, streamArnField } from "../account.ts";
 import { dryRunField, endDryRun } from "../dry-run.ts";
 import { type KinesisContext, nowMs, type PageOperation } from "../operation.ts";

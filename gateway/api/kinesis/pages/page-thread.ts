@@ -10,7 +10,7 @@ import { Worker } from "node:worker_threads";
 import type { Log } from "../../../../runtime/log.ts";
 import type { Metrics } from "../../../../runtime/metrics.ts";
 import type { Tally } from "../../../../runtime/tally.ts";
-import type { SharedMemory } from "../../answer-memory.ts";
+import type { SharedMemory } from "../../answers/answer-memory.ts";
 import { type FromThread, type PageJob, placeJob, putFrame, type ToThread } from "./page-job.ts";
 
 /** While one is sent, the next is written, and one is with a client that reads slowly. */

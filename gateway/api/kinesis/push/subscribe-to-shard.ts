@@ -1,6 +1,6 @@
 /** SubscribeToShard: finds the consumer, the shard and the position, and hands over to a subscription. */
 import { ShardNotFoundError, StreamNotFoundError } from "../../../streams/streams.ts";
-import { EVENT_STREAM } from "../../event-stream.ts";
+import { EVENT_STREAM } from "../../answers/event-stream.ts";
 import type { Exchange } from "../../exchange.ts";
 import { shardIdField } from "../account.ts";
 import { consumerArnField, findConsumer } from "../consumer-arn.ts";

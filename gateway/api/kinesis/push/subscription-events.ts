@@ -5,9 +5,9 @@
  *   initial-response | SubscribeToShardEvent … | exception, if it does not end in peace
  */
 import { digitsOf, type Offset, type ReadResult, type ShardDescription } from "../../../streams/streams.ts";
-import { answerMemory } from "../../answer-memory.ts";
+import { answerMemory } from "../../answers/answer-memory.ts";
+import { encodeEvent, encodeEventHeaders, eventRoom, sealEvent } from "../../answers/event-stream.ts";
 import type { AwsError } from "../../aws-error.ts";
-import { encodeEvent, encodeEventHeaders, eventRoom, sealEvent } from "../../event-stream.ts";
 import { type PageLimits, RecordPage } from "../pages/record-page.ts";
 import type { Codec } from "../wire/codec.ts";
 

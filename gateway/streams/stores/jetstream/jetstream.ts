@@ -43,16 +43,16 @@ import {
   type TagChange,
 } from "../../streams.ts";
 import { checkSpec } from "../check-spec.ts";
-import { copiesMayDiffer } from "./acknowledged.ts";
-import { Claims } from "./claims.ts";
-import { Consumers } from "./consumers.ts";
-import { Documents } from "./documents.ts";
-import type { JetStreamStream } from "./jetstream-stream.ts";
-import { Link } from "./link.ts";
-import { RegisteredReaders } from "./registered-readers.ts";
-import type { MapContent, ShardRecord } from "./shard-history.ts";
-import type { StreamRecord } from "./stream-list.ts";
-import { StreamRegistry } from "./stream-registry.ts";
+import { Claims } from "./cluster/claims.ts";
+import { Documents } from "./cluster/documents.ts";
+import { Link } from "./cluster/link.ts";
+import { Consumers } from "./consumers/consumers.ts";
+import { copiesMayDiffer } from "./log/acknowledged.ts";
+import type { JetStreamStream } from "./log/jetstream-stream.ts";
+import type { MapContent, ShardRecord } from "./log/shard-history.ts";
+import { RegisteredReaders } from "./registry/registered-readers.ts";
+import type { StreamRecord } from "./registry/stream-list.ts";
+import { StreamRegistry } from "./registry/stream-registry.ts";
 
 /** What waits for an answer of the cluster when the gateway closes gets so long. */
 const CLOSE_WITHIN_MS = 5_000;

@@ -5,9 +5,9 @@ import { decodeJsonLine } from "../../../../agent/sources/decode/json-line.ts";
 import { decodePublish } from "../../../../agent/sources/decode/publish.ts";
 import { believableTimeUs, timeText } from "../../../../agent/sources/decode/sensor-time.ts";
 import { LineSplitter, MAX_LINE_BYTES } from "../../../../agent/sources/line-splitter.ts";
+import { topicMatches } from "../../../../agent/sources/mqtt/topic-filter.ts";
 import { readingRecord, sensorName } from "../../../../agent/sources/reading-record.ts";
 import type { SensorReading } from "../../../../agent/sources/source.ts";
-import { topicMatches } from "../../../../agent/sources/topic-filter.ts";
 import { MAX_KEY_BYTES } from "../../../../protocol/record-batch.ts";
 
 const NOW_US = Date.parse("2026-06-01T12:00:00Z") * 1_000;

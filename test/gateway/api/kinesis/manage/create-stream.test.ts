@@ -8,7 +8,7 @@ import { call } from "../../sign.ts";
 test("a store that takes no more streams is told as a limit", async (t) => {
   const { origin, streams, close } = await openFixture();
   t.after(close);
-  // As a NATS account answers; test/gateway/streams/stores/jetstream/connection.test.ts has a real one.
+  // As a NATS account answers; test/gateway/streams/stores/jetstream/cluster/connection.test.ts has a real one.
   t.mock.method(streams, "createStream", async () => {
     throw new StreamLimitError("the store takes no more streams", "delete some", undefined);
   });

@@ -1,7 +1,7 @@
 /** Large pages, as a real thread writes them. */
 import assert from "node:assert/strict";
 import test, { type TestContext } from "node:test";
-import { giveAnswer } from "../../../../../gateway/api/answer-memory.ts";
+import { giveAnswer } from "../../../../../gateway/api/answers/answer-memory.ts";
 import { PageThread, type PageThreadOptions } from "../../../../../gateway/api/kinesis/pages/page-thread.ts";
 import { RecordPage } from "../../../../../gateway/api/kinesis/pages/record-page.ts";
 import { type Codec, cborCodec, jsonCodec } from "../../../../../gateway/api/kinesis/wire/codec.ts";

@@ -12,7 +12,7 @@ import { join } from "node:path";
 import type { Readable } from "node:stream";
 import test, { type TestContext } from "node:test";
 import { EventStreamCodec } from "@smithy/eventstream-codec";
-import { answerMemory } from "../../../../../gateway/api/answer-memory.ts";
+import { answerMemory } from "../../../../../gateway/api/answers/answer-memory.ts";
 import { JoiningRig } from "../../../identity/joining-rig.ts";
 import { KEY } from "../../api-fixture.ts";
 import { call, sign } from "../../sign.ts";

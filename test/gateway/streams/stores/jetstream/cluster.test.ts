@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { connect } from "@nats-io/transport-node";
-import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
+import { Link } from "../../../../../gateway/streams/stores/jetstream/cluster/link.ts";
 import type { Consumer, Streams } from "../../../../../gateway/streams/streams.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";

@@ -1,6 +1,6 @@
 /** Two gateways that write to the same shards at the same moment: nothing is doubled, and both say the same. */
 import assert from "node:assert/strict";
-import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
+import { Link } from "../../../../../gateway/streams/stores/jetstream/cluster/link.ts";
 import type { Placed, Streams } from "../../../../../gateway/streams/streams.ts";
 import { makeFrame } from "../../../../contract/stream-records.ts";
 import { clusterFact, recordsOf, textsOf, until } from "./cluster-fact.ts";

@@ -1,10 +1,10 @@
 /** A stream that one gateway deletes while others use it: who used it hears so at once, and nothing of it stays. */
 import assert from "node:assert/strict";
 import { mock } from "node:test";
-import { Documents } from "../../../../../gateway/streams/stores/jetstream/documents.ts";
-import { JetStreams } from "../../../../../gateway/streams/stores/jetstream/jet-streams.ts";
-import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
-import { StreamList } from "../../../../../gateway/streams/stores/jetstream/stream-list.ts";
+import { Documents } from "../../../../../gateway/streams/stores/jetstream/cluster/documents.ts";
+import { JetStreams } from "../../../../../gateway/streams/stores/jetstream/cluster/jet-streams.ts";
+import { Link } from "../../../../../gateway/streams/stores/jetstream/cluster/link.ts";
+import { StreamList } from "../../../../../gateway/streams/stores/jetstream/registry/stream-list.ts";
 import { StreamNotFoundError } from "../../../../../gateway/streams/streams.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
 import { silentLog } from "../../../../../runtime/log.ts";

@@ -7,7 +7,7 @@ import { connect } from "@nats-io/transport-node";
 import { compare, InputPositions, readBefore } from "../../../../../gateway/analytics/input-positions.ts";
 import { readRanges } from "../../../../../gateway/delivery/range-reader.ts";
 import { Waiting } from "../../../../../gateway/delivery/waiting.ts";
-import { StreamTail } from "../../../../../gateway/streams/stores/jetstream/stream-tail.ts";
+import { StreamTail } from "../../../../../gateway/streams/stores/jetstream/log/stream-tail.ts";
 import type { ShardDescription, Streams } from "../../../../../gateway/streams/streams.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
 import { consume } from "../../../../contract/streams-reshard.ts";

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import test, { mock } from "node:test";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
-import { JetStreams } from "../../../../../gateway/streams/stores/jetstream/jet-streams.ts";
+import { JetStreams } from "../../../../../gateway/streams/stores/jetstream/cluster/jet-streams.ts";
 import { openJetStreamStreams } from "../../../../../gateway/streams/stores/jetstream/jetstream.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
 import { silentLog } from "../../../../../runtime/log.ts";

@@ -1,6 +1,6 @@
 /** The node that a gateway is connected to hangs, and more is on its way to it than the system's buffers take. */
 import assert from "node:assert/strict";
-import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
+import { Link } from "../../../../../gateway/streams/stores/jetstream/cluster/link.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";
 import { clusterFact as fact } from "./cluster-fact.ts";

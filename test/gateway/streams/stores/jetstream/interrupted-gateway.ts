@@ -2,8 +2,8 @@
  * A gateway's store in a process of its own that ends, as by SIGKILL, before its n-th change of the
  * cluster. What it does: makes or deletes a stream.
  */
-import { Documents } from "../../../../../gateway/streams/stores/jetstream/documents.ts";
-import { JetStreams } from "../../../../../gateway/streams/stores/jetstream/jet-streams.ts";
+import { Documents } from "../../../../../gateway/streams/stores/jetstream/cluster/documents.ts";
+import { JetStreams } from "../../../../../gateway/streams/stores/jetstream/cluster/jet-streams.ts";
 import { openJetStreamStreams } from "../../../../../gateway/streams/stores/jetstream/jetstream.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
 import { silentLog } from "../../../../../runtime/log.ts";

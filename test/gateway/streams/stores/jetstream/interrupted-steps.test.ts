@@ -2,10 +2,10 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { mock, type TestContext } from "node:test";
-import { Documents } from "../../../../../gateway/streams/stores/jetstream/documents.ts";
-import { JetStreams } from "../../../../../gateway/streams/stores/jetstream/jet-streams.ts";
-import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
-import { StreamTail } from "../../../../../gateway/streams/stores/jetstream/stream-tail.ts";
+import { Documents } from "../../../../../gateway/streams/stores/jetstream/cluster/documents.ts";
+import { JetStreams } from "../../../../../gateway/streams/stores/jetstream/cluster/jet-streams.ts";
+import { Link } from "../../../../../gateway/streams/stores/jetstream/cluster/link.ts";
+import { StreamTail } from "../../../../../gateway/streams/stores/jetstream/log/stream-tail.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";
 import { nodeFlags, scriptPath } from "../../../../support/script.ts";

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
-import { StreamList } from "../../../../../gateway/streams/stores/jetstream/stream-list.ts";
+import { StreamList } from "../../../../../gateway/streams/stores/jetstream/registry/stream-list.ts";
 import { clusterFact as fact, until } from "./cluster-fact.ts";
 
 const HOUR_NS = 3_600 * 1_000_000_000;

@@ -1,7 +1,7 @@
 /** A leader that has just been chosen may lag behind its own log, on a busy machine for long: what it tells is older than what is. */
 import assert from "node:assert/strict";
 import { mock } from "node:test";
-import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
+import { Link } from "../../../../../gateway/streams/stores/jetstream/cluster/link.ts";
 import { clusterFact as fact } from "./cluster-fact.ts";
 
 const LAGS_MS = 15_000;

@@ -1,9 +1,9 @@
 /** Nodes that lost power before they had synced lack what they had acknowledged. */
 import assert from "node:assert/strict";
 import test from "node:test";
-import { Documents } from "../../../../../gateway/streams/stores/jetstream/documents.ts";
+import { Documents } from "../../../../../gateway/streams/stores/jetstream/cluster/documents.ts";
 import { openJetStreamStreams } from "../../../../../gateway/streams/stores/jetstream/jetstream.ts";
-import { JetStreamStream } from "../../../../../gateway/streams/stores/jetstream/jetstream-stream.ts";
+import { JetStreamStream } from "../../../../../gateway/streams/stores/jetstream/log/jetstream-stream.ts";
 import type { Streams } from "../../../../../gateway/streams/streams.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
 import { silentLog } from "../../../../../runtime/log.ts";

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
 import { mock } from "node:test";
+import { AnswerRoom, UnreadAnswers } from "../../../../../gateway/api/answers/unread-answers.ts";
 import { Account } from "../../../../../gateway/api/kinesis/account.ts";
 import type { KinesisContext } from "../../../../../gateway/api/kinesis/operation.ts";
 import { getRecords } from "../../../../../gateway/api/kinesis/pages/get-records.ts";
@@ -10,8 +11,7 @@ import { ReadMeters } from "../../../../../gateway/api/kinesis/read-meters.ts";
 import { TokenSealer } from "../../../../../gateway/api/kinesis/sealed-token.ts";
 import { getShardIterator } from "../../../../../gateway/api/kinesis/shard-iterator.ts";
 import { jsonCodec } from "../../../../../gateway/api/kinesis/wire/codec.ts";
-import { AnswerRoom, UnreadAnswers } from "../../../../../gateway/api/unread-answers.ts";
-import { StreamTail } from "../../../../../gateway/streams/stores/jetstream/stream-tail.ts";
+import { StreamTail } from "../../../../../gateway/streams/stores/jetstream/log/stream-tail.ts";
 import { formatSequenceNumber, partitionHash, type Streams } from "../../../../../gateway/streams/streams.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";

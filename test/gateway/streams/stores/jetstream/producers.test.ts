@@ -1,6 +1,6 @@
 /** What is remembered of producers outlives the records, and the shard maps outlive their messages. */
 import assert from "node:assert/strict";
-import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
+import { Link } from "../../../../../gateway/streams/stores/jetstream/cluster/link.ts";
 import type { Streams } from "../../../../../gateway/streams/streams.ts";
 import { makeFrame } from "../../../../contract/stream-records.ts";
 import { clusterFact, recordsOf, textsOf, until } from "./cluster-fact.ts";

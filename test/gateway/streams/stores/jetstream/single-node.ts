@@ -3,7 +3,7 @@ import type { ChildProcess } from "node:child_process";
 import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
+import { Link } from "../../../../../gateway/streams/stores/jetstream/cluster/link.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";
 import { spawnNats } from "../../../../support/nats-cluster.ts";

@@ -1,8 +1,8 @@
 /** A nats-server may call a message id a duplicate at place 0 for its whole duplicate window, though nothing of it is ever stored. */
 import assert from "node:assert/strict";
 import { connect, headers } from "@nats-io/transport-node";
-import { Link } from "../../../../../gateway/streams/stores/jetstream/link.ts";
-import { ID_HEADER } from "../../../../../gateway/streams/stores/jetstream/stored-message.ts";
+import { Link } from "../../../../../gateway/streams/stores/jetstream/cluster/link.ts";
+import { ID_HEADER } from "../../../../../gateway/streams/stores/jetstream/cluster/stored-message.ts";
 import { systemClock } from "../../../../../runtime/clock.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";
 import { makeFrame } from "../../../../contract/stream-records.ts";
