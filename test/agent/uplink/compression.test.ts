@@ -138,7 +138,7 @@ test("through refusals and broken connections each record is stored once, compre
     wrap: (real) =>
       new Proxy(real, {
         get(target, name) {
-          if (name !== "appendFrame") return Reflect.get(target, name).bind(target);
+          if (name !== "appendFrame") return Reflect.get(target, name)?.bind(target);
           return (frame: Parameters<typeof real.appendFrame>[0]) => {
             // Now and then the disk is full for a moment; as a log does it, for all that comes in a turn.
             if (++appends % 23 === 0 && left-- > 0) {
