@@ -163,6 +163,21 @@ function placeOf(account: Account, input: Input<typeof shape>): ListPlace {
   };
 }
 
+/**
+ * From when to when each shard was the one of its hashes. It takes over when its parents are closed: by its sequence
+ * numbers it may be seconds younger, and where the clock was set back, closed before they were. Those whose parents are
+ * forgotten, and the first of a stream, count as old as time itself.
+ * @param shards rising by index, so parents before their children
+ */
+function timesOf(shards: readonly ShardDescription[]): Map<string, { fromMs: number; toMs: number }> {
+  const times = new Map<string, { fromMs: number; toMs: number }>();
+  for (const { shardId, parents, closedMs = Infinity } of shards) {
+    const fromMs = Math.max(...parents.map((parent) => times.get(parent)?.toMs ?? -Infinity));
+    times.set(shardId, { fromMs, toMs: Math.max(fromMs, closedMs) });
+  }
+  return times;
+}
+
 /** Which shards a filter admits. A time before the trim horizon stands for the trim horizon. */
 function filterOf(
   stream: StreamDescription,
@@ -171,14 +186,11 @@ function filterOf(
 ): (shard: ShardDescription) => boolean {
   const horizonMs = now - stream.retentionHours * HOUR_MS;
   const atMs = place.filter?.endsWith("_TIMESTAMP") ? Math.max(place.atMs, horizonMs) : horizonMs;
-  const isOpenAfter = (shard: ShardDescription): boolean =>
-    shard.closedMs === undefined || shard.closedMs >= atMs;
-  // A shard takes over when its parents are closed; by its sequence numbers it may be seconds younger. At that very
-  // millisecond it is still the parents, so that no hash is listed twice: KCL takes such a list for an incomplete one.
-  // Those whose parents are forgotten, and the first of a stream, count as old as time itself.
-  const closedMs = new Map(stream.shardList.map((shard) => [shard.shardId, shard.closedMs ?? 0]));
-  const isThere = ({ parents }: ShardDescription): boolean =>
-    parents.every((parent) => (closedMs.get(parent) ?? 0) < atMs);
+  const times = timesOf(stream.shardList);
+  const isOpenAfter = ({ shardId }: ShardDescription): boolean => times.get(shardId)!.toMs >= atMs;
+  // At the very millisecond of a change it is still the parents, so that no hash is listed twice: KCL takes such a list
+  // for an incomplete one.
+  const isThere = ({ shardId }: ShardDescription): boolean => times.get(shardId)!.fromMs < atMs;
   switch (place.filter) {
     case "AT_LATEST":
       return (shard) => shard.closedMs === undefined;

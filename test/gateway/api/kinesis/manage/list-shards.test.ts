@@ -89,3 +89,30 @@ test("the shards of any moment cover each hash once, also when some were reshard
     assert.equal(await covered({ Type: "AT_TRIM_HORIZON" }), 2n ** 128n, `${afterMs} ms`);
   }
 });
+
+test("the shards of any moment cover each hash once, also where the clock was set back between two splits", async (t) => {
+  const clock = new StillClock();
+  const { origin, streams, close } = await openFixture({ clock });
+  t.after(close);
+  const nowMs = (): number => clock.nowUs() / 1_000;
+  await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+  clock.aheadMs += 100_000;
+  await streams.splitShard("s", "shardId-000000000000", 2n ** 127n);
+  const splitMs = nowMs();
+  clock.aheadMs -= 60_000;
+  await streams.splitShard("s", "shardId-000000000001", 2n ** 126n);
+  clock.aheadMs += 120_000;
+  const listed = async (Type: string, afterMs: number): Promise<number[]> => {
+    const Timestamp = Math.floor(splitMs + afterMs) / 1_000;
+    const body = JSON.stringify({ StreamName: "s", ShardFilter: { Type, Timestamp } });
+    const answer = await call(origin, "ListShards", body, {}, undefined, new Date(nowMs()));
+    assert.equal(answer.status, 200, answer.message);
+    const { Shards } = answer.json as { Shards: { ShardId: string }[] };
+    return Shards.map(({ ShardId }) => Number(ShardId.slice(-12)));
+  };
+  assert.deepEqual(await listed("AT_TIMESTAMP", -70_000), [0]);
+  assert.deepEqual(await listed("AT_TIMESTAMP", -30_000), [0]);
+  assert.deepEqual(await listed("AT_TIMESTAMP", 1_000), [2, 3, 4]);
+  // What the shard in between took bears times from when it took over.
+  assert.deepEqual(await listed("FROM_TIMESTAMP", -30_000), [0, 1, 2, 3, 4]);
+});
