@@ -10,8 +10,8 @@ export class ConnectionRoom {
   readonly max: number;
   readonly #shares: FairShares;
   readonly #sockets = new Set<Socket>();
-  /** Of nobody who was let in yet, or beyond the share of who was; the oldest first. */
-  readonly #yielding = new Set<Socket>();
+  /** Of nobody who was let in yet or, with whose they are, beyond the share of who was; the oldest first. */
+  readonly #yielding = new Map<Socket, string | undefined>();
   /** Whose the others are. */
   readonly #kept = new Map<Socket, string>();
 
@@ -29,8 +29,12 @@ export class ConnectionRoom {
   }
 
   /** Which is to make room; undefined where all keep their places. */
-  get firstToGo(): Socket | undefined {
-    return this.#yielding.values().next().value;
+  firstToGo(): Socket | undefined {
+    for (const [socket, device] of this.#yielding) {
+      // Its device may have fewer by now than when it came.
+      if (device === undefined || !this.#keep(socket, device)) return socket;
+    }
+    return undefined;
   }
 
   [Symbol.iterator](): IterableIterator<Socket> {
@@ -39,13 +43,11 @@ export class ConnectionRoom {
 
   add(socket: Socket): void {
     this.#sockets.add(socket);
-    this.#yielding.add(socket);
+    this.#yielding.set(socket, undefined);
   }
 
   letIn(socket: Socket, device: string): void {
-    if (!this.#yielding.has(socket) || !this.#shares.take(device)) return;
-    this.#yielding.delete(socket);
-    this.#kept.set(socket, device);
+    if (this.#yielding.has(socket) && !this.#keep(socket, device)) this.#yielding.set(socket, device);
   }
 
   /** Safe to call twice. */
@@ -56,5 +58,13 @@ export class ConnectionRoom {
     if (device === undefined) return;
     this.#kept.delete(socket);
     this.#shares.give(device);
+  }
+
+  /** @returns false where it is beyond the share of its device */
+  #keep(socket: Socket, device: string): boolean {
+    if (!this.#shares.take(device)) return false;
+    this.#yielding.delete(socket);
+    this.#kept.set(socket, device);
+    return true;
   }
 }

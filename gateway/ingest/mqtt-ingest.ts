@@ -264,7 +264,7 @@ export class MqttIngest implements Ingest {
   /** @returns false when all others keep their places */
   #makeRoom({ remoteAddress }: Socket): boolean {
     if (!this.#room.isFull) return true;
-    const leaving = this.#room.firstToGo;
+    const leaving = this.#room.firstToGo();
     this.#desk.refuse("too many connections");
     this.#desk.warn(
       { peer: (leaving ?? { remoteAddress }).remoteAddress },

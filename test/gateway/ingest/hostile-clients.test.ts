@@ -142,6 +142,26 @@ test("a device that opens all the connections that it can keeps no other out", a
   assert.match(await metrics.render(), /headwater_ingest_refused_total\{reason="too many connections"\} 6/);
 });
 
+test("what a device had beyond its share keeps its place when the device has less", async (t) => {
+  const { port, metrics } = await openDoor(t, { devices: DEVICES, maxConnections: 8 });
+  const many = [];
+  for (let i = 0; i < 8; i++) many.push(await new RawSensor(port).connect(`many-${i}`, as(DEVICES[0]!)));
+  for (const leaving of many.slice(0, 5)) await leaving.vanish();
+  const connections = async (count: number) =>
+    eventually(
+      `${count} connections`,
+      60_000,
+      async () =>
+        new RegExp(`^headwater_ingest_connections ${count}$`, "m").test(await metrics.render()) || undefined,
+    );
+  await connections(3);
+  const strangers = Array.from({ length: 5 }, () => new RawSensor(port));
+  await connections(8);
+  const other = await new RawSensor(port).connect("one", as(DEVICES[1]!));
+  await strangers[0]!.ended;
+  for (const kept of [...many.slice(5), other]) await kept.acknowledged(9, TOPIC, "1");
+});
+
 test("thousands of wrong passwords are few lines in the log", async (t) => {
   const lines: string[] = [];
   const log = { ...silentLog, warn: (_: object, message: string) => void lines.push(message) };
