@@ -40,6 +40,8 @@ export interface Checkpoint {
   readonly positions: ReadonlyMap<ShardId, Offset>;
   readonly watermarkMs: number | undefined;
   readonly maxTimes: ReadonlyMap<ShardId, number>;
+  /** As `Watermark.arrivals`. Empty in one of an earlier version. */
+  readonly arrivals: ReadonlyMap<ShardId, number>;
   readonly groups: readonly Group[];
   readonly totals: Totals;
   /** The sink's epoch and the sequence of the next frame behind `pending`. */
@@ -78,6 +80,7 @@ const schema = z.strictObject({
   positions: z.record(z.string(), count),
   watermarkMs: z.number().int().nullable(),
   maxTimes: z.record(z.string(), z.number().int()),
+  arrivals: z.record(z.string(), z.number()).default({}),
   totals: z.strictObject({
     records: count,
     late: count,
@@ -131,6 +134,7 @@ function encode(checkpoint: Checkpoint): z.input<typeof schema> {
     positions: Object.fromEntries(checkpoint.positions),
     watermarkMs: checkpoint.watermarkMs ?? null,
     maxTimes: Object.fromEntries(checkpoint.maxTimes),
+    arrivals: Object.fromEntries(checkpoint.arrivals),
     totals: checkpoint.totals,
     epoch: checkpoint.epoch.toString(),
     nextSequence: checkpoint.nextSequence.toString(),
@@ -199,6 +203,7 @@ function decode(stored: z.infer<typeof schema>, groups: Group[], pending: Buffer
     positions: new Map(Object.entries(stored.positions)),
     watermarkMs: stored.watermarkMs ?? undefined,
     maxTimes: new Map(Object.entries(stored.maxTimes)),
+    arrivals: new Map(Object.entries(stored.arrivals)),
     groups,
     totals: stored.totals,
     epoch: BigInt(stored.epoch),

@@ -90,12 +90,14 @@ export async function resumeSession(
   }
   const restored = { ...state.totals };
   if (stored?.streamId === streamId && kept?.isWithPositions === true) {
-    watermark.restore(stored.watermarkMs, stored.maxTimes, nowMs);
+    watermark.restore(stored.watermarkMs, stored.maxTimes, stored.arrivals, nowMs);
     await state.panes.restore(stored.groups);
   } else if (stored?.streamId === streamId) {
     const found = compare(stored.positions, positions, shardList);
     positions = found.positions;
-    watermark.restore(stored.watermarkMs, stored.maxTimes, nowMs);
+    // Of what is skipped nobody knows when it came.
+    const arrivals = found.skipped > 0 ? new Map() : stored.arrivals;
+    watermark.restore(stored.watermarkMs, stored.maxTimes, arrivals, nowMs);
     if (found.lost > 0) {
       log.error({ records: found.lost }, "the input's log ends before the checkpoint: records are lost");
     }

@@ -308,6 +308,7 @@ export class Statement {
       positions: session.input.all(),
       watermarkMs: state.watermark.ms,
       maxTimes: state.watermark.maxTimes(),
+      arrivals: state.watermark.arrivals(),
       groups: state.panes.all(),
       totals: state.totals,
       epoch: session.epoch,

@@ -34,6 +34,8 @@ export class Watermark {
   readonly #idleMs: number;
   readonly #shards = new Map<ShardId, ShardTime>();
   #nowMs: number | undefined;
+  /** On the monotonic clock: as of when it was last asked who is idle. */
+  #judgedMs = Number.NEGATIVE_INFINITY;
 
   constructor(delayMs: number, idleMs: number) {
     this.#delayMs = delayMs;
@@ -52,10 +54,24 @@ export class Watermark {
     return times;
   }
 
+  /** When the last record in time came to each shard, or the shard itself, as far as that is known. */
+  arrivals(): Map<ShardId, number> {
+    const times = new Map<ShardId, number>();
+    for (const [shardId, { arrivedMs }] of this.#shards)
+      if (arrivedMs !== undefined) times.set(shardId, arrivedMs);
+    return times;
+  }
+
   /** Call `follow` afterwards: shards may have gone since. @param nowMs monotonic */
-  restore(ms: number | undefined, maxTimes: ReadonlyMap<ShardId, number>, nowMs: number): void {
+  restore(
+    ms: number | undefined,
+    maxTimes: ReadonlyMap<ShardId, number>,
+    arrivals: ReadonlyMap<ShardId, number>,
+    nowMs: number,
+  ): void {
     this.#nowMs = ms;
-    for (const [shardId, maxMs] of maxTimes) this.#shards.set(shardId, { maxMs, activeMs: nowMs });
+    for (const [shardId, maxMs] of maxTimes)
+      this.#shards.set(shardId, { maxMs, arrivedMs: arrivals.get(shardId), activeMs: nowMs });
   }
 
   /** Moves it to `ms`, unless it is there already. */
@@ -82,15 +98,15 @@ export class Watermark {
     );
     for (const [shardId, shard] of this.#shards) {
       if (read.has(shardId)) continue;
-      const holds = awaited.has(shardId) && !this.#endedSilent(shard, known.get(shardId)?.closedMs, nowMs);
+      const holds = awaited.has(shardId) && !this.#endedSilent(shard, known.get(shardId)?.closedMs);
       if (holds) shard.activeMs = Number.POSITIVE_INFINITY;
       else this.#shards.delete(shardId);
     }
   }
 
-  /** In a backlog only its records tell, as it is read far faster than it came. */
-  #endedSilent({ activeMs, arrivedMs }: ShardTime, closedMs: number | undefined, nowMs: number): boolean {
-    if (nowMs - activeMs >= this.#idleMs) return true;
+  /** In a backlog only its records tell, as it is read far faster than it came. What was done since it was read tells nothing. */
+  #endedSilent({ activeMs, arrivedMs }: ShardTime, closedMs: number | undefined): boolean {
+    if (this.#judgedMs - activeMs >= this.#idleMs) return true;
     return arrivedMs !== undefined && closedMs !== undefined && closedMs - arrivedMs >= this.#idleMs;
   }
 
@@ -137,6 +153,7 @@ export class Watermark {
 
   /** Call once the batch is merged. @returns true when it moved. @param nowMs monotonic */
   advance(nowMs: number): boolean {
+    this.#judgedMs = nowMs;
     let lowest: number | undefined;
     for (const { maxMs, activeMs } of this.#shards.values()) {
       if (nowMs - activeMs >= this.#idleMs) continue;

@@ -34,6 +34,7 @@ function checkpointOf(groups: number): Checkpoint {
     ]),
     watermarkMs: undefined,
     maxTimes: new Map([["shardId-000000000000", -5]]),
+    arrivals: new Map([["shardId-000000000000", 7]]),
     groups: Array.from({ length: groups }, (_, i) => ({
       key: [`k"${i}`, i % 3 === 0 ? null : i],
       paneMs: i * 1_000,

@@ -212,7 +212,7 @@ test("the watermark never moves back, whatever comes when", () => {
 
 test("a watermark that was restored is moved on, and not back", () => {
   const watermark = new Watermark(5_000, 30_000);
-  watermark.restore(100_000, new Map([["a", 105_000]]), 0);
+  watermark.restore(100_000, new Map([["a", 105_000]]), new Map(), 0);
   watermark.follow(["a"], [], 0);
   watermark.atLeast(99_999);
   assert.equal(watermark.ms, 100_000);
