@@ -107,6 +107,9 @@ function substitute(value: unknown, into: Substitution, path: readonly (string |
         if (fallback?.includes("${"))
           into.problems.push(`${pathText(path)}: the fallback of ${name} is text, without a \${ in it`);
         else if (found === undefined) into.problems.push(`${pathText(path)}: the environment has no ${name}`);
+        // What Node put there for bytes that it could not decode.
+        else if (found !== fallback && found.includes("\ufffd"))
+          into.problems.push(`${pathText(path)}: what the environment has as ${name} is not in UTF-8`);
         into.filled.add(pathText(path));
         return found ?? "";
       },

@@ -57,7 +57,7 @@ function errorsPage() {
 
 async function configPage() {
   const parts = [
-    "# Config keys\n\nMade by `npm run docs` from the schemas. `${NAME}` and `${NAME:-fallback}` are taken from the environment, also where a number is needed;\na fallback is text without `${`. What comes from there is not looked through again, so a secret that holds `${` itself is best kept in a variable.\nThe file is in UTF-8. Unknown keys are refused.",
+    "# Config keys\n\nMade by `npm run docs` from the schemas. `${NAME}` and `${NAME:-fallback}` are taken from the environment, also where a number is needed;\na fallback is text without `${`, and what the environment has is in UTF-8. What comes from there is not looked through again, so a secret that holds `${` itself is best kept in a variable.\nThe file is in UTF-8. Unknown keys are refused.",
   ];
   for (const [file, name] of [
     ["agent", "agentConfig"],

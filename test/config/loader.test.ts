@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -171,6 +172,19 @@ test("the environment fills in, with a fallback where one is given", () => {
       problems("device: pi\ngateway: {password: '${NAME:-${OTHER}}'}", agentConfig, environment),
       /gateway\.password: the fallback of NAME is text, without a \$\{ in it$/,
     );
+});
+
+test("what the environment has in another encoding than UTF-8 is refused", () => {
+  const script = "console.log(JSON.stringify(process.env.SECRET))";
+  const latin1 = ["-c", `SECRET=$(printf 'schl\\374ssel99') exec "$@"`, "sh", process.execPath, "-e", script];
+  const found = JSON.parse(execFileSync("sh", latin1, { encoding: "utf8" })) as string;
+  const text = "device: pi\ngateway: {password: '${SECRET}'}";
+  assert.match(
+    problems(text, agentConfig, { SECRET: found }),
+    /gateway\.password: what the environment has as SECRET is not in UTF-8$/,
+  );
+  const { gateway } = parseConfig("test.yaml", text, agentConfig, { SECRET: "schlüssel99" });
+  assert.equal(gateway.password, "schlüssel99");
 });
 
 test("the environment gives numbers, true and false where they are needed, and text elsewhere", () => {
