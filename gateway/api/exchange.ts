@@ -27,7 +27,22 @@ export function isGone(reply: OutgoingReply): boolean {
   return "stream" in reply ? reply.stream.closed || reply.stream.destroyed : reply.destroyed;
 }
 
-export interface Exchange {
+/** Who waits for an answer. */
+export interface Asker {
+  /** Whether nobody is there to take it any more. */
+  readonly isGone: boolean;
+  /** Whether it has closed its side, over HTTP/1.1. It may wait for the answer, or have left: only what is sent to it shows that. */
+  readonly hasSaidAll: boolean;
+}
+
+/** Who asked has left meanwhile: what costs much to answer is not begun then. */
+export class AskerGoneError extends HeadwaterError {
+  constructor() {
+    super("ASKER_GONE", { message: "nobody waits for the answer any more" });
+  }
+}
+
+export interface Exchange extends Asker {
   readonly request: IncomingRequest;
   readonly reply: OutgoingReply;
   readonly method: string;
@@ -54,6 +69,12 @@ export function openExchange(request: IncomingRequest, reply: OutgoingReply): Ex
     host,
     remoteAddress: plainAddress(request.socket?.remoteAddress),
     localAddress: plainAddress(request.socket?.localAddress),
+    get isGone() {
+      return isGone(reply);
+    },
+    get hasSaidAll() {
+      return !("stream" in request) && request.socket.readableEnded;
+    },
   };
 }
 

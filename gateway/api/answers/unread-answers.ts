@@ -7,7 +7,7 @@
  * the gateway make answers that it then throws away.
  */
 import { BusyError } from "../bodies/body-budget.ts";
-import { isGone, type OutgoingReply } from "../exchange.ts";
+import { type Asker, AskerGoneError, isGone, type OutgoingReply } from "../exchange.ts";
 
 /** Smaller answers are not worth the counting. */
 const LARGE_BYTES = 65_536;
@@ -85,12 +85,19 @@ export class UnreadAnswers {
 export class AnswerRoom {
   readonly #unread: UnreadAnswers;
   readonly #keyId: string;
+  readonly asker: Asker;
   /** Set aside at this moment. */
   bytes = 0;
 
-  constructor(unread: UnreadAnswers, keyId: string) {
+  constructor(unread: UnreadAnswers, keyId: string, asker: Asker) {
     this.#unread = unread;
     this.#keyId = keyId;
+    this.asker = asker;
+  }
+
+  /** @throws AskerGoneError when nobody waits for the answer any more */
+  checkWanted(): void {
+    if (this.asker.isGone) throw new AskerGoneError();
   }
 
   /** Whether there is room for an answer of so many bytes. */

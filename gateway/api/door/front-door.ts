@@ -31,8 +31,9 @@ import { answerBadRequest } from "./bad-request.ts";
 import { isWebSocket, withoutUpgrade } from "./declined-upgrade.ts";
 import { handToNode } from "./hand-to-node.ts";
 import { destroyWhenLeft, endWhenIdle } from "./idle-session.ts";
+import type { LaneService } from "./lane-service.ts";
 import { OpenReplies } from "./open-replies.ts";
-import { type LaneService, RequestLane } from "./request-lane.ts";
+import { RequestLane } from "./request-lane.ts";
 import { StrangerRequests } from "./stranger-requests.ts";
 import { StreamLane } from "./stream-lane.ts";
 

@@ -12,49 +12,12 @@ import type { Clock } from "../../../runtime/clock.ts";
 import type { HeadwaterError } from "../../../runtime/errors.ts";
 import { type Reading, readPlain, readShared } from "../../../runtime/shared-read.ts";
 import { giveAnswer } from "../answers/answer-memory.ts";
-import { type AnswerRoom, isLarge, type UnreadAnswers } from "../answers/unread-answers.ts";
-import {
-  type BodyBudget,
-  type BodyHolder,
-  type BodySender,
-  BusyError,
-  UnprovenBusyError,
-} from "../bodies/body-budget.ts";
+import { isLarge } from "../answers/unread-answers.ts";
+import { type BodyHolder, BusyError, UnprovenBusyError } from "../bodies/body-budget.ts";
 import { GatheredBody } from "../bodies/gathered-body.ts";
-import { BodyCutOffError } from "../exchange.ts";
-import { type CallHead, readRequestHead } from "./request-head.ts";
-
-export interface LaneAnswer {
-  readonly status: number;
-  readonly requestId: string;
-  readonly contentType: string;
-  readonly body: string | Buffer;
-  /** Set aside for it; what the answer does not take stays with who reserved it. */
-  readonly room?: AnswerRoom | undefined;
-}
-
-/** @returns false where there is no room for so large an answer now: a smaller one is due then */
-export type AnswerTaker = (answer: LaneAnswer) => boolean;
-
-/**
- * A call whose head was accepted. One of `run` and `refuse` is called, once; both answer, and never throw. What
- * `isProven` says is final once they have returned.
- */
-export interface LaneCall extends BodySender {
-  /** Otherwise the bytes of the body may be written over once `run` has returned. */
-  readonly keepsBody: boolean;
-  run(body: Buffer, answer: AnswerTaker): void;
-  /** There is no body; after a BodyCutOffError there is nobody to answer, either. */
-  refuse(why: HeadwaterError, answer: AnswerTaker): void;
-}
-
-export interface LaneService {
-  readonly budget: BodyBudget;
-  readonly unread: UnreadAnswers;
-  readonly maxBodyBytes: number;
-  /** Undefined for what is to go the plain way: calls of others, and what is refused by its head alone. */
-  begin(head: CallHead): LaneCall | undefined;
-}
+import { type Asker, BodyCutOffError } from "../exchange.ts";
+import type { LaneAnswer, LaneCall, LaneService } from "./lane-service.ts";
+import { readRequestHead } from "./request-head.ts";
 
 export interface LaneDeadlines {
   /** For the whole request, and for the next one to begin. */
@@ -139,7 +102,7 @@ export class RequestLane {
 }
 
 /** One connection. */
-class Line {
+class Line implements Asker {
   readonly #lane: RequestLane;
   readonly #socket: Socket;
   readonly #giveUp: (rest: Buffer) => void;
@@ -180,6 +143,14 @@ class Line {
     socket.on("timeout", this.#onTimeout);
     socket.setTimeout(this.#lane.deadlines.stalledMs);
     this.#begin(first);
+  }
+
+  get isGone(): boolean {
+    return this.#socket.destroyed;
+  }
+
+  get hasSaidAll(): boolean {
+    return this.#ended;
   }
 
   checkDeadline(nowMs: number): void {
@@ -302,7 +273,7 @@ class Line {
   }
 
   readonly #run = (body: Buffer): void => {
-    this.#call!.run(body, this.#answer);
+    this.#call!.run(body, this.#answer, this);
   };
 
   /** Not within the call: the next one may be there and be refused as well, and so on, and each would stand on the one before. */

@@ -13,10 +13,10 @@ import { giveBehindStream } from "../answers/answers-on-way.ts";
 import { isLarge } from "../answers/unread-answers.ts";
 import { type BodyHolder, BusyError, UnprovenBusyError } from "../bodies/body-budget.ts";
 import { BLOCK_BYTES, GatheredBody } from "../bodies/gathered-body.ts";
-import { BodyCutOffError, BodyTooLargeError, DISCARD_FACTOR } from "../exchange.ts";
+import { type Asker, BodyCutOffError, BodyTooLargeError, DISCARD_FACTOR } from "../exchange.ts";
 import { canonicalHeaders } from "../signature/sigv4-canonical.ts";
+import type { LaneAnswer, LaneCall, LaneService } from "./lane-service.ts";
 import type { CallHead } from "./request-head.ts";
-import type { LaneAnswer, LaneCall, LaneService } from "./request-lane.ts";
 import { readStream } from "./stream-read.ts";
 
 const SWEEP_MS = 5_000;
@@ -109,7 +109,9 @@ function headOf(headers: IncomingHttpHeaders, rawHeaders: readonly string[]): Ca
 }
 
 /** One call and its stream. */
-class StreamCall {
+class StreamCall implements Asker {
+  /** Over HTTP/2 that is how each call ends, and who leaves says so. */
+  readonly hasSaidAll = false;
   readonly #lane: StreamLane;
   readonly #stream: ServerHttp2Stream;
   readonly #call: LaneCall;
@@ -146,6 +148,10 @@ class StreamCall {
     else readStream(stream, this.#onData);
     stream.on("end", this.#onEnd);
     stream.on("close", this.#onClose);
+  }
+
+  get isGone(): boolean {
+    return this.#stream.destroyed || this.#stream.closed;
   }
 
   checkDeadline(nowMs: number): void {
@@ -206,7 +212,7 @@ class StreamCall {
     } else if (this.#refusal !== undefined) this.#refuse(this.#refusal);
     else if (!this.#stream.aborted) {
       this.#enter("answering");
-      this.#body.use(this.#call.keepsBody, (body) => this.#call.run(body, this.#answer));
+      this.#body.use(this.#call.keepsBody, (body) => this.#call.run(body, this.#answer, this));
       this.#prove();
     }
   };
@@ -232,7 +238,7 @@ class StreamCall {
   readonly #answer = ({ status, requestId, contentType, body, room }: LaneAnswer): boolean => {
     const stream = this.#stream;
     const length = typeof body === "string" ? Buffer.byteLength(body) : body.length;
-    const isThere = !stream.destroyed && !stream.closed;
+    const isThere = !this.isGone;
     if (isThere && isLarge(length)) {
       if (!this.#lane.service.unread.take(length, this.#call.keyId, room)) {
         giveAnswer(body);

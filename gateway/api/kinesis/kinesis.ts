@@ -16,9 +16,18 @@ import { giveBehindReply } from "../answers/answers-on-way.ts";
 import { AnswerRoom, isLarge, UnreadAnswers } from "../answers/unread-answers.ts";
 import { AwsError } from "../aws-error.ts";
 import { BodyBudget, BusyError, UnprovenBusyError } from "../bodies/body-budget.ts";
+import type { AnswerTaker, LaneCall, LaneService } from "../door/lane-service.ts";
 import type { CallHead } from "../door/request-head.ts";
-import type { AnswerTaker, LaneCall, LaneService } from "../door/request-lane.ts";
-import { connectionOf, type Exchange, header, readBody, send, sendAndPart } from "../exchange.ts";
+import {
+  type Asker,
+  AskerGoneError,
+  connectionOf,
+  type Exchange,
+  header,
+  readBody,
+  send,
+  sendAndPart,
+} from "../exchange.ts";
 import { RequestIds } from "../request-ids.ts";
 import { allows } from "../signature/access.ts";
 import { type SignatureClaim, SignatureVerifier, type SignedRequest } from "../signature/sigv4.ts";
@@ -169,7 +178,7 @@ export class KinesisApi implements LaneService {
         return;
       }
       const heldBytes = body.length;
-      const performed = this.perform(call, claim, body);
+      const performed = this.perform(call, claim, body, exchange);
       prove();
       performed
         .finally(() => this.budget.give(heldBytes, holder))
@@ -225,6 +234,7 @@ export class KinesisApi implements LaneService {
     call: OpenCall,
     claim: SignatureClaim<AccessKeyConfig>,
     body: Buffer,
+    asker: Asker,
   ): Promise<string | Buffer | StreamedAnswer> {
     // Written without `async`, whose promises were a tenth of a PutRecord.
     try {
@@ -233,7 +243,7 @@ export class KinesisApi implements LaneService {
       const operation = operationOf(call.name);
       if ("raw" in operation) return operation.raw(this.#context, body, call.codec);
       if ("page" in operation) {
-        call.room = new AnswerRoom(this.unread, claim.keyId);
+        call.room = new AnswerRoom(this.unread, claim.keyId, asker);
         return operation.page(this.#context, body, call.codec, call.room);
       }
       const input = call.codec.decode(body);
@@ -355,9 +365,9 @@ class KinesisLaneCall implements LaneCall {
     this.#claim.discard(piece);
   }
 
-  run(body: Buffer, answer: AnswerTaker): void {
+  run(body: Buffer, answer: AnswerTaker, asker: Asker): void {
     this.#answer = answer;
-    this.#api.perform(this.#call, this.#claim, body).then(this.#done, this.#failed);
+    this.#api.perform(this.#call, this.#claim, body, asker).then(this.#done, this.#failed);
   }
 
   refuse(why: HeadwaterError, answer: AnswerTaker): void {
@@ -376,6 +386,8 @@ class KinesisLaneCall implements LaneCall {
     const refusal = this.#api.refusalOf(this.#call, error);
     this.#api.count(this.#call, refusal?.type ?? "cut off");
     if (refusal !== undefined) this.#tell(refusal.status, refusalBody(this.#call, refusal));
+    // Nobody hears it, but the lane still holds the body.
+    else if (error instanceof AskerGoneError) this.#tell(503, "");
   };
 
   #tell(status: number, body: string | Buffer): boolean {

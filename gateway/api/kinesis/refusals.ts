@@ -7,7 +7,7 @@ import { DatabaseWriteError } from "../../../runtime/synced-level.ts";
 import { LogBusyError, LogFullError, LogWriteError, StreamsClosedError } from "../../streams/streams.ts";
 import { AwsError } from "../aws-error.ts";
 import { BusyError, UnprovenBusyError } from "../bodies/body-budget.ts";
-import { BodyCutOffError, BodyTooLargeError } from "../exchange.ts";
+import { AskerGoneError, BodyCutOffError, BodyTooLargeError } from "../exchange.ts";
 
 export class Refusals {
   readonly #log: Log;
@@ -22,7 +22,7 @@ export class Refusals {
 
   /** Undefined when there is nobody left to tell. What nobody foresaw is logged. */
   of(error: unknown, operation: string, requestId: string): AwsError | undefined {
-    if (error instanceof BodyCutOffError) return undefined;
+    if (error instanceof BodyCutOffError || error instanceof AskerGoneError) return undefined;
     const foreseen = foreseenRefusal(error);
     // While the disk fails, each put does: the stream log has told of it, and here a few lines a minute are enough.
     if (error instanceof LogWriteError) {

@@ -13,7 +13,7 @@ import {
 import { UnreadAnswers } from "../../../gateway/api/answers/unread-answers.ts";
 import { BodyBudget, type BodyHolder } from "../../../gateway/api/bodies/body-budget.ts";
 import { FrontDoor } from "../../../gateway/api/door/front-door.ts";
-import type { LaneCall, LaneService } from "../../../gateway/api/door/request-lane.ts";
+import type { LaneCall, LaneService } from "../../../gateway/api/door/lane-service.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { bufferBytes, heldAtMost } from "../../support/held-memory.ts";
 import { openRawHttp2, SETTINGS_ACK } from "./raw-http2.ts";

@@ -2,8 +2,9 @@
 
 import { UnreadAnswers } from "../../../gateway/api/answers/unread-answers.ts";
 import { BodyBudget } from "../../../gateway/api/bodies/body-budget.ts";
+import type { LaneAnswer, LaneCall, LaneService } from "../../../gateway/api/door/lane-service.ts";
 import type { CallHead } from "../../../gateway/api/door/request-head.ts";
-import type { LaneAnswer, LaneCall, LaneService } from "../../../gateway/api/door/request-lane.ts";
+import type { Asker } from "../../../gateway/api/exchange.ts";
 import type { HeadwaterError } from "../../../runtime/errors.ts";
 
 export const BUDGET_BYTES = 1_000_000;
@@ -19,6 +20,8 @@ export class Echo implements LaneService {
   readonly maxBodyBytes = MAX_BODY_BYTES;
   readonly heads: CallHead[] = [];
   readonly refused: string[] = [];
+  /** Of the last call whose body came. */
+  asker: Asker | undefined;
   /** While it is set, answers wait. */
   held: Array<() => void> | undefined;
   /** How much longer than they would be. */
@@ -32,7 +35,8 @@ export class Echo implements LaneService {
       keyId: this.keyId,
       isProven: true,
       discard: () => {},
-      run: (body, answer) => {
+      run: (body, answer, asker) => {
+        this.asker = asker;
         const text = `${head.target}=${body.toString("latin1")}${"!".repeat(this.answerBytes)}`;
         const tell = (): void => {
           if (answer(answerOf(200, head.target.startsWith("bytes") ? Buffer.from(text) : text))) return;

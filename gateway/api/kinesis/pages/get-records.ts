@@ -46,6 +46,7 @@ const places = new Turnstile(16);
  * guessed: a page that is not, ends early.
  */
 const sidePlaces = new Turnstile(16);
+/** Also of who has closed its side, as those do that gave up waiting: many of them must not keep others waiting for pages that nobody takes. */
 const MAX_SIDE_BYTES = 1_048_576;
 /**
  * Larger pages are written one in each turn of the event loop. What they are made of may all be in memory; then one would follow
@@ -120,37 +121,51 @@ async function readInPlace(
 async function readPage(
   context: KinesisContext,
   place: IteratorPlace,
-  limits: PageLimits,
+  most: PageLimits,
   codec: Codec,
   room: AnswerRoom,
 ): Promise<string | Buffer> {
-  // It may have waited, and another stream may have the name by now.
+  // It may have waited: its client may have given up, and another stream may have the name by now.
+  room.checkWanted();
   const { settings, shard } = findShard(context, place);
+  const limits = room.asker.hasSaidAll
+    ? { ...most, dataBytes: Math.min(most.dataBytes, MAX_SIDE_BYTES) }
+    : most;
   if (!room.fits(FULL_PAGE_BYTES)) room.reserve(expectedBytes(shard, place.offset, limits));
   const { page, behindMs, members, reads } = await gatherPage(context, place, shard, limits);
   try {
     if (!room.fits(page.answerBytes)) throw new BusyError();
+    // Returned without waiting, it would be released before it is written.
+    const answer = await writePage(context, page, codec, members, room);
     context.reads.page(settings.name, page.count, page.dataBytes, behindMs);
     if (settings.limits === "aws") context.rates.countRead(settings.streamId, shard.index, page.dataBytes);
-    // Not while it waits for its turn: pages that wait for one another would leave no room.
-    const reserve = (): void => room.reserve(page.answerBytes);
-    const writing = isForThread(page.count) ? context.pageThread.write(page.job(codec, members)) : undefined;
-    if (writing !== undefined) {
-      reserve();
-      const written = await writing;
-      if (written !== undefined) return written;
-    }
-    const write = (): Buffer => {
-      reserve();
-      return page.encode(codec, members, memoryFor);
-    };
-    // Returned without waiting, it would be released before it is written.
-    return page.answerBytes <= QUICK_PAGE_BYTES
-      ? write()
-      : await ownTurn.run(1, () => nextTurn().then(write));
+    return answer;
   } finally {
     for (const read of reads) read.release?.();
   }
+}
+
+async function writePage(
+  context: KinesisContext,
+  page: RecordPage,
+  codec: Codec,
+  members: object,
+  room: AnswerRoom,
+): Promise<Buffer> {
+  // Not while it waits for its turn: pages that wait for one another would leave no room.
+  const reserve = (): void => room.reserve(page.answerBytes);
+  const writing = isForThread(page.count) ? context.pageThread.write(page.job(codec, members)) : undefined;
+  if (writing !== undefined) {
+    reserve();
+    const written = await writing;
+    if (written !== undefined) return written;
+  }
+  const write = (): Buffer => {
+    room.checkWanted();
+    reserve();
+    return page.encode(codec, members, memoryFor);
+  };
+  return page.answerBytes <= QUICK_PAGE_BYTES ? write() : ownTurn.run(1, () => nextTurn().then(write));
 }
 
 /** Lanes give back what was large, and only that. */

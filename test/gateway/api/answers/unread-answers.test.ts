@@ -5,6 +5,9 @@ import { AnswerRoom, UnreadAnswers } from "../../../../gateway/api/answers/unrea
 import { BusyError } from "../../../../gateway/api/bodies/body-budget.ts";
 import type { OutgoingReply } from "../../../../gateway/api/exchange.ts";
 
+/** Who stays until the answer comes. */
+const WAITING = { isGone: false, hasSaidAll: false };
+
 const reply = (state: object = { destroyed: false }) =>
   Object.assign(new EventEmitter(), state) as EventEmitter & OutgoingReply;
 
@@ -58,10 +61,10 @@ test("who takes no answers leaves room for the keys of others, and gets it back 
 
 test("what is set aside for an answer counts as if it was held, and the answer takes it over", () => {
   const unread = new UnreadAnswers(1_000_000);
-  const room = new AnswerRoom(unread, "key");
+  const room = new AnswerRoom(unread, "key", WAITING);
   room.reserve(600_000);
   assert.equal(unread.heldBytes, 600_000);
-  assert.throws(() => new AnswerRoom(unread, "key").reserve(300_000), BusyError);
+  assert.throws(() => new AnswerRoom(unread, "key", WAITING).reserve(300_000), BusyError);
   assert.throws(() => unread.hold(reply(), 300_000, "key"), BusyError);
   room.reserve(500_000);
   assert.equal(unread.heldBytes, 500_000);
@@ -79,7 +82,7 @@ test("what is set aside for an answer counts as if it was held, and the answer t
 
 test("what is set aside and not taken goes back", () => {
   const unread = new UnreadAnswers(1_000_000);
-  const room = new AnswerRoom(unread, "key");
+  const room = new AnswerRoom(unread, "key", WAITING);
   room.reserve(2_000_000);
   room.reserve(3_000_000);
   assert.equal(unread.heldBytes, 3_000_000, "a single answer, whatever its size");

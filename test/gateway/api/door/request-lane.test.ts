@@ -252,8 +252,10 @@ test("a client that leaves before its answer harms nobody", async (t) => {
   const own = line();
   own.socket.write(call("one", "a"));
   await until(() => service.held!.length === 1);
+  assert.ok(!service.asker!.isGone);
   own.socket.resetAndDestroy();
   await until(() => door.connections === 0);
+  assert.ok(service.asker!.isGone);
   service.held[0]!();
   service.held = undefined;
   assert.ok(service.isIdle);
@@ -268,6 +270,8 @@ test("a client that has closed its side gets its answers", async (t) => {
   const own = line();
   own.socket.end(Buffer.concat([call("one", "a"), call("one", "b")]));
   await until(() => service.held!.length === 1);
+  await until(() => service.asker!.hasSaidAll);
+  assert.ok(!service.asker!.isGone);
   service.held[0]!();
   await until(() => service.held!.length === 2);
   service.held[1]!();

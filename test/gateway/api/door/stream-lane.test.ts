@@ -230,8 +230,10 @@ test("who leaves before the answer harms nobody", async (t) => {
   stream.end("a");
   await until(() => service.held!.length === 1);
   const closed = new Promise((resolve) => stream.once("close", resolve));
+  assert.ok(!service.asker!.isGone);
   stream.close(http2.constants.NGHTTP2_CANCEL);
   await closed;
+  await until(() => service.asker!.isGone);
   service.held[0]!();
   service.held = undefined;
   assert.equal((await call(own, "one", "b")).body, "one=b");

@@ -7,6 +7,7 @@ import test, { type TestContext } from "node:test";
 import fc from "fast-check";
 import { AnswerRoom, UnreadAnswers } from "../../../../../gateway/api/answers/unread-answers.ts";
 import { BusyError } from "../../../../../gateway/api/bodies/body-budget.ts";
+import { type Asker, AskerGoneError } from "../../../../../gateway/api/exchange.ts";
 import { Account } from "../../../../../gateway/api/kinesis/account.ts";
 import type { KinesisContext } from "../../../../../gateway/api/kinesis/operation.ts";
 import { getRecords } from "../../../../../gateway/api/kinesis/pages/get-records.ts";
@@ -59,7 +60,11 @@ async function open(t: TestContext, shards = 1) {
   return { streams, clock, context };
 }
 
-const anyRoom = (): AnswerRoom => new AnswerRoom(new UnreadAnswers(2 ** 30), KEY.id);
+/** Who stays until the answer comes. */
+const WAITING: Asker = { isGone: false, hasSaidAll: false };
+
+const anyRoom = (asker: Asker = WAITING): AnswerRoom =>
+  new AnswerRoom(new UnreadAnswers(2 ** 30), KEY.id, asker);
 
 function beginning(context: KinesisContext, streams: LocalStreams, shardIndex = 0): string {
   const { streamId } = streams.settings("s");
@@ -275,13 +280,13 @@ test("a page for whose answer there is no room is refused before anything of it 
     const answer = await getRecords.page(context, Buffer.from(input), jsonCodec, room);
     return JSON.parse(answer.toString()) as Page;
   };
-  const room = new AnswerRoom(unread, KEY.id);
+  const room = new AnswerRoom(unread, KEY.id, WAITING);
   assert.equal((await ofShard(0, room)).Records.length, 100);
   assert.ok(room.bytes > 6_666_700 && room.bytes < 6_700_000, `${room.bytes} bytes for the answer`);
   assert.equal(unread.heldBytes, room.bytes);
   assert.ok(unread.take(5_000_000, KEY.id));
   const reads = t.mock.method(streams, "read");
-  const late = new AnswerRoom(unread, KEY.id);
+  const late = new AnswerRoom(unread, KEY.id, WAITING);
   await assert.rejects(ofShard(0, late), BusyError);
   assert.equal(reads.mock.callCount(), 0);
   assert.equal(late.bytes, 0);
@@ -344,4 +349,28 @@ test("between large pages the event loop turns, also when all they are made of i
     }),
   );
   assert.equal(new Set(turns).size, 20, `in turns ${turns.join(", ")}`);
+});
+
+test("a page whose client leaves while it waits for its turn is not written, and counts as read by nobody", async (t) => {
+  const { streams, context } = await open(t);
+  const data = Buffer.alloc(100_000, 1);
+  await streams.append(
+    "s",
+    Array.from({ length: 20 }, () => ({ partitionKey: "k", data })),
+  );
+  const counted = t.mock.method(context.reads, "page");
+  const asker = { isGone: false, hasSaidAll: false };
+  const read = streams.read.bind(streams);
+  t.mock.method(streams, "read", async (...args: Parameters<typeof read>) => {
+    const found = await read(...args);
+    asker.isGone = true;
+    return found;
+  });
+  const room = anyRoom(asker);
+  const body = Buffer.from(jsonCodec.encode({ ShardIterator: beginning(context, streams) }));
+  await assert.rejects(getRecords.page(context, body, jsonCodec, room), AskerGoneError);
+  assert.equal(room.bytes, 0);
+  assert.equal(counted.mock.callCount(), 0);
+  assert.equal((await ask(context, beginning(context, streams), undefined, jsonCodec)).Records.length, 20);
+  assert.equal(counted.mock.callCount(), 1);
 });

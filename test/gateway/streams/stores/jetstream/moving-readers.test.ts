@@ -42,7 +42,10 @@ async function iteratorAfter(context: KinesisContext, number: string): Promise<s
 
 async function textsAt(context: KinesisContext, ShardIterator: string): Promise<string[]> {
   const body = Buffer.from(JSON.stringify({ ShardIterator }));
-  const room = new AnswerRoom(new UnreadAnswers(2 ** 30), "AKIAEVERYTHING");
+  const room = new AnswerRoom(new UnreadAnswers(2 ** 30), "AKIAEVERYTHING", {
+    isGone: false,
+    hasSaidAll: false,
+  });
   const answer = await getRecords.page(context, body, jsonCodec, room);
   const { Records } = JSON.parse(answer.toString()) as { Records: { Data: string }[] };
   return Records.map(({ Data }) => Buffer.from(Data, "base64").toString());
