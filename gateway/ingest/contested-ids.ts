@@ -14,9 +14,11 @@ const WITHIN_MS = 120_000;
 /** So many times within that. */
 const TIMES = 3;
 const MAX_REMEMBERED = 1_000;
+/** Begins what is claimed here, beside what others claim. */
+const MQTT = "mqtt ";
 
 export interface ContestedIdsOptions {
-  readonly streams: Pick<Streams, "claim" | "onClaim">;
+  readonly streams: Pick<Streams, "claim" | "onClaim" | "leaveClient">;
   readonly clock: Clock;
   readonly metrics: Metrics;
   readonly desk: PublishDesk;
@@ -61,6 +63,9 @@ export class ContestedIds {
 
   /** Another gateway has let one of this id in. */
   #claimed(what: string): void {
+    if (!what.startsWith(MQTT)) return;
+    // Also of a connection that has ended already: what it brought may still wait for the cluster.
+    this.#streams.leaveClient?.(what.slice(MQTT.length));
     const session = this.#claims.get(what)?.session;
     if (session === undefined) return;
     this.take(session);
@@ -91,5 +96,5 @@ export class ContestedIds {
 }
 
 function claimOf({ clientId }: Session): string {
-  return `mqtt ${clientId}`;
+  return MQTT + clientId;
 }

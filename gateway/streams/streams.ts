@@ -331,6 +331,11 @@ export interface Streams {
   remembersPacket(clientId: string, packetId: number): boolean;
   /** The client ended its session in peace: it will send nothing again, on any stream. Resolves when on disk. */
   forgetClient(clientId: string): Promise<void>;
+  /**
+   * Another gateway hears the client now. What it handed in here, has not left in peace and is not stored yet is stored no more, and told as "duplicate",
+   * which nobody may acknowledge: the client sends it again there, and may have ended that session in peace since, after which it would be taken for new.
+   */
+  leaveClient?(clientId: string): void;
   /** The agent declared the epoch drained: no frame of it will come again, on any stream. Resolves when on disk. */
   forgetEpoch(device: string, epoch: Epoch): Promise<void>;
 

@@ -315,11 +315,14 @@ class ClusterStreams implements Streams {
     await Promise.all([...this.#registry.streams.values()].map((stream) => stream.forgetClient(clientId)));
   }
 
+  leaveClient(clientId: string): void {
+    for (const stream of this.#registry.streams.values()) stream.leaveClient(clientId);
+  }
+
   async forgetEpoch(device: string, epoch: Epoch): Promise<void> {
     this.#refuseWhenClosed();
-    await Promise.all(
-      [...this.#registry.streams.values()].map((stream) => stream.forgetEpoch(device, epoch)),
-    );
+    const streams = [...this.#registry.streams.values()];
+    await Promise.all(streams.map((stream) => stream.forgetEpoch(device, epoch)));
   }
 
   async position(name: string, shardId: ShardId, start: StartingPoint): Promise<Offset> {

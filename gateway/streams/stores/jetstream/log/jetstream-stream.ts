@@ -260,6 +260,10 @@ export class JetStreamStream {
     return this.#forget(clientToken(shortClientId(clientId)));
   }
 
+  leaveClient(clientId: string): void {
+    this.#lanes.get(clientToken(shortClientId(clientId)))?.leave();
+  }
+
   async forgetEpoch(device: string, epoch: bigint): Promise<void> {
     const token = epochToken(device, epoch);
     if (!this.tail.producers.knows(token)) {

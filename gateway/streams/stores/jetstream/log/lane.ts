@@ -44,6 +44,8 @@ export interface Work {
   readonly forget?: boolean;
   /** Says again what is remembered, unless that was said at this time or later. */
   readonly renewBeforeMs?: number;
+  /** Another gateway hears its client now: it sends this again there. */
+  isLeft?: true;
   done(outcome: AppendOutcome, place: WorkPlace | undefined): void;
   failed(error: unknown): void;
 }
@@ -97,6 +99,20 @@ export class Lane {
       }
     }
     return false;
+  }
+
+  /**
+   * Another gateway hears this lane's client now: of its publishes that are not stored yet none is stored any more, but for those of a
+   * session that ended in peace, which are not sent again.
+   */
+  leave(): void {
+    for (const works of [this.#queue, this.#underWay]) {
+      for (let i = works.length - 1; i >= 0; i--) {
+        const work = works[i]!;
+        if (work.forget) return;
+        if (work.identity !== undefined) work.isLeft = true;
+      }
+    }
   }
 
   push(work: Work): void {
@@ -250,6 +266,7 @@ function judge(
   let recent = [...known.recent];
   let changed = false;
   for (const work of group) {
+    if (work.isLeft) continue;
     if (work.forget) {
       changed ||= lastFrame > 0n || recent.length > 0;
       lastFrame = 0n;
