@@ -9,6 +9,9 @@ const PRIORITIES: Readonly<Record<string, number>> = { debug: 7, info: 6, warn: 
 /** The journal adds these itself, or the priority says it. */
 const KNOWN_BESIDES = new Set(["level", "time", "program", "msg"]);
 const MAX_WAITING_BYTES = 1_048_576;
+const RETRY_MS = 1_000;
+const LAST_TRIES = 40;
+const LAST_PAUSE_MS = 50;
 
 interface LineSink {
   write(line: string): void;
@@ -28,26 +31,24 @@ export function journalSink(environment: Readonly<NodeJS.ProcessEnv>, fd = 2): L
 
 /**
  * A journal that is slow does not take a line (EAGAIN, as Node makes standard error non-blocking), and one that
- * is gone takes none any more (EPIPE). Lines wait for the next one that is taken, what is more than fits is
- * dropped and counted, and the program goes on.
+ * is gone takes none any more (EPIPE). Lines wait until they are taken, what is more than fits is dropped and
+ * counted, and the program goes on.
  */
 class JournalSink implements LineSink {
   readonly #fd: number;
   #waiting: Buffer[] = [];
   #waitingBytes = 0;
   #dropped = 0;
+  #retry: NodeJS.Timeout | undefined;
 
   constructor(fd: number) {
     this.#fd = fd;
+    process.once("exit", () => this.#end());
   }
 
   write(line: string): void {
     this.#add(journalLine(line));
-    if (!this.#passOn() || this.#dropped === 0) return;
-    const told = `<4>lines of the log were dropped while it could not be written lines=${this.#dropped}\n`;
-    this.#dropped = 0;
-    this.#add(told);
-    this.#passOn();
+    if (this.#passOn()) this.#tryLater();
   }
 
   #add(line: string): void {
@@ -59,9 +60,36 @@ class JournalSink implements LineSink {
     }
   }
 
-  /** @returns whether nothing waits any more */
+  /** It may be long until the next line, and this one says what to do now. */
+  #tryLater(): void {
+    this.#retry ??= setTimeout(() => {
+      this.#retry = undefined;
+      if (this.#passOn()) this.#tryLater();
+    }, RETRY_MS).unref();
+  }
+
+  /** A program's last lines say why it ends: a slow journal gets some time for them. */
+  #end(): void {
+    const asleep = new Int32Array(new SharedArrayBuffer(4));
+    for (let tries = 0; this.#passOn() && tries < LAST_TRIES; tries++)
+      Atomics.wait(asleep, 0, 0, LAST_PAUSE_MS);
+  }
+
+  /** @returns whether lines wait that a slow journal may take later */
   #passOn(): boolean {
+    let isSlow = this.#writeWaiting();
+    if (this.#waiting.length === 0 && this.#dropped > 0) {
+      this.#add(`<4>lines of the log were dropped while it could not be written lines=${this.#dropped}\n`);
+      this.#dropped = 0;
+      isSlow = this.#writeWaiting();
+    }
+    return isSlow;
+  }
+
+  /** @returns whether the journal is slow, and not gone */
+  #writeWaiting(): boolean {
     let taken = 0;
+    let isSlow = false;
     try {
       for (const bytes of this.#waiting) {
         for (let at = 0; at < bytes.length; ) {
@@ -73,11 +101,11 @@ class JournalSink implements LineSink {
         }
         taken++;
       }
-    } catch {
-      // The next line tries again.
+    } catch (error) {
+      isSlow = (error as NodeJS.ErrnoException).code === "EAGAIN";
     }
     this.#waiting.splice(0, taken);
-    return this.#waiting.length === 0;
+    return isSlow;
   }
 }
 

@@ -123,6 +123,45 @@ test(
   },
 );
 
+test("the last lines before a silence reach a journal that was slow", LIMIT, async () => {
+  const child = journalChild(WRITES);
+  await once(child.stdout, "data");
+  let text = "";
+  for await (const chunk of child.stderr) {
+    text += chunk;
+    if (/dropped.*\n/.test(text)) break;
+  }
+  child.stdin.end();
+  await once(child, "close");
+  assert.match(text, /lines=\d+\n$/);
+});
+
+test("a program that ends gives a slow journal some time for its last lines", LIMIT, async () => {
+  const child = journalChild(`
+    process.stderr.fd;
+    for (let n = 0; n < 500; n++) sink.write(JSON.stringify({ level: "info", msg: "x".repeat(1000) }));
+    sink.write('{"level":"error","msg":"cannot go on"}');
+    process.exit(1);
+  `);
+  let text = "";
+  child.stderr.on("data", (chunk: Buffer) => {
+    text += chunk.toString();
+  });
+  await once(child, "close");
+  assert.equal(text.split("\n").length - 1, 501);
+  assert.ok(text.endsWith("\n<3>cannot go on\n"));
+});
+
+test("a program that ends does not wait for ever for a journal that takes nothing", LIMIT, async () => {
+  const child = journalChild(`
+    process.stderr.fd;
+    for (let n = 0; n < 500; n++) sink.write(JSON.stringify({ level: "info", msg: "x".repeat(1000) }));
+    process.exit(1);
+  `);
+  assert.deepEqual(await once(child, "exit"), [1, null]);
+  child.stderr.destroy();
+});
+
 test("a journal that is gone does not end the program", LIMIT, async () => {
   const child = journalChild(WRITES);
   child.stderr.destroy();
