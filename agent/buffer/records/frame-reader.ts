@@ -25,7 +25,7 @@ interface Cursor {
   at: FrameSequence;
 }
 
-/** What a part lacks. */
+/** What a part lacks of what waits. */
 interface Learnt {
   readonly holes: [FrameSequence, FrameSequence][];
   /** Sentences. */
@@ -183,18 +183,23 @@ export class FrameReader {
   /** Reads the whole part. */
   async #learnHoles(part: ChainPart): Promise<Learnt> {
     const { chain, ledger } = this.#options;
+    const state = ledger.at(part.epochStart);
     const [promised, scan] = await chain.undisturbed(async () => {
       // Before it is read: what is stored meanwhile counts neither as a hole nor in place of one.
-      const { records, bytes, last } = part;
-      return [{ records, bytes, last }, await scanPart(chain.folderOf(part), part)] as const;
+      const { records, removedRecords, bytes, removedBytes, last } = part;
+      const head = state?.removedTo ?? 0n;
+      const waits = { records: records - removedRecords, bytes: bytes - removedBytes, last, head };
+      return [waits, await scanPart(chain.folderOf(part), part)] as const;
     });
-    const { last } = promised;
-    const holes = holesIn(scan.frames, part.first, last);
-    const state = ledger.at(part.epochStart);
+    const { last, head } = promised;
+    const holes = holesIn(scan.frames, head < part.first ? part.first : head + 1n, last);
+    // What bad bytes made of frames that the gateway has is no loss.
+    if (holes.length === 0) return { holes, damage: scan.damage, records: 0, bytes: 0 };
     if (state !== undefined) for (const [from, to] of holes) noteGone(state, from, to);
     let { records, bytes } = promised;
     for (const [sequence, size] of scan.frames) {
       if (sequence > last) break;
+      if (sequence <= head) continue;
       records -= size.records;
       bytes -= size.bytes;
     }

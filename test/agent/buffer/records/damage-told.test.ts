@@ -126,3 +126,19 @@ test("a part that is written to while its damage is looked at tells of what it l
     assert.equal(await untold(buffer, stored), 0);
   }
 });
+
+test("bad bytes where all is acknowledged are no loss", LIMIT, async (t) => {
+  for (const isRestarted of [true, false]) {
+    const dir = await temporaryFolder(t);
+    let buffer = await openBuffer(dir, SMALL);
+    t.after(() => buffer.close());
+    for (let i = 0; i < 30; i++) await buffer.append([record(`${i}`.padEnd(2_000))]);
+    const acked = (await readAll(buffer))[3]!;
+    await buffer.ack(acked.epoch, acked.sequence);
+    if (isRestarted) await buffer.close();
+    await flip((await logsOf(dir))[0]!, 3_000);
+    if (isRestarted) buffer = await openBuffer(dir, SMALL);
+    for (let i = 0; i < 30; i++) await buffer.append([record(`${i}`.padEnd(2_000))]);
+    assert.equal(await untold(buffer, 60), 4);
+  }
+});
