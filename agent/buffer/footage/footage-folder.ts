@@ -184,12 +184,22 @@ async function openFound(units: string, sidecar: Sidecar | undefined): Promise<F
  */
 export async function openAnew(dir: string, failure: unknown, log: Log): Promise<Database> {
   const units = join(dir, "units");
-  const { code, cause } = failure as NodeJS.ErrnoException;
-  if ([code, (cause as NodeJS.ErrnoException | undefined)?.code].includes("LEVEL_CORRUPTION")) {
+  if (isCorruption(failure)) {
     log.warn({ folder: units, error: describeError(failure) }, "footage buffer damaged; repairing");
     await repairDatabase(units);
   }
   return openDb(units, false);
+}
+
+/** A repair that failed is still due, whatever the closed database said meanwhile. */
+export function failureToMend(before: unknown, latest: unknown): unknown {
+  return isCorruption(before) ? before : latest;
+}
+
+/** A file of LevelDB's is damaged, as it says of an operation, or of an opening. */
+function isCorruption(failure: unknown): boolean {
+  const { code, cause } = (failure ?? {}) as { code?: string; cause?: { code?: string } };
+  return code === "LEVEL_CORRUPTION" || cause?.code === "LEVEL_CORRUPTION";
 }
 
 /** Footage does not compress, is read once and in order, and the agent has little memory. */

@@ -15,6 +15,7 @@ import { DiskSpace } from "../level/disk-space.ts";
 import { compact } from "../level/leveldb.ts";
 import { BufferFullError } from "../record-buffer.ts";
 import {
+  failureToMend,
   indexValue,
   newestWith,
   type OpenedFolder,
@@ -97,7 +98,7 @@ class LevelFootageBuffer implements FootageBuffer {
   #db: OpenedFolder["db"];
   /** Writes go one after the other: places rise in the order in which units come. */
   #queue: Promise<unknown> = Promise.resolve();
-  /** Of the last write, if it failed. */
+  /** Why the database is to be opened anew before the next write. */
   #failure: unknown;
   #droppedUnits = 0;
   readonly #setAside: string[] = [];
@@ -176,9 +177,8 @@ class LevelFootageBuffer implements FootageBuffer {
         ],
         { sync: true },
       );
-      this.#failure = undefined;
     } catch (error) {
-      this.#failure = error;
+      this.#failure = failureToMend(this.#failure, error);
       throw new FootageWriteError(this.#options.dir, error);
     }
   }
@@ -188,6 +188,7 @@ class LevelFootageBuffer implements FootageBuffer {
     await this.#compacting;
     await this.#db.close();
     this.#db = await openAnew(this.#options.dir, this.#failure, this.#log);
+    this.#failure = undefined;
   }
 
   /** The oldest footage makes room for the newest: what happens now is what somebody will look for. */
@@ -254,7 +255,7 @@ class LevelFootageBuffer implements FootageBuffer {
       this.#setAside.push(key);
       while (this.#setAside.length > MAX_SET_ASIDE) await this.#db.del(this.#setAside.shift()!);
     } catch (error) {
-      this.#failure = error;
+      this.#failure = failureToMend(this.#failure, error);
       this.#log.warn({ error: describeError(error) }, "a damaged unit is not kept");
     }
   }
@@ -299,7 +300,7 @@ class LevelFootageBuffer implements FootageBuffer {
       await this.#db.batch(keys.map((key) => ({ type: "del", key })));
     } catch (error) {
       // They are forgotten all the same, and come back at the next start.
-      this.#failure = error;
+      this.#failure = failureToMend(this.#failure, error);
       this.#log.warn({ error: describeError(error) }, "sent footage was not deleted");
       return;
     }

@@ -1,6 +1,6 @@
 /** A file of LevelDB's that is damaged costs the units in it, not the others, and the buffer goes on, at each start. */
 import assert from "node:assert/strict";
-import { cp, mkdtemp, open as openFile, readdir, rm, truncate, unlink } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, open as openFile, readdir, rm, rmdir, truncate, unlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
@@ -113,4 +113,48 @@ test("a damaged table costs its units, and not one write after another", LIMIT, 
     await after.close();
     await rm(dir, { recursive: true });
   }
+});
+
+/** Opened again with a damaged table that the start does not come to, as it holds no index. */
+async function withHiddenDamage(root: string): Promise<{ dir: string; buffer: FootageBuffer }> {
+  const good = join(root, "good");
+  const before = await open(good);
+  await fill(before, BEFORE);
+  await before.close();
+  await (await open(good)).close();
+  for (const table of await readdir(join(good, "units"))) {
+    if (!table.endsWith(".ldb")) continue;
+    const dir = join(root, table);
+    await cp(good, dir, { recursive: true });
+    await spoilEnd(join(dir, "units", table));
+    const gaps: FootageGap[] = [];
+    const buffer = await open(dir, gaps);
+    if (gaps.length === 0) return { dir, buffer };
+    await buffer.close();
+  }
+  throw new Error("the start came to all tables");
+}
+
+test("a repair that fails is tried again, whatever is acknowledged meanwhile", LIMIT, async (t) => {
+  const { dir, buffer } = await withHiddenDamage(await folder(t));
+  // LevelDB makes its new MANIFEST under this name first.
+  const obstacle = join(dir, "units", "000001.dbtmp");
+  await mkdir(obstacle);
+  const sent: UnitPlace[] = [];
+  for (let refused = 0; refused < 2; ) {
+    assert.ok(sent.length < 2 * BEHIND, "LevelDB comes to the damaged table");
+    try {
+      sent.push(await buffer.append(madeUnit("yard", sent.length + 1, UNIT_BYTES)));
+    } catch {
+      refused++;
+    }
+  }
+  await rmdir(obstacle);
+  let stored = 0;
+  for (const { epoch, sequence } of sent.slice(0, 10)) {
+    await buffer.ack("yard", epoch, sequence, sequence);
+    stored += await fill(buffer, 1);
+  }
+  assert.equal(stored, 10);
+  await buffer.close();
 });
