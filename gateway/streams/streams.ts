@@ -76,7 +76,7 @@ export interface ShardDescription {
   readonly createdMs: number;
   /** The shards it was split or merged from: none, one or two. They may have expired since. */
   readonly parents: readonly ShardId[];
-  /** When it was split or merged; undefined while it is open. A closed shard takes no record any more. */
+  /** When it was split or merged, and no record of it arrived later; undefined while it is open. A closed shard takes none any more. */
   readonly closedMs: number | undefined;
   /** The oldest record still kept, and the place of the next one to come; of a closed shard, its end. */
   readonly trimHorizon: Offset;

@@ -62,6 +62,7 @@ export async function consume(streams: Streams, consumer: Consumer): Promise<str
 export function reshardContract(fact: Fact): void {
   shardFacts(fact);
   endFacts(fact);
+  closingFacts(fact);
   consumerFacts(fact);
   leaseFacts(fact);
 }
@@ -243,6 +244,43 @@ function endFacts(fact: Fact): void {
 
 async function readUpTo(streams: Streams, shardId: string, from: number, to: number) {
   return (await readAll(streams, "s", shardId, from)).filter(({ offset }) => offset < to);
+}
+
+function closingFacts(fact: Fact): void {
+  fact(
+    "no record of a shard arrived after it was closed, also after a reopening",
+    async (streams, reopen) => {
+      await make(streams);
+      let arrived = 0;
+      for (let hash = HALF; hash > HALF / 64n; hash /= 2n) {
+        const first = (shard: ShardDescription): boolean =>
+          shard.closedMs === undefined && shard.hashFrom === 0n;
+        const { shardId } = streams.describe("s").shardList.find(first)!;
+        let isSplit = false;
+        const split = streams.splitShard("s", shardId, hash).finally(() => {
+          isSplit = true;
+        });
+        const appended: Promise<unknown>[] = [];
+        while (!isSplit) {
+          appended.push(
+            streams.append("s", [{ partitionKey: "k", explicitHash: 0n, data: Buffer.from("x") }]),
+          );
+          await Promise.race([split, appended.at(-1)]);
+        }
+        await Promise.all([split, ...appended]);
+      }
+      for await (const opened of beforeAndAfter(streams, reopen)) {
+        for (const { shardId, index, closedMs } of opened.describe("s").shardList) {
+          if (closedMs === undefined) continue;
+          assert.equal(opened.shard("s", index).closedMs, closedMs);
+          const records = await readAll(opened, "s", shardId);
+          arrived += records.length;
+          for (const { arrivalMs } of records) assert.ok(arrivalMs <= closedMs, `${arrivalMs} of ${shardId}`);
+        }
+      }
+      assert.ok(arrived > 0);
+    },
+  );
 }
 
 function consumerFacts(fact: Fact): void {

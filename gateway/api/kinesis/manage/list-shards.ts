@@ -164,15 +164,18 @@ function placeOf(account: Account, input: Input<typeof shape>): ListPlace {
 }
 
 /**
- * From when to when each shard was the one of its hashes. It takes over when its parents are closed: by its sequence
- * numbers it may be seconds younger, and where the clock was set back, closed before they were. Those whose parents are
- * forgotten, and the first of a stream, count as old as time itself.
- * @param shards rising by index, so parents before their children
+ * From when to when each shard takes what comes, Infinity while it is open; those whose parents are forgotten, and the first of a stream,
+ * are as old as time itself. A shard takes over when its parents are closed, though by its sequence numbers it may be seconds younger; two
+ * that were merged were closed at one moment, and none before it took over, whatever the clock or their last records say: so at
+ * any moment each hash is one shard's.
+ * @param shards parents before their children
  */
 function timesOf(shards: readonly ShardDescription[]): Map<string, { fromMs: number; toMs: number }> {
   const times = new Map<string, { fromMs: number; toMs: number }>();
   for (const { shardId, parents, closedMs = Infinity } of shards) {
-    const fromMs = Math.max(...parents.map((parent) => times.get(parent)?.toMs ?? -Infinity));
+    const before = parents.flatMap((parent) => times.get(parent) ?? []);
+    const fromMs = Math.max(...before.map(({ toMs }) => toMs));
+    for (const parent of before) parent.toMs = fromMs;
     times.set(shardId, { fromMs, toMs: Math.max(fromMs, closedMs) });
   }
   return times;

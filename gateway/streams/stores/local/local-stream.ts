@@ -60,17 +60,20 @@ export class LocalStream {
 
   /** Two passes: over the segments and over the shards, however many there are of either. */
   describe(): StreamDescription {
-    const kept = new Map<number, { horizon: Offset; bytes: number }>();
+    const kept = new Map<number, { horizon: Offset; bytes: number; newestMs: number }>();
     for (const segment of this.log.segments) {
-      for (const [index, { first, bytes }] of segment.shards) {
+      for (const [index, { first, bytes, newestMs }] of segment.shards) {
         const known = kept.get(index);
-        if (known === undefined) kept.set(index, { horizon: first, bytes });
-        else known.bytes += bytes;
+        if (known === undefined) kept.set(index, { horizon: first, bytes, newestMs });
+        else {
+          known.bytes += bytes;
+          known.newestMs = newestMs;
+        }
       }
     }
     const shardList = Array.from(this.definition.shards.all(), (shard) => {
-      const { shardId, index, hashFrom, hashTo, createdMs, parents, closedMs, latest } = shard;
-      const { horizon = latest, bytes = 0 } = kept.get(index) ?? {};
+      const { shardId, index, hashFrom, hashTo, createdMs, parents, latest } = shard;
+      const { horizon = latest, bytes = 0, newestMs = 0 } = kept.get(index) ?? {};
       return {
         shardId,
         index,
@@ -78,7 +81,7 @@ export class LocalStream {
         hashTo,
         createdMs,
         parents,
-        closedMs,
+        closedMs: shard.closedAfter(newestMs),
         trimHorizon: horizon,
         latest,
         storedBytes: bytes,

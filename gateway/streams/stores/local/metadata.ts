@@ -46,7 +46,7 @@ export interface ShardRecord {
   readonly createdMs: number;
   /** Indexes of the shards it was made from. */
   readonly parents?: readonly number[];
-  /** When it was split or merged. Where it ends is in the log alone. */
+  /** When its split or merge was begun. Where it ends, and when its last record came, is in the log alone. */
   readonly closedMs?: number;
 }
 

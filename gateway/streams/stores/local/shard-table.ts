@@ -51,7 +51,22 @@ export class LocalShard implements ShardDescription {
   }
 
   get closedMs(): number | undefined {
-    return this.record.closedMs;
+    return this.isOpen ? undefined : this.closedAfter(this.#log.reader.newestMs(this.index));
+  }
+
+  /**
+   * When it was closed. That is written down before the switch, and records may come to it meanwhile, or have come
+   * while the clock was ahead: of those the log tells.
+   * @param newestMs when the newest of its records on disk arrived; 0 when none is kept
+   */
+  closedAfter(newestMs: number): number | undefined {
+    if (this.isOpen) return undefined;
+    const waitingMs = this.#log.settled(this.index) ? 0 : this.#log.arrivalMs;
+    return Math.max(this.record.closedMs!, newestMs, waitingMs);
+  }
+
+  get isOpen(): boolean {
+    return this.record.closedMs === undefined;
   }
 
   get trimHorizon(): Offset {
@@ -77,7 +92,7 @@ export class LocalShard implements ShardDescription {
    * closed still wait for the disk.
    */
   get end(): Offset | undefined {
-    return this.closedMs !== undefined && this.#log.settled(this.index) ? this.latest : undefined;
+    return !this.isOpen && this.#log.settled(this.index) ? this.latest : undefined;
   }
 }
 
@@ -179,11 +194,11 @@ export class ShardTable {
    */
   planExpiry(cutoffMs: number, nowMs: number): ShardChange {
     const removed = new Set<number>();
-    for (const { index, record, closedMs, end } of this.#byIndex.values()) {
+    for (const { index, record, end } of this.#byIndex.values()) {
+      const { closedMs, parents = [] } = record;
       if (closedMs === undefined || end === undefined) continue;
       if (closedMs >= cutoffMs && closedMs <= nowMs) continue;
       if (this.#log.reader.horizon(index) !== undefined) continue;
-      const { parents = [] } = record;
       if (parents.every((parent) => removed.has(parent) || !this.#byIndex.has(parent))) removed.add(index);
     }
     return { put: [], removed: [...removed] };
@@ -254,8 +269,8 @@ function createdAfter(parents: readonly LocalShard[], nowMs: number): number {
   return Math.max(nowMs, (Math.floor(newestMs / 1000) + 1) * 1000);
 }
 
-function isOpen({ closedMs }: LocalShard): boolean {
-  return closedMs === undefined;
+function isOpen(shard: LocalShard): boolean {
+  return shard.isOpen;
 }
 
 function byRange(shards: readonly LocalShard[]): LocalShard[] {

@@ -108,9 +108,6 @@ export class JetStreamStream {
 
   async start(): Promise<void> {
     await this.tail.start();
-    const { ends, producers } = this.tail;
-    // The newest record is somebody's last one.
-    for (const arrivalMs of producers.arrivals()) ends.arrived(arrivalMs);
   }
 
   describeShards(retentionMs: number): ShardDescription[] {

@@ -29,6 +29,10 @@ export interface MapContent {
   readonly shards: readonly ShardRecord[];
 }
 
+export function mapIn({ payload }: { readonly payload: Uint8Array }): MapContent {
+  return JSON.parse(Buffer.from(payload).toString()) as MapContent;
+}
+
 export class ShardHistory {
   readonly stream: string;
   #content: MapContent;
@@ -59,11 +63,14 @@ export class ShardHistory {
     this.lastMapAt = sequence;
   }
 
-  /** Takes a map over when it is newer than what is known. */
-  adopt(content: MapContent, sequence: number): boolean {
+  /**
+   * Takes a map over when it is newer than what is known.
+   * @param arrivedMs no message before it arrived later; needless where it was taken over before, and settled
+   */
+  adopt(content: MapContent, sequence: number, arrivedMs = 0): boolean {
     this.lastMapAt = Math.max(this.lastMapAt, sequence);
     if (content.version <= this.#content.version) return false;
-    this.#content = settle(content, sequence);
+    this.#content = settle(content, sequence, arrivedMs);
     this.#rebuild();
     return true;
   }
@@ -224,12 +231,15 @@ export function rangeOf(shard: ShardRecord): HashRange & { readonly index: numbe
   return { index, hashFrom: BigInt(`0x${hashFrom}`), hashTo: BigInt(`0x${hashTo}`) };
 }
 
-/** A writer cannot know the sequence of the message that it writes. */
-function settle(content: MapContent, sequence: number): MapContent {
+/** A writer cannot know the sequence of the message that it writes, nor what comes before it meanwhile or by a clock that is ahead. */
+function settle(content: MapContent, sequence: number, arrivedMs: number): MapContent {
   const shards = content.shards.map((shard) => ({
     ...shard,
     openedAt: shard.openedAt === -1 ? sequence : shard.openedAt,
-    ...(shard.closedAt === -1 && { closedAt: sequence }),
+    ...(shard.closedAt === -1 && {
+      closedAt: sequence,
+      closedMs: Math.max(shard.closedMs ?? 0, arrivedMs),
+    }),
   }));
   return { version: content.version, shards };
 }

@@ -19,7 +19,7 @@ import { Acknowledged } from "./acknowledged.ts";
 import { PastEntries } from "./past-entries.ts";
 import { ProducerStates, stateOf } from "./producer-states.ts";
 import { ShardEnds } from "./shard-ends.ts";
-import { type MapContent, ShardHistory } from "./shard-history.ts";
+import { type MapContent, mapIn, ShardHistory } from "./shard-history.ts";
 import { StreamHealth } from "./stream-health.ts";
 import { CacheRoom, EntryCache, openMessage, type TailEntry } from "./tail-entry.ts";
 import { VoidMessages } from "./void-messages.ts";
@@ -103,13 +103,15 @@ export class StreamTail {
     this.ends.begin(this.tip);
     this.#void.judgedFrom = this.tip + 1;
     this.#target = Math.max(this.#target, this.tip);
-    const wanted = subjects
-      .map((one) => one.slice(subject.length + 1))
-      .filter((token) => token !== FORMER_TOKEN);
+    const tokens = subjects.map((one) => one.slice(subject.length + 1));
+    const wanted = tokens.filter((token) => token !== FORMER_TOKEN && token !== "map");
     for (let from = 0; from < wanted.length; from += GETS) {
       await Promise.all(wanted.slice(from, from + GETS).map((token) => this.#restore(token)));
     }
     this.producers.restored();
+    // The newest record is somebody's last one. Known before the map, as a shard was not closed before its last record came.
+    for (const arrivalMs of this.producers.arrivals()) this.ends.arrived(arrivalMs);
+    if (tokens.includes("map")) await this.#restore("map");
     await this.poll();
     await this.#catchUp();
     this.#started = true;
@@ -140,7 +142,7 @@ export class StreamTail {
 
   #remember(token: string, message: StoredMessage): void {
     if (token === "map") {
-      this.history.adopt(JSON.parse(Buffer.from(message.payload).toString()) as MapContent, message.sequence);
+      this.history.adopt(mapIn(message), message.sequence, this.ends.arrivalMs);
     } else this.producers.set(token, stateOf(message));
   }
 

@@ -66,6 +66,15 @@ export class LogReader {
     return undefined;
   }
 
+  /** When the newest record that is kept arrived; 0 when there is none. */
+  newestMs(shard: number): number {
+    for (let i = this.#segments.length - 1; i >= 0; i--) {
+      const index = this.#segments[i]!.shards.get(shard);
+      if (index !== undefined) return index.newestMs;
+    }
+    return 0;
+  }
+
   /**
    * @param from at or after the horizon
    * @param latest where what is on disk ends

@@ -129,6 +129,11 @@ export class StreamLog {
     return this.#end.next(shard);
   }
 
+  /** When the newest record arrived, on disk or still waiting for it; it never falls. */
+  get arrivalMs(): number {
+    return this.#waiting.arrivalMs;
+  }
+
   /** That were come upon and cannot be read back. */
   get damagedBytes(): number {
     return this.#report.damagedBytes;

@@ -1,6 +1,7 @@
 /** Lists of shards that begin behind a shard, however that one is written; and those of a moment. */
 import assert from "node:assert/strict";
 import test from "node:test";
+import type { Placed } from "../../../../../gateway/streams/streams.ts";
 import { openFixture, StillClock } from "../../api-fixture.ts";
 import { call } from "../../sign.ts";
 
@@ -56,24 +57,26 @@ test("lists begin behind the shard that is named, in each of the ways in which K
   }
 });
 
+/** How many hashes the shards of a moment have together; those that two of them have count twice. */
+async function coveredBy(origin: string, nowMs: number, filter: object): Promise<bigint> {
+  const body = JSON.stringify({ StreamName: "s", ShardFilter: filter });
+  const answer = await call(origin, "ListShards", body, {}, undefined, new Date(nowMs));
+  assert.equal(answer.status, 200, answer.message);
+  const { Shards } = answer.json as {
+    Shards: { HashKeyRange: { StartingHashKey: string; EndingHashKey: string } }[];
+  };
+  return Shards.reduce(
+    (sum, { HashKeyRange: range }) => sum + BigInt(range.EndingHashKey) - BigInt(range.StartingHashKey) + 1n,
+    0n,
+  );
+}
+
 test("the shards of any moment cover each hash once, also when some were resharded within the second that made them", async (t) => {
   const clock = new StillClock();
   const { origin, streams, close } = await openFixture({ clock });
   t.after(close);
   const nowMs = (): number => clock.nowUs() / 1_000;
-  const covered = async (filter: object): Promise<bigint> => {
-    const body = JSON.stringify({ StreamName: "s", ShardFilter: filter });
-    const answer = await call(origin, "ListShards", body, {}, undefined, new Date(nowMs()));
-    assert.equal(answer.status, 200, answer.message);
-    const { Shards } = answer.json as {
-      Shards: { HashKeyRange: { StartingHashKey: string; EndingHashKey: string } }[];
-    };
-    return Shards.reduce(
-      (sum, { HashKeyRange: range }) =>
-        sum + BigInt(range.EndingHashKey) - BigInt(range.StartingHashKey) + 1n,
-      0n,
-    );
-  };
+  const covered = (filter: object): Promise<bigint> => coveredBy(origin, nowMs(), filter);
   await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
   clock.aheadMs += 10;
   await streams.splitShard("s", "shardId-000000000000", 2n ** 127n);
@@ -115,4 +118,63 @@ test("the shards of any moment cover each hash once, also where the clock was se
   assert.deepEqual(await listed("AT_TIMESTAMP", 1_000), [2, 3, 4]);
   // What the shard in between took bears times from when it took over.
   assert.deepEqual(await listed("FROM_TIMESTAMP", -30_000), [0, 1, 2, 3, 4]);
+});
+
+test("the shards of any moment cover each hash once, also where one of two that were merged had records to the last, or the clock was set back", async (t) => {
+  const clock = new StillClock();
+  const { origin, streams, close } = await openFixture({ clock });
+  t.after(close);
+  const nowMs = (): number => clock.nowUs() / 1_000;
+  await streams.createStream({ name: "s", shards: 2, retentionHours: 24 });
+  clock.aheadMs += 10;
+  const mergedMs = nowMs();
+  const merge = streams.mergeShards("s", "shardId-000000000000", "shardId-000000000001");
+  clock.aheadMs += 50;
+  const late = streams.append("s", [{ partitionKey: "k", explicitHash: 0n, data: Buffer.from("late") }]);
+  await Promise.all([merge, late]);
+  clock.aheadMs -= 40;
+  await streams.splitShard("s", "shardId-000000000002", 2n ** 127n);
+  clock.aheadMs += 10_000;
+  for (const afterMs of [-5, 0, 1, 10, 11, 30, 50, 51, 1_500, 9_000]) {
+    const filter = { Type: "AT_TIMESTAMP", Timestamp: (mergedMs + afterMs) / 1_000 };
+    assert.equal(await coveredBy(origin, nowMs(), filter), 2n ** 128n, `${afterMs} ms`);
+  }
+});
+
+test("whoever begins at a time misses no record that came while a shard was being closed", async (t) => {
+  const clock = new StillClock();
+  const { origin, streams, close } = await openFixture({ clock });
+  t.after(close);
+  const ask = async (operation: string, input: object): Promise<unknown> => {
+    const at = new Date(clock.nowUs() / 1_000);
+    const answer = await call(origin, operation, JSON.stringify(input), {}, undefined, at);
+    assert.equal(answer.status, 200, answer.message);
+    return answer.json;
+  };
+  /** As a reader does that begins at this time: the shards of then, each from then on. */
+  const textsSince = async (arrivalMs: number): Promise<string[]> => {
+    const Timestamp = arrivalMs / 1_000;
+    const ShardFilter = { Type: "AT_TIMESTAMP", Timestamp };
+    const { Shards } = (await ask("ListShards", { StreamName: "s", ShardFilter })) as {
+      Shards: { ShardId: string }[];
+    };
+    const texts: string[] = [];
+    for (const { ShardId } of Shards) {
+      const begin = { StreamName: "s", ShardId, ShardIteratorType: "AT_TIMESTAMP", Timestamp };
+      const { Records } = (await ask("GetRecords", (await ask("GetShardIterator", begin)) as object)) as {
+        Records: { Data: string }[];
+      };
+      texts.push(...Records.map(({ Data }) => Buffer.from(Data, "base64").toString()));
+    }
+    return texts;
+  };
+  const put = (text: string) => streams.append("s", [{ partitionKey: "k", data: Buffer.from(text) }]);
+  await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+  const split = streams.splitShard("s", "shardId-000000000000", 2n ** 127n);
+  clock.aheadMs += 50;
+  const late = put("before the switch");
+  await split;
+  const [{ shardId, arrivalMs }] = (await late) as [Placed];
+  assert.equal(shardId, "shardId-000000000000");
+  assert.deepEqual(await textsSince(arrivalMs), ["before the switch"]);
 });
