@@ -32,6 +32,7 @@ import { RequestIds } from "../request-ids.ts";
 import { allows } from "../signature/access.ts";
 import { type SignatureClaim, SignatureVerifier, type SignedRequest } from "../signature/sigv4.ts";
 import { Account } from "./account.ts";
+import { headersOf, keepsBody, type OpenCall, refusalBody } from "./open-call.ts";
 import type { KinesisContext } from "./operation.ts";
 import { isKnown, isStreaming, operationOf } from "./operations.ts";
 import { PageThread } from "./pages/page-thread.ts";
@@ -41,7 +42,7 @@ import { ReadMeters } from "./read-meters.ts";
 import { Refusals } from "./refusals.ts";
 import { TokenSealer } from "./sealed-token.ts";
 import { Turns } from "./turns.ts";
-import { type Codec, codecOf } from "./wire/codec.ts";
+import { codecOf } from "./wire/codec.ts";
 
 const TARGET_PREFIX = "Kinesis_20131202.";
 /** A PutRecords of 10 MiB, the largest, is a third more in base64; and there are its keys. */
@@ -57,18 +58,6 @@ export interface KinesisOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
-}
-
-/** What is known of a call from the first. */
-interface OpenCall {
-  readonly requestId: string;
-  readonly startedMs: number;
-  readonly codec: Codec;
-  /** Of the operation; empty where none is named. */
-  readonly name: string;
-  readonly known: boolean;
-  /** Set aside for its answer, if that is a page. */
-  room: AnswerRoom | undefined;
 }
 
 interface CallCounts {
@@ -328,14 +317,6 @@ export class KinesisApi implements LaneService {
   }
 }
 
-function headersOf(call: OpenCall): Record<string, string> {
-  return { "x-amzn-requestid": call.requestId, "content-type": call.codec.contentType };
-}
-
-function refusalBody(call: OpenCall, refusal: AwsError): string | Buffer {
-  return call.codec.encode({ __type: refusal.type, message: refusal.message });
-}
-
 /** A call of the lane. */
 class KinesisLaneCall implements LaneCall {
   readonly #api: KinesisApi;
@@ -396,9 +377,4 @@ class KinesisLaneCall implements LaneCall {
     room?.giveBack();
     return told;
   }
-}
-
-/** Byte strings of CBOR are views of the body, and go into the log as such; all else is copied out of it. */
-function keepsBody({ codec }: OpenCall): boolean {
-  return codec.name === "cbor";
 }
