@@ -7,7 +7,7 @@ import type { Socket } from "node:net";
 import { FairShares } from "../../runtime/fair-shares.ts";
 
 export class ConnectionRoom {
-  readonly max: number;
+  readonly #max: number;
   readonly #shares: FairShares;
   readonly #sockets = new Set<Socket>();
   /** Of nobody who was let in yet or, with whose they are, beyond the share of who was; the oldest first. */
@@ -16,7 +16,7 @@ export class ConnectionRoom {
   readonly #kept = new Map<Socket, string>();
 
   constructor(max: number) {
-    this.max = max;
+    this.#max = max;
     this.#shares = new FairShares(max);
   }
 
@@ -25,7 +25,7 @@ export class ConnectionRoom {
   }
 
   get isFull(): boolean {
-    return this.#sockets.size >= this.max;
+    return this.#sockets.size >= this.#max;
   }
 
   /** Which is to make room; undefined where all keep their places. */

@@ -14,8 +14,6 @@ const WITHIN_MS = 120_000;
 /** So many times within that. */
 const TIMES = 3;
 const MAX_REMEMBERED = 1_000;
-/** Begins what is claimed here, beside what others claim. */
-const MQTT = "mqtt ";
 
 export interface ContestedIdsOptions {
   readonly streams: Pick<Streams, "claim" | "onClaim" | "leaveClient">;
@@ -31,7 +29,7 @@ export class ContestedIds {
   readonly #takeovers;
   /** When an id was taken, the last few times; the id that was taken last stands last. */
   readonly #taken = new Map<string, readonly number[]>();
-  /** What is claimed of the other gateways → for whom. */
+  /** Client ids that are claimed of the other gateways → for whom. */
   readonly #claims = new Map<string, { readonly session: Session; readonly release: () => void }>();
 
   constructor({ streams, clock, metrics, desk }: ContestedIdsOptions) {
@@ -42,31 +40,28 @@ export class ContestedIds {
       "headwater_ingest_takeovers_total",
       "MQTT connections ended as another came with the same client id, here or at another gateway of the same store",
     );
-    streams.onClaim?.((what) => this.#claimed(what));
+    streams.onClaim?.("mqtt", (clientId) => this.#claimed(clientId));
   }
 
   /** The session was let in, and nothing of it was taken yet. */
   claim(session: Session): void {
-    const what = claimOf(session);
-    const release = this.#streams.claim?.(what);
-    if (release !== undefined) this.#claims.set(what, { session, release });
+    const release = this.#streams.claim?.("mqtt", session.clientId);
+    if (release !== undefined) this.#claims.set(session.clientId, { session, release });
   }
 
   /** It is over. */
   release(session: Session): void {
-    const what = claimOf(session);
-    const claim = this.#claims.get(what);
+    const claim = this.#claims.get(session.clientId);
     if (claim?.session !== session) return;
     claim.release();
-    this.#claims.delete(what);
+    this.#claims.delete(session.clientId);
   }
 
   /** Another gateway has let one of this id in. */
-  #claimed(what: string): void {
-    if (!what.startsWith(MQTT)) return;
+  #claimed(clientId: string): void {
     // Also of a connection that has ended already: what it brought may still wait for the cluster.
-    this.#streams.leaveClient?.(what.slice(MQTT.length));
-    const session = this.#claims.get(what)?.session;
+    this.#streams.leaveClient?.(clientId);
+    const session = this.#claims.get(clientId)?.session;
     if (session === undefined) return;
     this.take(session);
     session.withheld = true;
@@ -93,8 +88,4 @@ export class ContestedIds {
     const taken = this.#taken.get(clientId) ?? [];
     return taken.length === TIMES && this.#clock.monotonicMs() - taken[0]! < WITHIN_MS;
   }
-}
-
-function claimOf({ clientId }: Session): string {
-  return MQTT + clientId;
 }

@@ -268,6 +268,9 @@ export interface ConsumerOptions {
   readonly takeOver?: boolean;
 }
 
+/** A shard for a registered reader; a client id of MQTT. */
+export type ClaimKind = "push" | "mqtt";
+
 export interface Streams {
   /** @throws StreamExistsError, StreamLimitError */
   createStream(spec: StreamSpec): Promise<StreamDescription>;
@@ -368,9 +371,9 @@ export interface Streams {
    * push a shard to a registered reader, or to hear an MQTT client. A word, no lease: it may be lost with a connection to the cluster.
    * @returns to be called when this gateway does it no more
    */
-  claim?(what: string): () => void;
-  /** @param heard called with what another gateway claims, when this one's own claim of it, if any, was made before. */
-  onClaim?(heard: (what: string) => void): void;
+  claim?(kind: ClaimKind, name: string): () => void;
+  /** @param heard called with what another gateway claims, when this one's own claim of it, if any, was made before. Once for each kind. */
+  onClaim?(kind: ClaimKind, heard: (name: string) => void): void;
   /**
    * Called when the gateway begins to close, before its stages do: where the store may wait long for an answer, it
    * waits for some seconds only from now on, as a stage in the midst of a read cannot end before.

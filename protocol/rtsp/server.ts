@@ -150,7 +150,9 @@ export class RtspServer {
     }
     this.#full = true;
     onFull?.(whose);
-    oldest?.close("others came, and it had shown nothing yet, or its user has many");
+    oldest?.close(
+      `others came, and it was ${oldest.isStranger ? "a stranger's" : "beyond its user's share"}`,
+    );
     return oldest !== undefined;
   }
 

@@ -18,7 +18,7 @@ import { readUInt53, writeUInt53 } from "../../../protocol/record-batch.ts";
 import { describeError, HeadwaterError } from "../../../runtime/errors.ts";
 import type { Log } from "../../../runtime/log.ts";
 import { takeLock } from "../level/folder-lock.ts";
-import { type Database, repairDatabase } from "../level/leveldb.ts";
+import { type Database, hasLevelCode, repairDatabase } from "../level/leveldb.ts";
 import { BufferDamagedError } from "../record-buffer.ts";
 import { FootageIndex, type UnitEntry, type UnitRange } from "./footage-index.ts";
 import { readSidecar, type Sidecar } from "./footage-sidecar.ts";
@@ -184,7 +184,7 @@ async function openFound(units: string, sidecar: Sidecar | undefined): Promise<F
  */
 export async function openAnew(dir: string, failure: unknown, log: Log): Promise<Database> {
   const units = join(dir, "units");
-  if (isCorruption(failure)) {
+  if (hasLevelCode(failure, "LEVEL_CORRUPTION")) {
     log.warn({ folder: units, error: describeError(failure) }, "footage buffer damaged; repairing");
     await repairDatabase(units);
   }
@@ -193,13 +193,7 @@ export async function openAnew(dir: string, failure: unknown, log: Log): Promise
 
 /** A repair that failed is still due, whatever the closed database said meanwhile. */
 export function failureToMend(before: unknown, latest: unknown): unknown {
-  return isCorruption(before) ? before : latest;
-}
-
-/** A file of LevelDB's is damaged, as it says of an operation, or of an opening. */
-function isCorruption(failure: unknown): boolean {
-  const { code, cause } = (failure ?? {}) as { code?: string; cause?: { code?: string } };
-  return code === "LEVEL_CORRUPTION" || cause?.code === "LEVEL_CORRUPTION";
+  return hasLevelCode(before, "LEVEL_CORRUPTION") ? before : latest;
 }
 
 /** Footage does not compress, is read once and in order, and the agent has little memory. */

@@ -3,7 +3,7 @@
  * dies, and it can be taken before anything is looked at or put aside.
  */
 import { rm } from "node:fs/promises";
-import { type Database, openDatabase } from "./leveldb.ts";
+import { type Database, hasLevelCode, openDatabase } from "./leveldb.ts";
 
 /**
  * @param folder of the lock
@@ -13,14 +13,9 @@ export async function takeLock(folder: string, locked: (cause: unknown) => Error
   try {
     return await openDatabase(folder, true);
   } catch (error) {
-    if (isLocked(error)) throw locked(error);
+    if (hasLevelCode(error, "LEVEL_LOCKED")) throw locked(error);
     // It holds nothing; what a power cut made of it can go.
     await rm(folder, { recursive: true, force: true });
     return openDatabase(folder, true);
   }
-}
-
-function isLocked(error: unknown): boolean {
-  const { code, cause } = error as { code?: string; cause?: { code?: string } };
-  return code === "LEVEL_LOCKED" || cause?.code === "LEVEL_LOCKED";
 }

@@ -22,6 +22,12 @@ export async function openDatabase(
   return database;
 }
 
+/** Whether LevelDB says this of an operation, or of an opening. */
+export function hasLevelCode(failure: unknown, code: "LEVEL_LOCKED" | "LEVEL_CORRUPTION"): boolean {
+  const { code: own, cause } = (failure ?? {}) as { code?: string; cause?: { code?: string } };
+  return own === code || cause?.code === code;
+}
+
 /** All or nothing, and on disk when it resolves. */
 export function writeSynced(database: Database, operations: Operation[]): Promise<void> {
   const [only] = operations;

@@ -125,12 +125,7 @@ export class BodyBudget {
     this.#coming.delete(giveUp);
   }
 
-  /** @param connection a socket, or a session of HTTP/2 */
-  isProven(connection: object): boolean {
-    return this.#proven.has(connection);
-  }
-
-  /** Of the bodies that come by it from now on. */
+  /** Of the bodies that come by it from now on. @param connection a socket, or a session of HTTP/2 */
   holderOf(connection: object): BodyHolder {
     return this.#proven.get(connection) ?? this.strangers;
   }

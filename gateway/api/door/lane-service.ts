@@ -31,6 +31,7 @@ export interface LaneCall extends BodySender {
 
 export interface LaneService {
   readonly budget: BodyBudget;
+  /** Answers that were given and not taken yet. */
   readonly unread: UnreadAnswers;
   readonly maxBodyBytes: number;
   /** Undefined for what is to go the plain way: calls of others, and what is refused by its head alone. */

@@ -62,7 +62,7 @@ export class Subscriptions {
     this.#accountId = options.accountId;
     this.#reads = options.reads;
     this.#clock = options.clock;
-    this.#streams.onClaim?.((key) => this.#claimed(key));
+    this.#streams.onClaim?.("push", (key) => this.#claimed(key));
     const active = this.#active;
     options.metrics.gauge(
       "headwater_kinesis_subscriptions",
@@ -130,7 +130,7 @@ export class Subscriptions {
     if (this.#begun.has(key)) throw this.#inUse(place, reader);
     this.#begun.set(key, nowMs);
     this.#active.get(key)?.subscription.end(this.#inUse(place, reader));
-    return this.#streams.claim?.(key);
+    return this.#streams.claim?.("push", key);
   }
 
   /** Another gateway serves it now. */

@@ -370,12 +370,12 @@ class ClusterStreams implements Streams {
     return Math.floor(this.#options.clock.nowUs() / 1000);
   }
 
-  claim(what: string): () => void {
-    return this.#claims.make(what);
+  claim(kind: string, name: string): () => void {
+    return this.#claims.make(kind, name);
   }
 
-  onClaim(heard: (what: string) => void): void {
-    this.#claims.hear(heard);
+  onClaim(kind: string, heard: (name: string) => void): void {
+    this.#claims.hear(kind, heard);
   }
 
   hurry(): void {

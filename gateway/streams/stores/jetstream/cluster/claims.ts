@@ -14,7 +14,8 @@ export class Claims {
   readonly #subject: string;
   /** When those that stand were made, µs. */
   readonly #standing = new Map<string, number>();
-  readonly #hearers: Array<(what: string) => void> = [];
+  /** By the kind of what they hear of. */
+  readonly #hearers = new Map<string, (name: string) => void>();
   #latestUs = 0;
 
   constructor(link: Link, clock: Clock, prefix: string) {
@@ -25,7 +26,8 @@ export class Claims {
   }
 
   /** @returns to be called when it is over, as else it would be held against what others claim later */
-  make(what: string): () => void {
+  make(kind: string, name: string): () => void {
+    const what = `${kind} ${name}`;
     const madeUs = Math.max(this.#latestUs + 1, this.#clock.nowUs());
     this.#latestUs = madeUs;
     this.#standing.set(what, madeUs);
@@ -35,13 +37,13 @@ export class Claims {
     };
   }
 
-  /** Those of others, which end this gateway's own. */
-  hear(heard: (what: string) => void): void {
-    this.#hearers.push(heard);
+  /** Those of others, which end this gateway's own. @param kind without a space in it; each has one hearer */
+  hear(kind: string, heard: (name: string) => void): void {
+    this.#hearers.set(kind, heard);
   }
 
   #heard(text: string): void {
-    const [, id, made, what] = /^(\S+) (\d+) (.+)$/s.exec(text) ?? [];
+    const [, id, made, what, kind, name] = /^(\S+) (\d+) ((\S+) (.+))$/s.exec(text) ?? [];
     if (id === undefined || id === this.#link.id) return;
     const madeUs = Number(made);
     this.#latestUs = Math.max(this.#latestUs, madeUs);
@@ -52,7 +54,7 @@ export class Claims {
       return;
     }
     this.#standing.delete(what!);
-    for (const heard of this.#hearers) heard(what!);
+    this.#hearers.get(kind!)?.(name!);
   }
 
   #say(what: string, madeUs: number): void {

@@ -48,23 +48,23 @@ test(
       const streams = await openJetStreamStreams({ servers: cluster.servers, replicas: 1, ...parts });
       t.after(() => streams.close());
       const heard: string[] = [];
-      streams.onClaim!((what) => heard.push(what));
+      streams.onClaim!("push", (what) => heard.push(what));
       return { streams, heard };
     };
     const a = await gateway(0);
-    a.streams.claim!("it");
+    a.streams.claim!("push", "it");
     // It was not there to hear of that.
     const b = await gateway(-3_600_000);
-    b.streams.claim!("it");
+    b.streams.claim!("push", "it");
     await eventually(
       "the earlier one is said again",
       WITHIN_MS,
       async () => b.heard.includes("it") || undefined,
     );
-    const over = b.streams.claim!("it");
+    const over = b.streams.claim!("push", "it");
     await eventually("now it is the later one", WITHIN_MS, async () => a.heard.includes("it") || undefined);
     over();
-    a.streams.claim!("it");
+    a.streams.claim!("push", "it");
     await eventually(
       "what is over is not held against it",
       WITHIN_MS,
