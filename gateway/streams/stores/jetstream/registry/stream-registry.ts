@@ -80,6 +80,11 @@ export class StreamRegistry {
 
   async start(): Promise<void> {
     const { link, prefix } = this.#options;
+    // Nothing is fetched from then on: who waits for a message hears so, and the next try, which no pause puts off any more, is not made.
+    const end = (): void => {
+      for (const { tail } of this.#byId.values()) tail.close(new StreamsClosedError());
+    };
+    link.signal.addEventListener("abort", end, { once: true });
     // Before anything is asked, so that what happens meanwhile is heard.
     link.hear(`${prefix}.n.>`, (subject, text) => this.#heard(subject.slice(prefix.length + 3), text));
     await this.#removeOrphans();
