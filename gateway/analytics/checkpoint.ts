@@ -3,13 +3,13 @@
  * where it stands in its input, its open windows, event time, and the result frames that may or may
  * not have reached the output stream.
  *
- *   headwater-analytics 2 <crc32c of what follows, 8 hex digits>
+ *   headwater-analytics 3 <crc32c of what follows, 8 hex digits>
  *   {"planHash": …}        where it stands
  *   [[key, …], …]          some of the open windows; as many lines as there are
  *   "…"                    a result frame in base64; likewise
  *
  * Each line is JSON of its own, so that both ways of a state of 100,000 windows can be gone in turns.
- * Version 1 was one line with all of it; it is read, too.
+ * Version 2 had no arrivals, version 1 was one line with all of it; they are read, too.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { z } from "zod";
@@ -20,7 +20,9 @@ import type { Offset, ShardId, UnreadShards } from "../streams/streams.ts";
 import type { Group, Measure } from "./panes.ts";
 
 const MAGIC = "headwater-analytics";
-const VERSION = 2;
+/** To be raised with each new key: a program takes one that it does not know for damage. */
+const VERSION = 3;
+const VERSIONS: readonly string[] = ["1", "2", String(VERSION)];
 /** There may be 100,000 of them, and the event loop is everybody's. */
 const GROUPS_A_TURN = 1_000;
 
@@ -74,13 +76,12 @@ const measure = z.tuple([count, z.union([double, z.string().regex(/^-?\d+n$/)]),
 
 const group = z.tuple([z.array(keyValue), z.number().int(), count, z.array(measure)]);
 
-const schema = z.strictObject({
+const version2Schema = z.strictObject({
   planHash: z.string(),
   streamId: z.string(),
   positions: z.record(z.string(), count),
   watermarkMs: z.number().int().nullable(),
   maxTimes: z.record(z.string(), z.number().int()),
-  arrivals: z.record(z.string(), z.number()).default({}),
   totals: z.strictObject({
     records: count,
     late: count,
@@ -98,8 +99,10 @@ const schema = z.strictObject({
     })
     .optional(),
 });
+const schema = version2Schema.extend({ arrivals: z.record(z.string(), z.number()) });
+type Stored = z.infer<typeof version2Schema> & Partial<z.infer<typeof schema>>;
 const lineSchema = z.union([z.array(group), z.string()]);
-const version1Schema = schema.extend({ groups: z.array(group), pending: z.array(z.string()) });
+const version1Schema = version2Schema.extend({ groups: z.array(group), pending: z.array(z.string()) });
 
 /**
  * @param checkpoint is read in turns; nothing of it may change before this resolved
@@ -151,7 +154,7 @@ export async function decodeCheckpoint(bytes: Buffer, where: string, statement: 
   const headEnd = bytes.indexOf("\n");
   const [magic, version, crc] = bytes.toString("latin1", 0, Math.max(0, headEnd)).split(" ");
   if (magic !== MAGIC) throw new AnalyticsStateError(statement, `${where} is no checkpoint`);
-  if (version !== "1" && version !== String(VERSION)) {
+  if (version === undefined || !VERSIONS.includes(version)) {
     throw new AnalyticsStateError(
       statement,
       `${where} has format version ${version}, this program reads up to ${VERSION}`,
@@ -164,22 +167,26 @@ export async function decodeCheckpoint(bytes: Buffer, where: string, statement: 
     throw new AnalyticsStateError(statement, `the checksum of ${where} does not match`);
   }
   try {
-    return version === "1" ? decodeVersion1(body) : await decodeLines(body);
+    if (version === "1") return decodeVersion1(body);
+    return await decodeLines(body, version === "2" ? version2Schema : schema);
   } catch (error) {
     throw new AnalyticsStateError(statement, `${where} cannot be read`, error);
   }
 }
 
-async function decodeLines(body: Buffer): Promise<Checkpoint> {
+async function decodeLines(
+  body: Buffer,
+  firstLine: typeof schema | typeof version2Schema,
+): Promise<Checkpoint> {
   const groups: Group[] = [];
   const pending: Buffer[] = [];
-  let first: z.infer<typeof schema> | undefined;
+  let first: Stored | undefined;
   for (let from = 0; from < body.length; ) {
     const end = body.indexOf("\n", from);
     if (end < 0) throw new Error("its last line has no end");
     const line: unknown = JSON.parse(body.toString("utf8", from, end));
     from = end + 1;
-    if (first === undefined) first = schema.parse(line);
+    if (first === undefined) first = firstLine.parse(line);
     else {
       await nextTurn();
       const more = lineSchema.parse(line);
@@ -187,7 +194,7 @@ async function decodeLines(body: Buffer): Promise<Checkpoint> {
       else for (const one of more) groups.push(decodeGroup(one));
     }
   }
-  return decode(schema.parse(first), groups, pending);
+  return decode(firstLine.parse(first), groups, pending);
 }
 
 function decodeVersion1(body: Buffer): Checkpoint {
@@ -196,14 +203,14 @@ function decodeVersion1(body: Buffer): Checkpoint {
   return decode(first, groups.map(decodeGroup), frames);
 }
 
-function decode(stored: z.infer<typeof schema>, groups: Group[], pending: Buffer[]): Checkpoint {
+function decode(stored: Stored, groups: Group[], pending: Buffer[]): Checkpoint {
   return {
     planHash: stored.planHash,
     streamId: stored.streamId,
     positions: new Map(Object.entries(stored.positions)),
     watermarkMs: stored.watermarkMs ?? undefined,
     maxTimes: new Map(Object.entries(stored.maxTimes)),
-    arrivals: new Map(Object.entries(stored.arrivals)),
+    arrivals: new Map(Object.entries(stored.arrivals ?? {})),
     groups,
     totals: stored.totals,
     epoch: BigInt(stored.epoch),

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import test from "node:test";
 import { AnalyticsStateError, type Checkpoint } from "../../../gateway/analytics/checkpoint.ts";
 import { CheckpointFile } from "../../../gateway/analytics/checkpoint-place.ts";
+import { inHex } from "../../../runtime/checked-line.ts";
 import { crc32c } from "../../../runtime/crc32c.ts";
 
 const writeCheckpoint = (file: string, checkpoint: Checkpoint): Promise<void> =>
@@ -51,6 +52,21 @@ function checkpointOf(groups: number): Checkpoint {
   };
 }
 
+async function linesWithoutArrivals(
+  file: string,
+  checkpoint: Checkpoint,
+): Promise<{ first: string; rest: string[] }> {
+  await writeCheckpoint(file, checkpoint);
+  const [, first, ...rest] = (await readFile(file, "utf8")).split("\n");
+  const { arrivals, ...former } = JSON.parse(first!) as Record<string, unknown>;
+  assert.deepEqual(arrivals, {});
+  return { first: JSON.stringify(former), rest };
+}
+
+async function writeFormer(file: string, version: number, body: string): Promise<void> {
+  await writeFile(file, `headwater-analytics ${version} ${inHex(crc32c(Buffer.from(body)))}\n${body}`);
+}
+
 test("what is written is read again, however many windows are open", () =>
   inFolder(async (file) => {
     for (const groups of [0, 1, 999, 1_000, 1_001, 5_000]) {
@@ -77,15 +93,31 @@ test("others have their turn while many windows and frames are written and read"
     }
   }));
 
+test("a file of version 2, which tells of no arrivals, is read", () =>
+  inFolder(async (file) => {
+    const checkpoint = { ...checkpointOf(3), arrivals: new Map() };
+    const { first, rest } = await linesWithoutArrivals(file, checkpoint);
+    await writeFormer(file, 2, [first, ...rest].join("\n"));
+    assert.deepEqual(await readCheckpoint(file), checkpoint);
+  }));
+
 test("a file of version 1, which was one line, is read", () =>
   inFolder(async (file) => {
-    const checkpoint = checkpointOf(3);
-    await writeCheckpoint(file, checkpoint);
-    const [, first, groups, ...pending] = (await readFile(file, "utf8")).trimEnd().split("\n");
-    const body = `{"groups":${groups},"pending":[${pending.join()}],${first!.slice(1)}`;
-    const crc = crc32c(Buffer.from(body)).toString(16).padStart(8, "0");
-    await writeFile(file, `headwater-analytics 1 ${crc}\n${body}`);
+    const checkpoint = { ...checkpointOf(3), arrivals: new Map() };
+    const { first, rest } = await linesWithoutArrivals(file, checkpoint);
+    const [groups, ...pending] = rest.filter((line) => line !== "");
+    await writeFormer(file, 1, `{"groups":${groups},"pending":[${pending.join()}],${first.slice(1)}`);
     assert.deepEqual(await readCheckpoint(file), checkpoint);
+  }));
+
+test("what has keys that a program of version 2 does not know says another version, or it would pass for damage", () =>
+  inFolder(async (file) => {
+    const known = ["planHash", "streamId", "positions", "watermarkMs", "maxTimes", "totals", "epoch"];
+    await writeCheckpoint(file, checkpointOf(0));
+    const [head, first] = (await readFile(file, "utf8")).split("\n");
+    const keys = Object.keys(JSON.parse(first!) as object);
+    const unknown = keys.filter((key) => ![...known, "nextSequence", "unread"].includes(key));
+    assert.deepEqual([head!.split(" ")[1], unknown], ["3", ["arrivals"]]);
   }));
 
 test("a bit that is another one, or an end that is missing, is noticed", () =>
