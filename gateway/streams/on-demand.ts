@@ -57,8 +57,7 @@ export class OnDemand {
     metrics.gauge("headwater_stream_open_shards", "Shards that take records", ["stream"], function () {
       this.reset();
       for (const stream of namesOf(streams)) {
-        const { shardList } = streams.describe(stream);
-        this.set({ stream }, shardList.filter((shard) => shard.closedMs === undefined).length);
+        this.set({ stream }, streams.settings(stream).shards);
       }
     });
   }

@@ -8,6 +8,7 @@
  */
 import type { Epoch, Frame } from "../../protocol/frame.ts";
 import type { Run } from "../../protocol/record-batch.ts";
+import type { Offset, ShardDescription, ShardId } from "./shard-description.ts";
 
 export { forEachUserRecord } from "./kpl-aggregate.ts";
 export * from "./limits.ts";
@@ -19,19 +20,12 @@ export {
   parseSequenceNumber,
   type SequenceParts,
 } from "./sequence-number.ts";
+export type * from "./shard-description.ts";
 export { MAX_HASH, partitionHash } from "./shard-map.ts";
 export { ShardNews } from "./shard-news.ts";
 export * from "./stream-errors.ts";
 export { lookForUnread, type UnreadShards } from "./unread-shards.ts";
 export { forEachUserRecordInTurns } from "./user-record-turns.ts";
-
-/** `shardId-` and twelve digits, as Kinesis writes it. */
-export type ShardId = string;
-/**
- * Place of a record in its shard: rising, never reused; the store `local` counts them from 0 without
- * a gap, others may leave numbers out. A position is the offset that is read next.
- */
-export type Offset = number;
 
 /** `on-demand`: shards are split and merged by the gateway itself, from measured traffic. */
 export type StreamMode = "provisioned" | "on-demand";
@@ -66,28 +60,6 @@ export function changedTags(before: Tags, change: TagChange): Tags {
 export type StreamChange = Partial<
   Pick<StreamSpec, "retentionHours" | "mode" | "limits" | "maxRecordBytes"> & { readonly tags: TagChange }
 >;
-
-export interface ShardDescription {
-  readonly shardId: ShardId;
-  readonly index: number;
-  /** Inclusive, 0n to 2^128 - 1. */
-  readonly hashFrom: bigint;
-  readonly hashTo: bigint;
-  readonly createdMs: number;
-  /** The shards it was split or merged from: none, one or two. They may have expired since. */
-  readonly parents: readonly ShardId[];
-  /** When it was split or merged, and no record of it arrived later; undefined while it is open. A closed shard takes none any more. */
-  readonly closedMs: number | undefined;
-  /** The oldest record still kept, and the place of the next one to come; of a closed shard, its end. */
-  readonly trimHorizon: Offset;
-  readonly latest: Offset;
-  /** All places before it are given out, to records of this shard or to none: `latest` unless told, or beyond it. */
-  readonly passed?: Offset;
-  readonly storedBytes: number;
-  readonly appendedRecords: number;
-  /** Where a store counts them: `storedBytes` may be no more than its share of a stream's. */
-  readonly appendedBytes?: number;
-}
 
 /** What a stream is, without its shards: cheap to ask for. */
 export interface StreamSettings extends Required<StreamSpec> {
@@ -287,6 +259,11 @@ export interface Streams {
    * change is as it is when it is looked at. @throws StreamNotFoundError, ShardNotFoundError
    */
   shard(name: string, index: number): ShardDescription;
+  /**
+   * What a shard was split or merged into, rising by index; none while it is open, or where they have expired. Costs the
+   * same however many shards there are. @throws StreamNotFoundError
+   */
+  children(name: string, shardId: ShardId): ShardDescription[];
   /** Resolves when it is on disk and holds. @throws StreamNotFoundError */
   updateStream(name: string, change: StreamChange): Promise<StreamDescription>;
 

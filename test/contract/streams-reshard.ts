@@ -133,6 +133,27 @@ function shardFacts(fact: Fact): void {
     );
   });
 
+  fact(
+    "a closed shard tells what it was split or merged into, also after a reopening",
+    async (streams, reopen) => {
+      await make(streams, 2);
+      await streams.splitShard("s", SHARD_1, HALF + 5n);
+      await streams.mergeShards("s", SHARD_0, SHARD_2);
+      await streams.splitShard("s", "shardId-000000000004", 5n);
+      for await (const opened of beforeAndAfter(streams, reopen)) {
+        const indexes = (index: number) =>
+          opened.children("s", opened.shard("s", index).shardId).map((child) => child.index);
+        assert.deepEqual([0, 1, 2, 3, 4, 5, 6].map(indexes), [[4], [2, 3], [4], [], [5, 6], [], []]);
+        const [low, high] = opened.children("s", SHARD_1);
+        assert.deepEqual([low?.shardId, low?.hashFrom, low?.hashTo], [SHARD_2, HALF, HALF + 4n]);
+        assert.deepEqual([high?.shardId, high?.hashFrom, high?.hashTo], [SHARD_3, HALF + 5n, MAX_HASH]);
+        assert.deepEqual([low?.parents, low?.closedMs === undefined], [[SHARD_1], false]);
+        assert.deepEqual(opened.children("s", "shardId-000000000009"), []);
+        assert.throws(() => opened.children("none", SHARD_0), StreamNotFoundError);
+      }
+    },
+  );
+
   fact("what cannot be split or merged changes nothing", async (streams) => {
     await make(streams, 3);
     const { shardList } = streams.describe("s");

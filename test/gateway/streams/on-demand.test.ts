@@ -84,7 +84,8 @@ class ModelStream {
   }
 
   #describe(): StreamDescription {
-    return { streamId: "id", mode: "on-demand", shardList: this.shards } as unknown as StreamDescription;
+    const facts = { streamId: "id", mode: "on-demand", shards: this.open.length };
+    return { ...facts, shardList: this.shards } as unknown as StreamDescription;
   }
 
   #open(hashFrom: bigint, hashTo: bigint, parents: string[]): void {

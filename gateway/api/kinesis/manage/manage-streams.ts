@@ -1,7 +1,6 @@
 /** CreateStream, DeleteStream, and the operations that describe and list streams. */
 import {
   MAX_SHARDS,
-  type StreamDescription,
   StreamExistsError,
   StreamLimitError,
   type StreamSettings,
@@ -145,19 +144,19 @@ const summaryShape = {
 
 export const describeStreamSummary: Operation = async (context, body) => {
   const input = checkShape(body, summaryShape);
-  const stream = context.account.describe(context.account.streamNameOf(input));
+  const stream = context.account.settings(context.account.streamNameOf(input));
   return {
     StreamDescriptionSummary: {
       ...commonDescription(context, stream),
       ConsumerCount: context.streams.registeredReaders(stream.name).length,
       MaxRecordSizeInKiB: Math.floor(stream.maxRecordBytes / 1024),
-      OpenShardCount: stream.shardList.filter((shard) => shard.closedMs === undefined).length,
+      OpenShardCount: stream.shards,
       ...(stream.mode === "on-demand" && { RecordDistributionStrategy: "USER_PARTITION_KEY" }),
     },
   };
 };
 
-function commonDescription(context: KinesisContext, stream: StreamDescription): object {
+function commonDescription(context: KinesisContext, stream: StreamSettings): object {
   return {
     EncryptionType: "NONE",
     EnhancedMonitoring: [{ ShardLevelMetrics: [] }],

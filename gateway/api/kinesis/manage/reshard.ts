@@ -12,7 +12,7 @@ import { AwsError, invalidArgument, notFound } from "../../aws-error.ts";
 import { namedStreamField, shardIdField, streamArnField } from "../account.ts";
 import type { KinesisContext, Operation } from "../operation.ts";
 import { checkShape, type Shape } from "../shape.ts";
-import { afterStep, isNamed, nextStepToUniform, type OpenShard, type ReshardStep } from "./uniform-shards.ts";
+import { type OpenShard, type ReshardStep, ShardRow, stepsToUniform } from "./uniform-shards.ts";
 
 const splitShape = {
   NewStartingHashKey: { type: "string", required: true, pattern: "0|([1-9]\\d{0,38})" },
@@ -32,7 +32,7 @@ export const splitShard: Operation = async (context, body) => {
         `NewStartingHashKey ${input.NewStartingHashKey} used in SplitShard() on shard ${shard.shardId} in stream ${stream} under account ${context.account.accountId} is not both greater than one plus the shard's StartingHashKey ${shard.hashFrom} and less than the shard's EndingHashKey ${shard.hashTo}.`,
       );
     }
-    const open = openShards(context, stream).length;
+    const open = context.account.settings(stream).shards;
     if (open >= MAX_SHARDS) {
       throw new AwsError(
         "LimitExceededException",
@@ -84,7 +84,7 @@ export const updateShardCount: Operation = async (context, body) => {
   const stream = context.account.streamNameOf(input);
   const target = input.TargetShardCount;
   const before = await inTurn(context, stream, async () => {
-    const count = openShards(context, stream).length;
+    const count = context.account.settings(stream).shards;
     const counts = `Current open shard count: ${count}, Target shard count: ${target}`;
     const refuse = (why: string): never => {
       throw new AwsError("LimitExceededException", `${why} ${counts}`);
@@ -99,15 +99,11 @@ export const updateShardCount: Operation = async (context, body) => {
       refuse("UpdateShardCount cannot scale down below half your current open shard count.");
     }
     for (;;) {
-      let open: readonly OpenShard[] = openShards(context, stream);
-      let step = nextStepToUniform(open, target);
-      if (step === undefined) return count;
       // A look is at all shards that there are, closed ones too: one for each step would take minutes where there are thousands.
-      while (step !== undefined && isNamed(step)) {
-        await take(context, stream, step);
-        open = afterStep(open, step);
-        step = nextStepToUniform(open, target);
-      }
+      const row = new ShardRow(openShards(context, stream));
+      const steps = stepsToUniform(row.borders, target);
+      if (steps.length === 0) return count;
+      for (const step of steps) row.took(step, await take(context, stream, row.named(step)));
     }
   });
   return {
@@ -150,14 +146,20 @@ function openShardOf(context: KinesisContext, stream: string, shardName: string)
   return shard;
 }
 
-async function take(context: KinesisContext, stream: string, step: ReshardStep): Promise<void> {
+/** @returns what it made, rising */
+async function take(
+  context: KinesisContext,
+  stream: string,
+  step: ReshardStep,
+): Promise<readonly OpenShard[]> {
   const { account, streams } = context;
   const work =
     step.do === "split"
       ? streams.splitShard(stream, step.shardId, step.at)
       : streams.mergeShards(stream, step.shardId, step.adjacentShardId);
   try {
-    await account.found(stream, work);
+    const made = work.then(() => streams.children(stream, step.shardId));
+    return await account.found(stream, made);
   } catch (error) {
     // Somebody else, such as the configuration, changed the shards meanwhile.
     if (error instanceof BadReshardError) throw new AwsError("ResourceInUseException", error.message);

@@ -1,68 +1,90 @@
 /**
  * The way from the shards that a stream has to shards of equal ranges, one split or merge at a time.
- * Each step is planned from what is there, so that a call which ended half way, by a crash or a full
+ * It is planned from what is there, so that a call which ended half way, by a crash or a full
  * disk, is finished by the next one. There are never more shards than before or afterwards, whichever is more.
+ *
+ *   borders that are there ─┐
+ *                           ├→ steps: a border goes, a border comes → the shards that it is done to, by their names
+ *   borders that shall be ──┘
  */
 import type { ShardDescription } from "../../../streams/streams.ts";
 
 export type OpenShard = Pick<ShardDescription, "shardId" | "hashFrom" | "hashTo">;
+
+/** A shard begins at a hash from then on, or none does any more. */
+export interface BorderStep {
+  readonly do: "split" | "merge";
+  readonly at: bigint;
+}
 
 export type ReshardStep =
   | { readonly do: "split"; readonly shardId: string; readonly at: bigint }
   | { readonly do: "merge"; readonly shardId: string; readonly adjacentShardId: string };
 
 const HASH_SPACE = 1n << 128n;
-/** In the place of the name of a shard that a step made: whoever wants to know has to look. */
-const NAMELESS = "";
 /**
  * A border this near to where it should be may stay: a third of the hash space is no whole number,
  * so twice a sixth of it misses by one, and nobody gains from a shard of one hash.
  */
 const NEAR = 1n << 64n;
 
-/** Undefined when the shards are equal already. `open` covers all hashes. */
-export function nextStepToUniform(open: readonly OpenShard[], count: number): ReshardStep | undefined {
-  const shards = [...open].sort((a, b) => (a.hashFrom < b.hashFrom ? -1 : 1));
-  const there = shards.map((shard) => shard.hashFrom);
+/**
+ * All steps, in their order; none when the shards are equal already.
+ * @param there where the open shards begin, rising from 0n: they cover all hashes
+ */
+export function stepsToUniform(there: readonly bigint[], count: number): BorderStep[] {
   const borders = bordersOf(there, count);
-  const odd = firstMissing(there, borders);
-  const at = borders[firstMissing(borders, there)];
-  // Merging first, wherever both could be done, keeps the number of shards down.
-  if (odd > 0 && (at === undefined || shards.length >= count)) {
-    return {
-      do: "merge",
-      shardId: shards[odd - 1]!.shardId,
-      adjacentShardId: shards[odd]!.shardId,
-    };
+  const odd = missingIn(borders, there);
+  const wanted = missingIn(there, borders);
+  const steps: BorderStep[] = [];
+  let open = there.length;
+  for (let merged = 0, split = 0; merged < odd.length || split < wanted.length; ) {
+    // Merging first, wherever both could be done, keeps the number of shards down.
+    const merges = merged < odd.length && (split === wanted.length || open >= count);
+    steps.push(merges ? { do: "merge", at: odd[merged++]! } : { do: "split", at: wanted[split++]! });
+    open += merges ? -1 : 1;
   }
-  if (at === undefined) return undefined;
-  const shard = shards.findLast((candidate) => candidate.hashFrom < at)!;
-  return { do: "split", shardId: shard.shardId, at };
+  return steps;
 }
 
-/** What is open after a step. What it made has no name yet. */
-export function afterStep(open: readonly OpenShard[], step: ReshardStep): OpenShard[] {
-  if (step.do === "split") {
-    return open.flatMap((shard) => {
-      if (shard.shardId !== step.shardId) return shard;
-      const { hashFrom, hashTo } = shard;
-      return [
-        { shardId: NAMELESS, hashFrom, hashTo: step.at - 1n },
-        { shardId: NAMELESS, hashFrom: step.at, hashTo },
-      ];
-    });
-  }
-  const upper = open.find(({ shardId }) => shardId === step.adjacentShardId)!;
-  return open.flatMap((shard) => {
-    if (shard === upper) return [];
-    if (shard.shardId !== step.shardId) return shard;
-    return { shardId: NAMELESS, hashFrom: shard.hashFrom, hashTo: upper.hashTo };
-  });
-}
+/** The open shards by rising range, as steps change them. */
+export class ShardRow {
+  readonly #shards: OpenShard[];
 
-/** Whether it is one of shards that have names. */
-export function isNamed(step: ReshardStep): boolean {
-  return step.shardId !== NAMELESS && (step.do === "split" || step.adjacentShardId !== NAMELESS);
+  constructor(open: readonly OpenShard[]) {
+    this.#shards = [...open].sort((a, b) => (a.hashFrom < b.hashFrom ? -1 : 1));
+  }
+
+  get borders(): bigint[] {
+    return this.#shards.map(({ hashFrom }) => hashFrom);
+  }
+
+  /** The shards that a step is done to. */
+  named({ do: what, at }: BorderStep): ReshardStep {
+    const place = this.#placeOf(at);
+    const { shardId } = this.#shards[place]!;
+    if (what === "split") return { do: "split", shardId, at };
+    return { do: "merge", shardId: this.#shards[place - 1]!.shardId, adjacentShardId: shardId };
+  }
+
+  /** @param made what the step made of them, rising */
+  took({ do: what, at }: BorderStep, made: readonly OpenShard[]): void {
+    const place = this.#placeOf(at);
+    if (what === "split") this.#shards.splice(place, 1, ...made);
+    else this.#shards.splice(place - 1, 2, ...made);
+  }
+
+  /** Of the shard that has this hash. */
+  #placeOf(hash: bigint): number {
+    let low = 0;
+    let high = this.#shards.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >>> 1;
+      if (this.#shards[middle]!.hashFrom <= hash) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
 }
 
 /** Where the ranges shall begin, rising from 0n. @param there where they begin now, rising */
@@ -80,12 +102,12 @@ function bordersOf(there: readonly bigint[], count: number): bigint[] {
 }
 
 /**
- * Where the first of `these` stands that is not among `those`; -1 when all are. Both rise. Not by a Set:
- * V8 hashes a bigint by its lower 64 bits, and those of equal ranges are all the same.
+ * Those of `these` that are not among `those`. Both rise. Not by a Set: V8 hashes a bigint by its lower
+ * 64 bits, and those of equal ranges are all the same.
  */
-function firstMissing(these: readonly bigint[], those: readonly bigint[]): number {
+function missingIn(those: readonly bigint[], these: readonly bigint[]): bigint[] {
   let at = 0;
-  return these.findIndex((one) => {
+  return these.filter((one) => {
     while (at < those.length && those[at]! < one) at++;
     return those[at] !== one;
   });

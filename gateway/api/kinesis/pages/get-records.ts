@@ -5,7 +5,6 @@ import {
   type ReadResult,
   type ShardDescription,
   ShardNotFoundError,
-  type StreamDescription,
   StreamNotFoundError,
   type StreamSettings,
 } from "../../../streams/streams.ts";
@@ -14,6 +13,7 @@ import { type AnswerRoom, isLarge } from "../../answers/unread-answers.ts";
 import { AwsError } from "../../aws-error.ts";
 import { BusyError } from "../../bodies/body-budget.ts";
 import { shardIdOf, streamArnField } from "../account.ts";
+import { childShardsOf } from "../child-shards.ts";
 import { dryRunField, endDryRun } from "../dry-run.ts";
 import { type KinesisContext, nowMs, type PageOperation } from "../operation.ts";
 import { checkShape, type Shape } from "../shape.ts";
@@ -185,7 +185,7 @@ async function gatherPage(
     // As in AWS the end is told by itself: some clients drop the records of an answer without an iterator.
     const isEnd = ended && page.count === 0;
     const rest = isEnd
-      ? { ChildShards: childShardsOf(context.streams.describe(place.stream), shard) }
+      ? { ChildShards: childShardsOf(context.streams, place.stream, shard.shardId) }
       : { NextShardIterator: sealIterator(context, { ...place, offset: page.next }) };
     return { page, behindMs, reads, members: { ...rest, MillisBehindLatest: behindMs } };
   } catch (error) {
@@ -194,17 +194,6 @@ async function gatherPage(
     }
     throw error;
   }
-}
-
-/** What a closed shard was split or merged into. */
-function childShardsOf(stream: StreamDescription, parent: ShardDescription): object[] {
-  return stream.shardList
-    .filter((shard) => shard.parents.includes(parent.shardId))
-    .map((shard) => ({
-      HashKeyRange: { EndingHashKey: String(shard.hashTo), StartingHashKey: String(shard.hashFrom) },
-      ParentShards: shard.parents,
-      ShardId: shard.shardId,
-    }));
 }
 
 function findShard(

@@ -8,6 +8,7 @@ import { digitsOf, type Offset, type ReadResult, type ShardDescription } from ".
 import { answerMemory } from "../../answers/answer-memory.ts";
 import { encodeEvent, encodeEventHeaders, eventRoom, sealEvent } from "../../answers/event-stream.ts";
 import type { AwsError } from "../../aws-error.ts";
+import type { ChildShard } from "../child-shards.ts";
 import { type PageLimits, RecordPage } from "../pages/record-page.ts";
 import type { Codec } from "../wire/codec.ts";
 
@@ -15,17 +16,11 @@ import type { Codec } from "../wire/codec.ts";
 export const MAX_EVENT_BYTES = 524_288;
 const EVENT_LIMITS: PageLimits = { records: 10_000, dataBytes: MAX_EVENT_BYTES };
 
-/** Of an event that ends a shard. */
-export interface ChildShard {
-  readonly ShardId: string;
-  readonly ParentShards: readonly string[];
-  readonly HashKeyRange: { readonly StartingHashKey: string; readonly EndingHashKey: string };
-}
-
 interface EventTail {
   /** Missing once the shard has ended: clients know the end by it. */
   readonly ContinuationSequenceNumber?: string;
   readonly MillisBehindLatest: number;
+  /** Of an event that ends a shard. */
   readonly ChildShards?: readonly ChildShard[];
 }
 

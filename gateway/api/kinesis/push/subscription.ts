@@ -16,7 +16,8 @@ import {
 } from "../../../streams/streams.ts";
 import { AwsError, notFound } from "../../aws-error.ts";
 import { isGone, type OutgoingReply } from "../../exchange.ts";
-import type { ChildShard, SubscriptionEvents } from "./subscription-events.ts";
+import { childShardsOf } from "../child-shards.ts";
+import type { SubscriptionEvents } from "./subscription-events.ts";
 
 /** An event also comes when there is nothing new, so that clients can tell idleness from a dead connection. */
 export const IDLE_EVENT_EVERY_MS = 5_000;
@@ -119,11 +120,14 @@ export class Subscription {
 
   /** @returns what to wait for when the socket is full; what was read is then to be dropped */
   #pushRead(read: ReadResult): Promise<void> | undefined {
-    const { events, nowMs, monotonicMs, onPush } = this.#parts;
+    const { streams, events, nowMs, monotonicMs, onPush } = this.#parts;
+    const { stream, shard } = this.place;
     while (this.#ending === undefined) {
       // The first event comes at once, whatever it holds.
       if (read.next <= this.#next && !read.ended && this.#lastEventMs !== undefined) return undefined;
-      const event = events.cut(this.place.shard, read, this.#next, nowMs(), () => this.#children());
+      const event = events.cut(shard, read, this.#next, nowMs(), () =>
+        childShardsOf(streams, stream, shard.shardId),
+      );
       const drained = this.#write(event.message, event.left);
       this.#next = event.next;
       this.#lastEventMs = monotonicMs();
@@ -133,21 +137,6 @@ export class Subscription {
       if (event.next >= read.next) return undefined;
     }
     return undefined;
-  }
-
-  #children(): ChildShard[] {
-    const { stream, shard } = this.place;
-    return this.#parts.streams
-      .describe(stream)
-      .shardList.filter(({ parents }) => parents.includes(shard.shardId))
-      .map((child) => ({
-        ShardId: child.shardId,
-        ParentShards: child.parents,
-        HashKeyRange: {
-          StartingHashKey: child.hashFrom.toString(),
-          EndingHashKey: child.hashTo.toString(),
-        },
-      }));
   }
 
   /**

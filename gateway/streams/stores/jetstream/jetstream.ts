@@ -48,6 +48,7 @@ import { Documents } from "./cluster/documents.ts";
 import { Link } from "./cluster/link.ts";
 import { Consumers } from "./consumers/consumers.ts";
 import { copiesMayDiffer } from "./log/acknowledged.ts";
+import { columnsOf, entriesOf, publishesOf } from "./log/columns.ts";
 import type { JetStreamStream } from "./log/jetstream-stream.ts";
 import type { MapContent, ShardRecord } from "./log/shard-history.ts";
 import { RegisteredReaders } from "./registry/registered-readers.ts";
@@ -172,6 +173,10 @@ class ClusterStreams implements Streams {
     return shard;
   }
 
+  children(name: string, shardId: ShardId): ShardDescription[] {
+    return this.#get(name).describeChildren(shardId, this.settings(name).retentionHours * 3_600_000);
+  }
+
   async updateStream(name: string, change: StreamChange): Promise<StreamDescription> {
     const stream = this.#get(name);
     const { tags, ...others } = change;
@@ -248,23 +253,9 @@ class ClusterStreams implements Streams {
   }
 
   async appendColumns(name: string, columns: PutColumns): Promise<PlacedColumns> {
-    const { count, keys, hashes, data, ends } = columns;
     const stream = this.#get(name);
-    const entries = Array.from({ length: count }, (_, i): PutEntry => {
-      const explicitHash = hashes?.[i];
-      return {
-        partitionKey: keys[i]!,
-        data: data.subarray(i === 0 ? 0 : ends[i - 1], ends[i]),
-        ...(explicitHash !== undefined && { explicitHash }),
-      };
-    });
-    const placed = await stream.append(entries);
-    const indexes = new Map(stream.tail.history.shards.map(({ shardId, index }) => [shardId, index]));
-    return {
-      arrivalMs: placed[0]?.arrivalMs ?? this.#nowMs(),
-      shards: Uint32Array.from(placed, ({ shardId }) => indexes.get(shardId)!),
-      offsets: Float64Array.from(placed, ({ offset }) => offset),
-    };
+    const placed = await stream.append(entriesOf(columns));
+    return columnsOf(placed, this.#nowMs(), (shardId) => stream.tail.history.indexOf(shardId));
   }
 
   async appendFrame(frame: Frame): Promise<AppendOutcome> {
@@ -278,17 +269,7 @@ class ClusterStreams implements Streams {
 
   /** Every client has its own lane to the cluster, so nothing is gained by keeping them together. */
   async appendPublishes(name: string, publishes: PublishColumns): Promise<readonly AppendOutcome[]> {
-    const { count, clientIds, packetIds, partitionKeys, mayRepeat, timeUs, data, ends } = publishes;
-    const appended = Array.from({ length: count }, (_, i) =>
-      this.appendPublish(name, {
-        clientId: clientIds[i]!,
-        packetId: packetIds[i]!,
-        partitionKey: partitionKeys[i]!,
-        mayRepeat: mayRepeat[i]!,
-        timeUs,
-        payload: data.subarray(ends[i - 1] ?? 0, ends[i]),
-      }),
-    );
+    const appended = publishesOf(publishes).map((publish) => this.appendPublish(name, publish));
     // All are waited for, as nothing may be said of one before its turn.
     const outcomes = await Promise.allSettled(appended);
     const failed = outcomes.find((outcome) => outcome.status === "rejected");

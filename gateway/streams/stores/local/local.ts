@@ -167,6 +167,10 @@ class DiskStreams implements LocalStreams {
     return this.#get(name).definition.shards.at(index);
   }
 
+  children(name: string, shardId: ShardId): ShardDescription[] {
+    return this.#get(name).definition.shards.childrenOf(shardId);
+  }
+
   async updateStream(name: string, change: StreamChange): Promise<StreamDescription> {
     const stream = this.#get(name);
     await stream.definition.update(change);

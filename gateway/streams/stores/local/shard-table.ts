@@ -102,6 +102,8 @@ export class ShardTable {
   /** Rising by index, so parents stand before their children. */
   readonly #byIndex = new Map<number, LocalShard>();
   readonly #byId = new Map<ShardId, LocalShard>();
+  /** Of each shard that was split or merged: the indexes of those that took its place and have not expired. */
+  readonly #children = new Map<ShardId, number[]>();
   #routes: ShardMap;
   /** The highest index: there is always an open shard behind those that expire. */
   #newest = -1;
@@ -129,6 +131,11 @@ export class ShardTable {
 
   find(shardId: ShardId): LocalShard | undefined {
     return this.#byId.get(shardId);
+  }
+
+  /** What it was split or merged into, rising by index. */
+  childrenOf(shardId: ShardId): LocalShard[] {
+    return (this.#children.get(shardId) ?? []).map((index) => this.at(index));
   }
 
   /** Whether it was there once. */
@@ -206,18 +213,30 @@ export class ShardTable {
 
   /** One synchronous step: an append goes by the shards before it or by those behind it. */
   apply({ put, removed }: ShardChange): void {
-    for (const index of removed) {
-      this.#byId.delete(this.at(index).shardId);
-      this.#byIndex.delete(index);
-    }
+    for (const index of removed) this.#remove(this.at(index));
     const shards = put.map((record) => this.#put(record));
     if (shards.length === 0) return;
     const closed = byRange(shards.filter((shard) => !isOpen(shard)));
     this.#routes = this.#routes.replaced(closed, byRange(shards.filter(isOpen)));
   }
 
+  #remove({ index, shardId, parents }: LocalShard): void {
+    this.#byId.delete(shardId);
+    this.#byIndex.delete(index);
+    for (const parent of parents) {
+      const others = this.#children.get(parent)!.filter((child) => child !== index);
+      if (others.length > 0) this.#children.set(parent, others);
+      else this.#children.delete(parent);
+    }
+  }
+
   #put(record: ShardRecord): LocalShard {
     const shard = new LocalShard(record, this.#log);
+    if (!this.#byIndex.has(record.index)) {
+      for (const parent of shard.parents) {
+        this.#children.set(parent, [...(this.#children.get(parent) ?? []), record.index]);
+      }
+    }
     this.#byIndex.set(record.index, shard);
     this.#newest = Math.max(this.#newest, record.index);
     this.#byId.set(record.shardId, shard);

@@ -116,6 +116,12 @@ export class JetStreamStream {
     return visible.map((shard) => this.#describe(shard));
   }
 
+  describeChildren(shardId: ShardId, retentionMs: number): ShardDescription[] {
+    const isExpired = this.isExpired(retentionMs);
+    const children = this.tail.history.childrenOf(shardId).filter((shard) => !isExpired(shard));
+    return children.map((shard) => this.#describe(shard));
+  }
+
   /** Tells of a shard whether it was closed before the retention began, and nothing of it is kept. */
   isExpired(retentionMs: number): (shard: ShardRecord) => boolean {
     const { firstSequence } = this.tail;
@@ -204,9 +210,8 @@ export class JetStreamStream {
   #shardIdsOf(runs: readonly HashedRun[], place: WorkPlace): ShardId[] {
     const { history } = this.tail;
     const map = history.mapAt(place.sequence);
-    const names = new Map(history.shards.map(({ index, shardId }) => [index, shardId]));
     return runs.flatMap((run) => {
-      const shardId = names.get(history.shardOfRun(run, map))!;
+      const { shardId } = history.at(history.shardOfRun(run, map))!;
       return Array.from({ length: run.count }, () => shardId);
     });
   }

@@ -38,6 +38,7 @@ export class ShardHistory {
   #content: MapContent;
   #byId: ReadonlyMap<string, ShardRecord> = new Map();
   #byIndex: ReadonlyMap<number, ShardRecord> = new Map();
+  #children: ReadonlyMap<string, readonly ShardRecord[]> = new Map();
   /** Sequence of the newest map message known; 0 when none is. */
   lastMapAt = 0;
   openShards = 0;
@@ -78,6 +79,7 @@ export class ShardHistory {
   #rebuild(): void {
     this.#byId = new Map(this.shards.map((shard) => [shard.shardId, shard]));
     this.#byIndex = new Map(this.shards.map((shard) => [shard.index, shard]));
+    this.#children = childrenIn(this.shards);
     this.openShards = this.shards.filter(({ closedAt }) => closedAt === undefined).length;
     const places = new Set<number>();
     for (const { openedAt, closedAt } of this.shards) {
@@ -124,6 +126,11 @@ export class ShardHistory {
 
   at(index: number): ShardRecord | undefined {
     return this.#byIndex.get(index);
+  }
+
+  /** What it was split or merged into, rising by index. */
+  childrenOf(shardId: string): readonly ShardRecord[] {
+    return this.#children.get(shardId) ?? [];
   }
 
   /** Whether it was one of this stream's, and is forgotten. */
@@ -205,6 +212,18 @@ export class ShardHistory {
     }
     return { version: this.#content.version + 1, shards };
   }
+}
+
+function childrenIn(shards: readonly ShardRecord[]): Map<string, ShardRecord[]> {
+  const children = new Map<string, ShardRecord[]>();
+  for (const shard of shards) {
+    for (const parent of shard.parents) {
+      const known = children.get(parent);
+      if (known === undefined) children.set(parent, [shard]);
+      else known.push(shard);
+    }
+  }
+  return children;
 }
 
 /** Infinity where it is no shard's id. */

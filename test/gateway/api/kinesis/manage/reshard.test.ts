@@ -4,12 +4,12 @@ import test from "node:test";
 import { openFixture } from "../../api-fixture.ts";
 import { call } from "../../sign.ts";
 
-test("to double or halve the shards, UpdateShardCount looks at all of them a few times, however many there are", async (t) => {
+test("UpdateShardCount looks at all shards a few times, however many there are and whatever the ratio", async (t) => {
   const { origin, streams, close } = await openFixture();
   t.after(close);
   await streams.createStream({ name: "s", shards: 64, retentionHours: 24 });
   const looks = t.mock.method(streams, "describe");
-  for (const target of [128, 64, 128]) {
+  for (const target of [128, 64, 96, 80, 64]) {
     looks.mock.resetCalls();
     const body = { StreamName: "s", TargetShardCount: target, ScalingType: "UNIFORM_SCALING" };
     const answer = await call(origin, "UpdateShardCount", JSON.stringify(body));
@@ -18,4 +18,21 @@ test("to double or halve the shards, UpdateShardCount looks at all of them a few
     assert.ok(lookedTimes <= 3, `${lookedTimes} times for ${target}`);
     assert.equal(streams.settings("s").shards, target);
   }
+});
+
+test("a reader at the end of a closed shard hears of its children without a look at all shards", async (t) => {
+  const { origin, streams, close } = await openFixture();
+  t.after(close);
+  await streams.createStream({ name: "s", shards: 2, retentionHours: 24 });
+  await streams.splitShard("s", "shardId-000000000000", 5n);
+  const place = { StreamName: "s", ShardId: "shardId-000000000000", ShardIteratorType: "TRIM_HORIZON" };
+  const { json } = await call(origin, "GetShardIterator", JSON.stringify(place));
+  const looks = t.mock.method(streams, "describe");
+  const end = await call(origin, "GetRecords", JSON.stringify(json));
+  const { ChildShards } = end.json as { ChildShards: { ShardId: string }[] };
+  assert.deepEqual(
+    ChildShards.map(({ ShardId }) => ShardId),
+    ["shardId-000000000002", "shardId-000000000003"],
+  );
+  assert.equal(looks.mock.callCount(), 0);
 });

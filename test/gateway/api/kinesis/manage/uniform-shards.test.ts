@@ -2,11 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
-import {
-  afterStep,
-  isNamed,
-  nextStepToUniform,
-} from "../../../../../gateway/api/kinesis/manage/uniform-shards.ts";
+import { ShardRow, stepsToUniform } from "../../../../../gateway/api/kinesis/manage/uniform-shards.ts";
 
 const SPACE = 1n << 128n;
 
@@ -21,31 +17,35 @@ function shardsOf(borders: readonly bigint[]): Shard[] {
   return from.map((hashFrom, i) => ({ shardId: `${i}`, hashFrom, hashTo: (from[i + 1] ?? SPACE) - 1n }));
 }
 
-/** @returns the shards afterwards, and how many there were at most */
+const bordersOf = (shards: readonly Shard[]): bigint[] => shards.map(({ hashFrom }) => hashFrom);
+
+/** As a store does it, by names. @returns the shards afterwards, and how many there were at most */
 function run(start: Shard[], count: number): { shards: Shard[]; peak: number; steps: number } {
   let shards = start;
   let peak = shards.length;
-  for (let steps = 0; ; steps++) {
-    assert.ok(steps <= start.length + count, "it comes to an end");
-    const step = nextStepToUniform(shards, count);
-    if (step === undefined) return { shards, peak, steps };
-    assert.ok(isNamed(step));
-    const told = afterStep(shards, step);
-    const borders = shards.map((shard) => shard.hashFrom);
-    const from = (id: string): bigint => shards.find((shard) => shard.shardId === id)!.hashFrom;
-    if (step.do === "split") {
-      const shard = shards.find(({ shardId }) => shardId === step.shardId)!;
-      assert.ok(step.at > shard.hashFrom && step.at <= shard.hashTo);
-      shards = shardsOf([...borders, step.at]);
-    } else {
-      assert.ok(from(step.shardId) < from(step.adjacentShardId));
-      shards = shardsOf(borders.filter((border) => border !== from(step.adjacentShardId)));
-    }
-    const ranges = (of: readonly Omit<Shard, "shardId">[]) =>
-      of.map(({ hashFrom, hashTo }) => [hashFrom, hashTo]);
-    assert.deepEqual(ranges(told), ranges(shards));
+  let made = 0;
+  const row = new ShardRow([...start].reverse());
+  const steps = stepsToUniform(row.borders, count);
+  for (const step of steps) {
+    const named = row.named(step);
+    const at = shards.findIndex(({ shardId }) => shardId === named.shardId);
+    const closed = shards.slice(at, at + (named.do === "split" ? 1 : 2));
+    const { hashFrom } = closed[0]!;
+    const { hashTo } = closed.at(-1)!;
+    if (named.do === "split") assert.ok(named.at > hashFrom && named.at <= hashTo);
+    else assert.equal(closed[1]?.shardId, named.adjacentShardId);
+    const ranges =
+      named.do === "split"
+        ? [[hashFrom, named.at - 1n] as const, [named.at, hashTo] as const]
+        : [[hashFrom, hashTo] as const];
+    const opened = ranges.map(([from, to]) => ({ shardId: `made-${made++}`, hashFrom: from, hashTo: to }));
+    shards = shards.toSpliced(at, closed.length, ...opened);
+    row.took(step, opened);
     peak = Math.max(peak, shards.length);
   }
+  assert.deepEqual(row.borders, bordersOf(shards));
+  assert.deepEqual(stepsToUniform(row.borders, count), [], "the next look finds nothing to do");
+  return { shards, peak, steps: steps.length };
 }
 
 test("any shards become equal ranges; there are never more than before or afterwards", () => {
@@ -78,9 +78,9 @@ test("doubling and halving touch every shard once, also where division leaves a 
   }
 });
 
-test("a step of 32,768 shards costs what so many more are than 512", () => {
+test("the way from 20,480 shards to 16,384 costs what so many more are than from 640 to 512", () => {
   /** Of the processor, as others may have it in between. */
-  const stepMs = (count: number, times: number): number => {
+  const planMs = (count: number, target: number, times: number): number => {
     const width = SPACE / BigInt(count);
     // Not by shardsOf: V8 hashes a bigint by its lower 64 bits, so that a Set of these takes minutes.
     const equal = Array.from({ length: count }, (_, i) => {
@@ -88,14 +88,19 @@ test("a step of 32,768 shards costs what so many more are than 512", () => {
       return { shardId: `${i}`, hashFrom, hashTo: hashFrom + width - 1n };
     });
     const before = process.cpuUsage();
-    for (let i = 0; i < times; i++) assert.equal(nextStepToUniform(equal, count * 2)?.do, "split");
+    for (let i = 0; i < times; i++) {
+      const row = new ShardRow(equal);
+      const steps = stepsToUniform(row.borders, target);
+      assert.ok(steps.length > target);
+      for (const step of steps) assert.ok(row.named(step).shardId);
+    }
     const { user, system } = process.cpuUsage(before);
     return (user + system) / 1_000 / times;
   };
-  stepMs(512, 100);
-  const few = stepMs(512, 300);
-  const many = stepMs(32_768, 5);
-  // 64 times as many: 64 times as long and some times more, as caches and collections have it (90 to 150 were
-  // seen); or 4,096 times if each is looked for among all.
-  assert.ok(many < 1_500 * few, `${few} ms, then ${many} ms`);
+  planMs(640, 512, 100);
+  const few = planMs(640, 512, 300);
+  const many = planMs(20_480, 16_384, 5);
+  // 32 times as many: so many times as long and some times more, as caches and collections have it; or 1,024 times
+  // if each step is looked for among all.
+  assert.ok(many < 400 * few, `${few} ms, then ${many} ms`);
 });

@@ -230,8 +230,10 @@ test("a closed shard ends with its children and without a continuation", async (
   await put(place, "a");
   const events = await subscribe(place, { Type: "TRIM_HORIZON" });
   await events.records(1);
+  const looks = t.mock.method(place.fixture.streams, "describe");
   await place.fixture.streams.splitShard(STREAM, SHARD, 2n ** 127n);
   const last = (await events.next())!;
+  assert.equal(looks.mock.callCount(), 0, "it costs the same however many shards there are");
   assert.deepEqual(
     last.ChildShards!.map(({ ShardId, ParentShards, HashKeyRange }) => [
       ShardId,
