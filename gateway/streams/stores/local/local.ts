@@ -13,6 +13,7 @@ import type { Epoch, Frame } from "../../../../protocol/frame.ts";
 import { BadNameError, DEVICE_NAME, STREAM_NAME } from "../../../../protocol/topics.ts";
 import { syncFolder } from "../../../../runtime/durable.ts";
 import type { Metrics } from "../../../../runtime/metrics.ts";
+import { Turnstile } from "../../../../runtime/turnstile.ts";
 import {
   type AppendOutcome,
   type Consumer,
@@ -46,6 +47,9 @@ import { forgetStream, type LogMeters, makeLogMeters } from "./log/log-meters.ts
 import { Metadata } from "./metadata.ts";
 import { Retention } from "./retention.ts";
 import { StreamFolders, type StreamFoldersOptions } from "./stream-folders.ts";
+
+/** Streams that are opened, or closed, at a time: each waits for the disk far longer than it works. */
+const AT_ONCE = 8;
 
 export interface LocalStreamsOptions extends StreamFoldersOptions {
   /** The folder of the streams alone; made when it is not there. */
@@ -101,9 +105,16 @@ class DiskStreams implements LocalStreams {
     await raiseFormat(this.#options.dir);
     const streams = await this.#folders.start();
     await this.#metadata.dropLeases();
-    for (const stored of streams) {
-      this.#streams.set(stored.record.name, await this.#folders.open(stored));
-    }
+    let failed = false;
+    await someAtATime(streams, async (stored) => {
+      if (failed) return;
+      try {
+        this.#streams.set(stored.record.name, await this.#folders.open(stored));
+      } catch (error) {
+        failed = true;
+        throw error;
+      }
+    });
     this.#retention.start();
   }
 
@@ -301,7 +312,7 @@ class DiskStreams implements LocalStreams {
   async #close(): Promise<void> {
     await Promise.allSettled(this.#changes);
     await this.#retention.close();
-    for (const stream of this.#streams.values()) await stream.close();
+    await someAtATime([...this.#streams.values()], (stream) => stream.close());
     await this.#folders.close();
     await this.#metadata.close();
   }
@@ -320,4 +331,12 @@ class DiskStreams implements LocalStreams {
   #nowMs(): number {
     return Math.floor(this.#options.clock.nowUs() / 1000);
   }
+}
+
+/** Resolves, or rejects, when none is under way any more. */
+async function someAtATime<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+  const turns = new Turnstile(AT_ONCE);
+  const done = await Promise.allSettled(items.map((item) => turns.run(1, () => work(item))));
+  const failed = done.find((one) => one.status === "rejected");
+  if (failed !== undefined) throw failed.reason;
 }

@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import test from "node:test";
+import { LocalStream } from "../../../../../gateway/streams/stores/local/local-stream.ts";
+import { StreamLog } from "../../../../../gateway/streams/stores/local/log/stream-log.ts";
 import type { HeadwaterError } from "../../../../../runtime/errors.ts";
 import { makeLocalPlace } from "./local-place.ts";
 
@@ -53,4 +55,47 @@ test("streams that are being made, deleted and opened by consumers are so, or ar
     await streams.close();
     assert.deepEqual(place.logged, []);
   }
+});
+
+test("a stream that waits for the disk keeps no others from being opened, or closed, meanwhile", async (t) => {
+  const place = await makeLocalPlace();
+  t.after(() => place.remove());
+  const names = ["a", "b", "c"];
+  let streams = await place.open();
+  for (const name of names) await streams.createStream({ name, shards: 2, retentionHours: 24 });
+
+  /** The first to come begins when the others have ended. */
+  const lastBegun = () => {
+    let begun = 0;
+    let ended = 0;
+    let free = (): void => {};
+    const others = new Promise<void>((resolve) => {
+      free = resolve;
+    });
+    return async <T>(work: () => Promise<T>): Promise<T> => {
+      if (begun++ === 0) await others;
+      const done = await work();
+      if (++ended === names.length - 1) free();
+      return done;
+    };
+  };
+  const { close } = LocalStream.prototype;
+  const closing = lastBegun();
+  const closes = t.mock.method(LocalStream.prototype, "close", function (this: LocalStream) {
+    return closing(() => close.call(this));
+  });
+  await streams.close();
+  assert.equal(closes.mock.callCount(), names.length);
+  closes.mock.restore();
+
+  const open = StreamLog.open.bind(StreamLog);
+  const opening = lastBegun();
+  const opens = t.mock.method(StreamLog, "open", (...options: Parameters<typeof open>) =>
+    opening(() => open(...options)),
+  );
+  streams = await place.open();
+  assert.equal(opens.mock.callCount(), names.length);
+  assert.deepEqual(streams.listStreams(), names);
+  await streams.close();
+  assert.deepEqual(place.logged, []);
 });
