@@ -1,6 +1,6 @@
 /** agent.yaml: every key, its default and its meaning. */
 import { z } from "zod";
-import { address, bytes, isLoopback, listen, logLevel, name, streamName } from "./fields.ts";
+import { address, bytes, isLoopback, listen, logLevel, name, path, streamName } from "./fields.ts";
 import { linkKeys } from "./link-config.ts";
 import { checkSources } from "./source-checks.ts";
 import { sources } from "./source-config.ts";
@@ -11,9 +11,7 @@ const MAX_PUBLISH_BYTES = 8 * 1_048_576;
 export const agentConfig = z
   .strictObject({
     device: name.describe("This device's name; unique among all that use the gateway"),
-    dataDir: z
-      .string()
-      .min(1)
+    dataDir: path()
       .default("/var/lib/headwater-agent")
       .describe("Where the buffers live; relative to this file"),
     gateway: z

@@ -11,8 +11,9 @@ const UNITS: Readonly<Record<string, number>> = {
 
 /** `512MiB`, `8 GiB` or a number of bytes: a whole one, of at least 1. */
 export function bytes(fallback: string) {
+  const error = "is no size; write bytes or a number with B, KiB, MiB, GiB or TiB";
   return z
-    .union([z.number(), z.string()])
+    .union([z.number({ error }), z.string({ error })])
     .transform((value, context) => {
       const match = /^(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB)?$/.exec(String(value).trim());
       const amount = match && Number(match[1]) * (UNITS[match[2] ?? "B"] ?? 1);
@@ -32,6 +33,22 @@ export const logLevel = z
   .enum(["debug", "info", "warn", "error"])
   .default("info")
   .describe("The least that is written to the log, on standard output");
+
+/**
+ * A file or a folder. What a shell would put for `~` or `$HOME` is put by nobody here: a folder of that name
+ * would be made, and filled. As another user, as under systemd, it would be another one, too.
+ */
+export function path() {
+  return z
+    .string()
+    .min(1)
+    .refine((text) => !/^(~|\$[A-Za-z_])/.test(text), {
+      message:
+        "~ and $NAME are the shell's and mean nothing here; write the whole path, or ${HOME}/… (./~… where that is its name)",
+      abort: true,
+    })
+    .refine((text) => !text.includes("\0"), "must not hold a zero byte");
+}
 
 export const port = z.number().int().min(0).max(65_535);
 
@@ -54,9 +71,9 @@ export const topicFilter = z
 export function address(schemes: RegExp, what: string) {
   return z
     .string()
-    .regex(schemes, what)
+    .regex(schemes, { message: `write ${what}`, abort: true })
     .refine((text) => URL.canParse(text) && /^[^\s%]+$/.test(new URL(text).hostname), {
-      message: `${what} of a host, with a port below 65536 if any`,
+      message: `write ${what} of a host, with a port below 65536 if any`,
     });
 }
 

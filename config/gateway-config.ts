@@ -8,6 +8,7 @@ import {
   listen,
   logLevel,
   name,
+  path,
   port,
   streamName,
   topicFilter,
@@ -92,11 +93,7 @@ const store = z.union([
         .max(64)
         .describe("NATS servers with JetStream, as nats://host:port"),
       replicas: z.number().int().min(1).max(5).default(1).describe("Copies of every stream in the cluster"),
-      credentialsFile: z
-        .string()
-        .min(1)
-        .optional()
-        .describe("NATS credentials (.creds); relative to this file"),
+      credentialsFile: path().optional().describe("NATS credentials (.creds); relative to this file"),
     }),
   }),
 ]);
@@ -119,7 +116,7 @@ const delivery = z.strictObject({
   destination: z.discriminatedUnion("type", [
     z.strictObject({
       type: z.literal("files"),
-      path: z.string().min(1).describe("Folder; relative to this file"),
+      path: path().describe("Folder; relative to this file"),
       compression: z.enum(["gzip"]).default("gzip").describe("Of each file"),
     }),
   ]),
@@ -155,13 +152,12 @@ const tls = z
       .max(64)
       .default([])
       .describe("Names and addresses under which the gateway is reached, beside those of this machine"),
-    certFile: z
-      .string()
+    certFile: path()
       .optional()
       .describe(
         "PEM of a certificate and its chain that every client trusts; relative to this file. Without it the gateway's own CA makes one",
       ),
-    keyFile: z.string().optional().describe("PEM of its key; relative to this file"),
+    keyFile: path().optional().describe("PEM of its key; relative to this file"),
     lookSeconds: z
       .number()
       .min(0.01)
@@ -208,9 +204,7 @@ function shareAddress(one: string, other: string): boolean {
 
 export const gatewayConfig = z
   .strictObject({
-    dataDir: z
-      .string()
-      .min(1)
+    dataDir: path()
       .default("/var/lib/headwater-gateway")
       .describe("Where everything is kept; relative to this file"),
     http: listen(8080, "AWS protocols, console, /metrics, /healthz", {

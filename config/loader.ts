@@ -54,7 +54,7 @@ export function parseConfig<T extends z.ZodType>(
   schema: T,
   environment: NodeJS.ProcessEnv,
 ): z.infer<T> {
-  const document = parseYaml(file, text);
+  const { document, lineCounter } = readYaml(file, text);
   const problems: string[] = [];
   const filled = new Set<string>();
   let raw: unknown;
@@ -68,12 +68,17 @@ export function parseConfig<T extends z.ZodType>(
   let result = schema.safeParse(raw, { error: explain });
   if (!result.success && readAsNumbers(raw, result.error.issues, filled))
     result = schema.safeParse(raw, { error: explain });
-  if (!result.success) throw new ConfigError(file, describeIssues(result.error.issues, document));
+  if (!result.success)
+    throw new ConfigError(file, describeIssues(result.error.issues, { document, lineCounter, raw, filled }));
   return result.data;
 }
 
 /** @throws ConfigError when it is too large or no YAML; without a piece of it, as a secret may stand there */
 export function parseYaml(file: string, text: string): Document.Parsed {
+  return readYaml(file, text).document;
+}
+
+function readYaml(file: string, text: string): { document: Document.Parsed; lineCounter: LineCounter } {
   if (text.length > MAX_CONFIG_BYTES)
     throw new ConfigError(file, [`is larger than ${MAX_CONFIG_BYTES} bytes`]);
   const lineCounter = new LineCounter();
@@ -81,7 +86,7 @@ export function parseYaml(file: string, text: string): Document.Parsed {
   const document = parseDocument(text, { uniqueKeys: true, prettyErrors: false, lineCounter });
   const misreadParts = misread(document, lineCounter);
   if (misreadParts.length > 0) throw new ConfigError(file, misreadParts);
-  return document;
+  return { document, lineCounter };
 }
 
 /** A path of the config, taken from the config file's own folder. */

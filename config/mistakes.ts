@@ -4,15 +4,18 @@
  */
 import {
   type Document,
+  isAlias,
   isMap,
   isNode,
   isScalar,
+  isSeq,
   type LineCounter,
   type ParsedNode,
   visit,
   type YAMLError,
 } from "yaml";
 import type { z } from "zod";
+import { nearWord } from "./near-word.ts";
 
 const QUOTES = "text with special characters needs quotes around it";
 
@@ -81,24 +84,32 @@ export function explain(issue: z.core.$ZodRawIssue): string | undefined {
   const { input } = issue;
   switch (issue.code) {
     case "invalid_type":
-      return `is ${what(input)}; ${wanted(issue.expected)}`;
+      return `is ${isNumber(issue.expected) && typeof input === "number" ? input : what(input)}; ${wanted(issue.expected)}`;
     case "invalid_value":
       return `write ${listed(issue.values.map(String))}`;
     case "too_small":
       if (issue.origin === "string" || issue.origin === "array")
         return amount("at least", issue.minimum, issue);
-      return `at least ${issue.minimum}`;
+      return `is ${input}; at least ${issue.minimum}`;
     case "too_big":
       if (issue.origin === "string" || issue.origin === "array")
         return amount("at most", issue.maximum, issue);
-      return `at most ${issue.maximum}`;
+      return `is ${input}; at most ${issue.maximum}`;
     case "unrecognized_keys": {
       const { shape } = (issue.inst as z.core.$ZodObject | undefined)?._zod.def ?? {};
-      return shape === undefined ? "" : `; there are ${Object.keys(shape).join(", ")}`;
+      // Those that there are; the keys that are not have a line each, made below.
+      return Object.keys(shape ?? {}).join(", ");
     }
+    case "invalid_union":
+      // By its `type`; of the others each branch says what it finds.
+      return Array.isArray(issue.options) ? `write ${listed(issue.options.map(String))}` : undefined;
     default:
       return undefined;
   }
+}
+
+function isNumber(expected: string): boolean {
+  return expected === "number" || expected === "int";
 }
 
 function listed(words: readonly string[]): string {
@@ -142,41 +153,104 @@ export function pathText(path: readonly PropertyKey[]): string {
     .join("");
 }
 
-/** One line for each thing that is wrong, with the path to it. */
-export function describeIssues(issues: readonly z.core.$ZodIssue[], document: Document.Parsed): string[] {
-  return issues.flatMap((issue) => describeIssue(issue, document));
+/** A config as it was written, and as it was read. */
+export interface Written {
+  readonly document: Document.Parsed;
+  readonly lineCounter: LineCounter;
+  /** What the document says, with the environment filled in. */
+  readonly raw: unknown;
+  /** Paths of what the environment gave, which is shown nowhere. */
+  readonly filled: ReadonlySet<string>;
 }
 
-function describeIssue(issue: z.core.$ZodIssue, document: Document.Parsed): string[] {
+/** One line for each thing that is wrong: the line of the file, the path, what is there and what would be accepted. */
+export function describeIssues(issues: readonly z.core.$ZodIssue[], written: Written): string[] {
+  return [...new Set(issues.flatMap((issue) => describeIssue(issue, written)))];
+}
+
+function describeIssue(issue: z.core.$ZodIssue, written: Written): string[] {
   const { path } = issue;
-  const at = pathText(path);
-  const place = at === "" ? "(top)" : at;
+  const place = placeOf(path, written);
   if (issue.code === "unrecognized_keys") {
-    const within = document.getIn(path, true);
-    return issue.keys.map((key) => `${place}: ${unknownKey(key, within as ParsedNode)}${issue.message}`);
+    const within = written.document.getIn(path, true);
+    const known = issue.message === "" ? [] : issue.message.split(", ");
+    return issue.keys.map(
+      (key) => `${placeOf(path, written, key)}: ${unknownKey(key, known, within as ParsedNode)}`,
+    );
   }
+  if (issue.code === "invalid_value" || (issue.code === "invalid_union" && "options" in issue))
+    return [`${place}: ${otherWord(issue, written)}`];
   if (issue.code !== "invalid_union" || issue.errors.length === 0) return [`${place}: ${issue.message}`];
   const inner = issue.errors.flat();
   // Whoever wrote something inside meant the branch that has it.
   const deeper = inner.filter((one) => one.path.length > 0 || one.code === "unrecognized_keys");
   if (deeper.length > 0)
     return deeper.flatMap((one) =>
-      describeIssue({ ...one, path: [...path, ...one.path] } as z.core.$ZodIssue, document),
+      describeIssue({ ...one, path: [...path, ...one.path] } as z.core.$ZodIssue, written),
     );
   // What would be accepted as it stands comes last: `store: keys are needed …; or write local`.
   const [literals, others] = [true, false].map((isLiteral) =>
     inner.filter(({ code }) => (code === "invalid_value") === isLiteral),
   ) as [typeof inner, typeof inner];
-  return [`${place}: ${[...others, ...literals].map(({ message }) => message).join("; or ")}`];
+  const said = new Set([...others, ...literals].map(({ message }) => message));
+  return [`${place}: ${[...said].join("; or ")}`];
+}
+
+/** `line 7: sources[2].type`; without a line where the file has none for it. */
+function placeOf(path: readonly PropertyKey[], written: Written, key?: string): string {
+  const line = lineOf(key === undefined ? path : [...path, key], written);
+  return `${line === undefined ? "" : `line ${line}: `}${path.length === 0 ? "(top)" : pathText(path)}`;
+}
+
+/** Of what stands at the path, or of the innermost around it that is there. */
+function lineOf(path: readonly PropertyKey[], { document, lineCounter }: Written): number | undefined {
+  let offset: number | undefined;
+  let node: unknown = document.contents;
+  for (const part of path) {
+    if (isAlias(node)) node = node.resolve(document);
+    if (isMap(node)) {
+      const pair = node.items.find(({ key }) => isScalar(key) && String(key.value) === String(part));
+      if (pair === undefined) break;
+      offset = isNode(pair.key) ? pair.key.range?.[0] : offset;
+      node = pair.value;
+    } else if (isSeq(node)) {
+      node = node.items[Number(part)];
+      if (!isNode(node)) break;
+      offset = node.range?.[0] ?? offset;
+    } else break;
+  }
+  return offset === undefined ? undefined : lineCounter.linePos(offset).line;
+}
+
+/** What may be one of a few words, and is another. */
+function otherWord(issue: z.core.$ZodIssue, { raw, filled }: Written): string {
+  const { path, message } = issue;
+  let value: unknown = raw;
+  for (const part of path) value = (value as Record<PropertyKey, unknown> | null | undefined)?.[part];
+  const isShown =
+    !filled.has(pathText(path)) &&
+    (typeof value === "number" ||
+      typeof value === "boolean" ||
+      (typeof value === "string" && value.length <= 40));
+  if (typeof value !== "string" || !isShown) return `is ${isShown ? value : what(value)}; ${message}`;
+  const words = issue.code === "invalid_value" ? issue.values : (issue as { options?: unknown[] }).options;
+  return `is ${JSON.stringify(value)}; ${message}${question(value, (words ?? []).map(String))}`;
+}
+
+function question(word: string, words: readonly string[]): string {
+  const near = nearWord(word, words);
+  return near === undefined ? "" : `; did you mean ${near}?`;
 }
 
 /** In `{ password:abc, def }` a secret stands where a key should be. */
-function unknownKey(key: string, within: ParsedNode | undefined): string {
+function unknownKey(key: string, known: readonly string[], within: ParsedNode | undefined): string {
+  const thereAre = known.length === 0 ? "" : `; there are ${known.join(", ")}`;
   const colon = key.indexOf(":");
-  if (colon >= 0) return `there is no space behind the colon of ${JSON.stringify(key.slice(0, colon))}`;
+  if (colon >= 0)
+    return `there is no space behind the colon of ${JSON.stringify(key.slice(0, colon))}${thereAre}`;
   const isFlow = isMap(within) && within.flow === true;
   const value = isMap(within) ? within.get(key) : undefined;
   if (isFlow && (value === null || value === undefined))
-    return `a word between commas that is no key with a value; ${QUOTES}`;
-  return `unknown key ${JSON.stringify(key)}`;
+    return `a word between commas that is no key with a value; ${QUOTES}${thereAre}`;
+  return `unknown key ${JSON.stringify(key)}${thereAre}${question(key, known)}`;
 }

@@ -1,6 +1,6 @@
 /** sim.yaml: the stand-in boards, sensors and cameras. */
 import { z } from "zod";
-import { logLevel, name, port } from "./fields.ts";
+import { logLevel, name, path, port } from "./fields.ts";
 
 export const simConfig = z.strictObject({
   seed: z
@@ -9,14 +9,14 @@ export const simConfig = z.strictObject({
     .min(0)
     .default(1)
     .describe("The same seed gives the same signals and the same anomalies"),
-  dataDir: z.string().default("sim").describe("Where the truth is written; relative to this file"),
+  dataDir: path().default("sim").describe("Where the truth is written; relative to this file"),
   control: z
     .strictObject({ host: z.string().default("127.0.0.1"), port: port.default(8082) })
     .prefault({})
     .describe("HTTP: faults on request, what was sent and acknowledged so far"),
   board: z
     .strictObject({
-      path: z.string().describe("Where the PTY's name appears, as a link; relative to this file"),
+      path: path().describe("Where the PTY's name appears, as a link; relative to this file"),
       hz: z.number().min(0.1).max(1_000).default(10),
       sensor: name.default("board"),
     })

@@ -1,6 +1,6 @@
 /** The `sources` part of agent.yaml: one schema a kind of source, and what all of them share. */
 import { z } from "zod";
-import { address, bindHost, name, port, streamName, topicFilter } from "./fields.ts";
+import { address, bindHost, name, path, port, streamName, topicFilter } from "./fields.ts";
 
 const seconds = z.number().min(0.05).max(86_400);
 const pattern = z
@@ -158,10 +158,9 @@ const cobs = z
 export type CobsConfig = z.infer<typeof cobs>;
 
 const device = {
-  path: z
-    .string()
-    .min(1)
-    .describe("Device file; prefer /dev/serial/by-id/…, which survives replugging; relative to this file"),
+  path: path().describe(
+    "Device file; prefer /dev/serial/by-id/…, which survives replugging; relative to this file",
+  ),
   baudRate: z
     .number()
     .int()
@@ -237,12 +236,9 @@ const mqttSource = z.strictObject({
 const fileSource = z.strictObject({
   type: z.literal("file"),
   ...shared,
-  path: z
-    .string()
-    .min(1)
-    .describe(
-      "The file that is written to, or a pattern for several, such as /var/log/app/*.log; rotated ones are found beside it",
-    ),
+  path: path().describe(
+    "The file that is written to, or a pattern for several, such as /var/log/app/*.log; rotated ones are found beside it",
+  ),
   maxFiles: z
     .number()
     .int()
@@ -305,7 +301,7 @@ const commandSource = z.strictObject({
     .min(1)
     .max(200)
     .describe("Program and its arguments; no shell is between"),
-  cwd: z.string().optional().describe("Folder in which it runs; relative to this file"),
+  cwd: path().optional().describe("Folder in which it runs; relative to this file"),
   env: z
     .record(z.string(), z.string())
     .optional()
@@ -326,7 +322,7 @@ const hostSource = z.strictObject({
   ...shared,
   everySeconds: seconds.default(10).describe("How often it is looked"),
   disks: z
-    .array(z.string().startsWith("/"))
+    .array(z.string().startsWith("/", "a path that begins with /"))
     .max(50)
     .default(["/"])
     .describe("Where file systems are mounted"),
