@@ -3,7 +3,7 @@
 import { dirname, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { gatewayConfig } from "../config/gateway-config.ts";
-import { loadConfig } from "../config/loader.ts";
+import { ConfigError, loadConfig } from "../config/loader.ts";
 import { systemClock } from "../runtime/clock.ts";
 import { withCredentials } from "../runtime/credentials.ts";
 import { describeError } from "../runtime/errors.ts";
@@ -14,7 +14,6 @@ import { ServiceManager } from "../runtime/service-manager.ts";
 import { closeOnExit } from "../runtime/shutdown.ts";
 import { VERSION } from "../runtime/version.ts";
 import { streamsOfStatement } from "./analytics/open-analytics.ts";
-import { missingStreams } from "./configured-streams.ts";
 import { startGateway } from "./gateway.ts";
 import { verifyDataFolder } from "./verify.ts";
 
@@ -90,13 +89,11 @@ async function main(): Promise<void> {
   // What would be refused at the start is refused before anything is opened.
   const sqlStreams = config.analytics.map(streamsOfStatement);
   if (values.check) {
-    const configured = config.streams.map((entry) => entry.name);
-    // Whoever lists none makes all of them by API.
-    const missing = configured.length === 0 ? [] : missingStreams(config, sqlStreams, configured);
-    for (const { path, stream } of missing)
-      process.stderr.write(
-        `${path}: warning: streams has no ${stream}; nothing comes of this unless it is made by API\n`,
-      );
+    const { checkConfig } = await import("./check-config.ts");
+    const nowMs = systemClock.nowUs() / 1_000;
+    const found = await checkConfig(config, { configDir: dirname(file), sqlStreams, nowMs });
+    for (const warning of found.warnings) process.stderr.write(`${warning}\n`);
+    if (found.problems.length > 0) throw new ConfigError(file, found.problems);
     return void process.stdout.write(`${values.config} is good\n`);
   }
 

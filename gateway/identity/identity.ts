@@ -7,10 +7,10 @@
  *
  * Loaded only where `tls` is configured.
  */
-import { mkdir, readFile, stat } from "node:fs/promises";
+import { mkdir, stat } from "node:fs/promises";
 import { hostname, networkInterfaces } from "node:os";
 import { join } from "node:path";
-import { createSecureContext, type SecureContextOptions } from "node:tls";
+import type { SecureContextOptions } from "node:tls";
 import { formatToken } from "../../protocol/joining.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { describeError, HeadwaterError } from "../../runtime/errors.ts";
@@ -19,6 +19,7 @@ import type { Metrics } from "../../runtime/metrics.ts";
 import { SparingLog } from "../../runtime/sparing-log.ts";
 import { CertificateAuthority, requestKeyHash } from "./ca.ts";
 import { DeviceRegistry, DeviceUnknownError, type JoinedDevice } from "./device-registry.ts";
+import { certificateDoubts, type GivenFiles, readGiven } from "./given-certificate.ts";
 import { RenewalPace } from "./renewal-pace.ts";
 import { type SecureDoor, SecureListener } from "./secure-listener.ts";
 import { TokenStore } from "./tokens.ts";
@@ -35,24 +36,13 @@ export interface IdentityOptions {
   /** Names and addresses under which the gateway is reached, beside those of this machine. */
   readonly names: readonly string[];
   /** PEM files of another CA's certificate for the gateway; its own CA's unless given. */
-  readonly given?: { readonly certFile: string; readonly keyFile: string } | undefined;
+  readonly given?: GivenFiles | undefined;
   readonly deviceDays: number;
   /** How often the server's certificate is looked at; a given one may have been replaced. */
   readonly lookMs: number;
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
-}
-
-/** `tls.certFile` and `tls.keyFile` cannot be used. Nothing was started. */
-export class ServerCertificateError extends HeadwaterError {
-  constructor(file: string, cause: unknown) {
-    super("SERVER_CERTIFICATE", {
-      message: `${file}: ${describeError(cause)}`,
-      hint: "tls.certFile holds the certificate and its chain, tls.keyFile its key, both in PEM",
-      cause,
-    });
-  }
 }
 
 export interface Joined {
@@ -238,12 +228,15 @@ export class Identity {
 
   /** Makes or reads the server's certificate when it is time, and hands it to every port: no restart. */
   async #refreshServer(): Promise<void> {
-    const { given, names } = this.#options;
+    const { given, names, log } = this.#options;
     if (given !== undefined) {
       const stamp = await stampOf(given);
       if (stamp === this.#givenStamp) return;
-      this.#context = await readGiven(given);
+      const read = await readGiven(given);
+      this.#context = { ...read };
       this.#givenStamp = stamp;
+      for (const doubt of certificateDoubts(read, names, this.nowMs))
+        log.warn({ file: given.certFile, doubt }, "clients may refuse the server's certificate");
     } else {
       if (this.nowMs < this.#renewAtMs) return;
       const made = await this.#ca.issueServer([...new Set([...names, ...namesOfMachine()])], SERVER_DAYS);
@@ -254,26 +247,10 @@ export class Identity {
   }
 }
 
-async function stampOf({ certFile, keyFile }: { certFile: string; keyFile: string }): Promise<string> {
-  const stats = await Promise.all(
-    [certFile, keyFile].map((file) =>
-      stat(file).catch((error: unknown) => {
-        throw new ServerCertificateError(file, error);
-      }),
-    ),
-  );
-  return stats.map(({ mtimeMs, size, ino }) => `${mtimeMs} ${size} ${ino}`).join(" ");
-}
-
-async function readGiven({ certFile, keyFile }: { certFile: string; keyFile: string }) {
-  try {
-    const context = { cert: await readFile(certFile), key: await readFile(keyFile) };
-    // Half of a replaced pair is found out here, and the pair in use stays.
-    createSecureContext(context);
-    return context;
-  } catch (error) {
-    throw new ServerCertificateError(certFile, error);
-  }
+/** Undefined parts are files that cannot be looked at; reading them says why. */
+async function stampOf({ certFile, keyFile }: GivenFiles): Promise<string> {
+  const stats = await Promise.all([certFile, keyFile].map((file) => stat(file).catch(() => undefined)));
+  return stats.map((one) => `${one?.mtimeMs} ${one?.size} ${one?.ino}`).join(" ");
 }
 
 /** Under which others on its networks reach it. */
