@@ -62,7 +62,7 @@ export const OFFERED: Readonly<Record<string, OfferedOperation>> = {
   },
   DeleteStream: {
     run: deleteStream,
-    note: "The stream and its data are gone when the call returns. With registered consumers it needs `EnforceConsumerDeletion`.",
+    note: "The stream and its data are gone when the call returns. With registered consumers it needs `EnforceConsumerDeletion`. `headwater-gaps`, in which agents report what is missing, is refused with ResourceInUseException.",
   },
   DeregisterStreamConsumer: {
     run: deregisterStreamConsumer,

@@ -1,4 +1,5 @@
 /** CreateStream, DeleteStream, and the operations that describe and list streams. */
+import { GAPS_STREAM } from "../../../../protocol/topics.ts";
 import {
   MAX_SHARDS,
   StreamExistsError,
@@ -104,6 +105,7 @@ export const deleteStream: Operation = async (context, body) => {
   const name = account.streamNameOf(input);
   await context.turns.run(name, async () => {
     account.settings(name);
+    if (name === GAPS_STREAM) throw new AwsError("ResourceInUseException", neededHere(name, account));
     const consumers = streams.registeredReaders(name).length;
     if (consumers > 0 && input.EnforceConsumerDeletion !== true) {
       throw new AwsError(
@@ -115,6 +117,11 @@ export const deleteStream: Operation = async (context, body) => {
   });
   return undefined;
 };
+
+/** Agents report there what is missing; without it their reports would be quarantined until the next start. */
+function neededHere(name: string, { accountId }: { readonly accountId: string }): string {
+  return `Stream ${name} under account ${accountId} cannot be deleted: agents report in it what is missing. Its records go with its retention period.`;
+}
 
 const describeShape = {
   ExclusiveStartShardId: shardIdField,
