@@ -68,9 +68,11 @@ export class ContestedIds {
     session.client.close();
   }
 
-  /** The session has taken the id of another that is still connected, or lost it to one at another gateway. */
-  take({ clientId, device }: Session): void {
+  /** The session has lost its id to another one, here or at another gateway, while it was connected. */
+  take({ clientId, device, hasSpoken }: Session): void {
     this.#takeovers.inc();
+    // A gateway that stood still for a time finds all the tries that its devices have given up since: they said nothing.
+    if (!hasSpoken) return;
     const before = this.#taken.get(clientId) ?? [];
     this.#taken.delete(clientId);
     const [oldest] = this.#taken.keys();

@@ -293,7 +293,8 @@ export class MqttIngest implements Ingest {
       this.#sessions.set(client, session);
       // The library will end that one.
       const other = this.#connected[client.id];
-      if (other !== undefined && this.#present.has(other)) this.#contested.take(session);
+      if (other !== undefined && this.#present.has(other))
+        this.#contested.take(this.#session(other as Client));
       done(null, true);
       return;
     }
@@ -333,8 +334,10 @@ export class MqttIngest implements Ingest {
 
   /** An agent hears its own control topic, and nobody hears anything else: this is a door, not a bus. */
   #maySubscribe(client: Client, topic: string): boolean {
+    const session = this.#session(client);
+    session.hasSpoken = true;
     const parsed = parseTopic(topic);
-    return parsed?.kind === "control" && this.#agents.mayActAs(this.#session(client), parsed.device);
+    return parsed?.kind === "control" && this.#agents.mayActAs(session, parsed.device);
   }
 
   /** The library calls this before it answers what does not go by the lane, many at a time, in the order of arrival. */
@@ -362,6 +365,7 @@ export class MqttIngest implements Ingest {
 
   /** Whatever is stored of it is appended, or gathered for that, within the call, so order is kept. */
   #take(session: Session, publish: Publish, answers: Answers): void {
+    session.hasSpoken = true;
     if (session.withheld) return;
     try {
       this.#route(session, publish, answers);

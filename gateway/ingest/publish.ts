@@ -32,6 +32,8 @@ export interface Session {
   readonly device: string;
   /** The device was proven: it may act as itself alone, whatever is open to others. */
   readonly isProven: boolean;
+  /** It has sent more than its CONNECT. */
+  hasSpoken: boolean;
   /** Set when a publish had to be left unanswered; nothing later may overtake it. */
   withheld: boolean;
   /**
@@ -50,7 +52,16 @@ export function isOver({ withheld, client }: Session): boolean {
 
 export function newSession(client: Client, device: string, isProven = false): Session {
   const { id: clientId } = client;
-  return { client, clientId, device, isProven, withheld: false, fresh: new Set(), anew: undefined };
+  return {
+    client,
+    clientId,
+    device,
+    isProven,
+    hasSpoken: false,
+    withheld: false,
+    fresh: new Set(),
+    anew: undefined,
+  };
 }
 
 /** A publish as far as its answer goes. */

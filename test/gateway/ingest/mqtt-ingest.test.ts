@@ -251,6 +251,18 @@ test("an agent that asks what time it is hears it on its control topic, and nons
   assert.equal(ingest.quarantine().publishes, 5);
 });
 
+test("connections that were given up before they said a word, as a gateway finds them that stood still, are no rivals", async (context) => {
+  const lines: string[] = [];
+  const log = createLog("gateway", "info", { write: (line: string) => lines.push(line) });
+  const { url, metrics } = await openDoor(context, { log });
+  for (let i = 0; i < 6; i++) await agent(context, url);
+  assert.match(await metrics.render(), /headwater_ingest_takeovers_total 5/);
+  assert.deepEqual(
+    lines.filter((line) => line.includes("end one another")),
+    [],
+  );
+});
+
 test("devices that end one another's connections under one id are told so, and it is logged and counted", async (context) => {
   const lines: string[] = [];
   const log = createLog("gateway", "info", { write: (line: string) => lines.push(line) });
