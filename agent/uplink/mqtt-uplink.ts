@@ -60,6 +60,8 @@ const FIRST_CEILING_MS = 1_000;
 /** Behind the gateway's word. */
 const CONTESTED_MS = 120_000;
 const TELL_CONTESTED_MS = 3_600_000;
+/** What held for so long was well: how it ends is told, also where it ends as the last one did. */
+const STEADY_MS = 60_000;
 
 export class MqttUplink {
   readonly #options: MqttUplinkOptions;
@@ -72,6 +74,8 @@ export class MqttUplink {
   #sent = { frameBytes: 0, wireBytes: 0 };
   #contestedMs = Number.NEGATIVE_INFINITY;
   #contestedToldMs = Number.NEGATIVE_INFINITY;
+  /** The log's last word of it is that it is connected. */
+  #isTold = false;
   #session: UplinkSession | undefined;
   #loop: Promise<void> | undefined;
   #statusTimer: NodeJS.Timeout | undefined;
@@ -162,10 +166,19 @@ export class MqttUplink {
       if (this.#stop.signal.aborted) return;
       const waitMs = Math.round(this.#waits.nextMs(end.heldMs ?? 0, end.retryAfterMs));
       // The same reason over and over is one line, not a thousand.
-      if (end.reason !== lastReason) log.warn({ reason: end.reason, waitMs }, "uplink ended, trying again");
+      if (end.reason !== lastReason || (end.heldMs ?? 0) >= STEADY_MS) {
+        log.warn({ reason: end.reason, waitMs }, "uplink ended, trying again");
+        this.#isTold = false;
+      }
       lastReason = end.reason;
       await pause(waitMs, this.#stop.signal);
     }
+  }
+
+  #connected(): void {
+    if (this.#isTold) return;
+    this.#isTold = true;
+    this.#options.log.info({ url: this.#options.url }, "uplink connected");
   }
 
   async #connect(): Promise<SessionEnd> {
@@ -190,6 +203,7 @@ export class MqttUplink {
       ackTimeoutMs: this.#options.ackTimeoutMs ?? 60_000,
       silence: this.#options.silence,
       probing: this.#waits.beginsWithLittle,
+      onConnected: () => this.#connected(),
       onProgress: () => this.#waits.progress(),
       onContested: () => this.#contested(),
     });

@@ -43,6 +43,8 @@ export interface SessionOptions {
   readonly ackTimeoutMs: number;
   /** How a connection that is open on this side alone is found; within 30 s unless told. */
   readonly silence: SilenceLimits | undefined;
+  /** Called once, when the gateway has let it in. */
+  readonly onConnected: () => void;
   /** Called when the gateway acknowledged something: the connection is worth something. */
   readonly onProgress: () => void;
   /** The gateway says that others with this device's identity end its connections. */
@@ -113,6 +115,7 @@ export class UplinkSession {
       await this.#whenConnected(client);
       if (this.#end.signal.aborted) throw new Error("ended");
       this.#connectedMs = this.#options.clock.monotonicMs();
+      this.#options.onConnected();
       silence.start();
       await this.#subscribe(client);
       if (this.#end.signal.aborted) throw new Error("ended");

@@ -6,7 +6,7 @@ import { epochName } from "../../../protocol/frame.ts";
 import type { StatusMessage } from "../../../protocol/topics.ts";
 import { Backoff } from "../../../runtime/backoff.ts";
 import { systemClock } from "../../../runtime/clock.ts";
-import { silentLog } from "../../../runtime/log.ts";
+import { createLog, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { openBuffer, record, temporaryFolder, texts } from "../buffer/records/buffer-fixture.ts";
 import { StandInBroker } from "./stand-in-broker.ts";
@@ -65,6 +65,24 @@ test("every frame arrives in order, is acknowledged and forgotten", async (t) =>
   await waitFor(() => buffer.usage().waitingBytes === 0);
   await gateway.until(() => gateway.statuses.length > 0);
   assert.equal(up.connected, true);
+  await up.close();
+  await buffer.close();
+});
+
+test("the log tells that it is connected, that it broke, and that it is back; each once while it breaks over and over", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t), { commitRecords: 5 });
+  const gateway = new StandInBroker();
+  let publishes = 0;
+  gateway.onFrames = () => (++publishes <= 6 ? "cut" : "ack");
+  const lines: string[] = [];
+  const log = createLog("agent", "info", { write: (line: string) => lines.push(line) });
+  const up = await uplink(t, await gateway.start(t), buffer, { log });
+  await fill(buffer, 30);
+  await waitFor(() => buffer.usage().waitingBytes === 0);
+  assert.deepEqual(
+    lines.map((line) => (JSON.parse(line) as { msg: string }).msg),
+    ["uplink connected", "uplink ended, trying again", "uplink connected"],
+  );
   await up.close();
   await buffer.close();
 });
