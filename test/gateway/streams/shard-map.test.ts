@@ -16,6 +16,7 @@ test("a partition key's hash is its MD5", () => {
 });
 
 test("equal ranges cover all hashes without gap or overlap", () => {
+  assert.equal(MAX_HASH, 2n ** 128n - 1n);
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 300 }), (count) => {
       const ranges = equalRanges(count);
@@ -24,6 +25,7 @@ test("equal ranges cover all hashes without gap or overlap", () => {
       for (let i = 1; i < count; i++) assert.equal(ranges[i]!.hashFrom, ranges[i - 1]!.hashTo + 1n);
     }),
   );
+  for (const count of [0, 1.5]) assert.throws(() => equalRanges(count), /a stream has at least one shard/);
 });
 
 test("each hash falls into the one shard whose range holds it, cached or not", () => {
@@ -57,7 +59,9 @@ test("each hash falls into the one shard whose range holds it, cached or not", (
   );
 });
 
-test("ranges that leave a gap are a bug", () => {
+test("ranges that leave a gap are a bug, and so is a hash of more bits", () => {
+  const whole = new ShardMap([{ index: 0, hashFrom: 0n, hashTo: MAX_HASH }]);
+  for (const hash of [-1n, MAX_HASH + 1n]) assert.throws(() => whole.shardOfHash(hash), /broken invariant/);
   assert.throws(() => new ShardMap([{ index: 0, hashFrom: 1n, hashTo: MAX_HASH }]), /broken invariant/);
   assert.throws(() => new ShardMap([{ index: 0, hashFrom: 0n, hashTo: 5n }]), /broken invariant/);
 });

@@ -20,7 +20,11 @@ interface Written {
 }
 
 /** A log of groups, each of so many entries. */
-function makeLog(groups: readonly (readonly number[])[]): { bytes: Buffer; entries: Written[] } {
+function makeLog(
+  groups: readonly (readonly number[])[],
+  // A payload full of magic numbers is the search's worst case.
+  fill: Uint8Array = MAGIC_BYTES,
+): { bytes: Buffer; entries: Written[] } {
   const chunks: Buffer[] = [];
   const entries: Written[] = [];
   let base = 0;
@@ -29,8 +33,7 @@ function makeLog(groups: readonly (readonly number[])[]): { bytes: Buffer; entri
     for (const size of sizes) {
       const from = base + group.bytes;
       const number = entries.length + 1;
-      // A payload full of magic numbers is the search's worst case.
-      const payload = Buffer.alloc(size, MAGIC_BYTES);
+      const payload = Buffer.alloc(size, fill);
       const batch = encodeBatch([{ key: "k", timeUs: 1, payload }]);
       group.add({
         kind: ENTRY_KIND.records,
@@ -151,6 +154,53 @@ test("damage in the last group cuts it there; in an earlier one it is damage", a
       }),
       { numRuns: 100 },
     );
+  });
+});
+
+test("what stands behind damage is found wherever a read of 1 MiB ends in it, and however large it is", async () => {
+  const zero = Buffer.alloc(1);
+  const [overhead] = makeLog([[1_000_000]], zero).entries.map(({ to }) => to - 1_000_000);
+  await withFile(async (path) => {
+    for (const before of [0, 1, 2, 3, 4, 23, 24, 55, 56, 57, 300]) {
+      for (const size of [10, 1_200_000]) {
+        // The search begins with the second byte of the damaged entry.
+        const damaged = 1_048_576 + 1 - before - overhead!;
+        const { bytes, entries } = makeLog([[5], [damaged], [size], [5]], zero);
+        const hit = entries[1]!;
+        bytes[hit.to - 1]! ^= 1;
+        for (const tail of ["torn", "sealed"] as const) {
+          const { found, damage, end } = await scan(path, bytes, tail, GENERATION);
+          const what = `${before} bytes before the read's end, ${size} bytes, ${tail}`;
+          assert.deepEqual(
+            found.map(({ number }) => number),
+            [1, 3, 4],
+            what,
+          );
+          assert.deepEqual(damage, [{ from: hit.from, to: hit.to }], what);
+          assert.equal(end, bytes.length, what);
+        }
+      }
+    }
+  });
+});
+
+test("a head that claims more than there is, or another's bytes, does not hide what stands behind it", async () => {
+  await withFile(async (path) => {
+    for (const claimed of [300, 5_000, 60 * 1_048_576]) {
+      const { bytes, entries } = makeLog([[5], [400], [200], [5]]);
+      // In the damaged entry stands what looks like the head of one of this generation.
+      const head = bytes.subarray(entries[0]!.from, entries[0]!.from + 56);
+      const claim = Buffer.from(head);
+      claim.writeUInt32BE(claimed, 12);
+      claim.copy(bytes, entries[1]!.from + 100);
+      const { found, damage } = await scan(path, bytes, "sealed", GENERATION);
+      assert.deepEqual(
+        found.map(({ number }) => number),
+        [1, 3, 4],
+        `${claimed}`,
+      );
+      assert.deepEqual(damage, [{ from: entries[1]!.from, to: entries[1]!.to }]);
+    }
   });
 });
 
