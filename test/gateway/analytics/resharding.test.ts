@@ -262,15 +262,16 @@ test("a window that was closed since the checkpoint that was put back is not ope
     await ended.close();
 
     const second = await openRig(dir, { clock });
+    // What stands behind the records that are skipped is still to be read: none of it makes another late.
+    await put(second, "a", 125);
+    await put(second, "a", 91);
     await second.analytics.start();
     const status = () => second.analytics.status()[0]!;
     await until("it runs", () => status().skipped === 2);
+    await until("new windows are out", async () => (await windows(second)).includes("a 90"));
     const { records } = status();
     await put(second, "a", 62);
     await until("the late record is read", () => status().records === records + 1);
-    await put(second, "a", 91);
-    await closing(second, START_MS + 105_000);
-    await until("new windows are out", async () => (await windows(second)).includes("a 90"));
     assert.deepEqual(await windows(second), [...before, "a 90"]);
     assert.equal(status().late, 1);
   }));
