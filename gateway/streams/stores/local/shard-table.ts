@@ -197,18 +197,41 @@ export class ShardTable {
 
   /**
    * Closed before `cutoffMs`, or by a clock that was ahead, and nothing of them is kept; nor of those they
-   * came from, which a consumer may have to read before their children.
+   * came from, which a consumer may have to read before their children, nor of those they were merged with:
+   * without one of two that were merged, a list of the shards of an earlier moment would leave its hashes out.
    */
   planExpiry(cutoffMs: number, nowMs: number): ShardChange {
     const removed = new Set<number>();
     for (const { index, record, end } of this.#byIndex.values()) {
-      const { closedMs, parents = [] } = record;
+      const { closedMs } = record;
       if (closedMs === undefined || end === undefined) continue;
       if (closedMs >= cutoffMs && closedMs <= nowMs) continue;
-      if (this.#log.reader.horizon(index) !== undefined) continue;
-      if (parents.every((parent) => removed.has(parent) || !this.#byIndex.has(parent))) removed.add(index);
+      if (this.#log.reader.horizon(index) === undefined) removed.add(index);
+    }
+    if (removed.size === 0) return { put: [], removed: [] };
+    // What stays lets its children stay, and whatever it was merged with.
+    const children = this.#childrenOf();
+    const staying = [...this.#byIndex.keys()].filter((index) => !removed.has(index));
+    for (let index = staying.pop(); index !== undefined; index = staying.pop()) {
+      for (const child of children.get(index) ?? []) {
+        for (const relative of [child.index, ...(child.parents ?? [])]) {
+          if (removed.delete(relative)) staying.push(relative);
+        }
+      }
     }
     return { put: [], removed: [...removed] };
+  }
+
+  #childrenOf(): Map<number, ShardRecord[]> {
+    const children = new Map<number, ShardRecord[]>();
+    for (const { record } of this.#byIndex.values()) {
+      for (const parent of record.parents ?? []) {
+        const known = children.get(parent);
+        if (known === undefined) children.set(parent, [record]);
+        else known.push(record);
+      }
+    }
+    return children;
   }
 
   /** One synchronous step: an append goes by the shards before it or by those behind it. */

@@ -141,6 +141,37 @@ test("the shards of any moment cover each hash once, also where one of two that 
   }
 });
 
+test("the shards of the trim horizon cover each hash once, also where of two that were merged one alone has records left", async (t) => {
+  const hourMs = 3_600_000;
+  for (const { why, aheadMs, waitMs, retentionHours } of [
+    { why: "the retention was raised", aheadMs: 0, waitMs: 13 * hourMs, retentionHours: 48 },
+    {
+      why: "they were merged by a clock that was ahead",
+      aheadMs: 10 * hourMs,
+      waitMs: 0,
+      retentionHours: 24,
+    },
+  ]) {
+    const clock = new StillClock();
+    const { origin, streams, close } = await openFixture({ clock });
+    t.after(close);
+    const put = (hash: bigint) =>
+      streams.append("s", [{ partitionKey: "k", explicitHash: hash, data: Buffer.from("r") }]);
+    await streams.createStream({ name: "s", shards: 2, retentionHours: 24 });
+    await put(2n ** 127n);
+    clock.aheadMs += aheadMs;
+    await streams.mergeShards("s", "shardId-000000000000", "shardId-000000000001");
+    clock.aheadMs += waitMs - aheadMs;
+    // In one segment with the record before, which stays as long as this one.
+    await put(0n);
+    clock.aheadMs += waitMs;
+    await streams.enforceRetention();
+    await streams.updateStream("s", { retentionHours });
+    const covered = await coveredBy(origin, clock.nowUs() / 1_000, { Type: "AT_TRIM_HORIZON" });
+    assert.equal(covered, 2n ** 128n, why);
+  }
+});
+
 test("whoever begins at a time misses no record that came while a shard was being closed", async (t) => {
   const clock = new StillClock();
   const { origin, streams, close } = await openFixture({ clock });
