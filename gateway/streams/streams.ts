@@ -49,17 +49,19 @@ export interface StreamSpec {
 
 export type Tags = Readonly<Record<string, string>>;
 
-/** The new ones, all of them; or made from those that there are then, which another gateway may just have changed. What it throws ends it. */
-export type TagChange = Tags | ((before: Tags) => Tags);
+/** What is new; or made from what there is when it is written, which another gateway may just have changed. What it throws ends it. */
+export type Change<T extends Tags | number> = T | ((before: T) => T);
+export type TagChange = Change<Tags>;
 
-export function changedTags(before: Tags, change: TagChange): Tags {
+export function changed<T extends Tags | number>(before: T, change: Change<T>): T {
   return typeof change === "function" ? change(before) : change;
 }
 
 /** What of a stream may be changed; what is left out stays. */
-export type StreamChange = Partial<
-  Pick<StreamSpec, "retentionHours" | "mode" | "limits" | "maxRecordBytes"> & { readonly tags: TagChange }
->;
+export type StreamChange = Partial<Pick<StreamSpec, "mode" | "limits" | "maxRecordBytes">> & {
+  readonly retentionHours?: Change<number>;
+  readonly tags?: TagChange;
+};
 
 /** What a stream is, without its shards: cheap to ask for. */
 export interface StreamSettings extends Required<StreamSpec> {
@@ -240,6 +242,9 @@ export interface ConsumerOptions {
   readonly takeOver?: boolean;
 }
 
+/** Is given those that there are when it is written, by whatever gateway. What it throws ends it. */
+export type ReadersCheck = (readers: readonly RegisteredReader[]) => void;
+
 /** A shard for a registered reader; a client id of MQTT. */
 export type ClaimKind = "push" | "mqtt";
 
@@ -247,7 +252,7 @@ export interface Streams {
   /** @throws StreamExistsError, StreamLimitError */
   createStream(spec: StreamSpec): Promise<StreamDescription>;
   /** Its data is gone when this resolves. @throws StreamNotFoundError */
-  deleteStream(name: string): Promise<void>;
+  deleteStream(name: string, check?: ReadersCheck): Promise<void>;
   /** Sorted by name. */
   listStreams(): string[];
   /** @throws StreamNotFoundError */
@@ -278,7 +283,7 @@ export interface Streams {
   mergeShards(name: string, shardId: ShardId, adjacentShardId: ShardId): Promise<void>;
 
   /** @throws StreamNotFoundError, ReaderExistsError */
-  registerReader(stream: string, name: string, tags: Tags): Promise<RegisteredReader>;
+  registerReader(stream: string, name: string, tags: Tags, check?: ReadersCheck): Promise<RegisteredReader>;
   /** @throws ReaderNotFoundError */
   updateReader(stream: string, name: string, tags: TagChange): Promise<RegisteredReader>;
   /** @throws ReaderNotFoundError */

@@ -2,6 +2,7 @@
 import { GAPS_STREAM } from "../../../../protocol/topics.ts";
 import {
   MAX_SHARDS,
+  type ReadersCheck,
   StreamExistsError,
   StreamLimitError,
   type StreamSettings,
@@ -106,14 +107,14 @@ export const deleteStream: Operation = async (context, body) => {
   await context.turns.run(name, async () => {
     account.settings(name);
     if (name === GAPS_STREAM) throw new AwsError("ResourceInUseException", neededHere(name, account));
-    const consumers = streams.registeredReaders(name).length;
-    if (consumers > 0 && input.EnforceConsumerDeletion !== true) {
+    const check: ReadersCheck = ({ length }) => {
+      if (length === 0 || input.EnforceConsumerDeletion === true) return;
       throw new AwsError(
         "ResourceInUseException",
-        `Stream ${name} under account ${account.accountId} has ${consumers} registered consumers. Deregister them first, or set EnforceConsumerDeletion.`,
+        `Stream ${name} under account ${account.accountId} has ${length} registered consumers. Deregister them first, or set EnforceConsumerDeletion.`,
       );
-    }
-    await account.found(name, streams.deleteStream(name));
+    };
+    await account.found(name, streams.deleteStream(name, check));
   });
   return undefined;
 };

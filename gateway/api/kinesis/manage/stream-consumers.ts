@@ -1,5 +1,10 @@
 /** Consumers of enhanced fan-out by name: register, deregister, describe, list. SubscribeToShard reads for them. */
-import { ReaderExistsError, ReaderNotFoundError, type RegisteredReader } from "../../../streams/streams.ts";
+import {
+  ReaderExistsError,
+  ReaderNotFoundError,
+  type ReadersCheck,
+  type RegisteredReader,
+} from "../../../streams/streams.ts";
 import { AwsError, invalidArgument, notFound } from "../../aws-error.ts";
 import { consumerNameField, streamArnField } from "../account.ts";
 import { consumerArnField, findConsumer, formatConsumerArn } from "../consumer-arn.ts";
@@ -26,18 +31,17 @@ export const registerStreamConsumer: Operation = async (context, body) => {
   const stream = account.streamNameOf(input);
   const name = input.ConsumerName;
   const tags = newTags(input.Tags, `consumer ${name} of stream ${stream}`);
+  const check: ReadersCheck = (readers) => {
+    if (readers.length < MAX_CONSUMERS) return;
+    throw new AwsError(
+      "LimitExceededException",
+      `Stream ${stream} under account ${account.accountId} has ${MAX_CONSUMERS} registered consumers already, which is the limit.`,
+    );
+  };
   const reader = await context.turns.run(stream, async () => {
     account.settings(stream);
-    const readers = streams.registeredReaders(stream);
-    if (readers.some((one) => one.name === name)) throw consumerExists(context, stream, name);
-    if (readers.length >= MAX_CONSUMERS) {
-      throw new AwsError(
-        "LimitExceededException",
-        `Stream ${stream} under account ${account.accountId} has ${MAX_CONSUMERS} registered consumers already, which is the limit.`,
-      );
-    }
     try {
-      return await account.found(stream, streams.registerReader(stream, name, tags));
+      return await account.found(stream, streams.registerReader(stream, name, tags, check));
     } catch (error) {
       throw error instanceof ReaderExistsError ? consumerExists(context, stream, name) : error;
     }

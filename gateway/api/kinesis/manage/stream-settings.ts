@@ -50,7 +50,7 @@ async function changeRetention(
   const stream = context.account.streamNameOf(input);
   const hours = input.RetentionPeriodHours;
   await context.turns.run(stream, async () => {
-    const { retentionHours } = context.account.settings(stream);
+    context.account.settings(stream);
     if (hours < MIN_RETENTION_HOURS) {
       throw invalidArgument(
         `Minimum allowed retention period is ${MIN_RETENTION_HOURS} hours. Requested retention period (${hours} hours) is too short.`,
@@ -61,9 +61,11 @@ async function changeRetention(
         `Maximum allowed retention period is ${MAX_RETENTION_HOURS} hours. Requested retention period (${hours} hours) is too long.`,
       );
     }
-    check(hours, retentionHours, stream);
-    if (hours === retentionHours) return;
-    await context.account.found(stream, context.streams.updateStream(stream, { retentionHours: hours }));
+    const retentionHours = (nowHours: number): number => {
+      check(hours, nowHours, stream);
+      return hours;
+    };
+    await context.account.found(stream, context.streams.updateStream(stream, { retentionHours }));
   });
   return undefined;
 }

@@ -19,7 +19,6 @@ import {
   type AppendOutcome,
   type Consumer,
   type ConsumerOptions,
-  changedTags,
   type Offset,
   type Placed,
   type PlacedColumns,
@@ -27,6 +26,7 @@ import {
   type PublishColumns,
   type PutColumns,
   type PutEntry,
+  type ReadersCheck,
   type ReadResult,
   type RegisteredReader,
   type ShardDescription,
@@ -51,6 +51,7 @@ import { copiesMayDiffer } from "./log/acknowledged.ts";
 import { columnsOf, entriesOf, publishesOf } from "./log/columns.ts";
 import type { JetStreamStream } from "./log/jetstream-stream.ts";
 import type { MapContent, ShardRecord } from "./log/shard-history.ts";
+import { changeSettings } from "./registry/changed-settings.ts";
 import { RegisteredReaders } from "./registry/registered-readers.ts";
 import type { StreamRecord } from "./registry/stream-list.ts";
 import { StreamRegistry } from "./registry/stream-registry.ts";
@@ -139,8 +140,8 @@ class ClusterStreams implements Streams {
     return this.describe(name);
   }
 
-  async deleteStream(name: string): Promise<void> {
-    await this.#registry.delete(name, this.#get(name).streamId);
+  async deleteStream(name: string, check?: ReadersCheck): Promise<void> {
+    await this.#registry.delete(name, this.#get(name).streamId, check);
   }
 
   listStreams(): string[] {
@@ -178,24 +179,7 @@ class ClusterStreams implements Streams {
   }
 
   async updateStream(name: string, change: StreamChange): Promise<StreamDescription> {
-    const stream = this.#get(name);
-    const { tags, ...others } = change;
-    checkSpec({ ...this.settings(name), ...others });
-    const { retentionHours: hours } = change;
-    const set = async (): Promise<void> => {
-      if (hours !== undefined) await this.#registry.retention.set(stream, hours);
-    };
-    // After a crash between the two, or if one takes long, the cluster is set again to what the list says. So a longer time stands there
-    // first, as what the cluster has taken once is gone; and of a shorter one nothing is said where the cluster refuses it.
-    const isLonger = hours !== undefined && hours > this.settings(name).retentionHours;
-    if (!isLonger) await set();
-    await this.#registry.list.updateStream(name, stream.streamId, (record) => ({
-      ...record,
-      ...others,
-      ...(tags !== undefined && { tags: changedTags(record.tags, tags) }),
-    }));
-    if (isLonger) await set();
-    this.#registry.tellAll();
+    await changeSettings(this.#registry, this.#get(name), change, () => this.settings(name));
     return this.describe(name);
   }
 
@@ -226,9 +210,10 @@ class ClusterStreams implements Streams {
     stream: string,
     name: string,
     tags: Readonly<Record<string, string>>,
+    check?: ReadersCheck,
   ): Promise<RegisteredReader> {
     this.#get(stream);
-    return this.#readers.register(stream, { name, createdMs: this.#nowMs(), tags });
+    return this.#readers.register(stream, { name, createdMs: this.#nowMs(), tags }, check);
   }
 
   async updateReader(stream: string, name: string, tags: TagChange): Promise<RegisteredReader> {

@@ -25,6 +25,7 @@ import {
   type PublishColumns,
   type PutColumns,
   type PutEntry,
+  type ReadersCheck,
   type ReadResult,
   type RegisteredReader,
   type ShardDescription,
@@ -138,12 +139,13 @@ class DiskStreams implements LocalStreams {
     }
   }
 
-  deleteStream(name: string): Promise<void> {
-    return this.#change(this.#delete(name));
+  deleteStream(name: string, check?: ReadersCheck): Promise<void> {
+    return this.#change(this.#delete(name, check));
   }
 
-  async #delete(name: string): Promise<void> {
+  async #delete(name: string, check?: ReadersCheck): Promise<void> {
     const stream = this.#get(name);
+    check?.(stream.definition.registeredReaders());
     const { streamId } = stream.definition.record;
     this.#streams.delete(name);
     this.#reserved.add(name);
@@ -200,8 +202,10 @@ class DiskStreams implements LocalStreams {
     stream: string,
     name: string,
     tags: RegisteredReader["tags"],
+    check?: ReadersCheck,
   ): Promise<RegisteredReader> {
-    return this.#get(stream).definition.registerReader(name, tags, this.#nowMs());
+    const reader = { name, createdMs: this.#nowMs(), tags };
+    return this.#get(stream).definition.registerReader(reader, check);
   }
 
   async updateReader(stream: string, name: string, tags: TagChange): Promise<RegisteredReader> {

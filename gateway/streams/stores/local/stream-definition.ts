@@ -8,10 +8,11 @@
  * appended between batch and switch stands in the parent, whose end is wherever the log ends.
  */
 import {
-  changedTags,
+  changed,
   DEFAULT_MAX_RECORD_BYTES,
   ReaderExistsError,
   ReaderNotFoundError,
+  type ReadersCheck,
   type RegisteredReader,
   type ShardId,
   type StreamChange,
@@ -54,11 +55,13 @@ export class StreamDefinition {
       const { retentionHours, mode, limits, maxRecordBytes, tags } = change;
       const record: StreamRecord = {
         ...this.#record,
-        ...(retentionHours !== undefined && { retentionHours }),
+        ...(retentionHours !== undefined && {
+          retentionHours: changed(this.#record.retentionHours, retentionHours),
+        }),
         ...(mode !== undefined && { mode }),
         ...(limits !== undefined && { limits }),
         ...(maxRecordBytes !== undefined && { maxRecordBytes }),
-        ...(tags !== undefined && { tags: changedTags(this.#record.tags ?? {}, tags) }),
+        ...(tags !== undefined && { tags: changed(this.#record.tags ?? {}, tags) }),
       };
       checkSpec(settingsOf(record, this.shards.openCount));
       await this.#metadata.changeStream(record);
@@ -107,17 +110,21 @@ export class StreamDefinition {
     this.shards.apply(change);
   }
 
-  registerReader(name: string, tags: RegisteredReader["tags"], nowMs: number): Promise<RegisteredReader> {
+  registerReader(
+    { name, createdMs, tags }: RegisteredReader,
+    check?: ReadersCheck,
+  ): Promise<RegisteredReader> {
     return this.#change(async () => {
       if (this.#readers.has(name)) throw new ReaderExistsError(this.#record.name, name);
-      return this.#putReader({ name, createdMs: nowMs, tags: { ...tags } });
+      check?.(this.registeredReaders());
+      return this.#putReader({ name, createdMs, tags: { ...tags } });
     });
   }
 
   updateReader(name: string, change: TagChange): Promise<RegisteredReader> {
     return this.#change(async () => {
       const { createdMs, tags } = this.#reader(name);
-      return this.#putReader({ name, createdMs, tags: { ...changedTags(tags, change) } });
+      return this.#putReader({ name, createdMs, tags: { ...changed(tags, change) } });
     });
   }
 

@@ -1,8 +1,9 @@
 /** Readers of enhanced fan-out, registered in the list of streams. */
 import {
-  changedTags,
+  changed,
   ReaderExistsError,
   ReaderNotFoundError,
+  type ReadersCheck,
   type RegisteredReader,
   StreamNotFoundError,
   type TagChange,
@@ -23,9 +24,10 @@ export class RegisteredReaders {
   }
 
   /** @throws ReaderExistsError */
-  async register(stream: string, reader: RegisteredReader): Promise<RegisteredReader> {
+  async register(stream: string, reader: RegisteredReader, check?: ReadersCheck): Promise<RegisteredReader> {
     await this.#change(stream, (readers) => {
       if (readers.some(({ name }) => name === reader.name)) throw new ReaderExistsError(stream, reader.name);
+      check?.(readers);
       return [...readers, reader];
     });
     return reader;
@@ -35,7 +37,7 @@ export class RegisteredReaders {
   async update(stream: string, name: string, tags: TagChange): Promise<RegisteredReader> {
     await this.#change(stream, (readers) => {
       if (!readers.some((one) => one.name === name)) throw new ReaderNotFoundError(stream, name);
-      return readers.map((one) => (one.name === name ? { ...one, tags: changedTags(one.tags, tags) } : one));
+      return readers.map((one) => (one.name === name ? { ...one, tags: changed(one.tags, tags) } : one));
     });
     const reader = this.list(stream).find((one) => one.name === name);
     if (reader === undefined) throw new ReaderNotFoundError(stream, name);

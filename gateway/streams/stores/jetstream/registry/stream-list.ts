@@ -5,6 +5,7 @@
  */
 import {
   type RateLimits,
+  type ReadersCheck,
   type RegisteredReader,
   StreamExistsError,
   type StreamMode,
@@ -153,10 +154,11 @@ export class StreamList {
   }
 
   /** From now on it is gone for all; its data is still to be removed. */
-  async depart(name: string, streamId: string): Promise<void> {
+  async depart(name: string, streamId: string, check?: ReadersCheck): Promise<void> {
     await this.#update((list) => {
       const there = list.streams[name] ?? list.coming[name];
       if (there?.streamId !== streamId) return undefined;
+      check?.(there.readers);
       const { [name]: _, ...streams } = list.streams;
       const { [name]: __, ...coming } = list.coming;
       return { ...list, streams, coming, going: [...list.going, streamId] };

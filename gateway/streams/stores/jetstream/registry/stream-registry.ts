@@ -15,6 +15,7 @@ import type { Log } from "../../../../../runtime/log.ts";
 import { equalRanges } from "../../../shard-map.ts";
 import {
   DEFAULT_MAX_RECORD_BYTES,
+  type ReadersCheck,
   StreamExistsError,
   StreamNotFoundError,
   type StreamSpec,
@@ -326,8 +327,8 @@ export class StreamRegistry {
     }
   }
 
-  async delete(name: string, streamId: string): Promise<void> {
-    await this.list.depart(name, streamId);
+  async delete(name: string, streamId: string, check?: ReadersCheck): Promise<void> {
+    await this.list.depart(name, streamId, check);
     await this.sync();
     this.tellAll();
     await this.#remove(streamId);
