@@ -10,6 +10,7 @@
 import { randomBytes } from "node:crypto";
 import { inHex } from "../../../../../runtime/checked-line.ts";
 import { crc32c } from "../../../../../runtime/crc32c.ts";
+import { LogFullError } from "../../../streams.ts";
 import type { Documents } from "../cluster/documents.ts";
 
 /** nats-server takes up to 16 MiB here, but what it takes at once holds up its other messages. */
@@ -33,14 +34,20 @@ export class KeptBytes {
     this.#key = key;
   }
 
-  /** Resolves when a majority has them; nothing names them yet. @param parts one behind the other */
+  /** Resolves when a majority has them; nothing names them yet. @param parts one behind the other @throws LogFullError: none is left */
   async write(parts: readonly Uint8Array[]): Promise<KeptRef> {
     const id = randomBytes(9).toString("base64url");
     let pieces = 0;
     let crc = 0;
-    for (const piece of inPieces(parts)) {
-      crc = crc32c(piece, 0, piece.length, crc);
-      await this.#documents.putOnce(this.#keyOf(id, pieces++), piece);
+    try {
+      for (const piece of inPieces(parts)) {
+        crc = crc32c(piece, 0, piece.length, crc);
+        await this.#documents.putOnce(this.#keyOf(id, pieces++), piece);
+      }
+    } catch (error) {
+      // Those that had room would take the last of it from everybody else. What is not removed now the next holder removes.
+      if (error instanceof LogFullError) await this.drop({ id }).catch(() => undefined);
+      throw error;
     }
     return { id, pieces, crc: inHex(crc) };
   }

@@ -15,6 +15,7 @@ import type { Log } from "../../../../../runtime/log.ts";
 import { equalRanges } from "../../../shard-map.ts";
 import {
   DEFAULT_MAX_RECORD_BYTES,
+  LogFullError,
   type ReadersCheck,
   StreamExistsError,
   StreamNotFoundError,
@@ -26,6 +27,7 @@ import type { Link } from "../cluster/link.ts";
 import { JetStreamStream } from "../log/jetstream-stream.ts";
 import { type MapContent, type ShardHistory, shardRecord } from "../log/shard-history.ts";
 import { CacheRoom } from "../log/tail-entry.ts";
+import { removeOrphans } from "./orphans.ts";
 import { Retention, retentionConfig } from "./retention.ts";
 import { StreamList, type StreamRecord } from "./stream-list.ts";
 import { UnfinishedStreams } from "./unfinished-streams.ts";
@@ -88,7 +90,7 @@ export class StreamRegistry {
     link.signal.addEventListener("abort", end, { once: true });
     // Before anything is asked, so that what happens meanwhile is heard.
     link.hear(`${prefix}.n.>`, (subject, text) => this.#heard(subject.slice(prefix.length + 3), text));
-    await this.#removeOrphans();
+    await removeOrphans({ ...this.#options, list: this.list });
     await this.sync();
     await Promise.all(this.#opening.values());
     this.#replicate(this.#options.documents.stream);
@@ -328,7 +330,13 @@ export class StreamRegistry {
   }
 
   async delete(name: string, streamId: string, check?: ReadersCheck): Promise<void> {
-    await this.list.depart(name, streamId, check);
+    await this.list.depart(name, streamId, check).catch(async (error: unknown) => {
+      if (!(error instanceof LogFullError)) throw error;
+      // Nor is there room for saying that it is gone. What it holds is what nobody wants any more: `check` was asked before.
+      const { prefix, link } = this.#options;
+      await link.streams.purge(this.#streamOf(streamId), `${prefix}.d.${streamId}.>`);
+      await this.list.depart(name, streamId);
+    });
     await this.sync();
     this.tellAll();
     await this.#remove(streamId);
@@ -349,42 +357,6 @@ export class StreamRegistry {
     const wanted = await this.list.arrived(record);
     // It was deleted meanwhile: what was made here is an orphan.
     if (!wanted) await this.#options.link.streams.remove(this.#streamOf(record.streamId));
-  }
-
-  /**
-   * A stream is named before anything of it is made, so what has no name when it is asked for later is
-   * nobody's. What holds records is left where it is all the same: the names may be what was lost.
-   */
-  async #removeOrphans(): Promise<void> {
-    const { link, documents, prefix } = this.#options;
-    const made = (await link.streams.names(`${prefix}-`)).map((name) => name.slice(prefix.length + 1));
-    const ids = made.filter((id) => /^[0-9a-f]{32}$/.test(id));
-    const consumed = (await documents.keys("c")).map((key) => key.split(".")[0]!);
-    await this.list.refresh();
-    const known = this.list.ids;
-    if ([...ids, ...consumed].every((id) => known.has(id))) return;
-    const named = await this.list.confirmedIds();
-    for (const id of ids) if (!named.has(id) && (await this.#holdsRecords(id))) named.add(id);
-    for (const id of new Set(consumed)) if (!named.has(id)) await documents.drop(`c.${id}`);
-  }
-
-  /** Of a JetStream stream of no name: it is removed when it is empty. */
-  async #holdsRecords(id: string): Promise<boolean> {
-    const { link, log } = this.#options;
-    const stream = this.#streamOf(id);
-    const state = await link.state(stream).catch((error: unknown) => {
-      // Another gateway that starts at the same moment was quicker.
-      if (error instanceof StreamNotFoundError) return undefined;
-      throw error;
-    });
-    if (state === undefined) return false;
-    if (state.bytes > 0) {
-      log.error({ stream }, "a JetStream stream with records belongs to no stream; remove it by hand");
-      return true;
-    }
-    log.warn({ stream }, "an empty JetStream stream that belongs to no stream is removed");
-    await link.streams.remove(stream);
-    return false;
   }
 
   async close(): Promise<void> {

@@ -1,4 +1,4 @@
-/** A stream of which the cluster takes nothing more: what makes room must go on. */
+/** An account of which the cluster takes nothing more: what makes room must go on, and nothing may take the last of it. */
 import assert from "node:assert/strict";
 import test, { mock } from "node:test";
 import { jetstreamManager } from "@nats-io/jetstream";
@@ -9,6 +9,7 @@ import { systemClock } from "../../../../../runtime/clock.ts";
 import { silentLog } from "../../../../../runtime/log.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";
 import { natsMissing } from "../../../../support/nats-cluster.ts";
+import { recordsOf } from "./cluster-fact.ts";
 import { startSingleNode } from "./single-node.ts";
 
 const HOUR_MS = 3_600_000;
@@ -73,3 +74,53 @@ for (const { silentHours, code } of [
     }
   });
 }
+
+test("a stream that has filled the account can be deleted", {
+  skip: natsMissing() ?? false,
+  timeout: 120_000,
+}, async () => {
+  const node = await startSingleNode();
+  await node.runLimited("max_file: 400000");
+  const parts = { clock: systemClock, log: silentLog, metrics: new Metrics() };
+  const streams = await openJetStreamStreams({ servers: node.servers, replicas: 1, ...parts });
+  try {
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    for (const bytes of [40_000, 1_000, 1]) {
+      const fill = async (): Promise<void> => {
+        for (;;) await streams.append("s", [{ partitionKey: "k", data: Buffer.alloc(bytes) }]);
+      };
+      await assert.rejects(fill(), { code: "LOG_FULL" });
+    }
+    const refuse = (): void => {
+      throw new Error("not that one");
+    };
+    await assert.rejects(streams.deleteStream("s", refuse), /not that one/);
+    assert.ok((await recordsOf(streams)).length > 0);
+    await streams.deleteStream("s");
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    await streams.append("s", [{ partitionKey: "k", data: Buffer.alloc(40_000) }]);
+  } finally {
+    await streams.close();
+    await node.stop();
+  }
+});
+
+test("a checkpoint for which there is no room takes none from others", {
+  skip: natsMissing() ?? false,
+  timeout: 120_000,
+}, async () => {
+  const node = await startSingleNode();
+  await node.runLimited("max_file: 5000000");
+  const parts = { clock: systemClock, log: silentLog, metrics: new Metrics() };
+  const streams = await openJetStreamStreams({ servers: node.servers, replicas: 1, ...parts });
+  try {
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    const { handover } = await streams.openConsumer("s", "statement");
+    await assert.rejects(handover!.keepBytes([Buffer.alloc(8_000_000)]), { code: "LOG_FULL" });
+    await handover!.keepBytes([Buffer.alloc(4_000_000)]);
+    assert.equal((await handover!.keptBytes())!.length, 4_000_000);
+  } finally {
+    await streams.close();
+    await node.stop();
+  }
+});
