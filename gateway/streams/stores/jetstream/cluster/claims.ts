@@ -1,6 +1,6 @@
 /**
  * What one gateway alone may do for now, said aloud: the others stop doing it. No lease: nobody waits for an answer, and
- * a word may be lost with a connection, or come late. For what does no harm when it is done twice for a while.
+ * a word may be lost with a connection, until that is there again, or come late. For what does no harm when it is done twice for a while.
  *
  * Claims are told apart by when they were made, in a time that all gateways come to share: each follows its own clock, and
  * is never behind what it has heard. Who holds a later claim than the one that it hears gives nothing up, and says its own again.
@@ -23,6 +23,10 @@ export class Claims {
     this.#clock = clock;
     this.#subject = `${prefix}.n.claims`;
     link.hear(this.#subject, (_, text) => this.#heard(text));
+    // What was said meanwhile, by this gateway or another one, is lost: who holds a later claim answers with it.
+    link.onReconnected(() => {
+      for (const [what, madeUs] of this.#standing) this.#say(what, madeUs);
+    });
   }
 
   /** @returns to be called when it is over, as else it would be held against what others claim later */

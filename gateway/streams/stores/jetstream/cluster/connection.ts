@@ -27,11 +27,13 @@ export interface ConnectionOptions {
   readonly servers: readonly string[];
   readonly credentialsFile?: string;
   readonly log: Log;
+  /** Called when there is a connection again: what was said to others meanwhile they have not heard. */
+  readonly reconnected: () => void;
 }
 
 /** @throws JetStreamUnfitError */
 export async function openConnection(options: ConnectionOptions): Promise<NatsConnection> {
-  const { servers, credentialsFile, log } = options;
+  const { servers, credentialsFile, log, reconnected } = options;
   const credentials =
     credentialsFile === undefined
       ? {}
@@ -59,7 +61,7 @@ export async function openConnection(options: ConnectionOptions): Promise<NatsCo
     await nc.close();
     throw new JetStreamUnfitError(`the NATS servers take messages of ${maxBytes} bytes only`, PAYLOAD_HINT);
   }
-  void tell(nc, log);
+  void tell(nc, log, reconnected);
   return nc;
 }
 
@@ -122,7 +124,7 @@ function renewedCredentials(file: string, first: Uint8Array, log: Log): Authenti
  * Ends with the connection. What a server says again at each try is said once. A node that takes smaller messages than a gateway
  * stores is left again: what is too large for it would be tried in vain for a minute each time, and be said to be the cluster's silence.
  */
-async function tell(nc: NatsConnection, log: Log): Promise<void> {
+async function tell(nc: NatsConnection, log: Log, reconnected: () => void): Promise<void> {
   let said = "";
   let isFit = true;
   for await (const status of nc.status()) {
@@ -136,6 +138,7 @@ async function tell(nc: NatsConnection, log: Log): Promise<void> {
       if (isFit) {
         said = "";
         log.info({ server: status.server }, "connected to a NATS node again");
+        reconnected();
         continue;
       }
       if (wasFit) {

@@ -11,6 +11,7 @@ import {
 import { Backoff, pause } from "../../../../../runtime/backoff.ts";
 import { HeadwaterError } from "../../../../../runtime/errors.ts";
 import { StreamLimitError } from "../../../streams.ts";
+import { isForbidden, RIGHTS_HINT } from "./unanswered.ts";
 
 /** The cluster cannot be used as it is set up. */
 export class JetStreamUnfitError extends HeadwaterError {
@@ -59,6 +60,12 @@ export class JetStreams {
           const hint = "raise max_streams of its account on the NATS servers, or delete streams";
           throw new StreamLimitError("the NATS cluster takes no more streams of this gateway", hint, error);
         }
+        if (isForbidden(error))
+          throw new JetStreamUnfitError(
+            `NATS refused to make ${config.name}: ${String(error)}`,
+            RIGHTS_HINT,
+            error,
+          );
         if (tries >= 20 || this.#signal.aborted) {
           const hint =
             "check that JetStream is enabled and that the cluster has as many nodes as store.jetstream.replicas";

@@ -12,10 +12,9 @@ import { type ApiError, type JetStreamManager, jetstreamManager } from "@nats-io
 import { headers, type Msg, type NatsConnection } from "@nats-io/transport-node";
 import { Backoff, pause } from "../../../../../runtime/backoff.ts";
 import type { Clock } from "../../../../../runtime/clock.ts";
-import { describeError } from "../../../../../runtime/errors.ts";
 import { type Log, silentLog } from "../../../../../runtime/log.ts";
 import type { Metrics } from "../../../../../runtime/metrics.ts";
-import { LogFullError, LogWriteError, StreamNotFoundError, StreamsClosedError } from "../../../streams.ts";
+import { LogFullError, StreamNotFoundError, StreamsClosedError } from "../../../streams.ts";
 import { openConnection } from "./connection.ts";
 import { counts, lastCounting, type SubjectLog, type Verdict } from "./counting.ts";
 import { Gets } from "./gets.ts";
@@ -29,6 +28,7 @@ import {
   type LeaderAnswer,
   type StoredMessage,
 } from "./stored-message.ts";
+import { isForbidden, unanswered } from "./unanswered.ts";
 
 const ANSWER_WITHIN_MS = 2_000;
 /** So long after a replica gave no answer. */
@@ -43,6 +43,8 @@ export const DUPLICATE_WINDOW_NS = 120 * 1_000_000_000;
  * for: with nats-server 2.10.27, of streams that were just made, 23 times in 1,200 on a busy machine.
  */
 const NOT_FOUND_AFTER_MS = 5_000;
+/** Rights may be given while it runs. */
+const FORBIDDEN_AFTER_MS = 3_000;
 /** Nearly ten seconds. */
 const MAX_LAGGING_ASKS = 11;
 const WRONG_LAST_SEQUENCE = 10_071;
@@ -91,6 +93,7 @@ export class Link {
   readonly #contradictions;
   /** Names this gateway's publishes. */
   readonly id = randomBytes(9).toString("base64url");
+  readonly #onReconnected: (() => void)[] = [];
   #published = 0;
   #leaderUntilMs = 0;
   #hearing: Promise<void> | undefined;
@@ -116,9 +119,14 @@ export class Link {
 
   /** @throws JetStreamUnfitError */
   static async open(options: LinkOptions): Promise<Link> {
-    const nc = await openConnection({ log: silentLog, ...options });
+    let link: Link | undefined;
+    const reconnected = (): void => {
+      if (link !== undefined) for (const told of link.#onReconnected) told();
+    };
+    const nc = await openConnection({ log: silentLog, ...options, reconnected });
     try {
-      return new Link(nc, await jetstreamManager(nc, { checkAPI: false, timeout: 5_000 }), options);
+      link = new Link(nc, await jetstreamManager(nc, { checkAPI: false, timeout: 5_000 }), options);
+      return link;
     } catch (error) {
       await nc.close();
       throw error;
@@ -227,11 +235,8 @@ export class Link {
         if (error instanceof StreamNotFoundError) throw error;
         failure = error;
       }
-      if (this.#clock.monotonicMs() - sinceMs > this.#patienceMs) {
-        const silence = `the NATS cluster gives no answer (${describeError(failure)})`;
-        const hint = "see whether a majority of the NATS nodes runs, and what they log";
-        throw new LogWriteError(what, new Error(silence, { cause: failure }), hint);
-      }
+      const patienceMs = isForbidden(failure) ? FORBIDDEN_AFTER_MS : this.#patienceMs;
+      if (this.#clock.monotonicMs() - sinceMs > patienceMs) throw unanswered(what, failure);
       this.#retries.inc();
       const { aborted } = this.#abort.signal;
       if (!aborted && this.#patienceMs === GIVE_UP_AFTER_MS) await this.#heard();
@@ -368,6 +373,11 @@ export class Link {
         if (error === null) heard(message.subject, message.string());
       },
     });
+  }
+
+  /** @param told called each time when a connection that was lost is there again: words to and from others were lost with it */
+  onReconnected(told: () => void): void {
+    this.#onReconnected.push(told);
   }
 
   /** From now on what has waited for an answer for some seconds fails. */
