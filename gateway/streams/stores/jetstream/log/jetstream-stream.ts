@@ -284,7 +284,7 @@ export class JetStreamStream {
 
   #push(
     token: string,
-    work: Omit<Work, "done" | "failed" | "bytes" | "tip">,
+    work: Omit<Work, "done" | "failed" | "bytes" | "tip" | "recent">,
   ): Promise<{ outcome: AppendOutcome; place: WorkPlace | undefined }> {
     let lane = this.#lanes.get(token);
     if (lane === undefined) {
@@ -300,6 +300,7 @@ export class JetStreamStream {
         ...work,
         bytes,
         tip: this.tail.tip,
+        recent: this.tail.producers.get(token).recent,
         done: (outcome, place) => resolve({ outcome, place }),
         failed: (error) => {
           const told = asOf(this.#options.name, error);

@@ -7,7 +7,7 @@
  */
 import { pause } from "../../../../../runtime/backoff.ts";
 import type { Clock } from "../../../../../runtime/clock.ts";
-import { type AppendOutcome, LogBusyError } from "../../../streams.ts";
+import { type AppendOutcome, LogBusyError, LogWriteError } from "../../../streams.ts";
 import type { Link } from "../cluster/link.ts";
 import { isOf, type Sent, sentBy } from "../cluster/message-ids.ts";
 import { EXPECTED_HEADER, ID_HEADER } from "../cluster/stored-message.ts";
@@ -39,8 +39,9 @@ export interface Work {
   /** What it does to the state of its producer; undefined where it has none. */
   readonly frame?: bigint;
   readonly identity?: { readonly text: string; readonly mayRepeat: boolean };
-  /** What was known of the log when it was handed in. */
+  /** What was known of the log when it was handed in, and of the producer's publishes. */
   readonly tip: number;
+  readonly recent: readonly string[];
   readonly forget?: boolean;
   /** Says again what is remembered, unless that was said at this time or later. */
   readonly renewBeforeMs?: number;
@@ -78,6 +79,8 @@ export class Lane {
   #running: Promise<void> | undefined;
   /** Sequence of the last message that this lane stored. */
   #own = 0;
+  /** And of the last one that another gateway did. */
+  #others = 0;
 
   constructor(host: LaneHost, token: string) {
     this.#host = host;
@@ -183,7 +186,10 @@ export class Lane {
     let uncertain = false;
     for (;;) {
       const known = tail.producers.get(this.#token);
-      const others = known.sequence === this.#own ? 0 : known.sequence;
+      if (known.sequence !== this.#own) this.#others = known.sequence;
+      const others = this.#others;
+      if (group.some((_, i) => isBeyondMemory(group, i, this.#queue, known.recent, others)))
+        throw beyondMemory(this.#host.name);
       const { fresh, after, changed } = judge(group, known, uncertain ? Infinity : others);
       if (!changed) return settle(group, [], undefined);
       const place = await this.#publish(fresh, stateHeaders(this.#token, after), known.sequence);
@@ -290,6 +296,30 @@ function judge(
     fresh.push(work);
   }
   return { fresh, after: { lastFrame, recent }, changed };
+}
+
+/**
+ * Whether another gateway has stored so many publishes of the client since this one was handed in that it may be among those which are not
+ * remembered any more: one that is cut off from the cluster for some seconds comes late, and a client that has gone elsewhere sent it again
+ * there. Of a session that ended in peace nothing was sent again.
+ */
+function isBeyondMemory(
+  group: readonly Work[],
+  at: number,
+  queue: readonly Work[],
+  recent: readonly string[],
+  others: number,
+): boolean {
+  const { identity, isLeft, tip, recent: before } = group[at]!;
+  if (identity === undefined || isLeft || others <= tip || recent.length < REMEMBERED_PUBLISHES) return false;
+  if (before.some((one) => recent.includes(one)) || recent.includes(identity.text)) return false;
+  return ![...group.slice(at), ...queue].some(({ forget }) => forget);
+}
+
+/** Nothing of it is acknowledged: whoever sent it, and is still there, sends it again. */
+function beyondMemory(stream: string): LogWriteError {
+  const why = `its client has sent ${REMEMBERED_PUBLISHES} others by another gateway since`;
+  return new LogWriteError(stream, new Error(why), "see why this gateway was cut off from the NATS cluster");
 }
 
 /**

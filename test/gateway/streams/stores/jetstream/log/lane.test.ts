@@ -59,7 +59,7 @@ class SlowCluster {
 }
 
 const frame = (sequence: bigint, bytes: number, outcomes: Map<bigint, unknown>): Work => ({
-  ...{ runs: [], records: 1, bytes, frame: sequence, tip: 0 },
+  ...{ runs: [], records: 1, bytes, frame: sequence, tip: 0, recent: [] },
   done: (outcome) => void outcomes.set(sequence, outcome),
   failed: (error) => void outcomes.set(sequence, error),
 });
@@ -176,7 +176,7 @@ async function storeWorks(
     for (let frame = 1n; frame <= works; frame++) {
       const runs = runsOf([{ key: "k", timeUs: 1, payload: Buffer.from(`r${frame}`) }]);
       lane.push({
-        ...{ runs, records: 1, bytes: 2, tip: cluster.tail.tip },
+        ...{ runs, records: 1, bytes: 2, tip: cluster.tail.tip, recent: [] },
         ...(token.startsWith("f.") && { frame }),
         done: (outcome, place) => void told.push({ outcome, place }),
         failed: (error) => void told.push({ outcome: error, place: undefined }),

@@ -1,0 +1,55 @@
+/** A gateway is cut off while a publish is on its way, and its client sends it again by another one, and very many others. */
+import assert from "node:assert/strict";
+import { mock } from "node:test";
+import { Link } from "../../../../../gateway/streams/stores/jetstream/cluster/link.ts";
+import type { PlainPublish } from "../../../../../gateway/streams/streams.ts";
+import { clusterFact as fact, textsOf, until } from "./cluster-fact.ts";
+
+const REMEMBERED = 64;
+
+function publishOf(packetId: number, mayRepeat: boolean): PlainPublish {
+  const payload = Buffer.from(String(packetId));
+  return { clientId: "plug", packetId, partitionKey: "k", mayRepeat, timeUs: 1, payload };
+}
+
+for (const { behind, outcome } of [
+  { behind: REMEMBERED - 1, outcome: "known" },
+  { behind: REMEMBERED + 1, outcome: "refused" },
+]) {
+  fact(
+    `a publish that comes behind ${behind} others of its client is ${outcome}, and not stored twice`,
+    async (ground) => {
+      const [a, b] = [await ground.open(), await ground.open()];
+      await a.createStream({ name: "s", shards: 1, retentionHours: 24 });
+      await until(() => b.listStreams().includes("s"));
+      const { publish } = Link.prototype;
+      const connected = new EventTarget();
+      const isBack = new Promise((resolve) => connected.addEventListener("back", resolve));
+      let isFirst = true;
+      const publishes = mock.method(
+        Link.prototype,
+        "publish",
+        async function (this: Link, ...message: Parameters<Link["publish"]>) {
+          const isCutOff = isFirst;
+          isFirst = false;
+          if (isCutOff) await isBack;
+          return publish.apply(this, message);
+        },
+      );
+      try {
+        const late = a.appendPublish("s", publishOf(1, false));
+        assert.equal(await b.appendPublish("s", publishOf(1, true)), "stored");
+        for (let i = 1; i <= behind; i++) await b.appendPublish("s", publishOf(1 + i, false));
+        connected.dispatchEvent(new Event("back"));
+        if (outcome === "known") assert.equal(await late, "duplicate");
+        else await assert.rejects(late, { code: "LOG_WRITE_FAILED", message: /64 others/ });
+        const wanted = Array.from({ length: behind + 1 }, (_, i) => String(1 + i));
+        assert.deepEqual(await textsOf(b), wanted);
+        // Its client comes back.
+        assert.equal(await a.appendPublish("s", publishOf(behind + 2, false)), "stored");
+      } finally {
+        publishes.mock.restore();
+      }
+    },
+  );
+}
