@@ -12,13 +12,7 @@ import {
   type Server,
   type ServerResponse,
 } from "node:http";
-import {
-  createServer as createHttp2Server,
-  type Http2Server,
-  type IncomingHttpHeaders,
-  type ServerHttp2Session,
-  type ServerHttp2Stream,
-} from "node:http2";
+import type { Http2Server, IncomingHttpHeaders, ServerHttp2Session, ServerHttp2Stream } from "node:http2";
 import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { Clock } from "../../../runtime/clock.ts";
@@ -30,6 +24,7 @@ import type { IncomingRequest, OutgoingReply } from "../exchange.ts";
 import { answerBadRequest } from "./bad-request.ts";
 import { isWebSocket, withoutUpgrade } from "./declined-upgrade.ts";
 import { handToNode } from "./hand-to-node.ts";
+import { http2Server, MAX_HEADER_BYTES, WINDOW_BYTES } from "./http2-server.ts";
 import { destroyWhenLeft, endWhenIdle } from "./idle-session.ts";
 import type { LaneService } from "./lane-service.ts";
 import { OpenReplies } from "./open-replies.ts";
@@ -46,27 +41,9 @@ const REQUEST_DEADLINE_MS = 60_000;
 const KEEP_ALIVE_MS = 75_000;
 /** A connection on which nothing moves for so long, such as one that does not read its answer, is let go. */
 const STALLED_MS = 120_000;
-const MAX_HEADER_BYTES = 16_384;
 const MAX_CONNECTIONS = 2_048;
-const MAX_STREAMS_PER_SESSION = 128;
 /** On all connections that nobody has proven to be theirs; a client that does not pipeline has one over HTTP/1.1. */
 const MAX_STRANGERS_REQUESTS = MAX_CONNECTIONS;
-/**
- * Lets a client send a PutRecords of 500 records without waiting for window updates; of a stream, and of
- * a connection, which would have 64 KiB otherwise.
- */
-const WINDOW_BYTES = 1_048_576;
-/**
- * Such a PutRecords may come as one frame, which costs less than ten. It is handed on as it comes, 64 KiB at
- * the most, so nobody's half a frame is held. A larger one ends the connection (RFC 9113 §4.2).
- */
-const MAX_FRAME_BYTES = 262_144;
-/**
- * node:http2 counts answers that wait, 10 MB of them otherwise, and never again takes off those that were
- * cut: two large pages, or a few cut ones, would have a connection refused all further calls. What waits is
- * bounded by `unread-answers.ts`, and otherwise by the number of streams.
- */
-const MAX_SESSION_MB = 2 ** 20;
 /** How long a client may take to end its side of an HTTP/2 connection once we have ended ours. */
 const LINGER_MS = 10_000;
 const DRAIN_MS = 2_000;
@@ -157,23 +134,7 @@ export class FrontDoor {
       this.#http.emit("connection", socket);
     });
     this.#http.on("clientError", answerBadRequest);
-    this.#http2 = createHttp2Server(
-      {
-        settings: {
-          maxConcurrentStreams: MAX_STREAMS_PER_SESSION,
-          initialWindowSize: WINDOW_BYTES,
-          maxFrameSize: MAX_FRAME_BYTES,
-          maxHeaderListSize: MAX_HEADER_BYTES,
-          enablePush: false,
-        },
-        maxSessionMemory: MAX_SESSION_MB,
-        // One for each stream whose answer was large, and one that asks whether the client is there.
-        maxOutstandingPings: 2 * MAX_STREAMS_PER_SESSION,
-        maxSessionInvalidFrames: 16,
-        maxSessionRejectedStreams: 64,
-      },
-      onRequest,
-    );
+    this.#http2 = http2Server(onRequest);
     this.#http2.on("session", (session) => this.#adoptSession(session));
     // A session that breaks the protocol has been closed by the time that we hear of it.
     this.#http2.on("sessionError", () => {});

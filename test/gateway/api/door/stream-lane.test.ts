@@ -294,3 +294,30 @@ test("closing answers what has begun", async (t) => {
   assert.equal((await heard).body, "one=a");
   await closed;
 });
+
+test("who waits to be told to go on is told so, in whatever case it asks, as Java's client does", async (t) => {
+  const own = (await open(t)).client();
+  for (const expect of ["100-continue", "100-Continue"]) {
+    const stream = begin(own, "expect", { expect, "content-length": 3 });
+    let toldToGoOn = false;
+    stream.once("continue", () => {
+      toldToGoOn = true;
+      stream.end("abc");
+    });
+    let body = "";
+    stream.on("data", (chunk) => {
+      body += chunk;
+    });
+    const status = new Promise((resolve) => {
+      stream.once("response", (headers) => resolve(headers[":status"]));
+    });
+    await new Promise((resolve) => stream.once("close", resolve));
+    assert.deepEqual([toldToGoOn, await status, body], [true, 200, "plain=3"], expect);
+  }
+});
+
+test("another expectation is not met (RFC 9110 §10.1.1)", async (t) => {
+  const { client, plain } = await open(t);
+  assert.equal((await call(client(), "expect", "abc", { expect: "a cake" })).status, 417);
+  assert.deepEqual(plain, []);
+});
