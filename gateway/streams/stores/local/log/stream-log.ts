@@ -35,6 +35,8 @@ import type { Disk } from "./segment-file.ts";
 import { WaitingGroups } from "./waiting-groups.ts";
 
 export const DEFAULT_SEGMENT_BYTES = 64 * 1_048_576;
+/** A retention is divided into so many segments at least, where records keep coming: what is too old stays for an eighth longer. */
+const SEGMENTS_KEPT = 8;
 /** What may wait for the disk, encoded, in one stream. */
 export const MAX_WAITING_BYTES = 64 * 1_048_576;
 
@@ -211,7 +213,8 @@ export class StreamLog {
 
   /**
    * Removes whole segments whose newest record arrived before `cutoffMs`. Returns how many. Closed ones
-   * go also while the log cannot be written: it may be their room that it lacks.
+   * go also while the log cannot be written: it may be their room that it lacks. So that a log into which little comes
+   * is not one segment for ever, none takes records for longer than an eighth of the time between the two moments.
    * @param nowMs by the clock that `cutoffMs` goes by
    */
   async removeBefore(cutoffMs: number, nowMs = this.#options.nowMs()): Promise<number> {
@@ -219,7 +222,7 @@ export class StreamLog {
     if (this.#writer.hasFailed) {
       // Nobody may append for long.
       if (!this.#closed) this.#writer.repair();
-    } else if (!this.#closed && this.#isActiveOld(cutoffMs, nowMs)) {
+    } else if (!this.#closed && (this.#isActiveOld(cutoffMs, nowMs) || this.#isActiveLong(cutoffMs, nowMs))) {
       await this.#roll();
       removed += await this.#removeClosed(cutoffMs, nowMs);
     }
@@ -246,6 +249,12 @@ export class StreamLog {
     if (arrivedMs !== undefined) return arrivedMs < cutoffMs;
     // Where the clock was ahead when it was made, too, one that is made now tells sooner.
     return active.createdMs < cutoffMs || active.createdMs > nowMs;
+  }
+
+  /** Records that come now would keep its first ones for too long: it goes as one. */
+  #isActiveLong(cutoffMs: number, nowMs: number): boolean {
+    const { records, createdMs } = this.#chain.active;
+    return records > 0 && createdMs <= nowMs && nowMs - createdMs > (nowMs - cutoffMs) / SEGMENTS_KEPT;
   }
 
   /** Waits for what was appended, then closes. Safe to call twice. */
