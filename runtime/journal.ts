@@ -2,16 +2,13 @@
  * What a program logs when systemd's journal reads it: one line an event, `<4>message key=value …`.
  * The journal takes the priority off the front (sd-daemon(3)) and knows time and program by itself.
  */
-import { fstatSync, writeSync } from "node:fs";
+import { fstatSync } from "node:fs";
+import { PatientLines } from "./patient-lines.ts";
 
 /** Priorities of syslog, RFC 5424 §6.2.1. */
 const PRIORITIES: Readonly<Record<string, number>> = { debug: 7, info: 6, warn: 4, error: 3 };
 /** The journal adds these itself, or the priority says it. */
 const KNOWN_BESIDES = new Set(["level", "time", "program", "msg"]);
-const MAX_WAITING_BYTES = 1_048_576;
-const RETRY_MS = 1_000;
-const LAST_TRIES = 40;
-const LAST_PAUSE_MS = 50;
 
 interface LineSink {
   write(line: string): void;
@@ -26,87 +23,12 @@ export function journalSink(environment: Readonly<NodeJS.ProcessEnv>, fd = 2): L
   if (JOURNAL_STREAM === undefined) return undefined;
   const { dev, ino } = fstatSync(fd, { bigint: true });
   if (JOURNAL_STREAM !== `${dev}:${ino}`) return undefined;
-  return new JournalSink(fd);
+  const lines = new PatientLines(fd, droppedLine);
+  return { write: (line) => lines.write(journalLine(line)) };
 }
 
-/**
- * A journal that is slow does not take a line (EAGAIN, as Node makes standard error non-blocking), and one that
- * is gone takes none any more (EPIPE). Lines wait until they are taken, what is more than fits is dropped and
- * counted, and the program goes on.
- */
-class JournalSink implements LineSink {
-  readonly #fd: number;
-  #waiting: Buffer[] = [];
-  #waitingBytes = 0;
-  #dropped = 0;
-  #retry: NodeJS.Timeout | undefined;
-
-  constructor(fd: number) {
-    this.#fd = fd;
-    process.once("exit", () => this.#end());
-  }
-
-  write(line: string): void {
-    this.#add(journalLine(line));
-    if (this.#passOn()) this.#tryLater();
-  }
-
-  #add(line: string): void {
-    const bytes = Buffer.from(line);
-    if (this.#waitingBytes + bytes.length > MAX_WAITING_BYTES) this.#dropped++;
-    else {
-      this.#waiting.push(bytes);
-      this.#waitingBytes += bytes.length;
-    }
-  }
-
-  /** It may be long until the next line, and this one says what to do now. */
-  #tryLater(): void {
-    this.#retry ??= setTimeout(() => {
-      this.#retry = undefined;
-      if (this.#passOn()) this.#tryLater();
-    }, RETRY_MS).unref();
-  }
-
-  /** A program's last lines say why it ends: a slow journal gets some time for them. */
-  #end(): void {
-    const asleep = new Int32Array(new SharedArrayBuffer(4));
-    for (let tries = 0; this.#passOn() && tries < LAST_TRIES; tries++)
-      Atomics.wait(asleep, 0, 0, LAST_PAUSE_MS);
-  }
-
-  /** @returns whether lines wait that a slow journal may take later */
-  #passOn(): boolean {
-    let isSlow = this.#writeWaiting();
-    if (this.#waiting.length === 0 && this.#dropped > 0) {
-      this.#add(`<4>lines of the log were dropped while it could not be written lines=${this.#dropped}\n`);
-      this.#dropped = 0;
-      isSlow = this.#writeWaiting();
-    }
-    return isSlow;
-  }
-
-  /** @returns whether the journal is slow, and not gone */
-  #writeWaiting(): boolean {
-    let taken = 0;
-    let isSlow = false;
-    try {
-      for (const bytes of this.#waiting) {
-        for (let at = 0; at < bytes.length; ) {
-          const written = writeSync(this.#fd, bytes, at);
-          at += written;
-          // Of a line that was not taken whole the rest comes first the next time.
-          this.#waiting[taken] = bytes.subarray(at);
-          this.#waitingBytes -= written;
-        }
-        taken++;
-      }
-    } catch (error) {
-      isSlow = (error as NodeJS.ErrnoException).code === "EAGAIN";
-    }
-    this.#waiting.splice(0, taken);
-    return isSlow;
-  }
+function droppedLine(lines: number): string {
+  return `<4>lines of the log were dropped while it could not be written lines=${lines}\n`;
 }
 
 /** @param line an event as one line of JSON, as `createLog` makes it; anything else stays as it is */

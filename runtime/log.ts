@@ -1,5 +1,7 @@
 /** Structured logs: one JSON line an event on stderr, or readable lines on a terminal. Only `main.ts` and loop tops log. */
+import { constants, fstatSync, openSync } from "node:fs";
 import { type DestinationStream, pino } from "pino";
+import { PatientLines } from "./patient-lines.ts";
 
 export type LogFields = Record<string, unknown>;
 
@@ -15,8 +17,9 @@ export interface Log {
 export type LogLevel = "debug" | "info" | "warn" | "error" | "silent";
 
 const MAX_WAITING_CHARACTERS = 1_048_576;
+const DROPPED = "lines of the log were dropped while it could not be written";
 
-/** Writes synchronously, so that the last line before a crash is there. */
+/** Writes synchronously, so that the last line before a crash is there; but to a pipe that nobody reads only what it takes. */
 export function createLog(program: string, level: LogLevel = "info", destination?: DestinationStream): Log {
   const options = {
     level,
@@ -26,11 +29,30 @@ export function createLog(program: string, level: LogLevel = "info", destination
     // The last line of defence: secrets should not reach a log call at all.
     redact: ["password", "secret", "*.password", "*.secret"],
   };
-  if (destination !== undefined) return pino(options, destination);
+  const to = destination ?? patientError(program);
+  if (to !== undefined) return pino(options, to);
   const stream = pino.destination({ fd: 2, sync: true, maxLength: MAX_WAITING_CHARACTERS });
   const log = pino(options, stream);
-  goOn(stream, (lines) => log.warn({ lines }, "lines of the log were dropped while it could not be written"));
+  goOn(stream, (lines) => log.warn({ lines }, DROPPED));
   return log;
+}
+
+/**
+ * Where standard error is a pipe, as of a container or to another program, whose reader may stand still. The pipe is opened once
+ * more, as only what is opened so waits for nobody; undefined where that is not allowed, or not known.
+ */
+function patientError(program: string): DestinationStream | undefined {
+  if (!fstatSync(2).isFIFO()) return undefined;
+  let fd: number;
+  try {
+    fd = openSync("/proc/self/fd/2", constants.O_WRONLY | constants.O_NONBLOCK);
+  } catch {
+    return undefined;
+  }
+  return new PatientLines(fd, (lines) => {
+    const time = new Date().toISOString();
+    return `${JSON.stringify({ level: "warn", time, program, lines, msg: DROPPED })}\n`;
+  });
 }
 
 /**

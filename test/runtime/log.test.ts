@@ -1,12 +1,13 @@
 /** What becomes of the log where it cannot be written. */
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { openSync } from "node:fs";
+import { closeSync, constants, openSync } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import test from "node:test";
+import test, { type TestContext } from "node:test";
 
 const PROGRAM = `
 import { createLog } from ${JSON.stringify(new URL("../../runtime/log.js", import.meta.url).href)};
@@ -56,4 +57,69 @@ test("a log that was full goes on when there is room, and says how many lines it
   assert.deepEqual([said.at(-2)?.msg, said.at(-1)?.msg], ["and again", told]);
   // About 480 of the 1,000 fitted.
   assert.ok(said.at(-1)!.lines! > 400, written.at(-1));
+});
+
+const ENDS = `
+import { closeOnExit } from ${JSON.stringify(new URL("../../runtime/shutdown.js", import.meta.url).href)};
+import { createLog } from ${JSON.stringify(new URL("../../runtime/log.js", import.meta.url).href)};
+const log = createLog("gateway", "info");
+closeOnExit(async () => {}, log);
+setInterval(() => {}, 1_000);
+for (let n = 0; n < 3_000; n++) log.warn({ n, text: "x".repeat(1_000) }, "line");
+process.stdout.write("lives");
+`;
+
+/** A program whose standard error is a pipe that nobody reads yet. */
+async function withUnreadPipe(t: TestContext) {
+  const dir = await mkdtemp(join(tmpdir(), "headwater-log-"));
+  const pipe = join(dir, "pipe");
+  execFileSync("mkfifo", [pipe]);
+  const reader = new Socket({
+    fd: openSync(pipe, constants.O_RDONLY | constants.O_NONBLOCK),
+    writable: false,
+  });
+  const writer = openSync(pipe, "w");
+  const child = spawn(process.execPath, ["--input-type=module", "--eval", ENDS], {
+    stdio: ["ignore", "pipe", writer],
+  });
+  t.after(async () => {
+    child.kill("SIGKILL");
+    reader.destroy();
+    await rm(dir, { recursive: true });
+  });
+  const ended = once(child, "exit");
+  await once(child.stdout!, "data");
+  closeSync(writer);
+  return { child, reader, ended };
+}
+
+test("a pipe that nobody reads keeps no program from its work, nor from its end", {
+  timeout: 60_000,
+}, async (t) => {
+  const { child, ended } = await withUnreadPipe(t);
+  child.kill("SIGTERM");
+  assert.deepEqual(await ended, [0, null]);
+});
+
+test("what a slow reader of the log did not get in time is counted", { timeout: 60_000 }, async (t) => {
+  const { child, reader, ended } = await withUnreadPipe(t);
+  let text = "";
+  reader.setEncoding("utf8").on("data", (chunk: string) => {
+    text += chunk;
+    if (/"lines":.*\n$/.test(text)) child.kill("SIGTERM");
+  });
+  await Promise.all([ended, once(reader, "end")]);
+  const said = text.trimEnd().split("\n");
+  const lines = said.map(
+    (line) => JSON.parse(line) as { level: string; msg: string; n?: number; lines?: number },
+  );
+  const numbers = lines.flatMap(({ n }) => n ?? []);
+  const told = lines.find((line) => line.lines !== undefined)!;
+  assert.deepEqual(
+    [told.level, told.msg],
+    ["warn", "lines of the log were dropped while it could not be written"],
+  );
+  assert.ok(numbers.length > 1_000, `${numbers.length} came`);
+  assert.equal(numbers.length + told.lines!, 3_000);
+  assert.deepEqual(lines.at(-1)?.msg, "closing");
 });
