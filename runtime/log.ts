@@ -42,7 +42,8 @@ export function createLog(program: string, level: LogLevel = "info", destination
  * more, as only what is opened so waits for nobody; undefined where that is not allowed, or not known.
  */
 function patientError(program: string): DestinationStream | undefined {
-  if (!fstatSync(2).isFIFO()) return undefined;
+  // In numbers of their own: where Node's realpath finds a pipe or socket in those of others' looks, it resolves no link for a while.
+  if (!fstatSync(2, { bigint: true }).isFIFO()) return undefined;
   let fd: number;
   try {
     fd = openSync("/proc/self/fd/2", constants.O_WRONLY | constants.O_NONBLOCK);
