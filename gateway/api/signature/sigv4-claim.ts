@@ -13,6 +13,8 @@ const USUAL_AUTHORIZATION =
 /** AWS: a presigned address is good for a week at most. */
 const MAX_EXPIRES_SECONDS = 604_800;
 const HTTP_DATE_CHARACTERS = 29;
+/** The name of what is none. */
+const NO_PAIR = "";
 
 export interface ClaimedSignature {
   readonly credential: string;
@@ -84,6 +86,9 @@ function fromHeader(
   if (!text.startsWith(`${ALGORITHM} `) && problems.length === 0) {
     problems.push(`Authorization header requires the algorithm '${ALGORITHM}'. `);
   }
+  if (parts.has(NO_PAIR) && problems.length === 0) {
+    problems.push("Authorization header has a part that is not a valid key=value pair (missing equal-sign). ");
+  }
   // The signature is of no use to anybody else, but AWS repeats the whole header; we repeat none of it.
   if (problems.length > 0) throw incomplete(problems.join("").trim());
   return {
@@ -115,10 +120,10 @@ function authorizationParts(text: string): Map<string, string> {
   const start = text.indexOf(" ") + 1;
   // Both ", " and "," stand between the parts; some signers leave the comma out.
   for (const part of text.slice(start, MAX_AUTHORIZATION_CHARACTERS).split(/[,\s]+/)) {
+    if (part === "") continue;
     const equals = part.indexOf("=");
-    if (equals <= 0) continue;
-    const name = part.slice(0, equals);
-    if (parts.has(name))
+    const name = equals <= 0 ? NO_PAIR : part.slice(0, equals);
+    if (parts.has(name) && name !== NO_PAIR)
       throw incomplete(`Authorization header has more than one '${name.slice(0, 64)}' parameter.`);
     parts.set(name, part.slice(equals + 1));
   }
