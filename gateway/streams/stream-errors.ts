@@ -118,6 +118,17 @@ export class LogWriteError extends HeadwaterError {
   }
 }
 
+/** Another gateway has stored so many of the client since that nobody can tell whether this one is among them. Sent again, it is taken. */
+export class PublishTooLateError extends HeadwaterError {
+  constructor(stream: string) {
+    super("PUBLISH_TOO_LATE", {
+      retryable: true,
+      message: `stream ${stream}: a publish comes so late that it may be stored already, by another gateway that its client has gone to`,
+      hint: "see why this gateway was cut off from the NATS cluster",
+    });
+  }
+}
+
 /** The streams were closed while this waited, or before it came. */
 export class StreamsClosedError extends HeadwaterError {
   constructor() {

@@ -7,7 +7,7 @@
  */
 import { pause } from "../../../../../runtime/backoff.ts";
 import type { Clock } from "../../../../../runtime/clock.ts";
-import { type AppendOutcome, LogBusyError, LogWriteError } from "../../../streams.ts";
+import { type AppendOutcome, LogBusyError, PublishTooLateError } from "../../../streams.ts";
 import type { Link } from "../cluster/link.ts";
 import { isOf, type Sent, sentBy } from "../cluster/message-ids.ts";
 import { EXPECTED_HEADER, ID_HEADER } from "../cluster/stored-message.ts";
@@ -189,7 +189,7 @@ export class Lane {
       if (known.sequence !== this.#own) this.#others = known.sequence;
       const others = this.#others;
       if (group.some((_, i) => isBeyondMemory(group, i, this.#queue, known.recent, others)))
-        throw beyondMemory(this.#host.name);
+        throw new PublishTooLateError(this.#host.name);
       const { fresh, after, changed } = judge(group, known, uncertain ? Infinity : others);
       if (!changed) return settle(group, [], undefined);
       const place = await this.#publish(fresh, stateHeaders(this.#token, after), known.sequence);
@@ -314,12 +314,6 @@ function isBeyondMemory(
   if (identity === undefined || isLeft || others <= tip || recent.length < REMEMBERED_PUBLISHES) return false;
   if (before.some((one) => recent.includes(one)) || recent.includes(identity.text)) return false;
   return ![...group.slice(at), ...queue].some(({ forget }) => forget);
-}
-
-/** Nothing of it is acknowledged: whoever sent it, and is still there, sends it again. */
-function beyondMemory(stream: string): LogWriteError {
-  const why = `its client has sent ${REMEMBERED_PUBLISHES} others by another gateway since`;
-  return new LogWriteError(stream, new Error(why), "see why this gateway was cut off from the NATS cluster");
 }
 
 /**

@@ -42,9 +42,11 @@ for (const { behind, outcome } of [
         for (let i = 1; i <= behind; i++) await b.appendPublish("s", publishOf(1 + i, false));
         connected.dispatchEvent(new Event("back"));
         if (outcome === "known") assert.equal(await late, "duplicate");
-        else await assert.rejects(late, { code: "LOG_WRITE_FAILED", message: /64 others/ });
+        else await assert.rejects(late, { code: "PUBLISH_TOO_LATE" });
         const wanted = Array.from({ length: behind + 1 }, (_, i) => String(1 + i));
         assert.deepEqual(await textsOf(b), wanted);
+        // Nothing keeps the stream from being written.
+        assert.equal(a.describe("s").refusing, undefined);
         // Its client comes back.
         assert.equal(await a.appendPublish("s", publishOf(behind + 2, false)), "stored");
       } finally {
