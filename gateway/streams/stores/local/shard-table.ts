@@ -210,28 +210,15 @@ export class ShardTable {
     }
     if (removed.size === 0) return { put: [], removed: [] };
     // What stays lets its children stay, and whatever it was merged with.
-    const children = this.#childrenOf();
-    const staying = [...this.#byIndex.keys()].filter((index) => !removed.has(index));
-    for (let index = staying.pop(); index !== undefined; index = staying.pop()) {
-      for (const child of children.get(index) ?? []) {
-        for (const relative of [child.index, ...(child.parents ?? [])]) {
-          if (removed.delete(relative)) staying.push(relative);
+    const staying = [...this.#byIndex.values()].filter(({ index }) => !removed.has(index));
+    for (let shard = staying.pop(); shard !== undefined; shard = staying.pop()) {
+      for (const { index, record } of this.childrenOf(shard.shardId)) {
+        for (const relative of [index, ...(record.parents ?? [])]) {
+          if (removed.delete(relative)) staying.push(this.at(relative));
         }
       }
     }
     return { put: [], removed: [...removed] };
-  }
-
-  #childrenOf(): Map<number, ShardRecord[]> {
-    const children = new Map<number, ShardRecord[]>();
-    for (const { record } of this.#byIndex.values()) {
-      for (const parent of record.parents ?? []) {
-        const known = children.get(parent);
-        if (known === undefined) children.set(parent, [record]);
-        else known.push(record);
-      }
-    }
-    return children;
   }
 
   /** One synchronous step: an append goes by the shards before it or by those behind it. */
