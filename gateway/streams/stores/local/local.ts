@@ -99,7 +99,7 @@ class DiskStreams implements LocalStreams {
     const meters = makeLogMeters(metrics);
     this.#meters = meters;
     this.#folders = new StreamFolders(options, metadata, meters);
-    this.#retention = new Retention({ clock, log, meters, streams: () => this.#streams.values() });
+    this.#retention = new Retention({ clock, log, meters, streams: this.#streams });
   }
 
   async open(): Promise<void> {
@@ -156,7 +156,7 @@ class DiskStreams implements LocalStreams {
         throw error;
       });
       await stream.close();
-      await this.#retention.settled();
+      await this.#retention.settled(stream);
       forgetStream(this.#meters, name);
       await this.#folders.erase(streamId);
     } finally {

@@ -17,8 +17,8 @@ export interface RetentionOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly meters: LogMeters;
-  /** Those that there are; asked for at each run. */
-  readonly streams: () => Iterable<LocalStream>;
+  /** Those that there are, by name: a run does not come to one that is gone by then. */
+  readonly streams: ReadonlyMap<string, LocalStream>;
 }
 
 export class Retention {
@@ -27,6 +27,9 @@ export class Retention {
   #timer: NodeJS.Timeout | undefined;
   /** Never fails: who waits for a run to end need not care for how it did. */
   #last: Promise<void> = Promise.resolve();
+  /** Where the run is; `done` never fails. */
+  #at: { readonly stream: LocalStream; readonly done: Promise<void> } | undefined;
+  #closed = false;
 
   constructor(options: RetentionOptions) {
     this.#options = options;
@@ -49,13 +52,14 @@ export class Retention {
     return run;
   }
 
-  /** The run that is under way has ended, however. */
-  settled(): Promise<void> {
-    return this.#last;
+  /** What is under way in this one stream has ended, however. */
+  async settled(stream: LocalStream): Promise<void> {
+    if (this.#at?.stream === stream) await this.#at.done;
   }
 
-  /** Safe to call twice. */
+  /** A run ends with the stream that it is at: hundreds of them, each with a new segment, may take longer than a close may. Safe to call twice. */
   async close(): Promise<void> {
+    this.#closed = true;
     clearInterval(this.#timer);
     await this.#last;
   }
@@ -73,9 +77,14 @@ export class Retention {
     if (hold) return;
     // One stream's trouble is not the others'.
     const failures: unknown[] = [];
-    for (const stream of [...streams()]) {
-      await removeOldOf(stream, nowMs).catch((error: unknown) => failures.push(error));
+    for (const [name, stream] of [...streams]) {
+      if (this.#closed) break;
+      if (streams.get(name) !== stream) continue;
+      const done = removeOldOf(stream, nowMs).catch((error: unknown) => void failures.push(error));
+      this.#at = { stream, done };
+      await done;
     }
+    this.#at = undefined;
     if (failures.length > 0) throw failures[0];
   }
 }

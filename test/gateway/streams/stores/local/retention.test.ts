@@ -1,15 +1,8 @@
 import assert from "node:assert/strict";
 import { readdir } from "node:fs/promises";
 import test from "node:test";
-import type { LocalStream } from "../../../../../gateway/streams/stores/local/local-stream.ts";
-import { makeLogMeters } from "../../../../../gateway/streams/stores/local/log/log-meters.ts";
 import { StreamLog } from "../../../../../gateway/streams/stores/local/log/stream-log.ts";
-import { Retention } from "../../../../../gateway/streams/stores/local/retention.ts";
 import { arrivedByMs } from "../../../../../gateway/streams/stores/local/segments/segment-age.ts";
-import { StreamsClosedError } from "../../../../../gateway/streams/streams.ts";
-import { systemClock } from "../../../../../runtime/clock.ts";
-import type { Log } from "../../../../../runtime/log.ts";
-import { Metrics } from "../../../../../runtime/metrics.ts";
 import { makeFrame, readAll } from "../../../../contract/streams.ts";
 import { makeLocalPlace } from "./local-place.ts";
 import { append, makeLogPlace, watchedDisk } from "./log/log-place.ts";
@@ -344,67 +337,4 @@ test("a log that cannot be written gives back what is too old all the same, and 
   assert.equal(await log.removeBefore(nowMs - HOUR_MS), 1);
   assert.equal(await append(log, 5), 4);
   await log.close();
-});
-
-test("a stream whose log cannot be cleaned up does not keep the others from it", async () => {
-  const cleaned: string[] = [];
-  const stream = (name: string, error?: Error) =>
-    ({
-      definition: { record: { retentionHours: 1 } },
-      log: {
-        async removeBefore(): Promise<number> {
-          if (error !== undefined) throw error;
-          cleaned.push(name);
-          return 0;
-        },
-      },
-      expireShards: () => Promise.resolve(),
-    }) as unknown as LocalStream;
-  const retention = new Retention({
-    clock: systemClock,
-    log: {} as Log,
-    meters: makeLogMeters(new Metrics()),
-    streams: () => [
-      stream("a", new Error("the disk is gone")),
-      stream("b"),
-      stream("c", new StreamsClosedError()),
-    ],
-  });
-  await assert.rejects(retention.enforce(), /the disk is gone/);
-  assert.deepEqual(cleaned, ["b"]);
-  await retention.close();
-});
-
-test("runs of retention follow one another, and one that fails tells who asked and nobody else", async () => {
-  const calls: string[] = [];
-  let failing = true;
-  const stream = {
-    definition: { record: { retentionHours: 1 } },
-    log: {
-      async removeBefore(): Promise<number> {
-        calls.push("began");
-        await new Promise((resolve) => setImmediate(resolve));
-        calls.push("ended");
-        if (failing) throw new Error("the disk is gone");
-        return 0;
-      },
-    },
-    expireShards: () => Promise.resolve(),
-  } as unknown as LocalStream;
-  const retention = new Retention({
-    clock: systemClock,
-    log: {} as Log,
-    meters: makeLogMeters(new Metrics()),
-    streams: () => [stream],
-  });
-  const first = retention.enforce();
-  const second = retention.enforce();
-  await assert.rejects(first, /the disk is gone/);
-  failing = false;
-  await second;
-  assert.deepEqual(calls, ["began", "ended", "began", "ended"]);
-  failing = true;
-  await assert.rejects(retention.enforce(), /the disk is gone/);
-  await retention.settled();
-  await retention.close();
 });
