@@ -119,7 +119,7 @@ test("what a slow reader of the log did not get in time is counted", { timeout: 
     [told.level, told.msg],
     ["warn", "lines of the log were dropped while it could not be written"],
   );
-  assert.ok(numbers.length > 1_000, `${numbers.length} came`);
+  assert.ok(numbers.length > 900, `${numbers.length} came`);
   assert.equal(numbers.length + told.lines!, 3_000);
   assert.deepEqual(lines.at(-1)?.msg, "closing");
 });

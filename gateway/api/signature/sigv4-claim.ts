@@ -87,7 +87,9 @@ function fromHeader(
     problems.push(`Authorization header requires the algorithm '${ALGORITHM}'. `);
   }
   if (parts.has(NO_PAIR) && problems.length === 0) {
-    problems.push("Authorization header has a part that is not a valid key=value pair (missing equal-sign). ");
+    problems.push(
+      "Authorization header has a part that is not a valid key=value pair (missing equal-sign). ",
+    );
   }
   // The signature is of no use to anybody else, but AWS repeats the whole header; we repeat none of it.
   if (problems.length > 0) throw incomplete(problems.join("").trim());
