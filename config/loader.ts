@@ -54,7 +54,34 @@ export function parseConfig<T extends z.ZodType>(
   schema: T,
   environment: NodeJS.ProcessEnv,
 ): z.infer<T> {
-  const { document, lineCounter } = readYaml(file, text);
+  return check(file, readYaml(file, text), schema, environment);
+}
+
+/**
+ * As `parseConfig` does it, of what was taken out of a config; what is wrong is told without a line, as its
+ * place in the file is not known any more.
+ * @param part as it would stand in JSON
+ */
+export function parsePart<T extends z.ZodType>(
+  file: string,
+  part: object,
+  schema: T,
+  environment: NodeJS.ProcessEnv,
+): z.infer<T> {
+  return check(file, { document: parseYaml(file, JSON.stringify(part)) }, schema, environment);
+}
+
+interface Read {
+  readonly document: Document.Parsed;
+  readonly lineCounter?: LineCounter;
+}
+
+function check<T extends z.ZodType>(
+  file: string,
+  { document, lineCounter }: Read,
+  schema: T,
+  environment: NodeJS.ProcessEnv,
+): z.infer<T> {
   const problems: string[] = [];
   const filled = new Set<string>();
   let raw: unknown;
@@ -78,7 +105,7 @@ export function parseYaml(file: string, text: string): Document.Parsed {
   return readYaml(file, text).document;
 }
 
-function readYaml(file: string, text: string): { document: Document.Parsed; lineCounter: LineCounter } {
+function readYaml(file: string, text: string): Required<Read> {
   if (text.length > MAX_CONFIG_BYTES)
     throw new ConfigError(file, [`is larger than ${MAX_CONFIG_BYTES} bytes`]);
   const lineCounter = new LineCounter();

@@ -156,10 +156,11 @@ export function pathText(path: readonly PropertyKey[]): string {
 /** A config as it was written, and as it was read. */
 export interface Written {
   readonly document: Document.Parsed;
-  readonly lineCounter: LineCounter;
+  /** Without it nothing is told with its line. */
+  readonly lineCounter: LineCounter | undefined;
   /** What the document says, with the environment filled in. */
   readonly raw: unknown;
-  /** Paths of what the environment gave, which is shown nowhere. */
+  /** Paths of what the environment gave: it is not repeated as a wrong word, as it may be a secret. */
   readonly filled: ReadonlySet<string>;
 }
 
@@ -219,7 +220,7 @@ function lineOf(path: readonly PropertyKey[], { document, lineCounter }: Written
       offset = node.range?.[0] ?? offset;
     } else break;
   }
-  return offset === undefined ? undefined : lineCounter.linePos(offset).line;
+  return offset === undefined ? undefined : lineCounter?.linePos(offset).line;
 }
 
 /** What may be one of a few words, and is another. */

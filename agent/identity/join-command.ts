@@ -6,7 +6,7 @@ import { chown, realpath, stat } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { type Document, isMap, parseDocument } from "yaml";
 import { agentConfig } from "../../config/agent-config.ts";
-import { ConfigError, fromConfigFile, parseConfig, parseYaml, readConfigText } from "../../config/loader.ts";
+import { ConfigError, fromConfigFile, parsePart, parseYaml, readConfigText } from "../../config/loader.ts";
 import { parseToken } from "../../protocol/joining.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { writeDurably } from "../../runtime/durable.ts";
@@ -68,7 +68,7 @@ export async function runJoin(command: JoinCommand): Promise<number> {
     const kept = await readConfigText(file);
     const text = kept ?? NEW_CONFIG;
     // What can be wrong with these parts is found before the token is spent.
-    const config = parseConfig(file, ourPart(text, token.device), agentConfig, environment);
+    const config = parsePart(file, ourPart(text, token.device), agentConfig, environment);
     const dataDir = fromConfigFile(file, config.dataDir);
     const configure = async (device: string, urls: GatewayUrls): Promise<void> => {
       await writeLike(file, changed(text, device, urls));
@@ -107,10 +107,10 @@ async function writeLike(file: string, text: string): Promise<void> {
 }
 
 /** What joining needs of a config: the rest may name secrets that only the service is given. */
-function ourPart(text: string, device: string): string {
+function ourPart(text: string, device: string): object {
   const document: Document = parseDocument(changed(text, device, placeholders));
   const ours = ["device", "gateway", "dataDir"];
-  return JSON.stringify(Object.fromEntries(ours.map((key) => [key, document.toJS()[key]])));
+  return Object.fromEntries(ours.map((key) => [key, document.toJS()[key]]));
 }
 
 /** The config's text with the device's name and the gateway's addresses in it. */

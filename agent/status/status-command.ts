@@ -5,7 +5,7 @@
 import { existsSync } from "node:fs";
 import { z } from "zod";
 import { listen } from "../../config/fields.ts";
-import { ConfigError, parseConfig, parseYaml, readConfigText } from "../../config/loader.ts";
+import { ConfigError, parsePart, parseYaml, readConfigText } from "../../config/loader.ts";
 import { describeError, HeadwaterError } from "../../runtime/errors.ts";
 import type { AgentStatus } from "./agent-status.ts";
 import { present } from "./presentation.ts";
@@ -71,8 +71,8 @@ export async function addressOf(
     http = config?.http;
   }
   const schema = z.strictObject({ http: listen(8081, "Status page") });
-  const text = JSON.stringify(http === undefined ? {} : { http });
-  const { host, port } = parseConfig(from ?? "defaults", text, schema, environment).http;
+  const part = http === undefined ? {} : { http };
+  const { host, port } = parsePart(from ?? "defaults", part, schema, environment).http;
   return `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
 }
 

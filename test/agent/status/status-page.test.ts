@@ -92,6 +92,16 @@ test("of a config that is no YAML, status shows no line, where a secret may stan
   });
 });
 
+test("what is wrong with the address of the status page is told without a line, as only that part of the config was read", async (t) => {
+  const config = await configFor(t, 9_999);
+  await writeFile(config, "device: d\n\nhttp:\n  port: 808100\n");
+  await assert.rejects(addressOf(config, {}), ({ code, message }: { code: string; message: string }) => {
+    assert.equal(code, "CONFIG_INVALID");
+    assert.match(message, /yaml:\n {2}http\.port: is 808100; at most 65535$/);
+    return true;
+  });
+});
+
 test("healthz answers 503 with the reasons, and a name that is not ours is refused", async (t) => {
   let status = madeStatus();
   const server = await serve(t, () => status);
