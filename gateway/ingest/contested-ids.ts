@@ -14,6 +14,8 @@ const WITHIN_MS = 120_000;
 /** So many times within that. */
 const TIMES = 3;
 const MAX_REMEMBERED = 1_000;
+/** Who lost its id so soon, and said nothing, had given up before it was let in; rivals wait for longer before they come back. */
+const GIVEN_UP_MS = 500;
 
 export interface ContestedIdsOptions {
   readonly streams: Pick<Streams, "claim" | "onClaim" | "leaveClient">;
@@ -69,15 +71,16 @@ export class ContestedIds {
   }
 
   /** The session has lost its id to another one, here or at another gateway, while it was connected. */
-  take({ clientId, device, hasSpoken }: Session): void {
+  take({ clientId, device, hasSpoken, letInMs }: Session): void {
     this.#takeovers.inc();
-    // A gateway that stood still for a time finds all the tries that its devices have given up since: they said nothing.
-    if (!hasSpoken) return;
+    const nowMs = this.#clock.monotonicMs();
+    // A gateway that stood still for a time finds at once all the tries that its devices have given up since.
+    if (!hasSpoken && nowMs - (letInMs ?? nowMs) < GIVEN_UP_MS) return;
     const before = this.#taken.get(clientId) ?? [];
     this.#taken.delete(clientId);
     const [oldest] = this.#taken.keys();
     if (oldest !== undefined && this.#taken.size >= MAX_REMEMBERED) this.#taken.delete(oldest);
-    this.#taken.set(clientId, [...before, this.#clock.monotonicMs()].slice(-TIMES));
+    this.#taken.set(clientId, [...before, nowMs].slice(-TIMES));
     if (!this.has(clientId)) return;
     this.#desk.warn(
       { client: clientId, device },

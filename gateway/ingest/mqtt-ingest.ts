@@ -291,6 +291,7 @@ export class MqttIngest implements Ingest {
     const session = this.#admission.admit(client, username, password);
     if (session !== undefined) {
       this.#sessions.set(client, session);
+      session.letInMs = this.#options.clock.monotonicMs();
       // The library will end that one.
       const other = this.#connected[client.id];
       if (other !== undefined && this.#present.has(other))

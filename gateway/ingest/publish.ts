@@ -32,8 +32,10 @@ export interface Session {
   readonly device: string;
   /** The device was proven: it may act as itself alone, whatever is open to others. */
   readonly isProven: boolean;
-  /** It has sent more than its CONNECT. */
+  /** It has published, or subscribed. */
   hasSpoken: boolean;
+  /** By the monotonic clock; undefined until it is. */
+  letInMs: number | undefined;
   /** Set when a publish had to be left unanswered; nothing later may overtake it. */
   withheld: boolean;
   /**
@@ -58,6 +60,7 @@ export function newSession(client: Client, device: string, isProven = false): Se
     device,
     isProven,
     hasSpoken: false,
+    letInMs: undefined,
     withheld: false,
     fresh: new Set(),
     anew: undefined,

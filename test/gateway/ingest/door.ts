@@ -13,7 +13,7 @@ import { type TopicRule, TopicRules } from "../../../gateway/ingest/topic-rules.
 import { openLocalStreams } from "../../../gateway/streams/stores/local/local.ts";
 import type { Streams } from "../../../gateway/streams/streams.ts";
 import { forEachRecord } from "../../../protocol/record-batch.ts";
-import { systemClock } from "../../../runtime/clock.ts";
+import { type Clock, systemClock } from "../../../runtime/clock.ts";
 import { type Log, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 
@@ -33,6 +33,7 @@ export async function openDoor(
     rules?: readonly TopicRule[];
     wrap?: (streams: Streams) => Streams;
     log?: Log;
+    clock?: Clock;
     maxConnections?: number;
   } = {},
 ): Promise<Door> {
@@ -51,6 +52,7 @@ export async function openDoor(
     quarantine,
     rules: new TopicRules(options.rules ?? [{ topic: "plant/+/temperature", stream: "sensors" }]),
     ...shared,
+    clock: options.clock ?? systemClock,
     log: options.log ?? silentLog,
     ...(options.maxConnections !== undefined && { maxConnections: options.maxConnections }),
   });

@@ -8,6 +8,7 @@ import mqtt, { type MqttClient } from "mqtt";
 import { LogFullError } from "../../../gateway/streams/streams.ts";
 import { encodeFrame } from "../../../protocol/frame.ts";
 import { encodeBatch } from "../../../protocol/record-batch.ts";
+import { systemClock } from "../../../runtime/clock.ts";
 import { createLog } from "../../../runtime/log.ts";
 import { openDoor, RawSensor, stored } from "./door.ts";
 
@@ -254,13 +255,24 @@ test("an agent that asks what time it is hears it on its control topic, and nons
 test("connections that were given up before they said a word, as a gateway finds them that stood still, are no rivals", async (context) => {
   const lines: string[] = [];
   const log = createLog("gateway", "info", { write: (line: string) => lines.push(line) });
-  const { url, metrics } = await openDoor(context, { log });
+  // All of them are taken up in one moment.
+  const { url, metrics } = await openDoor(context, { log, clock: { ...systemClock, monotonicMs: () => 0 } });
   for (let i = 0; i < 6; i++) await agent(context, url);
   assert.match(await metrics.render(), /headwater_ingest_takeovers_total 5/);
   assert.deepEqual(
     lines.filter((line) => line.includes("end one another")),
     [],
   );
+});
+
+test("sensors with one id that seldom say something are told of as well", async (context) => {
+  const lines: string[] = [];
+  const log = createLog("gateway", "info", { write: (line: string) => lines.push(line) });
+  let nowMs = 0;
+  const { url } = await openDoor(context, { log, clock: { ...systemClock, monotonicMs: () => nowMs } });
+  // As libraries come back after a second.
+  for (let i = 0; i < 4; i++, nowMs += 1_000) await agent(context, url, { clientId: "door-1" });
+  assert.equal(lines.filter((line) => line.includes("end one another")).length, 1);
 });
 
 test("devices that end one another's connections under one id are told so, and it is logged and counted", async (context) => {
