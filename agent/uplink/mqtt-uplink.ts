@@ -164,9 +164,10 @@ export class MqttUplink {
     while (!this.#stop.signal.aborted) {
       const end = await this.#connect();
       if (this.#stop.signal.aborted) return;
-      const waitMs = Math.round(this.#waits.nextMs(end.heldMs ?? 0, end.retryAfterMs));
-      // The same reason over and over is one line, not a thousand.
-      if (end.reason !== lastReason || (end.heldMs ?? 0) >= STEADY_MS) {
+      const heldMs = end.heldMs ?? 0;
+      const waitMs = Math.round(this.#waits.nextMs(heldMs, end.retryAfterMs));
+      // The same reason over and over is one line, not a thousand; but "connected" is not the last word of a link that is away.
+      if (end.reason !== lastReason || heldMs >= STEADY_MS || (this.#isTold && heldMs === 0)) {
         log.warn({ reason: end.reason, waitMs }, "uplink ended, trying again");
         this.#isTold = false;
       }

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import test, { type TestContext } from "node:test";
 import type { RecordBuffer } from "../../../agent/buffer/record-buffer.ts";
 import { MqttUplink, type MqttUplinkOptions } from "../../../agent/uplink/mqtt-uplink.ts";
@@ -82,6 +83,47 @@ test("the log tells that it is connected, that it broke, and that it is back; ea
   assert.deepEqual(
     lines.map((line) => (JSON.parse(line) as { msg: string }).msg),
     ["uplink connected", "uplink ended, trying again", "uplink connected"],
+  );
+  await up.close();
+  await buffer.close();
+});
+
+test("the log's last word of a gateway that is away is not that it is connected, also where it is away as it broke", async (t) => {
+  const buffer = await openBuffer(await temporaryFolder(t));
+  const port = await new StandInBroker().start(t);
+  // As a forwarder that takes connections whether or not somebody is behind it.
+  let tries = 0;
+  let isOpen = true;
+  const sockets = new Set<Socket>();
+  const forwarder = createServer((socket) => {
+    tries++;
+    socket.on("error", () => {});
+    if (!isOpen) return void socket.resume().end();
+    sockets.add(socket);
+    const gateway = connect(port, "127.0.0.1").on("error", () => {});
+    socket.pipe(gateway);
+    gateway.on("data", (bytes) => socket.writable && socket.write(bytes));
+  });
+  await new Promise<void>((resolve) => forwarder.listen(0, "127.0.0.1", resolve));
+  t.after(() => forwarder.close());
+  const lines: string[] = [];
+  const log = createLog("agent", "info", { write: (line: string) => lines.push(line) });
+  const up = await uplink(t, (forwarder.address() as AddressInfo).port, buffer, { log });
+  const breaks = async (): Promise<void> => {
+    await waitFor(() => up.connected);
+    // With an end, and no reset: all of them are told in the same words.
+    for (const socket of sockets) socket.end();
+    await waitFor(() => !up.connected);
+  };
+  await breaks();
+  await waitFor(() => up.connected);
+  isOpen = false;
+  await breaks();
+  const before = tries;
+  await waitFor(() => tries > before + 4);
+  assert.deepEqual(
+    lines.map((line) => (JSON.parse(line) as { msg: string }).msg),
+    ["uplink connected", "uplink ended, trying again", "uplink connected", "uplink ended, trying again"],
   );
   await up.close();
   await buffer.close();
