@@ -9,16 +9,7 @@ import { agentConfig } from "../../config/agent-config.ts";
 import { gatewayConfig } from "../../config/gateway-config.ts";
 import { ConfigError, loadConfig, parseConfig } from "../../config/loader.ts";
 import { simConfig } from "../../config/sim-config.ts";
-
-function problems(text: string, schema: typeof gatewayConfig | typeof agentConfig, environment = {}): string {
-  try {
-    parseConfig("test.yaml", text, schema, environment);
-  } catch (error) {
-    assert.ok(error instanceof ConfigError, String(error));
-    return error.message;
-  }
-  assert.fail("the config was accepted");
-}
+import { problems } from "./problems.ts";
 
 test("what is no YAML is refused with its place, and without what stands there", () => {
   const message = problems(

@@ -3,17 +3,8 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { agentConfig } from "../../config/agent-config.ts";
 import { gatewayConfig } from "../../config/gateway-config.ts";
-import { ConfigError, parseConfig } from "../../config/loader.ts";
-
-function problems(text: string, schema: typeof gatewayConfig | typeof agentConfig, environment = {}): string {
-  try {
-    parseConfig("test.yaml", text, schema, environment);
-  } catch (error) {
-    assert.ok(error instanceof ConfigError, String(error));
-    return error.message;
-  }
-  assert.fail("the config was accepted");
-}
+import { parseConfig } from "../../config/loader.ts";
+import { problems } from "./problems.ts";
 
 test("an unknown key is refused with its name and those that there are", () => {
   assert.match(
