@@ -28,7 +28,10 @@ fact(
         link.publish(stream, `${prefix}.large.${i}`, payload, {}, 0),
       );
       const outcomes = await Promise.all(published);
-      assert.ok(outcomes.every(({ stored }) => stored));
+      // On a busy machine a try may be stored whose answer comes too late; the next one meets it.
+      assert.ok(outcomes.every((outcome) => outcome.stored || outcome.uncertain));
+      const { subjects } = await link.state(stream, `${prefix}.large.>`);
+      assert.equal(subjects.length, MESSAGES);
       assert.ok(peakBytes - beforeBytes < 4 * MESSAGES * MIB, `${peakBytes - beforeBytes} bytes were held`);
     } finally {
       clearInterval(looking);
