@@ -3,7 +3,7 @@
  * The journal takes the priority off the front (sd-daemon(3)) and knows time and program by itself.
  */
 import { fstatSync } from "node:fs";
-import { PatientLines } from "./patient-lines.ts";
+import { DROPPED, PatientLines } from "./patient-lines.ts";
 
 /** Priorities of syslog, RFC 5424 §6.2.1. */
 const PRIORITIES: Readonly<Record<string, number>> = { debug: 7, info: 6, warn: 4, error: 3 };
@@ -23,12 +23,13 @@ export function journalSink(environment: Readonly<NodeJS.ProcessEnv>, fd = 2): L
   if (JOURNAL_STREAM === undefined) return undefined;
   const { dev, ino } = fstatSync(fd, { bigint: true });
   if (JOURNAL_STREAM !== `${dev}:${ino}`) return undefined;
+  // A socket, which Node makes non-blocking.
   const lines = new PatientLines(fd, droppedLine);
   return { write: (line) => lines.write(journalLine(line)) };
 }
 
 function droppedLine(lines: number): string {
-  return `<4>lines of the log were dropped while it could not be written lines=${lines}\n`;
+  return `<4>${DROPPED} lines=${lines}\n`;
 }
 
 /** @param line an event as one line of JSON, as `createLog` makes it; anything else stays as it is */

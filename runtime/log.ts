@@ -1,7 +1,7 @@
 /** Structured logs: one JSON line an event on stderr, or readable lines on a terminal. Only `main.ts` and loop tops log. */
 import { constants, fstatSync, openSync } from "node:fs";
 import { type DestinationStream, pino } from "pino";
-import { PatientLines } from "./patient-lines.ts";
+import { DROPPED, PatientLines } from "./patient-lines.ts";
 
 export type LogFields = Record<string, unknown>;
 
@@ -17,7 +17,6 @@ export interface Log {
 export type LogLevel = "debug" | "info" | "warn" | "error" | "silent";
 
 const MAX_WAITING_CHARACTERS = 1_048_576;
-const DROPPED = "lines of the log were dropped while it could not be written";
 
 /** Writes synchronously, so that the last line before a crash is there; but to a pipe that nobody reads only what it takes. */
 export function createLog(program: string, level: LogLevel = "info", destination?: DestinationStream): Log {

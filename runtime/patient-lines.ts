@@ -1,6 +1,8 @@
 /** Lines for a pipe or socket whose reader may be slow, or gone: the program that writes them never waits for it. */
 import { writeSync } from "node:fs";
 
+/** What is said of lines that did not fit. */
+export const DROPPED = "lines of the log were dropped while it could not be written";
 const MAX_WAITING_BYTES = 1_048_576;
 const RETRY_MS = 1_000;
 const LAST_TRIES = 40;

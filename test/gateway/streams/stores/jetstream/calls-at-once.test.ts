@@ -1,6 +1,5 @@
 /** Calls that look at a stream before they change it, to two gateways in front of one cluster at the same moment, or one behind the other. */
 import assert from "node:assert/strict";
-import { Account } from "../../../../../gateway/api/kinesis/account.ts";
 import { deleteStream } from "../../../../../gateway/api/kinesis/manage/manage-streams.ts";
 import { registerStreamConsumer } from "../../../../../gateway/api/kinesis/manage/stream-consumers.ts";
 import {
@@ -8,22 +7,11 @@ import {
   increaseStreamRetentionPeriod,
 } from "../../../../../gateway/api/kinesis/manage/stream-settings.ts";
 import type { KinesisContext } from "../../../../../gateway/api/kinesis/operation.ts";
-import { Turns } from "../../../../../gateway/api/kinesis/turns.ts";
-import type { Streams } from "../../../../../gateway/streams/streams.ts";
-import { systemClock } from "../../../../../runtime/clock.ts";
 import { clusterFact as fact, until } from "./cluster-fact.ts";
+import { contextOf } from "./kinesis-context.ts";
 
 const ROUNDS = 5;
 const MAX_CONSUMERS = 20;
-
-function contextOf(streams: Streams): KinesisContext {
-  return {
-    streams,
-    clock: systemClock,
-    account: new Account(streams),
-    turns: new Turns(),
-  } as unknown as KinesisContext;
-}
 
 /** How many succeed, and what the others are refused with. */
 async function outcomes(calls: readonly unknown[]): Promise<{ done: number; refused: string[] }> {

@@ -1,26 +1,13 @@
 /** Tags that clients add by several gateways in front of one cluster, one after the other or at once. */
 import assert from "node:assert/strict";
-import { Account } from "../../../../../gateway/api/kinesis/account.ts";
 import { registerStreamConsumer } from "../../../../../gateway/api/kinesis/manage/stream-consumers.ts";
 import {
   addTagsToStream,
   removeTagsFromStream,
   tagResource,
 } from "../../../../../gateway/api/kinesis/manage/tags.ts";
-import type { KinesisContext } from "../../../../../gateway/api/kinesis/operation.ts";
-import { Turns } from "../../../../../gateway/api/kinesis/turns.ts";
-import type { Streams } from "../../../../../gateway/streams/streams.ts";
-import { systemClock } from "../../../../../runtime/clock.ts";
 import { clusterFact as fact, until } from "./cluster-fact.ts";
-
-function contextOf(streams: Streams): KinesisContext {
-  return {
-    streams,
-    clock: systemClock,
-    account: new Account(streams),
-    turns: new Turns(),
-  } as unknown as KinesisContext;
-}
+import { contextOf } from "./kinesis-context.ts";
 
 fact(
   "of tags that are added and removed by two gateways none is lost and none comes back",
