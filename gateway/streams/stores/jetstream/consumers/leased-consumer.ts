@@ -77,6 +77,8 @@ export async function openLeasedConsumer(options: LeasedConsumerOptions): Promis
       const record: ConsumerRecord = { ...seen.value, name, owner, beat: 0, positions };
       const revision = await documents.put(key, record, seen.revision);
       if (revision === undefined) {
+        // It was stored and removed with its stream, or another gateway's came first.
+        if (options.tail.closed) throw new StreamNotFoundError(stream);
         if (!options.takeOver) throw new LeaseHeldError(stream, name);
         seen = await documents.get<ConsumerRecord>(key);
         continue;

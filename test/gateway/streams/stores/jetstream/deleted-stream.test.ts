@@ -12,6 +12,7 @@ import { Metrics } from "../../../../../runtime/metrics.ts";
 import { clusterFact as fact, until } from "./cluster-fact.ts";
 
 type PutCall = Parameters<Documents["put"]>;
+type GetCall = Parameters<Link["leaderGet"]>;
 
 fact("a stream that another gateway deletes under load holds nobody up", async ({ open }) => {
   const [a, b] = [await open(), await open()];
@@ -62,6 +63,37 @@ fact(
       assert.deepEqual(await documents.keys("c"), []);
     } finally {
       await link.close();
+    }
+  },
+);
+
+fact(
+  "a consumer whose lease is removed with its stream before the cluster was asked what came of it is refused, too",
+  async ({ open }) => {
+    const streams = await open();
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    const leases = `.c.${streams.settings("s").streamId}.`;
+    const { leaderGet } = Link.prototype;
+    let asked = false;
+    let answer: (() => void) | undefined;
+    const gets = mock.method(Link.prototype, "leaderGet", async function (this: Link, ...call: GetCall) {
+      if (!asked && JSON.stringify(call[1]).includes(leases)) {
+        asked = true;
+        await new Promise<void>((resolve) => {
+          answer = resolve;
+        });
+      }
+      return leaderGet.apply(this, call);
+    });
+    try {
+      const refused = assert.rejects(streams.openConsumer("s", "c"), StreamNotFoundError);
+      await until(() => asked);
+      await streams.deleteStream("s");
+      answer?.();
+      await refused;
+    } finally {
+      answer?.();
+      gets.mock.restore();
     }
   },
 );
