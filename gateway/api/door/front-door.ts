@@ -340,7 +340,7 @@ export class FrontDoor {
     });
     session.on("error", () => {});
     session.setLocalWindowSize(WINDOW_BYTES);
-    const isInLane = (stream: ServerHttp2Stream): boolean => this.#streamLane?.has(stream) ?? false;
+    const isInLane = (stream: ServerHttp2Stream): boolean => this.#streamLane?.took(stream) ?? false;
     endWhenIdle(session, SESSION_DEADLINES, isInLane);
     const end = (): void => session.destroy();
     session.on("stream", (stream) => {

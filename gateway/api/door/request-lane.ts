@@ -11,7 +11,7 @@ import type { Socket } from "node:net";
 import type { Clock } from "../../../runtime/clock.ts";
 import type { HeadwaterError } from "../../../runtime/errors.ts";
 import { type Reading, readPlain, readShared } from "../../../runtime/shared-read.ts";
-import { giveAnswer } from "../answers/answer-memory.ts";
+import { giveAnswer, isLent, ONE_PIECE_BYTES } from "../answers/answer-memory.ts";
 import { isLarge } from "../answers/unread-answers.ts";
 import { type BodyHolder, BusyError, UnprovenBusyError } from "../bodies/body-budget.ts";
 import { GatheredBody } from "../bodies/gathered-body.ts";
@@ -28,8 +28,6 @@ export interface LaneDeadlines {
 }
 
 const SWEEP_MS = 5_000;
-/** Up to so many bytes head and body of an answer are put into one piece. */
-const ONE_PIECE_BYTES = 16_384;
 
 export class RequestLane {
   readonly service: LaneService;
@@ -323,10 +321,10 @@ class Line implements Asker {
     const { unread } = this.#lane.service;
     // It is called in every case: when the kernel has taken the bytes, or the connection is gone.
     const onTaken =
-      keyId === undefined
+      keyId === undefined && !isLent(body)
         ? undefined
         : (error?: Error | null): void => {
-            unread.give(length, keyId);
+            if (keyId !== undefined) unread.give(length, keyId);
             // Of what was cut off, something may still be under way until the connection is closed.
             if (error == null || socket.closed) giveAnswer(body);
             else socket.once("close", () => giveAnswer(body));

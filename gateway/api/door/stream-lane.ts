@@ -8,7 +8,8 @@
 import { type IncomingHttpHeaders, type ServerHttp2Stream, sensitiveHeaders } from "node:http2";
 import type { Clock } from "../../../runtime/clock.ts";
 import type { HeadwaterError } from "../../../runtime/errors.ts";
-import { giveAnswer } from "../answers/answer-memory.ts";
+import { type Placed, PlacedSet } from "../../../runtime/placed-set.ts";
+import { giveAnswer, isLent } from "../answers/answer-memory.ts";
 import { giveBehindStream } from "../answers/answers-on-way.ts";
 import { isLarge } from "../answers/unread-answers.ts";
 import { type BodyHolder, BusyError, UnprovenBusyError } from "../bodies/body-budget.ts";
@@ -23,12 +24,15 @@ const SWEEP_MS = 5_000;
 /** Each is another: in the connection's table of headers (RFC 7541 §6.2.3) it would only push out the others. */
 const NOT_INDEXED = ["x-amzn-requestid"];
 
+const TAKEN = Symbol("taken");
+type Taken = ServerHttp2Stream & { [TAKEN]?: true };
+
 export class StreamLane {
   readonly service: LaneService;
   /** For a body to come, for a call to be done, and for its answer to be taken. */
   readonly requestMs: number;
   readonly #clock: Clock;
-  readonly #calls = new Map<ServerHttp2Stream, StreamCall>();
+  readonly #calls = new PlacedSet<StreamCall>();
   #sweeper: NodeJS.Timeout | undefined;
   #closing = false;
 
@@ -49,19 +53,21 @@ export class StreamLane {
     const call = this.service.begin(headOf(headers, rawHeaders));
     if (call === undefined) return false;
     const taken = new StreamCall(this, stream, call, declaredBytes);
-    this.#calls.set(stream, taken);
+    this.#calls.add(taken);
+    (stream as Taken)[TAKEN] = true;
     this.#sweeper ??= setInterval(() => this.sweep(), SWEEP_MS).unref();
     taken.start();
     return true;
   }
 
-  /** Whether it is under way here, where it has its deadline. */
-  has(stream: ServerHttp2Stream): boolean {
-    return this.#calls.has(stream);
+  /** Whether it is a call of the lane's, which has its deadline. */
+  took(stream: ServerHttp2Stream): boolean {
+    return (stream as Taken)[TAKEN] === true;
   }
 
-  forget(stream: ServerHttp2Stream): void {
-    this.#calls.delete(stream);
+  /** Once. */
+  forget(call: StreamCall): void {
+    this.#calls.delete(call);
   }
 
   nowMs(): number {
@@ -71,7 +77,7 @@ export class StreamLane {
   /** Lets go of whoever is too slow. */
   sweep(): void {
     const nowMs = this.nowMs();
-    for (const call of this.#calls.values()) call.checkDeadline(nowMs);
+    for (const call of this.#calls.all()) call.checkDeadline(nowMs);
   }
 
   /** What has begun goes on, and nothing else begins. Safe to call twice. */
@@ -109,9 +115,10 @@ function headOf(headers: IncomingHttpHeaders, rawHeaders: readonly string[]): Ca
 }
 
 /** One call and its stream. */
-class StreamCall implements Asker {
+class StreamCall implements Asker, Placed {
   /** Over HTTP/2 that is how each call ends, and who leaves says so. */
   readonly hasSaidAll = false;
+  place = 0;
   readonly #lane: StreamLane;
   readonly #stream: ServerHttp2Stream;
   readonly #call: LaneCall;
@@ -218,7 +225,7 @@ class StreamCall implements Asker {
   };
 
   readonly #onClose = (): void => {
-    this.#lane.forget(this.#stream);
+    this.#lane.forget(this);
     if (this.#unreadBytes > 0) this.#lane.service.unread.give(this.#unreadBytes, this.#call.keyId);
     if (this.#state === "body") this.#refuse(new BodyCutOffError());
   };
@@ -264,10 +271,15 @@ class StreamCall implements Asker {
     stream.respond(head, length === 0 ? { endStream: true } : undefined);
     // A string's characters are its bytes unless it is longer in UTF-8.
     if (typeof body === "string") stream.end(body, body.length === length ? "latin1" : "utf8");
-    else {
-      if (isLarge(length)) giveBehindStream(stream, body);
+    else if (isLarge(length)) {
+      giveBehindStream(stream, body);
       stream.end(body);
-    }
+    } else if (isLent(body)) {
+      // node:http2 does not tell when it has left, and to copy it costs less than to ask the client.
+      const text = body.toString("latin1");
+      giveAnswer(body);
+      stream.end(text, "latin1");
+    } else stream.end(body);
     return true;
   };
 

@@ -25,6 +25,8 @@ interface Fields {
 
 let shared: Buffer | undefined;
 let fields: Fields | "unknown" | undefined;
+/** The same for all streams. */
+let handleName: symbol | undefined;
 
 /**
  * To the stream's end; it flows from now on.
@@ -69,8 +71,8 @@ export function readStreamPlain(stream: ServerHttp2Stream, taken: (chunk: Buffer
 
 function handleOf(stream: ServerHttp2Stream): Handle | undefined {
   const own = stream as unknown as Record<symbol, Handle | undefined>;
-  const name = Object.getOwnPropertySymbols(stream).find((symbol) => symbol.description === "kHandle");
-  return name && own[name];
+  handleName ??= Object.getOwnPropertySymbols(stream).find((symbol) => symbol.description === "kHandle");
+  return handleName && own[handleName];
 }
 
 /** Streams and sockets are read by the same function, which asks for these; only sockets have them from the start. */

@@ -11,9 +11,9 @@ import type { Log } from "../../../runtime/log.ts";
 import type { Metrics } from "../../../runtime/metrics.ts";
 import type { HistogramTally, Tally } from "../../../runtime/tally.ts";
 import type { Streams } from "../../streams/streams.ts";
-import { giveAnswer } from "../answers/answer-memory.ts";
+import { giveAnswer, isLent } from "../answers/answer-memory.ts";
 import { giveBehindReply } from "../answers/answers-on-way.ts";
-import { AnswerRoom, isLarge, UnreadAnswers } from "../answers/unread-answers.ts";
+import { AnswerRoom, UnreadAnswers } from "../answers/unread-answers.ts";
 import { AwsError } from "../aws-error.ts";
 import { BodyBudget, BusyError, UnprovenBusyError } from "../bodies/body-budget.ts";
 import type { AnswerTaker, LaneCall, LaneService } from "../door/lane-service.ts";
@@ -278,7 +278,7 @@ export class KinesisApi implements LaneService {
     } finally {
       call.room?.giveBack();
     }
-    if (typeof answer !== "string" && isLarge(answer.length)) giveBehindReply(exchange, answer);
+    if (isLent(answer)) giveBehindReply(exchange, answer);
     send(exchange, 200, headersOf(call), answer);
   }
 

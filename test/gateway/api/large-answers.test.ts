@@ -23,6 +23,8 @@ import {
 const RECORD_COUNTS = [22, 22, 22, 5, 5, 5];
 /** Three of 11 MB, more than kernels take, that are written by the thread for pages of many records. */
 const LONG = { counts: [1_200, 1_200, 1_200], recordBytes: 7_000 };
+/** Four of 40 KB, which are lent memory as well, though nobody counts them. */
+const SMALL = { counts: [20, 20, 20, 20], recordBytes: 1_500 };
 /** What the lanes leave to Node's server; and the same path. */
 const UNUSUAL_HEADER = "te: trailers\r\n";
 const UNUSUAL_PATH = "/?";
@@ -99,7 +101,9 @@ test("memory of an answer is used again, but not before its client has taken it"
 
 test("many clients at once, slow ones and such that cut their answers, get what they asked for", async (t) => {
   const { origin, pages: wide, ways } = await open(t);
-  const pages = [...wide, ...(await makeLargePages(origin, LONG.counts, LONG.recordBytes))];
+  const long = await makeLargePages(origin, LONG.counts, LONG.recordBytes);
+  const small = await makeLargePages(origin, SMALL.counts, SMALL.recordBytes);
+  const pages = [...wide, ...long, ...small];
   let whole = 0;
   let cut = 0;
   const visit = async (client: Client, seed: number): Promise<void> => {
@@ -138,6 +142,35 @@ test("many clients at once, slow ones and such that cut their answers, get what 
   assert.ok((await threadPages(origin)) > 0);
   const { idleBytes } = answerMemory;
   assert.ok(idleBytes > 0 && idleBytes <= MAX_IDLE_BYTES, `${idleBytes} bytes are idle`);
+});
+
+test("answers that are small, but lent memory, are what was asked for, however late they are read", async (t) => {
+  const { origin, ways } = await open(t);
+  const pages = await makeLargePages(origin, SMALL.counts, SMALL.recordBytes);
+  const other = ways["HTTP/1.1"]!();
+  // They take the memory that the slow one's answers must not have given back.
+  const meanwhile = async (): Promise<void> => {
+    await turns(100);
+    for (let i = 0; i < 30; i++) await readWhole(other, pages[3]!);
+  };
+  const asked = Array.from({ length: 300 }, (_, i) => pages[i % 3]!);
+  for (const [way, connectTo] of Object.entries(ways)) {
+    const client = connectTo();
+    if (!(client instanceof Http1Client)) continue;
+    // More than kernels take.
+    const answers = await client.pipelined(asked, meanwhile);
+    assert.equal(answers.length, asked.length, way);
+    for (const [i, answer] of answers.entries()) assertIsPage(answer, asked[i]!);
+  }
+  const port = Number(new URL(origin).port);
+  for (const path of ["/", UNUSUAL_PATH]) {
+    const client = new Http2Client(port, undefined, path, 1_024);
+    t.after(() => client.close());
+    const begun = await Promise.all(asked.slice(0, 30).map((page) => client.begin(page)));
+    await meanwhile();
+    for (const [i, each] of begun.entries()) assertIsPage(await each.finish(), asked[i]!);
+  }
+  await eventually("their memory is idle", 60_000, async () => answerMemory.idleBytes >= 65_536 || undefined);
 });
 
 test("a connection over HTTP/2 lives on, however many of its large answers wait or were cut", async (t) => {

@@ -120,13 +120,43 @@ export class Http1Client implements Client {
       ca === undefined ? connect(port, "127.0.0.1") : connectTls({ port, host: "localhost", ca });
   }
 
-  async begin(page: LargePage): Promise<Begun> {
+  async #request(page: LargePage): Promise<string> {
     const { headers, body } = await signedCall(this.#authority, page);
     const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+    return `POST / HTTP/1.1\r\n${lines.join("")}${this.#header}content-length: ${body.length}\r\n\r\n${body}`;
+  }
+
+  /** Asks for all of them without reading, as far as the connection takes it, and then reads. @param meanwhile before it reads */
+  async pipelined(pages: readonly LargePage[], meanwhile: () => Promise<void>): Promise<readonly Buffer[]> {
+    const requests = await Promise.all(pages.map((page) => this.#request(page)));
+    this.#socket ??= this.#connect();
+    const socket = this.#socket.pause();
+    socket.write(requests.join(""));
+    await meanwhile();
+    let rest = Buffer.alloc(0);
+    const answers: Buffer[] = [];
+    for await (const chunk of socket) {
+      rest = Buffer.concat([rest, chunk as Buffer]);
+      for (;;) {
+        const headEnd = rest.indexOf("\r\n\r\n") + 4;
+        if (headEnd < 4) break;
+        const head = rest.toString("latin1", 0, headEnd);
+        assert.match(head, /^HTTP\/1\.1 200 OK\r\n/);
+        const end = headEnd + Number(/content-length: (\d+)/.exec(head)![1]);
+        if (rest.length < end) break;
+        answers.push(rest.subarray(headEnd, end));
+        rest = rest.subarray(end);
+      }
+      if (answers.length === pages.length) break;
+    }
+    return answers;
+  }
+
+  async begin(page: LargePage): Promise<Begun> {
+    const request = await this.#request(page);
     this.#socket ??= this.#connect();
     const socket = this.#socket;
-    const head = `POST / HTTP/1.1\r\n${lines.join("")}${this.#header}content-length: ${body.length}\r\n\r\n`;
-    socket.write(head + body);
+    socket.write(request);
     const chunks = [await firstChunk(socket)];
     return {
       finish: async () => {
@@ -136,6 +166,7 @@ export class Http1Client implements Client {
         const wholeBytes = headEnd + Number(/content-length: (\d+)/.exec(head)![1]);
         await new Promise<void>((resolve, reject) => {
           let missing = wholeBytes - chunks[0]!.length;
+          if (missing === 0) return resolve();
           const onData = (chunk: Buffer): void => {
             chunks.push(chunk);
             missing -= chunk.length;
@@ -181,11 +212,16 @@ export class Http2Client implements Client {
   readonly #session: http2.ClientHttp2Session;
   readonly #path: string;
 
-  constructor(port: number, ca?: string, path = "/") {
+  /** @param windowBytes so much of an answer leaves the gateway before somebody reads it */
+  constructor(port: number, ca?: string, path = "/", windowBytes = 65_535) {
     this.#authority = `localhost:${port}`;
     this.#path = path;
     const scheme = ca === undefined ? "http" : "https";
-    this.#session = http2.connect(`${scheme}://${this.#authority}`, ca === undefined ? {} : { ca });
+    const settings = { initialWindowSize: windowBytes };
+    this.#session = http2.connect(`${scheme}://${this.#authority}`, {
+      settings,
+      ...(ca !== undefined && { ca }),
+    });
     this.#session.on("error", () => {});
     // The window of the connection is not what holds a call up.
     this.#session.on("connect", () => this.#session.setLocalWindowSize(2 ** 26));

@@ -8,7 +8,7 @@ import {
   StreamNotFoundError,
   type StreamSettings,
 } from "../../../streams/streams.ts";
-import { answerMemory } from "../../answers/answer-memory.ts";
+import { memoryForAnswer } from "../../answers/answer-memory.ts";
 import { type AnswerRoom, isLarge } from "../../answers/unread-answers.ts";
 import { AwsError } from "../../aws-error.ts";
 import { BusyError } from "../../bodies/body-budget.ts";
@@ -163,14 +163,9 @@ async function writePage(
   const write = (): Buffer => {
     room.checkWanted();
     reserve();
-    return page.encode(codec, members, memoryFor);
+    return page.encode(codec, members, memoryForAnswer);
   };
   return page.answerBytes <= QUICK_PAGE_BYTES ? write() : ownTurn.run(1, () => nextTurn().then(write));
-}
-
-/** Lanes give back what was large, and only that. */
-function memoryFor(bytes: number): Buffer {
-  return isLarge(bytes) ? answerMemory.take(bytes) : Buffer.allocUnsafe(bytes);
 }
 
 /** A page, and what stands beside its records. */

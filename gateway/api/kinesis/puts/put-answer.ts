@@ -9,6 +9,7 @@ import {
   SequenceDigits,
   writeFourDigits,
 } from "../../../streams/streams.ts";
+import { memoryForAnswer } from "../../answers/answer-memory.ts";
 import { shardIdOf } from "../account.ts";
 import { cborHead, encodeCbor } from "../wire/cbor.ts";
 import type { Codec } from "../wire/codec.ts";
@@ -75,7 +76,7 @@ export function putAnswer(
   const count = shards.length;
   const begin = head(0, count);
   const recordsEnd = begin.length + count * record.length;
-  const out = Buffer.allocUnsafe(recordsEnd + tail.length);
+  const out = memoryForAnswer(recordsEnd + tail.length);
   begin.copy(out);
   out.fill(record, begin.length, recordsEnd);
   const view = new DataView(out.buffer, out.byteOffset, out.length);
