@@ -59,7 +59,8 @@ export async function makeLocalPlace(folder?: string): Promise<LocalPlace> {
       };
       return openLocalStreams({ dir, clock, log, metrics: place.metrics, ...more });
     },
-    remove: () => rm(dir, { recursive: true, force: true }),
+    // Hooks run in the order in which they were registered: a log may still make a segment while it is removed.
+    remove: () => rm(dir, { recursive: true, force: true, maxRetries: 20, retryDelay: 20 }),
     async segments() {
       const [streamId] = await readdir(join(dir, "logs"));
       const folder = join(dir, "logs", streamId!);

@@ -57,7 +57,8 @@ export async function makeLogPlace(): Promise<LogPlace> {
       }
       return to;
     },
-    remove: () => rm(dir, { recursive: true, force: true }),
+    // Hooks run in the order in which they were registered: a log may still make a segment while it is removed.
+    remove: () => rm(dir, { recursive: true, force: true, maxRetries: 20, retryDelay: 20 }),
   };
   return place;
 }
