@@ -12,10 +12,6 @@ export interface Placed {
 export class PlacedSet<T extends Placed> {
   readonly #all: T[] = [];
 
-  get size(): number {
-    return this.#all.length;
-  }
-
   /** One that is not in it. */
   add(one: T): void {
     one.place = this.#all.push(one) - 1;

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
@@ -9,6 +9,7 @@ import { agentConfig } from "../../config/agent-config.ts";
 import { gatewayConfig } from "../../config/gateway-config.ts";
 import { ConfigError, loadConfig, parseConfig } from "../../config/loader.ts";
 import { simConfig } from "../../config/sim-config.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 import { problems } from "./problems.ts";
 
 test("what is no YAML is refused with its place, and without what stands there", () => {
@@ -176,7 +177,7 @@ uplink: { metered: { footage: "\${FOOTAGE}" }, maxBytesPerSecond: "\${CAP}" }
 
 test("a file in another encoding than UTF-8 is refused, as a password would be read wrong", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "hw-config-"));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  t.after(() => removeFolder(folder));
   const file = join(folder, "agent.yaml");
   const text = "device: pi\ngateway: {password: schlüssel99}\n";
   const inUtf16 = Buffer.from(`\ufeff${text}`, "utf16le");

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { appendFile, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { appendFile, mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
@@ -8,6 +8,7 @@ import type { AgentStatus } from "../../agent/status/agent-status.ts";
 import { deliveredLines } from "../support/delivered.ts";
 import { JumpingClock } from "../support/jumping-clock.ts";
 import { eventually, freePorts, Program } from "../support/program.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 
 const PATIENCE_MS = 60_000;
 const EACH = 5;
@@ -40,7 +41,7 @@ class Rig {
     t.after(async () => {
       for (const program of rig.#programs) await program.kill();
       await rig.clock.close();
-      await rm(dir, { recursive: true, force: true });
+      await removeFolder(dir);
     });
     const [http, mqtt, rtsp, status, broker] = rig.#ports;
     await writeFile(rig.#path("meter.log"), "");

@@ -1,13 +1,14 @@
 /** SIGTERM ends both programs within 10 s, whoever is connected and whatever cannot be finished. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import mqtt from "mqtt";
 import { freePorts, Program, type ProgramName } from "../support/program.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 
 /** What the programs allow themselves; the units leave 5 s more. */
 const DRAIN_MS = 10_000;
@@ -19,7 +20,7 @@ async function started(t: TestContext, name: ProgramName, config: object): Promi
   const program = new Program(name, file, join(folder, "log"));
   t.after(async () => {
     await program.kill();
-    await rm(folder, { recursive: true, force: true });
+    await removeFolder(folder);
   });
   await program.ready;
   return program;

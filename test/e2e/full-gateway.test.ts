@@ -1,6 +1,6 @@
 /** A gateway whose disk is full refuses for a while; its agents keep what they have, and keep quiet. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -12,6 +12,7 @@ import { systemClock } from "../../runtime/clock.ts";
 import { silentLog } from "../../runtime/log.ts";
 import { Metrics } from "../../runtime/metrics.ts";
 import { freePorts, Program } from "../support/program.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 import { SmallDisk } from "../support/small-disk.ts";
 import { storedRecords } from "../support/stored-records.ts";
 import { TcpProxy } from "../support/tcp-proxy.ts";
@@ -37,7 +38,7 @@ async function startGateway(t: TestContext, disk: SmallDisk) {
   const gateway = new Program("gateway", file, join(dir, "log"));
   t.after(async () => {
     await gateway.kill();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
     await disk.remove();
   });
   await gateway.ready;
@@ -63,7 +64,7 @@ async function startAgent(t: TestContext, port: number) {
   t.after(async () => {
     await uplink.close();
     await buffer.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   return { buffer, metrics };
 }

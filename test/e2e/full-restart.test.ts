@@ -1,12 +1,13 @@
 /** Programs that are killed while their disk is full start again on it, and do what needs no room. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { KinesisClient, PutRecordsCommand } from "@aws-sdk/client-kinesis";
 import mqtt from "mqtt";
 import { eventually, freePorts, Program } from "../support/program.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 import { SmallDisk } from "../support/small-disk.ts";
 import { storedRecords } from "../support/stored-records.ts";
 
@@ -16,7 +17,7 @@ const BATCH = 500;
 
 async function temporaryFolder(t: TestContext): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), "headwater-full-restart-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   return dir;
 }
 

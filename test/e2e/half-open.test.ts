@@ -1,6 +1,6 @@
 /** With the timings of real life: a network that forgets a connection without a word is noticed within 30 s. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -15,13 +15,14 @@ import { Metrics } from "../../runtime/metrics.ts";
 import { madeUnit } from "../agent/buffer/footage/made-unit.ts";
 import { StandInBroker } from "../agent/uplink/stand-in-broker.ts";
 import { StandInGateway } from "../agent/uplink/stand-in-gateway.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 import { TcpProxy } from "../support/tcp-proxy.ts";
 
 const FOUND_WITHIN_MS = 30_000;
 
 async function folder(t: TestContext): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), "headwater-half-open-"));
-  t.after(() => rm(dir, { recursive: true, force: true, maxRetries: 5 }));
+  t.after(() => removeFolder(dir));
   return dir;
 }
 

@@ -1,7 +1,7 @@
 /** The commands an operator types, on real programs: token, join, run, a crash of the gateway, revoke. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
@@ -10,6 +10,7 @@ import { Credentials, tlsOptions } from "../../agent/identity/credentials.ts";
 import { callGateway } from "../../agent/identity/gateway-call.ts";
 import { STATUS_PATH, type StatusAnswer } from "../../protocol/joining.ts";
 import { eventually, freePorts, Program } from "../support/program.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 import { nodeFlags, scriptPath } from "../support/script.ts";
 
 interface Ran {
@@ -56,7 +57,7 @@ sources:
   const programs: Program[] = [];
   t.after(async () => {
     for (const program of programs) await program.kill();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   const start = async (name: "agent" | "gateway", yaml: string): Promise<Program> => {
     const program = new Program(name, yaml, log);

@@ -1,16 +1,17 @@
 /** How quick it is, is measured by `npm run faults -- agent`; here a busy machine must do as well. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
 import { OUTAGE_RECORDS, percentile, runLongOutage } from "../support/long-outage.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 
 test("after seven days without a gateway an agent boots and drains, and live records do not wait for that", {
   timeout: 280_000,
 }, async (context) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-e2e-"));
-  context.after(() => rm(dir, { recursive: true, force: true }));
+  context.after(() => removeFolder(dir));
   const result = await runLongOutage({
     ...{ dir, records: OUTAGE_RECORDS, liveFirst: true },
     say: (line) => context.diagnostic(line),

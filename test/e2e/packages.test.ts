@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, readdir, readFile, readlink, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, readlink, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -13,6 +13,7 @@ import { promisify } from "node:util";
 import { parse, stringify } from "yaml";
 import { VERSION } from "../../runtime/version.ts";
 import { freePorts } from "../support/program.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 
 const run = promisify(execFile);
 const compiled = import.meta.url.endsWith(".js");
@@ -39,7 +40,7 @@ let folder = "";
 before(async () => {
   folder = await mkdtemp(join(tmpdir(), "headwater-packages-"));
 });
-after(() => rm(folder, { recursive: true, force: true }));
+after(() => removeFolder(folder));
 
 async function build(out: string, ...more: string[]): Promise<string> {
   const script = join(root, "setup/package.mjs");

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
@@ -7,6 +7,7 @@ import mqtt from "mqtt";
 import { RawSensor } from "../gateway/ingest/door.ts";
 import { deliveredLines } from "../support/delivered.ts";
 import { eventually, freePorts, Program } from "../support/program.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 
 const IN_FLIGHT = 20;
 const KILLS = 2;
@@ -38,7 +39,7 @@ delivery: [{ name: plants, stream: plants, bufferSeconds: 1, destination: { type
   let gateway = await begin();
   context.after(async () => {
     await gateway.kill();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
 
   // Stored, and its PUBACK never heard of: without DUP, as mqtt.js sends again.

@@ -2,12 +2,13 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import type { SwarmDrained, SwarmOrder, SwarmSample } from "../support/agent-swarm.ts";
 import { freePorts, Program } from "../support/program.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 import { nodeFlags, scriptPath } from "../support/script.ts";
 import { storedRecords } from "../support/stored-records.ts";
 
@@ -103,7 +104,7 @@ async function workshop(
   const programs: Program[] = [];
   t.after(async () => {
     await Promise.all(programs.map((program) => program.kill()));
-    await rm(dir, { recursive: true, force: true, maxRetries: 5 });
+    await removeFolder(dir);
   });
   const gateway = (): Program => {
     const program = new Program("gateway", file, join(dir, "log"));

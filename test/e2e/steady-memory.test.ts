@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
@@ -14,6 +14,7 @@ import { NodeHttpHandler } from "@smithy/node-http-handler";
 import { connectAsync } from "mqtt";
 import { pause } from "../../runtime/backoff.ts";
 import { eventually, freePorts, Program } from "../support/program.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 
 const STREAM = "steady";
 const KEY = { id: "steady", secret: "a-secret-of-this-test-alone" };
@@ -59,7 +60,7 @@ rules: [{ topic: "plant/#", stream: ${STREAM} }]
   t.after(async () => {
     await load.stop();
     await gateway.kill();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   await load.start();
   const reach = (bytes: number): Promise<true> =>

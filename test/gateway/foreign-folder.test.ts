@@ -13,6 +13,7 @@ import { checkedLine } from "../../runtime/checked-line.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import type { HeadwaterError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 
 const YAML = `
 dataDir: data
@@ -34,7 +35,7 @@ function start(dir: string): Promise<Gateway> {
 /** A stopped gateway's folder, of a user who is not root. */
 async function stopped(t: TestContext): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), "headwater-foreign-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   await (await start(dir)).close();
   if (IS_ROOT) execFileSync("chown", ["-R", String(NOBODY), dir]);
   return dir;

@@ -1,6 +1,6 @@
 /** The gateway put together from a config, as its doors and its folder look from outside. */
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
+import { mkdtemp, readFile, stat } from "node:fs/promises";
 import { request } from "node:http";
 import { connect } from "node:net";
 import { networkInterfaces, tmpdir } from "node:os";
@@ -11,6 +11,7 @@ import { parseConfig } from "../../config/loader.ts";
 import { type Gateway, startGateway } from "../../gateway/gateway.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import type { Log } from "../../runtime/log.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 
 interface Started {
   readonly gateway: Gateway;
@@ -29,7 +30,7 @@ async function start(t: TestContext, yaml: string, http = "hostNames: [Farm.exam
   const gateway = await startGateway(config, { configDir: dir, clock: systemClock, log });
   t.after(async () => {
     await gateway.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   return { gateway, dir, logged };
 }

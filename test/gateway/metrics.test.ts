@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
 import { freePorts, Program } from "../support/program.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 
 /** Those of a store, and of the doors with TLS, that this gateway does not have. */
 const OF_OTHER_PARTS = /^headwater_(jetstream|identity|tls)_/;
@@ -26,7 +27,7 @@ delivery: [{ name: files, stream: s, destination: { type: files, path: files } }
   const gateway = new Program("gateway", config, join(dir, "gateway.log"));
   t.after(async () => {
     await gateway.kill();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   await gateway.ready;
   const text = await (await fetch(`http://127.0.0.1:${http}/metrics`)).text();

@@ -4,10 +4,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { CredentialError, withCredentials } from "../../runtime/credentials.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 
 test("credentials are found by their names, beside the environment", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "headwater-credentials-"));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  t.after(() => removeFolder(folder));
   await writeFile(join(folder, "secret_CAMERA_PASSWORD"), "hush hush\n");
   await writeFile(join(folder, "PLAIN"), "a\nb\r\n");
   await writeFile(join(folder, "secret_not a name"), "x");

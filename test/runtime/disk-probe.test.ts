@@ -1,13 +1,14 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readdir, rm, stat } from "node:fs/promises";
+import { mkdtemp, readdir, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { probeDisk } from "../../runtime/disk-probe.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 
 test("a disk that takes writes passes, again and again, and holds one small file for it", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "headwater-probe-"));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  t.after(() => removeFolder(folder));
   for (let n = 0; n < 3; n++) await probeDisk(folder);
   const [file = "", ...others] = await readdir(folder);
   assert.deepEqual(others, []);

@@ -1,17 +1,18 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, rm, stat, statfs, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, stat, statfs, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { DiskReserve, RESERVE_BYTES } from "../../runtime/disk-reserve.ts";
 import { type Log, silentLog } from "../../runtime/log.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 import { SmallDisk } from "../support/small-disk.ts";
 
 const nothing = async (): Promise<void> => {};
 
 test("where there is room the reserve is taken once, and stays through starts", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "headwater-reserve-"));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  t.after(() => removeFolder(folder));
   const made: number[] = [];
   for (let start = 0; start < 2; start++) {
     const reserve = new DiskReserve(folder, silentLog);
@@ -51,7 +52,7 @@ test("on a full disk the reserve is lent, and what is left of it is taken again"
 
 test("what stands in the way of the reserve is told, and is no reason not to start, nor another than the opening's own", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "headwater-reserve-"));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  t.after(() => removeFolder(folder));
   await mkdir(join(folder, "disk-reserve"));
   const said: unknown[] = [];
   const log = { ...silentLog, warn: (fields: unknown) => said.push(fields) };

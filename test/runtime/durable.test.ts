@@ -1,13 +1,14 @@
 import assert from "node:assert/strict";
-import { type FileHandle, mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
+import { type FileHandle, mkdtemp, open, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
 import { writeDurably } from "../../runtime/durable.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 
 test("bytes are on disk before they get the name, and the name is before anybody hears of it", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-durable-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   const path = join(dir, "kept");
   await writeFile(path, "old");
   const any = await open(path);

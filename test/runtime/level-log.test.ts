@@ -8,6 +8,7 @@ import { Level } from "level";
 import { levelLogDamage, noteLevelClosed, openingOf } from "../../runtime/level-log.ts";
 import { SyncedLevel } from "../../runtime/synced-level.ts";
 import { randomFrom } from "../support/ordeal.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 
 const BATCHES = 12;
 /** Also one that takes several blocks of the log. */
@@ -24,7 +25,7 @@ interface Written {
 /** @param how the writer ended */
 async function written(t: TestContext, how: "closed" | "killed"): Promise<Written> {
   const place = await mkdtemp(join(tmpdir(), "headwater-level-log-"));
-  t.after(() => rm(place, { recursive: true, force: true }));
+  t.after(() => removeFolder(place));
   const live = join(place, "live");
   const folder = how === "closed" ? live : join(place, "killed");
   const db = new SyncedLevel<string>(live, { valueEncoding: "utf8", createIfMissing: true });

@@ -1,13 +1,14 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { type TestContext, test } from "node:test";
 import { type LogFields, silentLog } from "../../runtime/log.ts";
 import { ServiceManager } from "../../runtime/service-manager.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 
 /** Binds as systemd does, and prints each datagram on a line of its own, with | for line breaks. */
 const LISTENER = `
@@ -33,7 +34,7 @@ async function serviceManager(t: TestContext, abstract = false): Promise<Manager
   const child = spawn("perl", ["-MSocket", "-e", LISTENER, path], { stdio: ["ignore", "pipe", "inherit"] });
   t.after(async () => {
     child.kill("SIGKILL");
-    await rm(folder, { recursive: true, force: true });
+    await removeFolder(folder);
   });
   const lines: string[] = [];
   let wake = (): void => {};

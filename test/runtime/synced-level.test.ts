@@ -1,14 +1,15 @@
 /** Writes of a database that stays sound; what a full disk does to it, test/gateway/streams/metadata-full-disk.test.ts tries. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import { SyncedLevel } from "../../runtime/synced-level.ts";
+import { removeFolder } from "../support/remove-folder.ts";
 
 async function makeFolder(t: TestContext): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), "headwater-synced-"));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  t.after(() => removeFolder(folder));
   return join(folder, "db");
 }
 

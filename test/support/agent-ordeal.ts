@@ -2,7 +2,6 @@
  * The agent's ordeal: a real agent with all kinds of sources, harmed in every way that devices are harmed in the
  * field (agent-harms.ts), then judged by what the gateway holds (agent-verdict.ts).
  */
-import { rm } from "node:fs/promises";
 import { GAPS_STREAM, type GapRecord } from "../../protocol/topics.ts";
 import { Harms } from "./agent-harms.ts";
 import { AgentRig } from "./agent-rig.ts";
@@ -19,6 +18,7 @@ import { FootageWatch } from "./footage-watch.ts";
 import { JumpingClock } from "./jumping-clock.ts";
 import { randomFrom } from "./ordeal.ts";
 import { eventually } from "./program.ts";
+import { removeFolder } from "./remove-folder.ts";
 
 export interface AgentOrdealOptions {
   readonly dir: string;
@@ -71,7 +71,7 @@ export async function runAgentOrdeal(options: AgentOrdealOptions): Promise<Agent
     await rig.removeDisk();
     await clock?.close();
   }
-  if (verdict.findings.length === 0) await rm(dir, { recursive: true, force: true });
+  if (verdict.findings.length === 0) await removeFolder(dir);
   return verdict;
 }
 

@@ -6,13 +6,14 @@
  *
  * With nats-server before 2.10 nodes hang only where that is asked for: it loses records then by itself (design note 16).
  */
-import { rm, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { copiesMayDiffer } from "../../gateway/streams/stores/jetstream/log/acknowledged.ts";
 import { deliveredLines } from "./delivered.ts";
 import { type NatsCluster, natsVersion, startNatsCluster } from "./nats-cluster.ts";
 import { randomFrom } from "./ordeal.ts";
 import { eventually, freePorts, Program } from "./program.ts";
+import { removeFolder } from "./remove-folder.ts";
 import type { StreamVerdict } from "./stream-ordeal.ts";
 import {
   ApiWriter,
@@ -52,7 +53,7 @@ export async function runClusterOrdeal(options: ClusterOrdealOptions): Promise<S
     await ordeal.close();
   }
   const verdict = ordeal.verdict();
-  if (verdict.findings.length === 0) await rm(options.dir, { recursive: true, force: true });
+  if (verdict.findings.length === 0) await removeFolder(options.dir);
   return verdict;
 }
 

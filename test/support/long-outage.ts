@@ -3,7 +3,7 @@
  * lie over seven days. Then the gateway is back: how soon does the agent run, how fast and in which order does
  * it send what waits, and how long does a live record take meanwhile?
  */
-import { mkdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import {
   GetRecordsCommand,
@@ -18,6 +18,7 @@ import { systemClock } from "../../runtime/clock.ts";
 import { silentLog } from "../../runtime/log.ts";
 import { Metrics } from "../../runtime/metrics.ts";
 import { eventually, freePorts, Program } from "./program.ts";
+import { removeFolder } from "./remove-folder.ts";
 import { kinesisClient, READ_WITHIN_MS } from "./stream-writers.ts";
 
 export const OUTAGE_DAYS = 7;
@@ -185,7 +186,7 @@ export async function judgeLongOutage(options: {
     compared[`${name}: live p50 ms`] = percentile(result.liveMs, 0.5);
     compared[`${name}: live p99 ms`] = liveMs;
   }
-  if (verdict.findings.length === 0) await rm(dir, { recursive: true, force: true });
+  if (verdict.findings.length === 0) await removeFolder(dir);
   return { ...verdict, compared };
 }
 

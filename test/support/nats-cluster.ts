@@ -1,16 +1,18 @@
 /** Three nats-servers with JetStream on loopback, each in a process and a folder of its own. */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { connect as connectTcp } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import { eventually, freePorts } from "./program.ts";
+import { removeFolder } from "./remove-folder.ts";
 
 /** Nearly always it takes some two seconds. */
 const CURRENT_WITHIN_MS = 15_000;
+const ALL_CURRENT_WITHIN_MS = 30_000;
 const MAX_STARTS = 3;
 const READY_WITHIN_MS = 30_000;
 const COMPLAINTS = 30;
@@ -102,7 +104,7 @@ async function tryToStart(nodes: number): Promise<NatsCluster> {
   };
   const stop = async (): Promise<void> => {
     for (let node = 0; node < nodes; node++) await kill(node);
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   };
   const servers = names.map((_, i) => `127.0.0.1:${ports[i]}`);
   try {
@@ -173,19 +175,23 @@ async function ready(servers: string[], nodes: number): Promise<void> {
  * killed stays behind the meta leader for good (nats-server issue 5976): as an operator would, it is started `again`.
  */
 async function current(monitors: readonly string[], again: (node: number) => Promise<void>): Promise<void> {
+  const inHealth = (monitor: string): Promise<unknown> => ask(monitor, "healthz");
   for (let starts = 0; ; starts++) {
     const healths = await Promise.allSettled(
-      monitors.map((monitor) =>
-        eventually("all nodes are in health", CURRENT_WITHIN_MS, () => ask(monitor, "healthz")),
+      monitors.map((monitor, node) =>
+        eventually(`node ${node} is in health`, CURRENT_WITHIN_MS, () => inHealth(monitor)),
       ),
     );
     const ill = healths.findIndex(({ status }) => status === "rejected");
-    if (ill === -1) return;
+    if (ill === -1) break;
     const { reason } = healths[ill] as PromiseRejectedResult;
     if (starts === MAX_STARTS) throw reason;
     console.error(`node ${ill} is started again: ${reason}`);
     await again(ill);
   }
+  await eventually("all nodes are in health at the same moment", ALL_CURRENT_WITHIN_MS, () =>
+    Promise.all(monitors.map(inHealth)),
+  );
 }
 
 /** What a node's monitor says. @throws where it says that something is amiss, or nothing */

@@ -1,6 +1,7 @@
 /** The pipeline's ordeal: real processes, killed at random moments, then judged by what arrived. */
-import { readFile, rm } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { Pipeline } from "./pipeline.ts";
+import { removeFolder } from "./remove-folder.ts";
 import {
   emptyVerdict,
   judgeBoard,
@@ -57,7 +58,7 @@ export async function runOrdeal(options: OrdealOptions): Promise<Verdict> {
     const ends = await pipeline.close();
     for (const end of ends) if (end !== 0) verdict.findings.push(`a program ended with ${end} instead of 0`);
   }
-  if (verdict.findings.length === 0) await rm(dir, { recursive: true, force: true });
+  if (verdict.findings.length === 0) await removeFolder(dir);
   return verdict;
 }
 

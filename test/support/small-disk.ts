@@ -11,6 +11,7 @@ import { mkdir, mkdtemp, rm, statfs, truncate, writeFile } from "node:fs/promise
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { removeFolder } from "./remove-folder.ts";
 
 const run = promisify(execFile);
 
@@ -110,6 +111,6 @@ export class SmallDisk {
 
   async remove(): Promise<void> {
     if (this.#mounted) await run("umount", ["-l", this.path]).catch(() => undefined);
-    await rm(this.#folder, { recursive: true, force: true });
+    await removeFolder(this.#folder);
   }
 }

@@ -9,6 +9,7 @@ import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import { verifyLocalStreams } from "../../gateway/streams/stores/local/verify.ts";
 import { randomFrom } from "./ordeal.ts";
 import { eventually, freePorts, Program } from "./program.ts";
+import { removeFolder } from "./remove-folder.ts";
 import { SmallDisk } from "./small-disk.ts";
 import {
   ApiWriter,
@@ -57,7 +58,7 @@ export async function runStreamOrdeal(options: StreamOrdealOptions): Promise<Str
     await ordeal.close();
   }
   const verdict = ordeal.verdict();
-  if (verdict.findings.length === 0) await rm(options.dir, { recursive: true, force: true });
+  if (verdict.findings.length === 0) await removeFolder(options.dir);
   return verdict;
 }
 

@@ -1,6 +1,6 @@
 /** What `headwater-agent join` does to a config, and what it says when it cannot begin. */
 import assert from "node:assert/strict";
-import { chmod, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, readFile, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
@@ -9,6 +9,7 @@ import { parseAddress } from "../../../agent/identity/gateway-address.ts";
 import { changed, runJoin } from "../../../agent/identity/join-command.ts";
 import { formatToken } from "../../../protocol/joining.ts";
 import { systemClock } from "../../../runtime/clock.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 const urls = { https: "https://g:8443", mqtt: "mqtts://g:8883", rtsp: "rtsps://g:8322" };
 
@@ -48,7 +49,7 @@ test("addresses are taken as people write them", () => {
 
 test("what is wrong with the command or the config is said before anything is sent", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "hw-join-command-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   const file = join(dir, "agent.yaml");
   const token = formatToken({ device: "pi-1", secret: Buffer.alloc(20), fingerprint: Buffer.alloc(32) });
   const run = async (...args: string[]): Promise<[number, string]> => {
@@ -93,7 +94,7 @@ test("what is wrong with the command or the config is said before anything is se
 
 test("a join that was cut off goes on with its key; another token gets another", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "hw-pending-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   let made = 0;
   const make = (): string => `key ${++made}`;
   assert.equal(await pendingKey(dir, "a", make), "key 1");

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { fork } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
-import { mkdtemp, rm, symlink, unlink, writeFile } from "node:fs/promises";
+import { mkdtemp, symlink, unlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
@@ -20,6 +20,7 @@ import { createLog, type Log, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { startGstCamera } from "../../support/gst-camera.ts";
 import { freePorts } from "../../support/program.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { nodeFlags, scriptPath } from "../../support/script.ts";
 import { LavfiCamera, type LavfiCameraOptions } from "./lavfi-camera.ts";
 
@@ -41,7 +42,7 @@ async function openBench(t: TestContext): Promise<Bench> {
   });
   t.after(async () => {
     await buffer.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   return { buffer, gaps };
 }
@@ -231,7 +232,7 @@ test("without ffmpeg the source says so and tries again", async (t) => {
   const { buffer } = await openBench(t);
   const camera = await startCamera(t);
   const dir = await mkdtemp(join(tmpdir(), "hw-ffmpeg-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   const ffmpeg = join(dir, "ffmpeg");
   const source = await startSource(t, buffer, { url: camera.url }, { ffmpeg });
   await until(() => source.status().lastError !== undefined);
@@ -304,7 +305,7 @@ test("a camera whose picture stands still while its sound goes on is connected t
 }, async (t) => {
   const { buffer } = await openBench(t);
   const folder = await mkdtemp(join(tmpdir(), "hw-camera-"));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  t.after(() => removeFolder(folder));
   // In ffmpeg's place: two seconds of pictures, and a tone without end.
   const program = join(folder, "ffmpeg");
   const video = "-re -f lavfi -i testsrc2=size=160x120:rate=10:duration=2";
@@ -325,7 +326,7 @@ test("a camera whose picture stands still while its sound goes on is connected t
 /** A program in ffmpeg's place whose pictures, ten a second, have these times. @param times an expression of ffmpeg's `setts` */
 async function ffmpegThatTells(t: TestContext, times: string): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), "hw-camera-"));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  t.after(() => removeFolder(folder));
   const program = join(folder, "ffmpeg");
   const video = "-re -f lavfi -i testsrc2=size=160x120:rate=10 -vsync passthrough -enc_time_base 1/90000";
   const coders = "-c:v libx264 -preset ultrafast -tune zerolatency -pix_fmt yuv420p -g 10";

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
 import { Program } from "../../support/program.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 /** Those that begin with the first picture of a camera, or of a device that joined: this agent has none, and did not. */
 const ELSEWHERE =
@@ -26,7 +27,7 @@ sources:
   const agent = new Program("agent", config, join(dir, "agent.log"));
   t.after(async () => {
     await agent.kill();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   const { addresses } = await agent.ready;
   const text = await (await fetch(`${addresses?.http}/metrics`)).text();

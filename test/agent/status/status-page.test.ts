@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -10,6 +10,7 @@ import { addressOf, showStatus } from "../../../agent/status/status-command.ts";
 import { pause } from "../../../runtime/backoff.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { launchBrowser } from "../../support/browser.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { madeStatus } from "./made-status.ts";
 
 const HOSTILE = `<img src=x onerror="injected=1">`;
@@ -23,7 +24,7 @@ async function serve(t: TestContext, status: () => AgentStatus): Promise<HealthS
 
 async function configFor(t: TestContext, port: number): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), "hw-status-"));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  t.after(() => removeFolder(folder));
   const file = join(folder, "agent.yaml");
   // The rest of the config, with its secrets, is none of the command's business.
   await writeFile(file, `device: pi-1\nhttp: { port: ${port} }\ngateway: { password: "\${NOT_THERE}" }\n`);

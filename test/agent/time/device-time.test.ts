@@ -1,13 +1,14 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
 import { keptTime } from "../../../agent/time/device-time.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 test("a real-time clock is believed only where it went on while the device was off", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "hw-rtc-"));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  t.after(() => removeFolder(folder));
   const says = (text: string) => writeFile(join(folder, "since_epoch"), text);
   await says("1795427000\n");
   assert.equal(keptTime(folder), true);

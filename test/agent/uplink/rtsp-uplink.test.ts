@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
@@ -10,6 +10,7 @@ import { systemClock } from "../../../runtime/clock.ts";
 import { createLog, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { freePorts } from "../../support/program.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { TcpProxy } from "../../support/tcp-proxy.ts";
 import { madeUnit, SDP } from "../buffer/footage/made-unit.ts";
 import { linkRules } from "./made-rules.ts";
@@ -26,7 +27,7 @@ async function openBuffer(t: TestContext): Promise<FootageBuffer> {
   });
   t.after(async () => {
     await buffer.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   return buffer;
 }

@@ -1,6 +1,6 @@
 /** The soak counts pictures as records; that holds only if the archive and a live reader give each back as it was sent. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
@@ -12,6 +12,7 @@ import { parseRtp } from "../../../protocol/rtsp/rtp.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 const PICTURES = 45;
 const GROUP = 20;
@@ -31,7 +32,7 @@ test("the archive of a stand-in camera holds each of its pictures once and in or
   const video = await openVideo({ ...parts, dir, retentionHours: 1e6, maxBytes: 1e12 });
   t.after(async () => {
     await video.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   const ledger = new Ledger();
   const producer = new Producer(ledger, "yard", "yard");

@@ -1,5 +1,5 @@
 /** A real stream log, one statement over it, and the same question asked of DuckDB directly. */
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DuckDBInstance } from "@duckdb/node-api";
@@ -13,6 +13,7 @@ import { pause } from "../../../runtime/backoff.ts";
 import { type Clock, systemClock } from "../../../runtime/clock.ts";
 import { type Log, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { spoilReads } from "../../support/spoilt-reads.ts";
 
 export const INPUT = "sensors";
@@ -122,7 +123,7 @@ export async function inFolder(body: (dir: string) => Promise<void>): Promise<vo
     await body(dir);
   } finally {
     await closeRigs();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   }
 }
 

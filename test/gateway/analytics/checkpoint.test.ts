@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
@@ -7,6 +7,7 @@ import { AnalyticsStateError, type Checkpoint } from "../../../gateway/analytics
 import { CheckpointFile } from "../../../gateway/analytics/checkpoint-place.ts";
 import { inHex } from "../../../runtime/checked-line.ts";
 import { crc32c } from "../../../runtime/crc32c.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 const writeCheckpoint = (file: string, checkpoint: Checkpoint): Promise<void> =>
   new CheckpointFile(file, "s").write(checkpoint);
@@ -21,7 +22,7 @@ async function inFolder(body: (file: string) => Promise<void>): Promise<void> {
   try {
     await body(join(dir, "checkpoint"));
   } finally {
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   }
 }
 

@@ -4,6 +4,7 @@ import { cp, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { closeRigs, openRig, type Rig, results, until } from "./analytics-rig.ts";
 
 const START_MS = Date.UTC(2026, 0, 1);
@@ -41,6 +42,6 @@ test("records in the place of those that the log lost behind a checkpoint are no
     );
   } finally {
     await closeRigs();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   }
 });

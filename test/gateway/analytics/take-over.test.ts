@@ -1,11 +1,12 @@
 /** One statement on two gateways. One of them is killed or paused in the middle of a commit, and the other goes on. */
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { CommitStep } from "../../../gateway/analytics/statement.ts";
 import type { Consumer, Streams } from "../../../gateway/streams/streams.ts";
 import { ArmedProgram } from "../../support/armed-program.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { scriptPath } from "../../support/script.ts";
 import { clusterFact, type Ground } from "../streams/stores/jetstream/cluster-fact.ts";
 import {
@@ -62,7 +63,7 @@ class Pair {
     } finally {
       await closeRigs();
       await Promise.all(pair.#fronts.map((front) => front.kill()));
-      await rm(pair.dir, { recursive: true, force: true });
+      await removeFolder(pair.dir);
     }
   }
 
@@ -382,7 +383,7 @@ clusterFact(
       await until("it has read", () => status().records === SECOND);
     } finally {
       await closeRigs();
-      await rm(dir, { recursive: true, force: true });
+      await removeFolder(dir);
     }
   },
 );

@@ -1,5 +1,5 @@
 /** A real Api over real Streams in a temporary folder; the other stages stand still. */
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { AccessKeyConfig } from "../../../config/gateway-config.ts";
@@ -12,6 +12,7 @@ import type { Fragment, LiveViewer, Video } from "../../../gateway/video/video.t
 import { type Clock, systemClock } from "../../../runtime/clock.ts";
 import { type Log, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { spoilReads } from "../../support/spoilt-reads.ts";
 
 export const KEY: AccessKeyConfig = { id: "AKIAEVERYTHING", secret: "secret of everything 1", allow: ["*"] };
@@ -158,7 +159,7 @@ export async function openFixture(
     async close() {
       await api.close();
       await streams.close();
-      await rm(dir, { recursive: true, force: true });
+      await removeFolder(dir);
     },
   };
 }

@@ -1,7 +1,7 @@
 /** The console's JSON and page as a browser, and as somebody who is none, meets them. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdtemp, symlink, writeFile } from "node:fs/promises";
 import { request } from "node:http";
 import http2 from "node:http2";
 import { connect, type Socket } from "node:net";
@@ -10,6 +10,7 @@ import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import type { StatementStatus } from "../../../gateway/analytics/analytics.ts";
 import { bufferBytes, heldAtMost } from "../../support/held-memory.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { type Fixture, KEY, openFixture, PUT_ONLY, StillClock } from "./api-fixture.ts";
 
 interface Answer {
@@ -264,7 +265,7 @@ test("the page comes with a strict policy, and nothing beside it is given out", 
 
 test("who asks for a file again and again, and reads no answer, holds no memory by it", async (t) => {
   const consoleDir = await mkdtemp(join(tmpdir(), "headwater-console-"));
-  t.after(() => rm(consoleDir, { recursive: true, force: true }));
+  t.after(() => removeFolder(consoleDir));
   const bytes = 2_000_000;
   await writeFile(join(consoleDir, "console.js"), Buffer.alloc(bytes, "x"));
   const fixture = await open(t, { api: { consoleDir } });
@@ -283,7 +284,7 @@ test("who asks for a file again and again, and reads no answer, holds no memory 
 
 test("a link out of the console's folder is not followed", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "headwater-page-"));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  t.after(() => removeFolder(folder));
   await writeFile(join(folder, "inside.txt"), "inside");
   await symlink("/etc/hostname", join(folder, "outside.txt"));
   await symlink(join(folder, "inside.txt"), join(folder, "alias.txt"));

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
@@ -13,6 +13,7 @@ import { openVideo, type VideoArchive } from "../../../gateway/video/video-archi
 import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { type Fixture, KEY, openFixture } from "./api-fixture.ts";
 
 const DEVICES = [{ id: "pi-1", password: "correct horse" }];
@@ -40,7 +41,7 @@ async function open(t: TestContext): Promise<House> {
     await previews.close();
     await ingest.close();
     await video.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   const signedIn = await fetch(`${fixture.origin}/api/session`, {
     method: "POST",

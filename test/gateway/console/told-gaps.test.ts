@@ -1,13 +1,14 @@
 /** What the page does not show, or the gateway could not read back, is said in the page: a real gateway's API and disk. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
 import { fileURLToPath } from "node:url";
 import type { StatementStatus } from "../../../gateway/analytics/analytics.ts";
 import { launchBrowser } from "../../support/browser.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { KEY, openFixture } from "../api/api-fixture.ts";
 import { makeLocalPlace } from "../streams/stores/local/local-place.ts";
 
@@ -22,7 +23,7 @@ test("damage of a log, readings that were dropped and results that are too large
   const place = await makeLocalPlace();
   t.after(async () => {
     await place.remove();
-    await rm(folder, { recursive: true, force: true });
+    await removeFolder(folder);
   });
   execFileSync(process.execPath, [BUILD, folder]);
 

@@ -9,6 +9,7 @@ import { CutLedger, DeliveryStateError } from "../../../gateway/delivery/cut-led
 import type { CutStep } from "../../../gateway/delivery/cutter.ts";
 import type { Streams } from "../../../gateway/streams/streams.ts";
 import { type Clock, systemClock } from "../../../runtime/clock.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import {
   closeRigs,
   countInOrder,
@@ -28,7 +29,7 @@ async function inFolder(body: (dir: string) => Promise<void>): Promise<void> {
     await body(dir);
   } finally {
     await closeRigs();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   }
 }
 

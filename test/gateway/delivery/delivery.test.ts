@@ -7,6 +7,7 @@ import { dirname, join } from "node:path";
 import test from "node:test";
 import type { CutStep } from "../../../gateway/delivery/cutter.ts";
 import { systemClock } from "../../../runtime/clock.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { nodeFlags, scriptPath } from "../../support/script.ts";
 import { closeRigs, countInOrder, files, lines, numbered, openRig, STREAM, until } from "./delivery-rig.ts";
 
@@ -16,7 +17,7 @@ async function inFolder(body: (dir: string) => Promise<void>): Promise<void> {
     await body(dir);
   } finally {
     await closeRigs();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   }
 }
 

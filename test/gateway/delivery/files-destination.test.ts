@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { chmod, chown, mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
+import { chmod, chown, mkdir, mkdtemp, readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
 import { FilesDestination } from "../../../gateway/delivery/destinations/files.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 const NOBODY = 65_534;
 const IS_ROOT = process.getuid!() === 0;
@@ -11,7 +12,7 @@ const attempt = { id: "00000000", confirm: async () => {} };
 
 test("objects come into a folder of the gateway's user, whose own place may be passed but not listed", async (t) => {
   const place = await mkdtemp(join(tmpdir(), "headwater-files-"));
-  t.after(() => rm(place, { recursive: true, force: true }));
+  t.after(() => removeFolder(place));
   const root = join(place, "out");
   await mkdir(root);
   if (IS_ROOT) await chown(root, NOBODY, NOBODY);

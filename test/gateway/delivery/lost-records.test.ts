@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
 import type { CutStep } from "../../../gateway/delivery/cutter.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { closeRigs, lines, openRig, type Rig, STREAM, until } from "./delivery-rig.ts";
 
 async function inFolder(body: (dir: string) => Promise<void>): Promise<void> {
@@ -13,7 +14,7 @@ async function inFolder(body: (dir: string) => Promise<void>): Promise<void> {
     await body(dir);
   } finally {
     await closeRigs();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   }
 }
 

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
 import { readRanges } from "../../../gateway/delivery/range-reader.ts";
 import { aggregate } from "../../support/kpl-aggregate.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { closeRigs, openRig, STREAM } from "./delivery-rig.ts";
 
 test("however many records one append holds, they are visited in turns that others can come between", async () => {
@@ -47,6 +48,6 @@ test("however many records one append holds, they are visited in turns that othe
     assert.ok(turns >= 10, `${turns} turns of the event loop`);
   } finally {
     await closeRigs();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   }
 });

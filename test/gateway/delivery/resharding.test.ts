@@ -1,11 +1,12 @@
 /** Deliveries of a stream whose shards are split and merged under way, and of what the KPL packed. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
 import type { Streams } from "../../../gateway/streams/streams.ts";
 import { aggregate } from "../../support/kpl-aggregate.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import {
   closeRigs,
   countInOrder,
@@ -23,7 +24,7 @@ async function inFolder(body: (dir: string) => Promise<void>): Promise<void> {
     await body(dir);
   } finally {
     await closeRigs();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   }
 }
 

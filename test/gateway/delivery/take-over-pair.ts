@@ -1,10 +1,11 @@
 /** One delivery on two gateways in front of one cluster, into one folder, each in a process that can be killed or paused. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Streams } from "../../../gateway/streams/streams.ts";
 import { ArmedProgram } from "../../support/armed-program.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { scriptPath } from "../../support/script.ts";
 import type { Ground } from "../streams/stores/jetstream/cluster-fact.ts";
 import { countInOrder, files, lines, numbered, until } from "./delivery-rig.ts";
@@ -39,7 +40,7 @@ export class Pair {
       throw error;
     } finally {
       await Promise.all(pair.#fronts.map((front) => front.kill()));
-      await rm(pair.dir, { recursive: true, force: true });
+      await removeFolder(pair.dir);
     }
   }
 

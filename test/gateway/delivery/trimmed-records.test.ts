@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
 import { CutLedger } from "../../../gateway/delivery/cut-ledger.ts";
 import { TrimmedRecords } from "../../../gateway/delivery/trimmed-records.ts";
 import { silentLog } from "../../../runtime/log.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { HandClock } from "../api/api-fixture.ts";
 import { closeRigs, numbered, openRig, STREAM, until } from "./delivery-rig.ts";
 
@@ -43,7 +44,7 @@ test("what cannot be written into the ledger is neither forgotten nor counted tw
       counted = 0;
       const ledger = which === "next" ? await CutLedger.open(own) : state;
       const one = which === "next" ? await open(ledger) : trimmed;
-      await rm(inTheWay, { recursive: true, force: true });
+      await removeFolder(inTheWay);
       await one.begin(consumer);
       await one.count(3, consumer, new Map());
       await one.settle();
@@ -53,7 +54,7 @@ test("what cannot be written into the ledger is neither forgotten nor counted tw
     }
   } finally {
     await closeRigs();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   }
 });
 
@@ -88,7 +89,7 @@ test("what retention took is counted once, though the process ends before its ch
     assert.equal(status().trimmedRecords, 550 - keptRecords);
   } finally {
     await closeRigs();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   }
 });
 
@@ -119,6 +120,6 @@ test("what was counted is not counted once more when the rest of its shard expir
     assert.equal(state.ledger.trimmedRecords, 7);
   } finally {
     await closeRigs();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   }
 });

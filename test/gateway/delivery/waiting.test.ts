@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
@@ -9,6 +9,7 @@ import { type LocalStreams, openLocalStreams } from "../../../gateway/streams/st
 import { type Clock, systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { spoilReads } from "../../support/spoilt-reads.ts";
 
 async function withStreams(clock: Clock, body: (streams: LocalStreams) => Promise<void>): Promise<void> {
@@ -19,7 +20,7 @@ async function withStreams(clock: Clock, body: (streams: LocalStreams) => Promis
     await body(streams);
   } finally {
     await streams.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   }
 }
 

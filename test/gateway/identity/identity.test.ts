@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { randomBytes, X509Certificate } from "node:crypto";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { connect as connectPlain, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -14,6 +14,7 @@ import { parseToken } from "../../../protocol/joining.ts";
 import { type Clock, systemClock } from "../../../runtime/clock.ts";
 import { type Log, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 const DAY_MS = 86_400_000;
 const KEY = makeKey();
@@ -35,7 +36,7 @@ async function started(
   await identity.start();
   t.after(async () => {
     await identity.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   return identity;
 }

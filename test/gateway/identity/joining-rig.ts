@@ -1,6 +1,6 @@
 /** A real gateway with its TLS ports open, and devices that join it as an operator would have them do. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
@@ -12,6 +12,7 @@ import { runDevices } from "../../../gateway/devices-command.ts";
 import { type Gateway, startGateway } from "../../../gateway/gateway.ts";
 import { type Clock, systemClock } from "../../../runtime/clock.ts";
 import type { Log } from "../../../runtime/log.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 export interface Ran {
   readonly code: number;
@@ -50,7 +51,7 @@ ${yaml}`;
     const gateway = await startGateway(config, { configDir: dir, clock, log });
     t.after(async () => {
       await gateway.close();
-      await rm(dir, { recursive: true, force: true });
+      await removeFolder(dir);
     });
     return new JoiningRig(dir, gateway, logged);
   }

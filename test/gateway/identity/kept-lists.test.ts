@@ -1,6 +1,6 @@
 /** The lists of tokens and devices as they may be found on disk: damaged, cut off, edited by hand. */
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readFile, rm, rmdir, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rmdir, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
@@ -8,10 +8,11 @@ import fc from "fast-check";
 import { DeviceRegistry, devicesIn } from "../../../gateway/identity/device-registry.ts";
 import { TokenStore, tokensIn } from "../../../gateway/identity/tokens.ts";
 import { systemClock } from "../../../runtime/clock.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 async function folder(t: { after(work: () => Promise<void>): void }): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), "hw-lists-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   return dir;
 }
 

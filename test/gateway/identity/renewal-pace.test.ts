@@ -1,7 +1,7 @@
 /** A device has its certificate renewed when it is due, and not again and again. */
 import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
@@ -13,6 +13,7 @@ import { CERTIFICATE_PATH, JOIN_VERSION, parseToken } from "../../../protocol/jo
 import type { Clock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { JoiningRig } from "./joining-rig.ts";
 
 const DAY_MS = 86_400_000;
@@ -32,7 +33,7 @@ async function joinedDevice(t: TestContext) {
   await identity.start();
   t.after(async () => {
     await identity.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   const { secret } = parseToken(await identity.makeToken("pi-1", 60_000));
   const { certificate } = await identity.join(secret, REQUEST);

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { X509Certificate } from "node:crypto";
-import { copyFile, mkdtemp, readFile, rename, rm } from "node:fs/promises";
+import { copyFile, mkdtemp, readFile, rename } from "node:fs/promises";
 import http2 from "node:http2";
 import { get, Agent as HttpsAgent, request } from "node:https";
 import { networkInterfaces, tmpdir } from "node:os";
@@ -22,6 +22,7 @@ import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { madeUnit, SDP } from "../../agent/buffer/footage/made-unit.ts";
 import { eventually } from "../../support/program.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { sign } from "../api/sign.ts";
 import { JoiningRig } from "./joining-rig.ts";
 
@@ -218,7 +219,7 @@ test("the gateway's certificate names the machine, and OpenSSL finds nothing wro
 
 test("a given certificate is served, and a new one without a restart", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "hw-cert-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   const make = async (name: string): Promise<void> => {
     const subject = ["-subj", `/CN=${name}`, "-addext", `subjectAltName=DNS:${name}`, "-days", "2", "-nodes"];
     const kind = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];

@@ -1,6 +1,6 @@
 /** A real MQTT door over a real stream log, and a client that sends exactly what it is told. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -16,6 +16,7 @@ import { forEachRecord } from "../../../protocol/record-batch.ts";
 import { type Clock, systemClock } from "../../../runtime/clock.ts";
 import { type Log, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 export interface Door {
   readonly url: string;
@@ -61,7 +62,7 @@ export async function openDoor(
     await ingest.close();
     await quarantine.close();
     await streams.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   return { url: `mqtt://127.0.0.1:${ingest.port}`, port: ingest.port, ingest, streams, dir, metrics };
 }

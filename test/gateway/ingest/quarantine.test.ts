@@ -6,6 +6,7 @@ import test from "node:test";
 import { Quarantine } from "../../../gateway/ingest/quarantine.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 const publish = (text: string) => ({
   timeUs: 1_700_000_000_000_000,
@@ -17,7 +18,7 @@ const publish = (text: string) => ({
 
 test("a quarantine whose folder could not be written takes publishes again once it can", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-quarantine-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   const folder = join(dir, "quarantine");
   const quarantine = new Quarantine(folder, silentLog, new Metrics(), 200);
   await quarantine.start();
@@ -39,7 +40,7 @@ test("a quarantine whose folder could not be written takes publishes again once 
 
 test("what comes after its file, or the whole folder, was removed or moved is kept all the same", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-quarantine-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   const folder = join(dir, "quarantine");
   const file = join(folder, "publishes.ndjson");
   const quarantine = new Quarantine(folder, silentLog, new Metrics());
@@ -63,7 +64,7 @@ test("what comes after its file, or the whole folder, was removed or moved is ke
 
 test("a flood of invalid publishes writes few lines to the log, and the next line counts the others", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-quarantine-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   const lines: Array<Record<string, unknown>> = [];
   const log = { ...silentLog, warn: (fields: Record<string, unknown>) => void lines.push(fields) };
   const quarantine = new Quarantine(dir, log, new Metrics());
@@ -79,7 +80,7 @@ test("a flood of invalid publishes writes few lines to the log, and the next lin
 
 test("what comes while the disk is at work goes to it together, and all of it is there", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-quarantine-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   const quarantine = new Quarantine(dir, silentLog, new Metrics());
   await quarantine.start();
   const any = await open(join(dir, "any"), "w");
@@ -102,7 +103,7 @@ test("what comes while the disk is at work goes to it together, and all of it is
 
 test("no file grows above its limit, however much comes together", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-quarantine-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   const quarantine = new Quarantine(dir, silentLog, new Metrics(), 1_000);
   await quarantine.start();
   await Promise.all(Array.from({ length: 100 }, (_, i) => quarantine.keep(publish(String(i)))));
@@ -115,7 +116,7 @@ test("no file grows above its limit, however much comes together", async (t) => 
 
 test("behind a line that a crash has torn, the next one stands by itself", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-quarantine-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   await writeFile(join(dir, "publishes.ndjson"), '{"time":"2023-');
   const quarantine = new Quarantine(dir, silentLog, new Metrics());
   await quarantine.start();
@@ -131,7 +132,7 @@ test("behind a line that a crash has torn, the next one stands by itself", async
 
 test("a reason is told in a few words, whatever a client had a hand in", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-quarantine-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   const quarantine = new Quarantine(dir, silentLog, new Metrics());
   await quarantine.start();
   await quarantine.keep({ ...publish("1"), reason: `there is no stream ${"x".repeat(60_000)}` });

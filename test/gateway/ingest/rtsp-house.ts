@@ -1,5 +1,5 @@
 /** An RTSP door with an archive behind it, for tests: opened, opened again on the same folder, published to. */
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
@@ -9,6 +9,7 @@ import { RtspClient, type RtspClientOptions } from "../../../protocol/rtsp/clien
 import { systemClock } from "../../../runtime/clock.ts";
 import { type Log, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 export const DEVICES = [
   { id: "pi-1", password: "correct horse" },
@@ -36,7 +37,7 @@ export async function openRtspHouse(
   const lives: (() => Promise<void>)[] = [];
   t.after(async () => {
     for (const close of lives) await close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   return openOn(dir, lives, t, devices, options);
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -16,6 +16,7 @@ import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { makeClip, unitsOf } from "../../support/h264-rtp.ts";
 import { archivedDigests, pictureDigests } from "../../support/picture-digests.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 const run = promisify(execFile);
 const DEVICES = [
@@ -39,7 +40,7 @@ async function makeHouse(t: TestContext, devices: typeof DEVICES = []): Promise<
   t.after(async () => {
     await ingest.close();
     await video.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   return {
     dir,

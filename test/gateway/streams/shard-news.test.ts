@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
@@ -10,6 +10,7 @@ import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { eventually } from "../../support/program.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 const SHARDS = 64;
 
@@ -76,7 +77,7 @@ async function withRested(
   } finally {
     news.close();
     await streams.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   }
 }
 

@@ -14,6 +14,7 @@ import { Metrics } from "../../../runtime/metrics.ts";
 import { CRASH_EPOCH, CRASH_FIRST_US, CRASH_FRAMES } from "../../support/crashing-archive.ts";
 import { makeClip, sendUnit, unitsOf } from "../../support/h264-rtp.ts";
 import { archivedDigests } from "../../support/picture-digests.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { nodeFlags, scriptPath } from "../../support/script.ts";
 import { SmallDisk } from "../../support/small-disk.ts";
 
@@ -22,7 +23,7 @@ const DISK_BYTES = 64 * 1_048_576;
 
 async function makeFolder(t: TestContext): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), "headwater-crash-"));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  t.after(() => removeFolder(folder));
   return folder;
 }
 

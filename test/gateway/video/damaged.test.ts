@@ -8,6 +8,7 @@ import { openVideo, type VideoArchive } from "../../../gateway/video/video-archi
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { makeClip, sendUnit, type TestClip, unitsOf } from "../../support/h264-rtp.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 const FIRST_US = 1_800_000_000_000_000;
 const HOUR_US = 3_600_000_000;
@@ -24,7 +25,7 @@ interface Archive {
 
 async function makeArchive(t: TestContext): Promise<Archive> {
   const dir = await mkdtemp(join(tmpdir(), "headwater-damaged-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   const archive: Archive = {
     dir,
     clip: await makeClip(45),

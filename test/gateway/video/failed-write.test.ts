@@ -11,10 +11,11 @@ import { type Log, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { DatabaseWriteError } from "../../../runtime/synced-level.ts";
 import { makeClip, sendUnit, unitsOf } from "../../support/h264-rtp.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 test("a unit that the disk refuses is not persisted, leaves nothing behind, and is stored when it comes again", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-refused-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   const parts = { clock: systemClock, log: silentLog, metrics: new Metrics() };
   const video = await openVideo({ ...parts, dir, retentionHours: 1e6, maxBytes: 1e12 });
   const clip = await makeClip(30);
@@ -43,7 +44,7 @@ test("a unit that the disk refuses is not persisted, leaves nothing behind, and 
 
 test("a unit whose row the index refuses is not listed, and is stored when it comes again", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-refused-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   class RefusingIndex extends FragmentIndex {
     refuses = true;
     override put(...row: Parameters<FragmentIndex["put"]>): Promise<void> {
@@ -70,7 +71,7 @@ test("a unit whose row the index refuses is not listed, and is stored when it co
 
 test("sound footage is not set aside because its row cannot be written, nor is what lies elsewhere adopted", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-refused-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   const parts = { clock: systemClock, metrics: new Metrics(), dir, retentionHours: 1e6, maxBytes: 1e12 };
   const clip = await makeClip(30);
   const first = await openVideo({ ...parts, log: silentLog });
@@ -109,7 +110,7 @@ test("sound footage is not set aside because its row cannot be written, nor is w
 
 test("a unit that is recorded stands, though an old epoch cannot be forgotten behind it", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-refused-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   class RefusingIndex extends FragmentIndex {
     override forgetEpochs(): Promise<void> {
       return Promise.reject(new Error("no space left on device"));
@@ -134,7 +135,7 @@ test("a unit that is recorded stands, though an old epoch cannot be forgotten be
 
 test("rows of lost files that cannot be removed are not counted, neither before nor after they go", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-refused-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   let nowUs = 1_800_000_000_000_000;
   const clock = { nowUs: () => nowUs, monotonicMs: () => nowUs / 1_000 };
   const parts = { clock, log: silentLog, metrics: new Metrics(), dir, retentionHours: 24, maxBytes: 1e12 };
@@ -173,7 +174,7 @@ test("rows of lost files that cannot be removed are not counted, neither before 
 
 test("where files make room for the index on a full disk, no row stays without its file", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-refused-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   class FullIndex extends FragmentIndex {
     refusals = 1;
     override remove(camera: string, ids: readonly string[]): Promise<void> {

@@ -1,6 +1,6 @@
 /** Units by the thousand: they wait within what is counted, and nothing waits that holds nothing. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
@@ -17,6 +17,7 @@ import { Metrics } from "../../../runtime/metrics.ts";
 import { makeClip, sendUnit, unitsOf } from "../../support/h264-rtp.ts";
 import { bufferBytes, heldAtMost } from "../../support/held-memory.ts";
 import { archivedDigests } from "../../support/picture-digests.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 const FIRST_US = 1_800_000_000_000_000;
 
@@ -27,7 +28,7 @@ async function openArchive(t: TestContext): Promise<{ video: VideoArchive; metri
   const video = await openVideo({ ...parts, dir, retentionHours: 1e6, maxBytes: 1e12 });
   t.after(async () => {
     await video.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   return { video, metrics };
 }
@@ -127,7 +128,7 @@ test("what waits for a slow disk is counted for its camera, though who sent it c
   t.after(async () => {
     letGo();
     await video.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   const clip = await makeClip(15);
   const [unit] = unitsOf(clip, 7n, FIRST_US);

@@ -12,6 +12,7 @@ import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { makeClip, sendUnit, type TestUnit, unitsOf } from "../../support/h264-rtp.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { SmallDisk } from "../../support/small-disk.ts";
 
 const DISK_BYTES = 48 * 1_048_576;
@@ -78,7 +79,7 @@ async function exhaust(index: FragmentIndex, from: number): Promise<number> {
 async function copyOf(folder: string, copy: string): Promise<void> {
   for (;;) {
     const before = (await readdir(folder)).sort();
-    await rm(copy, { recursive: true, force: true });
+    await removeFolder(copy);
     const whole = await cp(folder, copy, { recursive: true }).then(
       () => true,
       () => false,
@@ -103,7 +104,7 @@ for (const tidiedUp of [false, true]) {
     for (let n = 10_000; n < 10_050; n++) await put(index, n);
 
     const copy = await mkdtemp(join(tmpdir(), "headwater-index-"));
-    t.after(() => rm(copy, { recursive: true, force: true }));
+    t.after(() => removeFolder(copy));
     await copyOf(join(disk.path, "index"), copy);
     const crashed = new FragmentIndex(copy);
     await crashed.open();

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
@@ -23,6 +23,7 @@ import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { makeClip, sendUnit, unitsOf } from "../../support/h264-rtp.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 const bytes = (maxLength: number) => fc.uint8Array({ maxLength }).map((array) => Buffer.from(array));
 
@@ -160,7 +161,7 @@ test("ranges hold exactly what was put in, in any order", () => {
 
 test("a feed takes any packets in any order, and the next whole unit is stored all the same", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-hostile-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   const parts = { clock: systemClock, log: silentLog, metrics: new Metrics() };
   const video = await openVideo({ ...parts, dir, retentionHours: 1e6, maxBytes: 1e12 });
   const clip = await makeClip(15);

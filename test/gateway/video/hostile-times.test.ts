@@ -1,6 +1,6 @@
 /** A unit that closed its connection would be sent again for ever; so no times that a camera stamps may do so. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
@@ -12,6 +12,7 @@ import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { makeClip, sendUnit, type TestUnit, unitsOf } from "../../support/h264-rtp.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 const uint32 = fc.oneof(fc.nat(0xffff_ffff), fc.constantFrom(0, 1, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff));
 
@@ -32,7 +33,7 @@ test("whatever times a camera stamps, its units are stored and nothing throws", 
   const video = await openVideo({ ...parts, dir, retentionHours: 1e9, maxBytes: 1e12 });
   t.after(async () => {
     await video.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   const clip = await makeClip(15, { size: "64x64" });
   const [unit] = unitsOf(clip, 1n, 0);
@@ -73,7 +74,7 @@ test("footage of the years after 2036, where NTP's seconds begin anew, is as pla
   const video = await openVideo({ ...parts, dir, retentionHours: 1e9, maxBytes: 1e12 });
   t.after(async () => {
     await video.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   const clip = await makeClip(15, { size: "64x64" });
   const [unit] = unitsOf(clip, 1n, Date.UTC(2040, 0) * 1_000);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
@@ -13,6 +13,7 @@ import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { makeClip, Packer, sendUnit, unitsOf } from "../../support/h264-rtp.ts";
 import { pictureDigests } from "../../support/picture-digests.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 const FIRST_US = 1_800_000_000_000_000;
 
@@ -49,7 +50,7 @@ async function makeVideo(t: TestContext): Promise<VideoArchive> {
   const video = await openVideo({ ...parts, dir, retentionHours: 1_000_000, maxBytes: 1e12 });
   t.after(async () => {
     await video.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   return video;
 }

@@ -1,6 +1,6 @@
 /** An agent deletes what is persisted, so nothing that was not understood may be left out of the archive. */
 import assert from "node:assert/strict";
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
@@ -12,6 +12,7 @@ import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { makeClip, sendUnit, type TestUnit, unitsOf } from "../../support/h264-rtp.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 const EPOCH = 7n;
 const FIRST_US = 1_800_000_000_000_000;
@@ -22,7 +23,7 @@ async function open(t: TestContext): Promise<{ dir: string; video: VideoArchive;
   const video = await openVideo({ ...parts, dir, retentionHours: 1e6, maxBytes: 1e12 });
   t.after(async () => {
     await video.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   return { dir, video, metrics: parts.metrics };
 }

@@ -1,7 +1,7 @@
 /** A camera that changes its picture size in the middle of a session, whose description stays as it was. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
@@ -13,6 +13,7 @@ import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { makeClip, Packer, sendUnit, type TestUnit } from "../../support/h264-rtp.ts";
 import { pictureDigests } from "../../support/picture-digests.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 const run = promisify(execFile);
 const FIRST_US = 1_800_000_000_000_000;
@@ -24,7 +25,7 @@ for (const bracketed of [true, false]) {
     const video = await openVideo({ ...parts, dir: join(dir, "video"), retentionHours: 1e6, maxBytes: 1e12 });
     t.after(async () => {
       await video.close();
-      await rm(dir, { recursive: true, force: true });
+      await removeFolder(dir);
     });
     const small = await makeClip(30);
     const large = await makeClip(30, { size: "320x240", firstRtpTime: 30 * 6_000 });

@@ -1,6 +1,6 @@
 /** What GET_PARAMETER `persisted` says when the archive knows more ranges than fit an answer. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
@@ -14,12 +14,13 @@ import { systemClock } from "../../../runtime/clock.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { makeClip, sendUnit, unitsOf } from "../../support/h264-rtp.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 const EPOCH = 0xfeed_0000_0000_0001n;
 
 test("a unit that comes again is listed, however many ranges are newer than it", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "headwater-persisted-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   const parts = { clock: systemClock, log: silentLog, metrics: new Metrics() };
   const open = () => openVideo({ ...parts, dir, retentionHours: 1e6, maxBytes: 1e12 });
   const clip = await makeClip(15);

@@ -1,6 +1,6 @@
 /** When a picture of a camera without brackets was taken, whatever its clock and ours do. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
@@ -11,6 +11,7 @@ import { encodeRtp, parseRtp } from "../../../protocol/rtsp/rtp.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { makeClip, unitsOf } from "../../support/h264-rtp.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 const FIRST_US = 1_800_000_000_000_000;
 const HOUR_US = 3_600_000_000;
@@ -36,7 +37,7 @@ async function plainCamera(t: TestContext, nowUs: number): Promise<PlainCamera> 
   const video = await openVideo({ ...parts, dir, retentionHours: 1e9, maxBytes: 1e12 });
   t.after(async () => {
     await video.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   const feed = video.openFeed("porch", clip.sdp);
   const camera: PlainCamera = {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
@@ -12,6 +12,7 @@ import { openVideo } from "../../../gateway/video/video-archive.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { type Log, silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 import { nodeFlags, scriptPath } from "../../support/script.ts";
 
 async function until(holds: () => boolean, timeoutMs = 60_000): Promise<void> {
@@ -41,7 +42,7 @@ test("the preview is MPEG-1 in MPEG-TS, runs while somebody watches, and leaves 
     await previews.close();
     await ingest.close();
     await video.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   await until(() => (video.cameras()[0]?.fragments ?? 0) > 0);
 

@@ -1,6 +1,6 @@
 /** What many publishers hold together: bounded, by fair shares, and one that is stuck holds nobody up for ever. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
@@ -18,6 +18,7 @@ import { makeClip, unitsOf } from "../../support/h264-rtp.ts";
 import { bufferBytes, heldAtMost, usedBytes } from "../../support/held-memory.ts";
 import { archivedDigests } from "../../support/picture-digests.ts";
 import { eventually } from "../../support/program.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 const MIB = 1_048_576;
 const DEADLINE_MS = 120_000;
@@ -46,7 +47,7 @@ async function openHouse(
   t.after(async () => {
     await ingest.close();
     await video.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   return {
     video,

@@ -1,6 +1,6 @@
 /** Retention and the other cameras: nobody waits for it, and nobody's clock makes others' footage go. */
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
@@ -10,6 +10,7 @@ import { pause } from "../../../runtime/backoff.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { makeClip, sendUnit, unitsOf } from "../../support/h264-rtp.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 const FIRST_US = 1_800_000_000_000_000;
 const OLD = 1_500;
@@ -53,7 +54,7 @@ test("a unit that comes while thousands of old ones are removed is stored among 
   const video = await openVideo({ ...parts, dir, retentionHours: 24, maxBytes: 1e12 });
   t.after(async () => {
     await video.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   assert.equal(video.cameras()[0]!.fragments, OLD);
   const [unit] = unitsOf(clip, 1n, nowUs);
@@ -87,7 +88,7 @@ test("footage that is dated years ahead does not crowd out what others send now"
   const video = await openVideo({ ...parts, maxBytes });
   t.after(async () => {
     await video.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   await video.enforceRetention();
   const [ahead, yard] = video.cameras();

@@ -12,6 +12,7 @@ import { silentLog } from "../../../runtime/log.ts";
 import { Metrics } from "../../../runtime/metrics.ts";
 import { makeClip, sendUnit, type TestClip, unitsOf } from "../../support/h264-rtp.ts";
 import { archivedDigests, producerUsOf } from "../../support/picture-digests.ts";
+import { removeFolder } from "../../support/remove-folder.ts";
 
 const run = promisify(execFile);
 const FIRST_US = 1_800_000_000_000_000;
@@ -19,7 +20,7 @@ const EPOCH = 0xfeed_0000_0000_0001n;
 
 async function makeFolder(t: TestContext): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), "headwater-video-"));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  t.after(() => removeFolder(folder));
   return folder;
 }
 

@@ -9,6 +9,7 @@ import type { FootageBuffer, FootageGap, UnitPlace } from "../../../../agent/buf
 import { systemClock } from "../../../../runtime/clock.ts";
 import { silentLog } from "../../../../runtime/log.ts";
 import { Metrics } from "../../../../runtime/metrics.ts";
+import { removeFolder } from "../../../support/remove-folder.ts";
 import { madeUnit } from "./made-unit.ts";
 
 const LIMIT = { timeout: 180_000 };
@@ -18,7 +19,7 @@ const BEHIND = 120;
 
 async function folder(t: TestContext): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), "hw-footage-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   return dir;
 }
 

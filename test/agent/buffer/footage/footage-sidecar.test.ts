@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { access, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { access, mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
@@ -14,6 +14,7 @@ import { systemClock } from "../../../../runtime/clock.ts";
 import { crc32c } from "../../../../runtime/crc32c.ts";
 import { type LogFields, silentLog } from "../../../../runtime/log.ts";
 import { Metrics } from "../../../../runtime/metrics.ts";
+import { removeFolder } from "../../../support/remove-folder.ts";
 import { madeUnit } from "./made-unit.ts";
 
 const UNITS = 5;
@@ -37,7 +38,7 @@ async function open(dir: string): Promise<Told & { readonly buffer: FootageBuffe
 /** A closed buffer of five units, and its sidecar. */
 async function filled(t: TestContext): Promise<{ dir: string; file: string; bytes: Buffer }> {
   const dir = await mkdtemp(join(tmpdir(), "hw-footage-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   const { buffer } = await open(dir);
   for (let number = 1; number <= UNITS; number++) await buffer.append(madeUnit("yard", number, 2_000));
   await buffer.close();

@@ -18,12 +18,13 @@ import { systemClock } from "../../../../runtime/clock.ts";
 import { silentLog } from "../../../../runtime/log.ts";
 import { Metrics } from "../../../../runtime/metrics.ts";
 import { eventually } from "../../../support/program.ts";
+import { removeFolder } from "../../../support/remove-folder.ts";
 import { nodeFlags, scriptPath } from "../../../support/script.ts";
 import { madeUnit } from "./made-unit.ts";
 
 async function folder(t: TestContext): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), "hw-footage-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   return dir;
 }
 

@@ -11,11 +11,11 @@ import { forEachRecord } from "../../../../protocol/record-batch.ts";
 import { systemClock } from "../../../../runtime/clock.ts";
 import { silentLog } from "../../../../runtime/log.ts";
 import { Metrics } from "../../../../runtime/metrics.ts";
+import { removeFolder } from "../../../support/remove-folder.ts";
 
 export async function temporaryFolder(t: TestContext): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), "headwater-test-"));
-  // Hooks run in the order in which they were registered: what is tested may still write while it is removed.
-  t.after(() => rm(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 20 }));
+  t.after(() => removeFolder(folder));
   return folder;
 }
 

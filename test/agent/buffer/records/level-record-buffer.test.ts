@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { cp, readdir, rm, stat } from "node:fs/promises";
+import { cp, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import test from "node:test";
 import {
@@ -10,6 +10,7 @@ import {
 } from "../../../../agent/buffer/record-buffer.ts";
 import { GAPS_STREAM, type GapRecord } from "../../../../protocol/topics.ts";
 import { eventually } from "../../../support/program.ts";
+import { removeFolder } from "../../../support/remove-folder.ts";
 import { openBuffer, readAll, record, settled, temporaryFolder, texts } from "./buffer-fixture.ts";
 
 const upTo = (count: number): string[] => Array.from({ length: count }, (_, i) => String(i));
@@ -422,7 +423,7 @@ test("an epoch that was begun and not used is drained after the next start, and 
   const unused = await buffer.beginEpoch();
   await settled(buffer, dir);
   const copy = `${dir}-copy`;
-  t.after(() => rm(copy, { recursive: true, force: true }));
+  t.after(() => removeFolder(copy));
   await cp(dir, copy, { recursive: true });
   await buffer.close();
   buffer = await openBuffer(copy);

@@ -1,6 +1,6 @@
 /** GetRecords over real streams, without HTTP: pages by iterators, in both forms, against what was put. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
@@ -21,6 +21,7 @@ import { type LocalStreams, openLocalStreams } from "../../../../../gateway/stre
 import { parseSequenceNumber } from "../../../../../gateway/streams/streams.ts";
 import { silentLog } from "../../../../../runtime/log.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";
+import { removeFolder } from "../../../../support/remove-folder.ts";
 import { spoilReads } from "../../../../support/spoilt-reads.ts";
 import { KEY, StillClock } from "../../api-fixture.ts";
 
@@ -43,7 +44,7 @@ async function open(t: TestContext, shards = 1) {
   const streams = spoilReads(await openLocalStreams({ dir, clock, log: silentLog, metrics: new Metrics() }));
   t.after(async () => {
     await streams.close();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   });
   await streams.createStream({ name: "s", shards, retentionHours: 24 });
   const pageThread = new PageThread({ log: silentLog, metrics: new Metrics() });

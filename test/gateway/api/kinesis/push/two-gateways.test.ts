@@ -1,6 +1,6 @@
 /** SubscribeToShard where two gateways serve one stream: one subscription for each consumer and shard all the same. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
@@ -13,6 +13,7 @@ import {
 } from "@aws-sdk/client-kinesis";
 import { natsMissing, startNatsCluster } from "../../../../support/nats-cluster.ts";
 import { eventually, freePorts, Program } from "../../../../support/program.ts";
+import { removeFolder } from "../../../../support/remove-folder.ts";
 import { kinesisClient } from "../../../../support/stream-writers.ts";
 import { Subscribed } from "./subscribed.ts";
 
@@ -24,7 +25,7 @@ async function open(t: TestContext): Promise<{ clients: [KinesisClient, KinesisC
   const cluster = await startNatsCluster();
   t.after(() => cluster.stop());
   const dir = await mkdtemp(join(tmpdir(), "headwater-two-gateways-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  t.after(() => removeFolder(dir));
   const ports = await freePorts(6);
   const started = ["a", "b"].map(async (name, i) => {
     const [http, mqtt, rtsp] = ports.slice(3 * i);

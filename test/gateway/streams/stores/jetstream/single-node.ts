@@ -8,6 +8,7 @@ import { systemClock } from "../../../../../runtime/clock.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";
 import { spawnNats } from "../../../../support/nats-cluster.ts";
 import { freePorts } from "../../../../support/program.ts";
+import { removeFolder } from "../../../../support/remove-folder.ts";
 
 export interface SingleNode {
   readonly servers: string[];
@@ -68,7 +69,7 @@ export async function startSingleNode(): Promise<SingleNode> {
   };
   const stop = async (): Promise<void> => {
     await kill();
-    await rm(dir, { recursive: true, force: true });
+    await removeFolder(dir);
   };
   await run();
   return { servers, run, runLimited, link, kill, snapshot, stop };

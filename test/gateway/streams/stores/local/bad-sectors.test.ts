@@ -10,6 +10,7 @@ import { verifyLocalStreams } from "../../../../../gateway/streams/stores/local/
 import type { Streams } from "../../../../../gateway/streams/streams.ts";
 import { makeFrame, readAll } from "../../../../contract/streams.ts";
 import { randomFrom } from "../../../../support/ordeal.ts";
+import { removeFolder } from "../../../../support/remove-folder.ts";
 import { type LocalPlace, makeLocalPlace } from "./local-place.ts";
 
 const SHARD_0 = "shardId-000000000000";
@@ -32,7 +33,7 @@ interface BadSectors {
 /** The disk answers as Linux does: up to the first sector that it cannot read, and from there with EIO. */
 async function makeBadDisk(t: TestContext): Promise<BadSectors | undefined> {
   const path = join(await mkdtemp(join(tmpdir(), "headwater-direct-")), "file");
-  t.after(() => rm(join(path, ".."), { recursive: true, force: true }));
+  t.after(() => removeFolder(join(path, "..")));
   await writeFile(path, "x");
   const direct = await open(path, constants.O_RDONLY | constants.O_DIRECT).catch(() => undefined);
   if (direct === undefined) {
@@ -156,7 +157,7 @@ test("whatever is read from wherever: what stands in bad sectors is zeros, and e
   const random = randomFrom(11);
   const below = (limit: number): number => Math.floor(random() * limit);
   const folder = await mkdtemp(join(tmpdir(), "headwater-bad-sectors-"));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  t.after(() => removeFolder(folder));
   const path = join(folder, "file");
   await writeFile(path, Buffer.from(Array.from({ length: 300_000 }, () => 1 + below(255))));
   const expected = await readFile(path);

@@ -1,5 +1,5 @@
 /** A temporary folder for the local store, a clock to turn, and a log to look into. */
-import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdtemp, readdir } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
@@ -10,6 +10,7 @@ import {
 import { type Clock, systemClock } from "../../../../../runtime/clock.ts";
 import type { Log } from "../../../../../runtime/log.ts";
 import { Metrics } from "../../../../../runtime/metrics.ts";
+import { removeFolder } from "../../../../support/remove-folder.ts";
 
 export interface LocalPlace {
   readonly dir: string;
@@ -59,8 +60,7 @@ export async function makeLocalPlace(folder?: string): Promise<LocalPlace> {
       };
       return openLocalStreams({ dir, clock, log, metrics: place.metrics, ...more });
     },
-    // Hooks run in the order in which they were registered: a log may still make a segment while it is removed.
-    remove: () => rm(dir, { recursive: true, force: true, maxRetries: 20, retryDelay: 20 }),
+    remove: () => removeFolder(dir),
     async segments() {
       const [streamId] = await readdir(join(dir, "logs"));
       const folder = join(dir, "logs", streamId!);

@@ -1,5 +1,5 @@
 /** A temporary folder for one stream's log by itself, a disk to interfere with, and what the log told the operator. */
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { makeLogMeters } from "../../../../../../gateway/streams/stores/local/log/log-meters.ts";
@@ -11,6 +11,7 @@ import type {
 import type { LogFile } from "../../../../../../gateway/streams/stores/local/segments/log-file.ts";
 import { ENTRY_KIND, type Producer } from "../../../../../../gateway/streams/stores/log-entry.ts";
 import { Metrics } from "../../../../../../runtime/metrics.ts";
+import { removeFolder } from "../../../../../support/remove-folder.ts";
 
 export const STREAM_ID = "0123456789abcdef0123456789abcdef";
 
@@ -57,8 +58,7 @@ export async function makeLogPlace(): Promise<LogPlace> {
       }
       return to;
     },
-    // Hooks run in the order in which they were registered: a log may still make a segment while it is removed.
-    remove: () => rm(dir, { recursive: true, force: true, maxRetries: 20, retryDelay: 20 }),
+    remove: () => removeFolder(dir),
   };
   return place;
 }

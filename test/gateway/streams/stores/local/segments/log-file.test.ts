@@ -12,13 +12,14 @@ import {
   LogFile,
   MAX_PADDING_BYTES,
 } from "../../../../../../gateway/streams/stores/local/segments/log-file.ts";
+import { removeFolder } from "../../../../../support/remove-folder.ts";
 
 async function inFolder(use: (folder: string) => Promise<void>): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), "headwater-log-file-"));
   try {
     await use(folder);
   } finally {
-    await rm(folder, { recursive: true, force: true });
+    await removeFolder(folder);
   }
 }
 

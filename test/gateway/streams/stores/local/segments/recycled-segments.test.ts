@@ -17,6 +17,7 @@ import { ENTRY_KIND } from "../../../../../../gateway/streams/stores/log-entry.t
 import { encodeBatch } from "../../../../../../protocol/record-batch.ts";
 import { makeFrame, readAll } from "../../../../../contract/streams.ts";
 import { eventually } from "../../../../../support/program.ts";
+import { removeFolder } from "../../../../../support/remove-folder.ts";
 import { type LocalPlace, makeLocalPlace } from "../local-place.ts";
 
 const SHARD_0 = "shardId-000000000000";
@@ -28,7 +29,7 @@ async function withFolder(body: (folder: string) => Promise<void>): Promise<void
   try {
     await body(folder);
   } finally {
-    await rm(folder, { recursive: true, force: true });
+    await removeFolder(folder);
   }
 }
 
