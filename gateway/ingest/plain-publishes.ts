@@ -86,20 +86,22 @@ export class PlainPublishes {
     );
   }
 
-  #settle(batch: PlainBatch, outcomes: readonly AppendOutcome[]): void {
+  #settle(batch: PlainBatch, outcomes: readonly (AppendOutcome | Error)[]): void {
     let stored = 0;
     let duplicates = 0;
     /** Of the session in hand: a sensor's publishes often come together. */
     let records = 0;
     for (let i = 0; i < batch.count; i++) {
       const session = batch.sessions[i]!;
-      if (outcomes[i] === "stored") records++;
+      const outcome = outcomes[i]!;
+      if (outcome === "stored") records++;
       if (session !== batch.sessions[i + 1]) {
         if (records > 0) this.#directory.records(session.device, records);
         records = 0;
       }
+      if (typeof outcome !== "string") this.#desk.withhold(session, batch.topics[i]!, outcome);
       if (session.withheld) continue;
-      if (outcomes[i] === "duplicate") duplicates++;
+      if (outcome === "duplicate") duplicates++;
       else stored++;
       batch.answers[i]!.acknowledge(batch.packetIds[i]!, batch.payloadBytes(i));
     }

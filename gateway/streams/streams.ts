@@ -306,10 +306,11 @@ export interface Streams {
   /** Stores a publish once, as far as the last 64 of its client tell. */
   appendPublish(name: string, publish: PlainPublish): Promise<AppendOutcome>;
   /**
-   * As `appendPublish` for each, one after the other, and resolves when all are on disk. When it fails,
-   * some may be stored: they are known when they come again. What is handed in is copied in the call.
+   * As `appendPublish` for each, one after the other; resolves when all are on disk, but for those in whose place is why
+   * not: what refuses one client's may be no concern of the others. When it rejects, some may be stored: they are known
+   * when they come again. What is handed in is copied in the call.
    */
-  appendPublishes(name: string, publishes: PublishColumns): Promise<readonly AppendOutcome[]>;
+  appendPublishes(name: string, publishes: PublishColumns): Promise<readonly (AppendOutcome | Error)[]>;
   /** True when `appendPublish` of this would find it known, were `mayRepeat` set. @throws StreamNotFoundError */
   recognises(name: string, publish: Omit<PlainPublish, "mayRepeat">): boolean;
   /** True when any stream remembers a publish with this packet id of the client. */

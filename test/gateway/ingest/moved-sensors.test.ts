@@ -57,7 +57,7 @@ async function overtaken(
   { cluster, prefix, open }: Ground,
   t: TestContext,
   goOn: (before: RawSensor, entered: number) => Promise<void>,
-): Promise<{ outcome: readonly AppendOutcome[]; texts: string[] }> {
+): Promise<{ outcome: readonly (AppendOutcome | Error)[]; texts: string[] }> {
   const link = new TcpProxy({ targetPort: Number(cluster.servers[0]!.split(":")[1]) });
   await link.start();
   t.after(() => link.close());
@@ -67,7 +67,7 @@ async function overtaken(
   const other = await open();
   await late.createStream({ name: "sensors", shards: 2, retentionHours: 24 });
   await until(() => other.listStreams().includes("sensors"));
-  const handed: Array<Promise<readonly AppendOutcome[]>> = [];
+  const handed: Array<Promise<readonly (AppendOutcome | Error)[]>> = [];
   const watched = new Proxy(late, {
     get(target, name) {
       if (name !== "appendPublishes") return Reflect.get(target, name)?.bind(target);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { LogFile } from "../../../gateway/streams/stores/local/segments/log-file.ts";
-import { LogFullError, type PublishColumns } from "../../../gateway/streams/streams.ts";
+import { LogFullError, type PublishColumns, PublishTooLateError } from "../../../gateway/streams/streams.ts";
 import { forEachRecord } from "../../../protocol/record-batch.ts";
 import { eventually } from "../../support/program.ts";
 import { type Door, openDoor, RawSensor, stored } from "./door.ts";
@@ -153,6 +153,48 @@ test("new readings that come in one piece are all new, even where one repeats an
   await after.next();
   await after.next();
   assert.deepEqual(await stored(door.streams), ["off", "on", "on"]);
+});
+
+test("what refuses one client's readings leaves those of others that came with them alone", async (t) => {
+  let together = 0;
+  let refuses = false;
+  const door = await openDoor(t, {
+    wrap: (real) =>
+      new Proxy(real, {
+        get(target, name) {
+          if (name !== "appendPublishes") return Reflect.get(target, name)?.bind(target);
+          return async (stream: string, publishes: PublishColumns) => {
+            const ids = publishes.clientIds;
+            if (new Set(ids).size === 2) together++;
+            if (!refuses) return target.appendPublishes(stream, publishes);
+            const outcomes = await target.appendPublishes(stream, publishes);
+            // Those behind it may not be acknowledged either.
+            const at = ids.indexOf("refused") + 1;
+            return outcomes.map((one, i) => (i === at ? new PublishTooLateError(stream) : one));
+          };
+        },
+      }),
+  });
+  const [refused, other] = [await sensor(door, "refused"), await sensor(door, "other")];
+  // What a session says first is judged by itself.
+  for (const client of [refused, other]) await client.acknowledged(1, TOPIC, "first");
+  refuses = true;
+  refused.socket.cork();
+  for (let id = 2; id <= 4; id++) refused.publish(id, TOPIC, `refused ${id}`);
+  refused.socket.uncork();
+  other.publish(2, TOPIC, "other");
+  assert.equal((await other.next()).messageId, 2);
+  assert.equal((await refused.next()).messageId, 2);
+  await assert.rejects(refused.next(), /the connection ended/, "acknowledged behind one that was refused");
+  assert.equal(together, 1);
+  refuses = false;
+  await other.acknowledged(3, TOPIC, "other again");
+  const again = await sensor(door, "refused");
+  for (let id = 3; id <= 4; id++) await again.acknowledged(id, TOPIC, `refused ${id}`, true);
+  assert.deepEqual(await stored(door.streams), [
+    ...["first", "first", "other", "other again"],
+    ...["refused 2", "refused 3", "refused 4"],
+  ]);
 });
 
 test("what one stream lacked does not make another forget what it has", async (t) => {

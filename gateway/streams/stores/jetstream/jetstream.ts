@@ -252,14 +252,15 @@ class ClusterStreams implements Streams {
     return this.#counted(name, this.#get(name).appendPublish(publish));
   }
 
-  /** Every client has its own lane to the cluster, so nothing is gained by keeping them together. */
-  async appendPublishes(name: string, publishes: PublishColumns): Promise<readonly AppendOutcome[]> {
+  /** Every client has its own lane to the cluster, so nothing is gained by keeping them together, and each has an outcome of its own. */
+  async appendPublishes(
+    name: string,
+    publishes: PublishColumns,
+  ): Promise<readonly (AppendOutcome | Error)[]> {
+    this.#get(name);
     const appended = publishesOf(publishes).map((publish) => this.appendPublish(name, publish));
-    // All are waited for, as nothing may be said of one before its turn.
     const outcomes = await Promise.allSettled(appended);
-    const failed = outcomes.find((outcome) => outcome.status === "rejected");
-    if (failed !== undefined) throw failed.reason;
-    return outcomes.map((outcome) => (outcome as PromiseFulfilledResult<AppendOutcome>).value);
+    return outcomes.map((outcome) => (outcome.status === "fulfilled" ? outcome.value : outcome.reason));
   }
 
   async #counted(stream: string, appended: Promise<AppendOutcome>): Promise<AppendOutcome> {

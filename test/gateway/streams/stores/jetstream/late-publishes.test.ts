@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 import { mock } from "node:test";
 import { Link } from "../../../../../gateway/streams/stores/jetstream/cluster/link.ts";
 import type { PlainPublish } from "../../../../../gateway/streams/streams.ts";
+import type { HeadwaterError } from "../../../../../runtime/errors.ts";
+import { publishColumns } from "../../../../contract/stream-records.ts";
 import { clusterFact as fact, textsOf, until } from "./cluster-fact.ts";
 
 const REMEMBERED = 64;
@@ -17,7 +19,7 @@ for (const { behind, outcome } of [
   { behind: REMEMBERED + 1, outcome: "refused" },
 ]) {
   fact(
-    `a publish that comes behind ${behind} others of its client is ${outcome}, and not stored twice`,
+    `a publish that comes behind ${behind} others of its client is ${outcome}, not stored twice, and no other client's concern`,
     async (ground) => {
       const [a, b] = [await ground.open(), await ground.open()];
       await a.createStream({ name: "s", shards: 1, retentionHours: 24 });
@@ -37,14 +39,22 @@ for (const { behind, outcome } of [
         },
       );
       try {
-        const late = a.appendPublish("s", publishOf(1, false));
+        const bystander = { ...publishOf(REMEMBERED * 2, false), clientId: "bystander" };
+        const together = a.appendPublishes("s", publishColumns([publishOf(1, false), bystander]));
         assert.equal(await b.appendPublish("s", publishOf(1, true)), "stored");
         for (let i = 1; i <= behind; i++) await b.appendPublish("s", publishOf(1 + i, false));
         connected.dispatchEvent(new Event("back"));
-        if (outcome === "known") assert.equal(await late, "duplicate");
-        else await assert.rejects(late, { code: "PUBLISH_TOO_LATE" });
+        const [late, beside] = await together;
+        if (outcome === "known") assert.equal(late, "duplicate");
+        else assert.equal((late as HeadwaterError).code, "PUBLISH_TOO_LATE");
+        assert.equal(beside, "stored");
         const wanted = Array.from({ length: behind + 1 }, (_, i) => String(1 + i));
-        assert.deepEqual(await textsOf(b), wanted);
+        const texts = (await textsOf(b)).map(String);
+        assert.deepEqual(
+          texts.filter((text) => text !== String(bystander.packetId)),
+          wanted,
+        );
+        assert.equal(texts.length, wanted.length + 1);
         // Nothing keeps the stream from being written.
         assert.equal(a.describe("s").refusing, undefined);
         // Its client comes back.
