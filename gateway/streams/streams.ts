@@ -77,7 +77,7 @@ export interface StreamDescription extends StreamSettings {
   readonly producers: number;
   /** Of the log, that could not be read back since the start; a store that cannot tell leaves it out. */
   readonly damagedBytes?: number;
-  /** Why the last append was refused that could not be written, unless something was stored since. */
+  /** Why the last append was refused that could not be written, unless something was stored since, or it is half a minute ago. */
   readonly refusing?: string | undefined;
 }
 

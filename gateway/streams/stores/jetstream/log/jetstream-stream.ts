@@ -3,6 +3,7 @@ import type { Frame } from "../../../../../protocol/frame.ts";
 import { MAX_KEY_BYTES } from "../../../../../protocol/record-batch.ts";
 import type { Clock } from "../../../../../runtime/clock.ts";
 import type { Log } from "../../../../../runtime/log.ts";
+import { Refusal } from "../../../refusal.ts";
 import { MAX_HASH } from "../../../shard-map.ts";
 import {
   type AppendOutcome,
@@ -50,14 +51,13 @@ export interface JetStreamStreamOptions {
 
 export class JetStreamStream {
   readonly tail: StreamTail;
-  /** Why nothing is stored since the last try, if so. */
-  refusing: string | undefined;
   readonly reader: ShardReader;
   readonly #options: JetStreamStreamOptions;
   readonly #host: LaneHost;
   readonly #lanes = new Map<string, Lane>();
   /** Token of what has no producer. */
   readonly #own: string;
+  readonly #refusal: Refusal;
   #arrivalMs = 0;
   #renewing = false;
   #renewAtMs = 0;
@@ -66,6 +66,7 @@ export class JetStreamStream {
     const { link, clock, name, stream, subject } = options;
     this.#options = options;
     this.#own = gatewayToken(link.id);
+    this.#refusal = new Refusal(() => clock.monotonicMs());
     this.tail = new StreamTail(options);
     this.reader = new ShardReader(this.tail, clock, (...asked) => link.gets.ahead(stream, ...asked));
     this.#host = {
@@ -76,7 +77,7 @@ export class JetStreamStream {
       subject,
       tail: this.tail,
       stored: (sequence, messageId) => {
-        this.refusing = undefined;
+        this.#refusal.stored();
         link.tell(options.tellSubject, `${sequence} ${messageId}`);
       },
       arrivalMs: () => {
@@ -95,6 +96,11 @@ export class JetStreamStream {
   /** As users name it. */
   get name(): string {
     return this.#options.name;
+  }
+
+  /** Why appends are refused that could not be stored, if so. */
+  get refusing(): string | undefined {
+    return this.#refusal.why;
   }
 
   /** Of the JetStream stream. */
@@ -304,7 +310,8 @@ export class JetStreamStream {
         done: (outcome, place) => resolve({ outcome, place }),
         failed: (error) => {
           const told = asOf(this.#options.name, error);
-          if (told instanceof LogFullError || told instanceof LogWriteError) this.refusing = told.message;
+          if (told instanceof LogFullError || told instanceof LogWriteError)
+            this.#refusal.refused(told.message);
           reject(this.tail.closedBy ?? told);
         },
       });

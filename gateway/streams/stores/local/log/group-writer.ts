@@ -16,6 +16,7 @@
  * refused: the next start keeps those that are sound, and their repetition is recognised as well.
  */
 import type { HeadwaterError } from "../../../../../runtime/errors.ts";
+import { Refusal } from "../../../refusal.ts";
 import { LogFullError, LogWriteError } from "../../../streams.ts";
 import type { Group } from "./group.ts";
 import type { LogEnd } from "./log-end.ts";
@@ -57,13 +58,14 @@ export class GroupWriter {
   readonly #outcomes: GroupOutcomes;
   #pumping: Promise<void> | undefined;
   #failure: HeadwaterError | undefined;
-  #refusing: HeadwaterError | undefined;
+  readonly #refusal: Refusal;
   #repairAfterMs = 0;
   #repairedMs = Number.NEGATIVE_INFINITY;
   #repairing: Promise<void> | undefined;
 
   constructor(options: GroupWriterOptions, parts: LogParts, outcomes: GroupOutcomes) {
     this.#options = options;
+    this.#refusal = new Refusal(options.monotonicMs);
     this.#parts = parts;
     this.#outcomes = outcomes;
   }
@@ -73,9 +75,9 @@ export class GroupWriter {
     return this.#failure !== undefined;
   }
 
-  /** The last failure, unless something was stored since: a repaired log may meet the same disk. */
-  get refusing(): HeadwaterError | undefined {
-    return this.#refusing;
+  /** The last failure. A repaired log may meet the same disk, so it stands until something is stored, or for a while. */
+  get refusing(): string | undefined {
+    return this.#failure?.message ?? this.#refusal.why;
   }
 
   /** @throws LogFullError, LogWriteError while it has failed; then the repair is tried again, unless it just was */
@@ -122,7 +124,7 @@ export class GroupWriter {
           const before = monotonicMs();
           await chain.write(group.contents);
           await chain.datasync();
-          this.#refusing = undefined;
+          this.#refusal.stored();
           meters.commitSeconds.observe((monotonicMs() - before) / 1000);
           meters.groupEntries.observe(group.entries.length);
         }
@@ -147,7 +149,7 @@ export class GroupWriter {
     const { waiting, chain, end, report } = this.#parts;
     const failure = failureOf(this.#options.name, error);
     this.#failure = failure;
-    this.#refusing = failure;
+    this.#refusal.refused(failure.message);
     const nowMs = this.#options.monotonicMs();
     // A disk that takes small writes and no large ones would have both at once, for ever.
     if (nowMs - this.#repairedMs < REPAIR_PAUSE_MS) this.#repairAfterMs = nowMs + REPAIR_PAUSE_MS;

@@ -143,7 +143,7 @@ export class StreamLog {
 
   /** Why nothing is stored since the last try, if so. */
   get refusing(): string | undefined {
-    return this.#writer.refusing?.message;
+    return this.#writer.refusing;
   }
 
   get segments(): readonly Segment[] {

@@ -3,6 +3,7 @@ import { rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
+import { NEWS_MS } from "../../../../../../gateway/streams/refusal.ts";
 import { Link } from "../../../../../../gateway/streams/stores/jetstream/cluster/link.ts";
 import { openJetStreamStreams } from "../../../../../../gateway/streams/stores/jetstream/jetstream.ts";
 import { systemClock } from "../../../../../../runtime/clock.ts";
@@ -86,7 +87,9 @@ test("an account whose room is used up is said to be full at once, and of which 
 }, async () => {
   const node = await startSingleNode();
   await node.runLimited("max_file: 100000");
-  const parts = { clock: systemClock, log: silentLog, metrics: new Metrics() };
+  let passedMs = 0;
+  const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + passedMs };
+  const parts = { clock, log: silentLog, metrics: new Metrics() };
   const streams = await openJetStreamStreams({ servers: node.servers, replicas: 1, ...parts });
   try {
     await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
@@ -99,6 +102,11 @@ test("an account whose room is used up is said to be full at once, and of which 
     assert.match(streams.describe("s").refusing!, /^stream s cannot/);
     // For a small one there is room.
     await streams.append("s", [{ partitionKey: "k", data: Buffer.alloc(100) }]);
+    assert.equal(streams.describe("s").refusing, undefined);
+    await assert.rejects(puts(), { code: "LOG_FULL" });
+    assert.match(streams.describe("s").refusing!, /^stream s cannot/);
+    // Who goes by it sends nothing that could tell that there is room again.
+    passedMs += NEWS_MS;
     assert.equal(streams.describe("s").refusing, undefined);
   } finally {
     await streams.close();

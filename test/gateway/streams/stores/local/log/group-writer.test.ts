@@ -1,6 +1,7 @@
 /** Groups on their way to a disk that is watched, slow, or broken. */
 import assert from "node:assert/strict";
 import test from "node:test";
+import { NEWS_MS } from "../../../../../../gateway/streams/refusal.ts";
 import { type Disk, realDisk } from "../../../../../../gateway/streams/stores/local/log/segment-file.ts";
 import { StreamLog } from "../../../../../../gateway/streams/stores/local/log/stream-log.ts";
 import { append, type LogPlace, makeLogPlace, watchedDisk } from "./log-place.ts";
@@ -225,4 +226,51 @@ test("a close waits for what was appended, and refuses what comes behind it", ()
     assert.equal(reopened.next(0), 6);
     assert.equal(reopened.producers.judgeFrame("d", 7n, 2n), "duplicate");
     await reopened.close();
+  }));
+
+test("why appends are refused is told while the log is not sound, and as news once it is", () =>
+  withPlace(async (place) => {
+    let room = Number.POSITIVE_INFINITY;
+    const disk: Disk = {
+      ...realDisk,
+      async write(file, bytes, position) {
+        if (bytes.length > room) throw Object.assign(new Error("no space left"), { code: "ENOSPC" });
+        await realDisk.write(file, bytes, position);
+      },
+    };
+    const log = await StreamLog.create(place.options({ disk }));
+    const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+    const repaired = async (times: number): Promise<void> => {
+      while (place.logged.filter((message) => message.includes("repaired")).length < times) {
+        place.passedMs += 1;
+        await log.removeBefore(0);
+        await turn();
+      }
+    };
+    const refused = async (): Promise<void> => {
+      await assert.rejects(append(log, 2, { bytes: 2_000 }), { code: "LOG_FULL" });
+      assert.match(log.refusing!, /^stream s cannot/);
+    };
+    await append(log, 1);
+    assert.equal(log.refusing, undefined);
+    room = 0;
+    await refused();
+    place.passedMs += 10 * NEWS_MS;
+    assert.match(log.refusing!, /^stream s cannot/);
+    // Sound again, but it takes no more than before.
+    room = 1_000;
+    await repaired(1);
+    assert.equal(log.refusing, undefined);
+    await refused();
+    await repaired(2);
+    place.passedMs += NEWS_MS / 2;
+    assert.match(log.refusing!, /^stream s cannot/);
+    place.passedMs += NEWS_MS / 2;
+    assert.equal(log.refusing, undefined);
+    await refused();
+    room = Number.POSITIVE_INFINITY;
+    await repaired(3);
+    await append(log, 3);
+    assert.equal(log.refusing, undefined);
+    await log.close();
   }));
