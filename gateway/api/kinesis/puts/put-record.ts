@@ -4,11 +4,14 @@
  *   body ─ordinary, or checkShape→ columns → may it go? → append → answer
  */
 import {
+  BadSequenceNumberError,
   DEFAULT_MAX_RECORD_BYTES,
   type PlacedColumns,
   type PutColumns,
+  parseSequenceNumber,
   SEQUENCE_NUMBER_DIGITS,
   SequenceDigits,
+  ShardNotFoundError,
   StreamNotFoundError,
   type StreamSettings,
 } from "../../../streams/streams.ts";
@@ -52,7 +55,11 @@ export const putRecord: RawOperation = {
     const request = ordinaryPut(decoded) ?? plainPut(decoded);
     const stream = context.account.settings(context.account.streamNameOf(request));
     const { columns, after } = request;
-    if (after !== undefined && !isOrderingNumber(after, nowMs(context.clock))) {
+    if (
+      after !== undefined &&
+      !isOrderingNumber(after, nowMs(context.clock)) &&
+      !wasGivenOut(context, stream, after)
+    ) {
       throw invalidArgument(
         `ExclusiveMinimumSequenceNumber ${after} used in PutRecord on stream ${stream.name} under account ${context.account.accountId} is invalid.`,
       );
@@ -107,6 +114,21 @@ export function plainPut(body: object): PutRecordRequest {
     ...(dryRun !== undefined && { dryRun }),
     ...(after !== undefined && { after }),
   };
+}
+
+/**
+ * Whether it stands for a place in this stream. Arrival times never fall, so that where the clock was set back the
+ * stream's own numbers are of the future for a while.
+ */
+function wasGivenOut(context: KinesisContext, stream: StreamSettings, number: string): boolean {
+  try {
+    const { shardIndex, shardCreatedMs, offset } = parseSequenceNumber(number);
+    const { createdMs, latest, passed = latest } = context.streams.shard(stream.name, shardIndex);
+    return offset < passed && Math.floor(createdMs / 1000) * 1000 === shardCreatedMs;
+  } catch (error) {
+    if (error instanceof BadSequenceNumberError || error instanceof ShardNotFoundError) return false;
+    throw error;
+  }
 }
 
 function checkRate(context: KinesisContext, stream: StreamSettings, columns: PutColumns): void {
