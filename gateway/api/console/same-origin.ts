@@ -2,12 +2,14 @@
  * Which requests may come from a browser at all. The Host must be an address of ours, or a page of
  * another site could reach us under its own name (DNS rebinding); an Origin, where one is sent, must
  * be that same host, or a page of another site could act with the cookie of whoever looks at it.
+ * Who names no Host (HTTP/1.0, as load balancers that ask for /healthz) is no browser.
  */
 import type { IncomingMessage } from "node:http";
 import { plainAddress } from "../exchange.ts";
 import { ConsoleError } from "./console-reply.ts";
 
 export interface Arrival {
+  /** Empty where none is named. */
   readonly host: string;
   readonly origin: string | undefined;
   /** The address of ours that the client reached. */
@@ -26,7 +28,7 @@ export function arrivalOf(request: IncomingMessage): Arrival {
 export function checkOrigin(arrival: Arrival, hostNames: readonly string[]): void {
   const name = hostName(arrival.host);
   const ours = ["localhost", arrival.localAddress, ...hostNames];
-  if (name === undefined || !ours.includes(name)) {
+  if (arrival.host !== "" && (name === undefined || !ours.includes(name))) {
     throw new ConsoleError(
       403,
       "HOST_NOT_ALLOWED",

@@ -95,6 +95,19 @@ test("a call in absolute form, as clients of proxies write it, is the same call"
   assert.deepEqual(await get(`http://evil.example:${port}/index.html`), ["403"], "the target's host counts");
 });
 
+test("who names no host, as a load balancer that asks for /healthz, is no browser", async (t) => {
+  const fixture = await openFixture();
+  t.after(() => fixture.close());
+  const get = async (path: string, headers = ""): Promise<readonly string[]> =>
+    await statusesOf(connect(fixture.port, "127.0.0.1"), `GET ${path} HTTP/1.0\r\n${headers}\r\n`);
+  assert.deepEqual(await get("/healthz"), ["200"]);
+  // Nothing tells whom a proxy on this machine brings.
+  assert.deepEqual(await get("/metrics"), ["401"]);
+  assert.deepEqual(await get("/api/state"), ["401"]);
+  assert.deepEqual(await get("/healthz", "Origin: http://evil.example\r\n"), ["403"]);
+  assert.deepEqual(await get("/healthz", "Host: evil.example\r\n"), ["403"]);
+});
+
 test("who has sent all that they will is answered, also where it takes a while, and then parted with", async (t) => {
   const rig = await JoiningRig.start(t, "", `accessKeys: [{id: ${KEY.id}, secret: ${KEY.secret}}]`);
   const ca = await readFile(join(rig.dir, "gateway", "identity", "ca-certificate.pem"), "utf8");
