@@ -269,6 +269,8 @@ export interface Streams {
    * same however many shards there are. @throws StreamNotFoundError
    */
   children(name: string, shardId: ShardId): ShardDescription[];
+  /** When the stream's newest record arrived, as far as is known; where the clock was set back since, that is yet to come. @throws StreamNotFoundError */
+  lastArrivalMs(name: string): number;
   /** Resolves when it is on disk and holds. @throws StreamNotFoundError */
   updateStream(name: string, change: StreamChange): Promise<StreamDescription>;
 

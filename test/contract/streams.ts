@@ -129,6 +129,19 @@ export function streamsContract(adapter: string, makePlace: () => Promise<Stream
     );
   });
 
+  fact("when the newest record arrived is known, also after a start", async (streams, reopen) => {
+    await make(streams);
+    assert.equal(streams.lastArrivalMs("s"), 0);
+    await streams.append("s", [{ partitionKey: "k", data: Buffer.from("x") }]);
+    const [{ arrivalMs } = assert.fail()] = await streams.append("s", [
+      { partitionKey: "k", data: Buffer.from("y") },
+    ]);
+    assert.equal(streams.lastArrivalMs("s"), arrivalMs);
+    const again = await reopen();
+    assert.equal(again.lastArrivalMs("s"), arrivalMs);
+    assert.throws(() => again.lastArrivalMs("none"), StreamNotFoundError);
+  });
+
   fact("a record goes to the shard whose hash range holds its key", async (streams) => {
     const { shardList } = await make(streams, 4);
     const keys = Array.from({ length: 40 }, (_, i) => `sensor-${i}`);

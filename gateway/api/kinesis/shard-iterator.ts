@@ -121,7 +121,8 @@ export function startOf(
   if (number !== undefined) return offsetOf(context, stream, shard, number, type === "AFTER_SEQUENCE_NUMBER");
   if (seconds !== undefined) {
     const arrivalMs = Math.ceil(seconds * 1000);
-    if (arrivalMs > nowMs(context.clock)) {
+    // A client may go on from the time of the last record that it had, also after the clock was set back.
+    if (arrivalMs > nowMs(context.clock) && arrivalMs > context.streams.lastArrivalMs(stream)) {
       throw invalidArgument(
         `The timestampInMillis parameter cannot be greater than the currentTimestampInMillis. timestampInMillis: ${arrivalMs}, currentTimestampInMillis: ${nowMs(context.clock)}`,
       );

@@ -178,6 +178,10 @@ class ClusterStreams implements Streams {
     return this.#get(name).describeChildren(shardId, this.settings(name).retentionHours * 3_600_000);
   }
 
+  lastArrivalMs(name: string): number {
+    return this.#get(name).lastArrivalMs;
+  }
+
   async updateStream(name: string, change: StreamChange): Promise<StreamDescription> {
     await changeSettings(this.#registry, this.#get(name), change, () => this.settings(name));
     return this.describe(name);

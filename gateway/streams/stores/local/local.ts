@@ -184,6 +184,10 @@ class DiskStreams implements LocalStreams {
     return this.#get(name).definition.shards.childrenOf(shardId);
   }
 
+  lastArrivalMs(name: string): number {
+    return this.#get(name).log.arrivalMs;
+  }
+
   async updateStream(name: string, change: StreamChange): Promise<StreamDescription> {
     const stream = this.#get(name);
     await stream.definition.update(change);

@@ -63,3 +63,33 @@ test("a number that no record comes for is refused: of a recent one after a mome
   );
   assert.equal(waits.mock.callCount(), 1);
 });
+
+test("the time of a record that was read is where to go on from, also after the clock was set back", async (t) => {
+  const { clock, origin, put } = await open(t);
+  const read = async (place: object) => {
+    const from = await call(
+      origin,
+      "GetShardIterator",
+      JSON.stringify({ StreamName: "s", ShardId: "0", ...place }),
+    );
+    assert.equal(from.status, 200, from.message);
+    const { json } = await call(origin, "GetRecords", JSON.stringify(from.json));
+    return (json as { Records: { SequenceNumber: string; ApproximateArrivalTimestamp: number }[] }).Records;
+  };
+  // Not by the port: a signature's date must be near to the gateway's clock.
+  clock.aheadMs = 3_600_000;
+  await put();
+  clock.aheadMs = 0;
+  const all = await read({ ShardIteratorType: "TRIM_HORIZON" });
+  assert.equal(all.length, 2);
+  const Timestamp = all[1]!.ApproximateArrivalTimestamp;
+  assert.deepEqual(await read({ ShardIteratorType: "AT_TIMESTAMP", Timestamp }), all.slice(1));
+  const later = {
+    StreamName: "s",
+    ShardId: "0",
+    ShardIteratorType: "AT_TIMESTAMP",
+    Timestamp: Timestamp + 1,
+  };
+  const refused = await call(origin, "GetShardIterator", JSON.stringify(later));
+  assert.match(`${refused.type}: ${refused.message}`, /^InvalidArgumentException: .* cannot be greater than/);
+});

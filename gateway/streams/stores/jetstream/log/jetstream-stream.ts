@@ -103,6 +103,11 @@ export class JetStreamStream {
     return this.#refusal.why;
   }
 
+  /** Of what this gateway wrote, or has heard of. */
+  get lastArrivalMs(): number {
+    return Math.max(this.#arrivalMs, this.tail.ends.arrivalMs);
+  }
+
   /** Of the JetStream stream. */
   get stream(): string {
     return this.#options.stream;
