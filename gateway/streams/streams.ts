@@ -249,6 +249,8 @@ export type ReadersCheck = (readers: readonly RegisteredReader[]) => void;
 export type ClaimKind = "push" | "mqtt";
 
 export interface Streams {
+  /** Where the store is on other machines: why it cannot be reached now, if so. */
+  readonly unreachable?: string | undefined;
   /** @throws StreamExistsError, StreamLimitError */
   createStream(spec: StreamSpec): Promise<StreamDescription>;
   /** Its data is gone when this resolves. @throws StreamNotFoundError */

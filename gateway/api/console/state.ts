@@ -48,6 +48,7 @@ export class ConsoleState {
       version: VERSION,
       devices: ingest.devices(),
       quarantine: ingest.quarantine(),
+      unreachable: streams.unreachable ?? null,
       streams: await Promise.all(descriptions.map((stream) => describeStream(streams, stream, rates))),
       deliveries: delivery.status(),
       objects: delivery.recent(SHOWN_OBJECTS),
@@ -135,11 +136,12 @@ export interface Health {
 }
 
 /**
- * Failing means that somebody should look: a stream cannot be written, a statement stopped, or a delivery does not get
+ * Failing means that somebody should look: the store cannot be reached, a stream cannot be written, a statement stopped, or a delivery does not get
  * rid of its records.
  */
 export function healthOf(parts: GatewayParts): Health {
-  const problems: string[] = [];
+  const { unreachable } = parts.streams;
+  const problems = unreachable === undefined ? [] : [unreachable];
   for (const { refusing } of describeAll(parts.streams)) if (refusing !== undefined) problems.push(refusing);
   for (const statement of parts.analytics.status()) {
     if (statement.state === "failed")

@@ -118,6 +118,8 @@ export interface GatewayState {
     readonly keptBytes: number;
     readonly lastReason?: string;
   };
+  /** Why the store cannot be reached, if it is on other machines and that is so. */
+  readonly unreachable: string | null;
   readonly streams: readonly StreamState[];
   readonly deliveries: readonly DeliveryStatus[];
   readonly objects: readonly DeliveredObject[];

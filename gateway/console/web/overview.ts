@@ -97,6 +97,7 @@ function inShort(problems: readonly string[]): string {
 /** In plain words; without numbers that change each second, as a screen reader reads every change aloud. */
 export function problemsOf(state: GatewayState): string[] {
   const problems: string[] = [];
+  if (state.unreachable !== null) problems.push(state.unreachable);
   for (const { device, connected, status } of state.devices) {
     if (!connected) problems.push(`${device} is not connected`);
     else {

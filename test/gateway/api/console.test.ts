@@ -414,6 +414,9 @@ test("/healthz tells what fails, and /metrics is Prometheus text", async (t) => 
   const failing = await ask(fixture, "/healthz");
   assert.equal(failing.status, 503);
   assert.deepEqual(failing.json.problems, ["statement means: no memory"]);
+  Object.assign(fixture.streams, { unreachable: "the NATS cluster does not answer" });
+  const { problems } = (await ask(fixture, "/healthz")).json;
+  assert.deepEqual(problems, ["the NATS cluster does not answer", "statement means: no memory"]);
 });
 
 test("who comes by a proxy on the gateway's machine is asked for a key before /metrics", async (t) => {

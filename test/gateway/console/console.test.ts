@@ -156,7 +156,7 @@ test("every view shows what the gateway says, and nothing in it becomes markup",
   assert.deepEqual(complaints, []);
 });
 
-test("a stream that is damaged or cannot be written is told in the header and in its rows", async (t) => {
+test("a store that cannot be reached and a stream that is damaged or cannot be written are told in the header", async (t) => {
   const { page, gateway, complaints } = await visit(t);
   await page.waitForSelector("#health:has-text('All is well')");
   gateway.ill = true;
@@ -164,6 +164,9 @@ test("a stream that is damaged or cannot be written is told in the header and in
   assert.match(await text(page, "#health"), /the log of stream sensors is damaged/);
   await page.waitForSelector("#streams:has-text('sensors (4.0 KiB damaged, cannot be written)')");
   gateway.ill = false;
+  gateway.unreachable = "the NATS cluster does not answer";
+  await page.waitForSelector("#health:has-text('the NATS cluster does not answer')");
+  gateway.unreachable = null;
   await page.waitForSelector("#health:has-text('All is well')");
   assert.deepEqual(complaints, []);
 });

@@ -35,6 +35,8 @@ export class PreparedGateway {
   empty = false;
   /** Its first stream is damaged, and its disk full. */
   ill = false;
+  /** Why its store cannot be reached. */
+  unreachable: string | null = null;
   cameraLive = true;
   /** Requests for the state so far. */
   polls = 0;
@@ -113,13 +115,14 @@ export class PreparedGateway {
   #state(): object {
     const nowMs = Date.now();
     const seconds = Math.floor((nowMs - this.#startedMs) / 1_000);
-    const none = { nowMs, version: "0.1.0", quarantine: { publishes: 0, keptBytes: 0 } };
+    const none = { nowMs, version: "0.1.0", quarantine: { publishes: 0, keptBytes: 0 }, unreachable: null };
     if (this.empty) {
       return { ...none, devices: [], streams: [], deliveries: [], objects: [], statements: [], cameras: [] };
     }
     const records = 48_210 + seconds * 30;
     return {
       ...none,
+      unreachable: this.unreachable,
       devices: [
         {
           device: DEVICE,

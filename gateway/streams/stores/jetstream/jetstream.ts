@@ -46,6 +46,7 @@ import { checkSpec } from "../check-spec.ts";
 import { Claims } from "./cluster/claims.ts";
 import { Documents } from "./cluster/documents.ts";
 import { Link } from "./cluster/link.ts";
+import { Silence } from "./cluster/silence.ts";
 import { Consumers } from "./consumers/consumers.ts";
 import { copiesMayDiffer } from "./log/acknowledged.ts";
 import { columnsOf, entriesOf, publishesOf } from "./log/columns.ts";
@@ -90,6 +91,7 @@ class ClusterStreams implements Streams {
   readonly #options: JetStreamStreamsOptions;
   readonly #link: Link;
   readonly #documents: Documents;
+  readonly #silence: Silence;
   readonly #registry: StreamRegistry;
   readonly #settings = new Map<string, { record: StreamRecord; settings: StreamSettings }>();
   readonly #readers: RegisteredReaders;
@@ -103,6 +105,7 @@ class ClusterStreams implements Streams {
     this.#options = options;
     this.#link = link;
     this.#documents = new Documents(link, prefix);
+    this.#silence = new Silence({ clock, log, metrics });
     const parts = { link, documents: this.#documents, clock, log };
     this.#consumers = new Consumers(parts);
     this.#claims = new Claims(link, clock, prefix);
@@ -110,7 +113,7 @@ class ClusterStreams implements Streams {
       this.#settings.delete(stream.name);
       await this.#consumers.lose(stream);
     };
-    this.#registry = new StreamRegistry({ ...parts, prefix, replicas, gone });
+    this.#registry = new StreamRegistry({ ...parts, silence: this.#silence, prefix, replicas, gone });
     this.#readers = new RegisteredReaders(this.#registry);
     this.#duplicates = metrics.counter(
       "headwater_jetstream_duplicates_total",
@@ -129,6 +132,10 @@ class ClusterStreams implements Streams {
     }
     await this.#documents.start(replicas);
     await this.#registry.start();
+  }
+
+  get unreachable(): string | undefined {
+    return this.#silence.why;
   }
 
   async createStream(spec: StreamSpec): Promise<StreamDescription> {

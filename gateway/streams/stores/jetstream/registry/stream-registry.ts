@@ -24,6 +24,7 @@ import {
 } from "../../../streams.ts";
 import type { Documents } from "../cluster/documents.ts";
 import type { Link } from "../cluster/link.ts";
+import type { Silence } from "../cluster/silence.ts";
 import { JetStreamStream } from "../log/jetstream-stream.ts";
 import { type MapContent, type ShardHistory, shardRecord } from "../log/shard-history.ts";
 import { CacheRoom } from "../log/tail-entry.ts";
@@ -40,6 +41,7 @@ const MISSING_TOLD_EVERY_MS = 30_000;
 export interface StreamRegistryOptions {
   readonly link: Link;
   readonly documents: Documents;
+  readonly silence: Silence;
   readonly prefix: string;
   readonly replicas: number;
   readonly clock: Clock;
@@ -114,6 +116,7 @@ export class StreamRegistry {
   }
 
   #tick(): void {
+    this.#options.silence.look();
     // Where the cluster does not answer, questions must not pile up.
     if (this.#ticking) return;
     this.#ticking = true;
@@ -155,6 +158,7 @@ export class StreamRegistry {
   async #follow(): Promise<void> {
     if (this.#closed) return;
     await this.list.refresh();
+    this.#options.silence.answered();
     this.#unfinished.look(this.list.coming, this.list.going);
     const { records } = this.list;
     for (const [name, stream] of this.#streams) {

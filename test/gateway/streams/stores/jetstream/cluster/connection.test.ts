@@ -5,6 +5,7 @@ import { join } from "node:path";
 import test from "node:test";
 import { NEWS_MS } from "../../../../../../gateway/streams/refusal.ts";
 import { Link } from "../../../../../../gateway/streams/stores/jetstream/cluster/link.ts";
+import { SILENT_MS } from "../../../../../../gateway/streams/stores/jetstream/cluster/silence.ts";
 import { openJetStreamStreams } from "../../../../../../gateway/streams/stores/jetstream/jetstream.ts";
 import { systemClock } from "../../../../../../runtime/clock.ts";
 import { createLog, silentLog } from "../../../../../../runtime/log.ts";
@@ -78,6 +79,37 @@ test("a credentials file that is half written when a connection is sought again 
     await link.close();
     await node.stop();
     await rm(credentialsFile, { force: true });
+  }
+});
+
+test("a cluster that is away is told, and told no more when it is back, although nobody asks for anything", {
+  skip: natsMissing() ?? false,
+  timeout: 120_000,
+}, async () => {
+  const node = await startSingleNode();
+  await node.run();
+  await (await node.link()).close();
+  let passedMs = 0;
+  const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + passedMs };
+  let said = "";
+  const write = (line: string): void => {
+    said += line;
+  };
+  const parts = { clock, log: createLog("gateway", "info", { write }), metrics: new Metrics() };
+  const streams = await openJetStreamStreams({ servers: node.servers, replicas: 1, ...parts });
+  try {
+    await streams.createStream({ name: "s", shards: 1, retentionHours: 24 });
+    await node.kill();
+    passedMs += SILENT_MS;
+    assert.equal(streams.unreachable, "the NATS cluster does not answer");
+    await until(() => said.includes("the NATS cluster does not answer"));
+    await node.run();
+    await until(() => streams.unreachable === undefined);
+    assert.match(said, /the NATS cluster answers again/);
+    await streams.append("s", [{ partitionKey: "k", data: Buffer.from("x") }]);
+  } finally {
+    await streams.close();
+    await node.stop();
   }
 });
 
