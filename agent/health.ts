@@ -101,10 +101,10 @@ export class HealthServer {
     }
   }
 
-  /** A web page elsewhere whose name resolves to this machine must not read from us. */
+  /** A web page elsewhere whose name resolves to this machine must not read from us. Who names no host (HTTP/1.0, as many probes) is no browser. */
   #isOurHost(host = ""): boolean {
     const name = host.replace(/:\d+$/, "");
-    return ["localhost", "127.0.0.1", "[::1]", this.#options.host].includes(name);
+    return ["", "localhost", "127.0.0.1", "[::1]", this.#options.host].includes(name);
   }
 
   async close(): Promise<void> {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { mkdtemp, writeFile } from "node:fs/promises";
 import { request } from "node:http";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
@@ -120,6 +121,8 @@ test("healthz answers 503 with the reasons, and a name that is not ours is refus
     asked.on("error", reject).end();
   });
   assert.equal(code, 403);
+  const probe = connect(server.port, "127.0.0.1").end("GET /healthz HTTP/1.0\r\n\r\n");
+  assert.match((await probe.toArray()).join(""), /^HTTP\/1\.1 503 /);
   assert.equal((await fetch(`${url}/status.json`, { method: "POST" })).status, 405);
   assert.equal((await fetch(`${url}/other`)).status, 404);
 });
