@@ -3,12 +3,13 @@ import assert from "node:assert/strict";
 import type { PlainPublish, PublishColumns, Streams } from "../../gateway/streams/streams.ts";
 import { decodeFrame, encodeFrame, type Frame } from "../../protocol/frame.ts";
 import { encodeBatch, forEachRecord } from "../../protocol/record-batch.ts";
+import type { Clock } from "../../runtime/clock.ts";
+
+/** By the system's clock unless told. */
+export type OpenStreams = (more?: { readonly clock: Clock }) => Promise<Streams>;
 
 /** Declares a test whose `body` gets a fresh store; `reopen` closes and opens it again. */
-export type Fact = (
-  what: string,
-  body: (streams: Streams, reopen: () => Promise<Streams>) => Promise<void>,
-) => void;
+export type Fact = (what: string, body: (streams: Streams, reopen: OpenStreams) => Promise<void>) => void;
 
 export interface ReadRecord {
   readonly offset: number;

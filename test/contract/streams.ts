@@ -12,7 +12,8 @@ import {
   StreamNotFoundError,
   type Streams,
 } from "../../gateway/streams/streams.ts";
-import { assertRising, type Fact, makeFrame, readAll } from "./stream-records.ts";
+import { assertRising, type Fact, makeFrame, type OpenStreams, readAll } from "./stream-records.ts";
+import { madeAnewContract } from "./streams-made-anew.ts";
 import { reshardContract } from "./streams-reshard.ts";
 import { settingsContract } from "./streams-settings.ts";
 import { takingContract } from "./streams-taking.ts";
@@ -21,7 +22,7 @@ export { makeFrame, type ReadRecord, readAll } from "./stream-records.ts";
 
 /** Somewhere that a store keeps its data between two openings. */
 export interface StreamsPlace {
-  open(): Promise<Streams>;
+  readonly open: OpenStreams;
   remove(): Promise<void>;
 }
 
@@ -34,9 +35,9 @@ export function streamsContract(adapter: string, makePlace: () => Promise<Stream
       const place = await makePlace();
       let streams = await place.open();
       try {
-        await body(streams, async () => {
+        await body(streams, async (more) => {
           await streams.close();
-          streams = await place.open();
+          streams = await place.open(more);
           return streams;
         });
       } finally {
@@ -48,6 +49,7 @@ export function streamsContract(adapter: string, makePlace: () => Promise<Stream
   reshardContract(fact);
   settingsContract(fact);
   takingContract(fact);
+  madeAnewContract(fact);
   const make = (streams: Streams, shards = 1) =>
     streams.createStream({ name: "s", shards, retentionHours: 24 });
 

@@ -224,7 +224,7 @@ class ClusterStreams implements Streams {
     check?: ReadersCheck,
   ): Promise<RegisteredReader> {
     this.#get(stream);
-    return this.#readers.register(stream, { name, createdMs: this.#nowMs(), tags }, check);
+    return this.#readers.register(stream, name, tags, check);
   }
 
   async updateReader(stream: string, name: string, tags: TagChange): Promise<RegisteredReader> {

@@ -42,6 +42,7 @@ import {
   type TagChange,
 } from "../../streams.ts";
 import { checkSpec } from "../check-spec.ts";
+import { OwnSeconds } from "../own-seconds.ts";
 import { checkFormat, raiseFormat } from "./data-format.ts";
 import type { LocalStream } from "./local-stream.ts";
 import { forgetStream, type LogMeters, makeLogMeters } from "./log/log-meters.ts";
@@ -83,6 +84,7 @@ export async function openLocalStreams(options: LocalStreamsOptions): Promise<Lo
 class DiskStreams implements LocalStreams {
   readonly #options: LocalStreamsOptions;
   readonly #metadata: Metadata;
+  readonly #seconds: OwnSeconds;
   readonly #folders: StreamFolders;
   readonly #retention: Retention;
   readonly #meters: LogMeters;
@@ -98,7 +100,8 @@ class DiskStreams implements LocalStreams {
     const { clock, log, metrics } = options;
     const meters = makeLogMeters(metrics);
     this.#meters = meters;
-    this.#folders = new StreamFolders(options, metadata, meters);
+    this.#seconds = new OwnSeconds(clock);
+    this.#folders = new StreamFolders(options, metadata, meters, this.#seconds);
     this.#retention = new Retention({ clock, log, meters, streams: this.#streams });
   }
 
@@ -160,6 +163,9 @@ class DiskStreams implements LocalStreams {
       forgetStream(this.#meters, name);
       await this.#folders.erase(streamId);
     } finally {
+      // With the shards and readers that were made while it was being deleted: there can be no more of them.
+      const { shards } = stream.definition;
+      this.#seconds.streamGone(name, shards.all(), stream.definition.registeredReaders());
       this.#reserved.delete(name);
     }
   }
@@ -208,8 +214,7 @@ class DiskStreams implements LocalStreams {
     tags: RegisteredReader["tags"],
     check?: ReadersCheck,
   ): Promise<RegisteredReader> {
-    const reader = { name, createdMs: this.#nowMs(), tags };
-    return this.#get(stream).definition.registerReader(reader, check);
+    return this.#get(stream).definition.registerReader(name, tags, check);
   }
 
   async updateReader(stream: string, name: string, tags: TagChange): Promise<RegisteredReader> {

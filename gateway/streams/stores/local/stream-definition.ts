@@ -21,6 +21,7 @@ import {
   type TagChange,
 } from "../../streams.ts";
 import { checkSpec } from "../check-spec.ts";
+import type { OwnSeconds } from "../own-seconds.ts";
 import type { StreamLog } from "./log/stream-log.ts";
 import type { Metadata, ReaderRecord, StoredStream, StreamRecord } from "./metadata.ts";
 import { type ShardChange, ShardTable } from "./shard-table.ts";
@@ -28,17 +29,25 @@ import { type ShardChange, ShardTable } from "./shard-table.ts";
 export class StreamDefinition {
   readonly shards: ShardTable;
   readonly #metadata: Metadata;
+  readonly #seconds: OwnSeconds;
   readonly #readers: Map<string, ReaderRecord>;
   #record: StreamRecord;
   #settings: StreamSettings | undefined;
   #last: Promise<unknown> = Promise.resolve();
   #closed = false;
 
-  constructor(stored: StoredStream, readers: readonly ReaderRecord[], log: StreamLog, metadata: Metadata) {
+  constructor(
+    stored: StoredStream,
+    readers: readonly ReaderRecord[],
+    log: StreamLog,
+    metadata: Metadata,
+    seconds: OwnSeconds,
+  ) {
     this.#record = stored.record;
     this.shards = new ShardTable(stored.record.name, log, stored.shards);
     this.#readers = new Map(readers.map((reader) => [reader.name, reader]));
     this.#metadata = metadata;
+    this.#seconds = seconds;
   }
 
   get record(): StreamRecord {
@@ -111,12 +120,15 @@ export class StreamDefinition {
   }
 
   registerReader(
-    { name, createdMs, tags }: RegisteredReader,
+    name: string,
+    tags: RegisteredReader["tags"],
     check?: ReadersCheck,
   ): Promise<RegisteredReader> {
     return this.#change(async () => {
       if (this.#readers.has(name)) throw new ReaderExistsError(this.#record.name, name);
       check?.(this.registeredReaders());
+      // Dated when it is its turn: its predecessor's going may be the change before.
+      const createdMs = this.#seconds.dateReader(this.#record.name, name);
       return this.#putReader({ name, createdMs, tags: { ...tags } });
     });
   }
@@ -130,9 +142,10 @@ export class StreamDefinition {
 
   deregisterReader(name: string): Promise<void> {
     return this.#change(async () => {
-      this.#reader(name);
+      const reader = this.#reader(name);
       await this.#metadata.removeReader(this.#record.streamId, name);
       this.#readers.delete(name);
+      this.#seconds.readerGone(this.#record.name, reader);
     });
   }
 

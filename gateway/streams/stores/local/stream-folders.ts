@@ -17,6 +17,7 @@ import { describeError } from "../../../../runtime/errors.ts";
 import type { Log } from "../../../../runtime/log.ts";
 import { DatabaseWriteError } from "../../../../runtime/synced-level.ts";
 import type { Offset, ShardId, StreamSpec } from "../../streams.ts";
+import type { OwnSeconds } from "../own-seconds.ts";
 import { LocalStream } from "./local-stream.ts";
 import type { LogMeters } from "./log/log-meters.ts";
 import { type Disk, realDisk } from "./log/segment-file.ts";
@@ -65,13 +66,15 @@ export class StreamFolders {
   readonly #options: StreamFoldersOptions;
   readonly #metadata: Metadata;
   readonly #meters: LogMeters;
+  readonly #seconds: OwnSeconds;
   readonly #spares: RecycledSegments | undefined;
   readonly #recent = new RecentChunks(RECENT_BYTES);
 
-  constructor(options: StreamFoldersOptions, metadata: Metadata, meters: LogMeters) {
+  constructor(options: StreamFoldersOptions, metadata: Metadata, meters: LogMeters, seconds: OwnSeconds) {
     this.#options = options;
     this.#metadata = metadata;
     this.#meters = meters;
+    this.#seconds = seconds;
     const { dir, segmentBytes = DEFAULT_SEGMENT_BYTES, recycleSegments } = options;
     if (recycleSegments !== "never") {
       this.#spares = new RecycledSegments(join(dir, "spares"), segmentBytes, recycleSegments === "filled");
@@ -107,7 +110,7 @@ export class StreamFolders {
 
   /** In a new folder, with its first shards. What it leaves when it fails is removed, by the next start if not now. */
   async make({ name, shards: count, retentionHours, ...more }: StreamSpec): Promise<LocalStream> {
-    const createdMs = Math.floor(this.#options.clock.nowUs() / 1000);
+    const createdMs = this.#seconds.dateStream(name);
     const { mode, limits, maxRecordBytes, tags } = more;
     const shards = firstShards(count, createdMs);
     const record: StreamRecord = {
@@ -177,7 +180,7 @@ export class StreamFolders {
 
   async #assemble(stored: StoredStream, log: StreamLog): Promise<LocalStream> {
     const readers = await this.#metadata.readers(stored.record.streamId);
-    const definition = new StreamDefinition(stored, readers, log, this.#metadata);
+    const definition = new StreamDefinition(stored, readers, log, this.#metadata, this.#seconds);
     return new LocalStream(definition, log, this.#metadata, this.#meters, this.#options.clock);
   }
 

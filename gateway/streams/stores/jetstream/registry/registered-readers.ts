@@ -24,10 +24,17 @@ export class RegisteredReaders {
   }
 
   /** @throws ReaderExistsError */
-  async register(stream: string, reader: RegisteredReader, check?: ReadersCheck): Promise<RegisteredReader> {
+  async register(
+    stream: string,
+    name: string,
+    tags: RegisteredReader["tags"],
+    check?: ReadersCheck,
+  ): Promise<RegisteredReader> {
+    let reader!: RegisteredReader;
     await this.#change(stream, (readers) => {
-      if (readers.some(({ name }) => name === reader.name)) throw new ReaderExistsError(stream, reader.name);
+      if (readers.some((one) => one.name === name)) throw new ReaderExistsError(stream, name);
       check?.(readers);
+      reader = { name, createdMs: this.#registry.seconds.dateReader(stream, name), tags };
       return [...readers, reader];
     });
     return reader;

@@ -10,6 +10,7 @@ import {
   StreamExistsError,
   type StreamMode,
 } from "../../../streams.ts";
+import type { OwnSeconds } from "../../own-seconds.ts";
 import type { Document, Documents } from "../cluster/documents.ts";
 import { JetStreamUnfitError } from "../cluster/jet-streams.ts";
 import type { MapContent } from "../log/shard-history.ts";
@@ -53,11 +54,13 @@ function bare({ version, streams, coming, going }: ListDocument): ListDocument {
 
 export class StreamList {
   readonly #documents: Documents;
+  readonly #seconds: OwnSeconds;
   #list: ListDocument = EMPTY;
   #revision = -1;
 
-  constructor(documents: Documents) {
+  constructor(documents: Documents, seconds: OwnSeconds) {
     this.#documents = documents;
+    this.#seconds = seconds;
   }
 
   /** Those that are there. */
@@ -107,7 +110,24 @@ export class StreamList {
       throw new JetStreamUnfitError(`the cluster's list of streams has version ${list.version}`, hint);
     }
     this.#revision = revision;
-    this.#list = bare(list);
+    const newer = bare(list);
+    this.#noteGone(newer);
+    this.#list = newer;
+  }
+
+  /** What this gateway or another has deleted since the last look, so that what is made anew under its name is dated behind it. */
+  #noteGone(newer: ListDocument): void {
+    for (const { name, streamId, map, readers } of recordsIn(this.#list)) {
+      const there = newer.streams[name] ?? newer.coming[name];
+      if (there?.streamId !== streamId) {
+        this.#seconds.streamGone(name, map.shards, readers);
+        continue;
+      }
+      const left = new Map(there.readers.map((reader) => [reader.name, reader.createdMs]));
+      for (const reader of readers) {
+        if (left.get(reader.name) !== reader.createdMs) this.#seconds.readerGone(name, reader);
+      }
+    }
   }
 
   /**
@@ -115,22 +135,31 @@ export class StreamList {
    * @returns the list as it was written or left: who would read it again may be given an older one
    */
   async #update(change: (list: ListDocument) => ListDocument | undefined): Promise<ListDocument> {
-    const judged = (list: ListDocument | undefined) => change(bare(list ?? EMPTY));
+    const judged = (list: ListDocument | undefined) => {
+      const newer = bare(list ?? EMPTY);
+      this.#noteGone(newer);
+      return change(newer);
+    };
     const there = await this.#documents.update<ListDocument>(KEY, judged, this.#revision);
     this.#take(there);
     return bare(there.value ?? EMPTY);
   }
 
-  /** Names a stream that is about to be made. @throws StreamExistsError */
-  async announce(record: StreamRecord): Promise<void> {
-    const { name, streamId } = record;
-    await this.#update((list) => {
+  /**
+   * Names a stream that is about to be made.
+   * @param make called once it is known what of that name is gone; again when another gateway came between
+   * @throws StreamExistsError
+   */
+  async announce(name: string, streamId: string, make: () => StreamRecord): Promise<StreamRecord> {
+    const { streams, coming } = await this.#update((list) => {
       const there = list.streams[name] ?? list.coming[name];
       // Our own, when the answer to it was lost.
       if (there?.streamId === streamId) return undefined;
       if (there !== undefined) throw new StreamExistsError(name);
-      return { ...list, coming: { ...list.coming, [name]: record } };
+      return { ...list, coming: { ...list.coming, [name]: make() } };
     });
+    // Another gateway may have finished it, where the answer was long in coming.
+    return (coming[name] ?? streams[name])!;
   }
 
   /** Its JetStream stream is there. @returns false when it was deleted or given up meanwhile */
@@ -189,10 +218,10 @@ export class StreamList {
   }
 }
 
-function idsIn({ streams, coming, going }: ListDocument): Set<string> {
-  return new Set([...going, ...[streams, coming].flatMap(idsOf)]);
+function idsIn(list: ListDocument): Set<string> {
+  return new Set([...list.going, ...recordsIn(list).map(({ streamId }) => streamId)]);
 }
 
-function idsOf(records: StreamRecords): string[] {
-  return Object.values(records).map(({ streamId }) => streamId);
+function recordsIn({ streams, coming }: ListDocument): StreamRecord[] {
+  return [...Object.values(streams), ...Object.values(coming)];
 }

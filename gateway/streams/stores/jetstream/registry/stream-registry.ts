@@ -22,6 +22,7 @@ import {
   type StreamSpec,
   StreamsClosedError,
 } from "../../../streams.ts";
+import { OwnSeconds } from "../../own-seconds.ts";
 import type { Documents } from "../cluster/documents.ts";
 import type { Link } from "../cluster/link.ts";
 import type { Silence } from "../cluster/silence.ts";
@@ -51,6 +52,7 @@ export interface StreamRegistryOptions {
 }
 
 export class StreamRegistry {
+  readonly seconds: OwnSeconds;
   readonly list: StreamList;
   readonly retention: Retention;
   readonly #options: StreamRegistryOptions;
@@ -74,7 +76,8 @@ export class StreamRegistry {
 
   constructor(options: StreamRegistryOptions) {
     this.#options = options;
-    this.list = new StreamList(options.documents);
+    this.seconds = new OwnSeconds(options.clock);
+    this.list = new StreamList(options.documents, this.seconds);
     this.retention = new Retention({ ...options, replicate: (stream) => this.#replicate(stream) });
     this.#unfinished = new UnfinishedStreams({
       ...options,
@@ -166,6 +169,8 @@ export class StreamRegistry {
       if (records[name]?.streamId === stream.streamId && !stream.tail.isLost) continue;
       this.#streams.delete(name);
       this.#byId.delete(stream.streamId);
+      // The list may not have had its last split yet.
+      this.seconds.streamGone(name, stream.tail.history.shards, []);
       // Ended first: a consumer that is being opened meanwhile sees by that that it is late, whatever holds the others up.
       const ended = stream.end();
       await this.#options.gone(stream);
@@ -270,9 +275,10 @@ export class StreamRegistry {
 
   /** Resolves when the stream is there and followed. @throws StreamExistsError */
   async make(spec: StreamSpec): Promise<void> {
-    const record = this.#newRecord(spec);
+    const streamId = randomBytes(16).toString("hex");
+    let record: StreamRecord;
     try {
-      await this.list.announce(record);
+      record = await this.list.announce(spec.name, streamId, () => this.#newRecord(spec, streamId));
     } catch (error) {
       // Who hears that it exists can use it.
       if (error instanceof StreamExistsError) await this.#settled(spec.name);
@@ -300,11 +306,11 @@ export class StreamRegistry {
     });
   }
 
-  #newRecord(spec: StreamSpec): StreamRecord {
-    const createdMs = Math.floor(this.#options.clock.nowUs() / 1000);
+  #newRecord(spec: StreamSpec, streamId: string): StreamRecord {
+    const createdMs = this.seconds.dateStream(spec.name);
     return {
       name: spec.name,
-      streamId: randomBytes(16).toString("hex"),
+      streamId,
       createdMs,
       retentionHours: spec.retentionHours,
       mode: spec.mode ?? "provisioned",

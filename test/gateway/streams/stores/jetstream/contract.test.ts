@@ -19,7 +19,7 @@ else {
     const prefix = `t${randomBytes(6).toString("hex")}`;
     const { servers } = cluster!;
     return {
-      open: () =>
+      open: (more) =>
         openJetStreamStreams({
           servers,
           replicas: 3,
@@ -27,6 +27,7 @@ else {
           clock: systemClock,
           log: silentLog,
           metrics: new Metrics(),
+          ...more,
         }),
       remove: async () => undefined,
     };
