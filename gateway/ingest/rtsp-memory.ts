@@ -12,7 +12,7 @@
  * unit the pictures so far are kept, and an agent sends it again.
  */
 
-import { totalmem } from "node:os";
+import { machineMemoryBytes } from "../../runtime/machine-memory.ts";
 
 const PATIENCE_MS = 10_000;
 const LEAST_BYTES = 256 * 1_048_576;
@@ -222,8 +222,5 @@ export class Brake {
 
 /** An eighth of what this machine, or the container around this process, has; 256 MiB at least. */
 export function publishersMemoryBytes(): number {
-  const limit = process.constrainedMemory();
-  // Without a limit it is 0, or larger than any machine.
-  const machine = totalmem();
-  return Math.max(LEAST_BYTES, Math.floor((limit > 0 ? Math.min(limit, machine) : machine) / 8));
+  return Math.max(LEAST_BYTES, Math.floor(machineMemoryBytes() / 8));
 }

@@ -8,6 +8,7 @@ import type { AccessKeyConfig } from "../../../config/gateway-config.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import type { HeadwaterError } from "../../../runtime/errors.ts";
 import type { Log } from "../../../runtime/log.ts";
+import { machineMemoryBytes } from "../../../runtime/machine-memory.ts";
 import type { Metrics } from "../../../runtime/metrics.ts";
 import type { HistogramTally, Tally } from "../../../runtime/tally.ts";
 import type { Streams } from "../../streams/streams.ts";
@@ -47,10 +48,11 @@ import { codecOf } from "./wire/codec.ts";
 const TARGET_PREFIX = "Kinesis_20131202.";
 /** A PutRecords of 10 MiB, the largest, is a third more in base64; and there are its keys. */
 const MAX_BODY_BYTES = 16 * 1_048_576;
-/** Bodies held at once, over all connections. */
-const BODY_BUDGET_BYTES = 256 * 1_048_576;
-/** Large answers that wait for their clients, over all connections. */
-const UNREAD_ANSWER_BYTES = 256 * 1_048_576;
+/**
+ * Bodies held at once, over all connections; and as much of large answers that wait for their clients. An eighth of what memory there is, but
+ * room for the largest body of a stranger, who may have half of it.
+ */
+const HELD_BYTES = Math.min(256 * 1_048_576, Math.max(64 * 1_048_576, Math.floor(machineMemoryBytes() / 8)));
 
 export interface KinesisOptions {
   readonly streams: Streams;
@@ -69,8 +71,8 @@ type StreamedAnswer = (exchange: Exchange) => Promise<void>;
 
 export class KinesisApi implements LaneService {
   readonly maxBodyBytes = MAX_BODY_BYTES;
-  readonly budget = new BodyBudget(BODY_BUDGET_BYTES);
-  readonly unread = new UnreadAnswers(UNREAD_ANSWER_BYTES);
+  readonly budget = new BodyBudget(HELD_BYTES);
+  readonly unread = new UnreadAnswers(HELD_BYTES);
   readonly #context: KinesisContext;
   readonly #verifier: SignatureVerifier<AccessKeyConfig>;
   readonly #ids = new RequestIds();
