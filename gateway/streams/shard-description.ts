@@ -8,6 +8,13 @@ export type ShardId = string;
  */
 export type Offset = number;
 
+/** From then on a shard begins at a hash, or none does any more. Whatever the shards are called, so that later steps may be about what earlier ones made. */
+export interface ReshardStep {
+  readonly do: "split" | "merge";
+  /** Above 0n, to 2^128 - 1. */
+  readonly at: bigint;
+}
+
 export interface ShardDescription {
   readonly shardId: ShardId;
   readonly index: number;

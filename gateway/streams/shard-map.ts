@@ -45,37 +45,24 @@ export class ShardMap {
   /** Where each range begins, four words each, the first weighing most; made when a key first asks. */
   #begins: Uint32Array | undefined;
 
-  /** @param order "joined" when they are known to rise and to cover all */
+  /** @param order "joined" when they are known to rise and to cover all, as after steps from shards that do: that costs nothing */
   constructor(shards: readonly ShardRange[], order: "any" | "joined" = "any") {
     if (order === "joined") {
       this.#ranges = shards;
       return;
     }
     this.#ranges = [...shards].sort((a, b) => (a.hashFrom < b.hashFrom ? -1 : 1));
-    checkCover(this.#ranges, { hashFrom: 0n, hashTo: MAX_HASH });
+    checkCover(this.#ranges);
+  }
+
+  /** The shards by rising range, from 0 on: each stands at its place. */
+  get ranges(): readonly ShardRange[] {
+    return this.#ranges;
   }
 
   /** How many shards are open. */
   get size(): number {
     return this.#ranges.length;
-  }
-
-  /**
-   * The map after a split or a merge. Only what changes is looked at, so that many in a row cost
-   * little; no key is remembered in the new one.
-   * @param closed shards whose ranges touch, @param opened those that take their place; both by rising range
-   */
-  replaced(closed: readonly ShardRange[], opened: readonly ShardRange[]): ShardMap {
-    const hashFrom = closed[0]!.hashFrom;
-    checkCover(closed, { hashFrom, hashTo: closed.at(-1)!.hashTo });
-    checkCover(opened, { hashFrom, hashTo: closed.at(-1)!.hashTo });
-    const at = this.placeOfHash(hashFrom);
-    for (const [i, { index }] of closed.entries()) {
-      invariant(this.#ranges[at + i]?.index === index, "only open shards are closed");
-    }
-    const ranges = [...this.#ranges];
-    ranges.splice(at, closed.length, ...opened);
-    return new ShardMap(ranges, "joined");
   }
 
   /** The index of the shard that takes this key. */
@@ -88,7 +75,7 @@ export class ShardMap {
     return this.#ranges[this.placeOfHash(hash)]!.index;
   }
 
-  /** The index of the shard at a place: the shards stand by rising range, from 0 on. */
+  /** The index of the shard at a place. */
   indexAt(place: number): number {
     return this.#ranges[place]!.index;
   }
@@ -141,16 +128,21 @@ export class ShardMap {
 
   /** @param hash 0n to 2^128 - 1 */
   placeOfHash(hash: bigint): number {
-    invariant(hash >= 0n && hash <= MAX_HASH, "a hash has 128 bits");
-    let low = 0;
-    let high = this.#ranges.length - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >>> 1;
-      if (this.#ranges[middle]!.hashFrom <= hash) low = middle;
-      else high = middle - 1;
-    }
-    return low;
+    return placeIn(this.#ranges, hash);
   }
+}
+
+/** The place of the range that has this hash, 0n to 2^128 - 1, among those that cover all hashes and rise. */
+export function placeIn(ranges: readonly HashRange[], hash: bigint): number {
+  invariant(hash >= 0n && hash <= MAX_HASH, "a hash has 128 bits");
+  let low = 0;
+  let high = ranges.length - 1;
+  while (low < high) {
+    const middle = (low + high + 1) >>> 1;
+    if (ranges[middle]!.hashFrom <= hash) low = middle;
+    else high = middle - 1;
+  }
+  return low;
 }
 
 const hashed = new Uint32Array(4);
@@ -169,11 +161,11 @@ function beginsBy(begins: Uint32Array, place: number, words: Uint32Array, at: nu
 }
 
 /** @param ranges by rising range */
-function checkCover(ranges: readonly ShardRange[], { hashFrom, hashTo }: HashRange): void {
-  let next = hashFrom;
+function checkCover(ranges: readonly ShardRange[]): void {
+  let next = 0n;
   for (const range of ranges) {
     invariant(range.hashFrom === next && range.hashTo >= range.hashFrom, "hash ranges join up");
     next = range.hashTo + 1n;
   }
-  invariant(next === hashTo + 1n, "hash ranges cover all hashes");
+  invariant(next === HASH_SPACE, "hash ranges cover all hashes");
 }

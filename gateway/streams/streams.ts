@@ -8,7 +8,7 @@
  */
 import type { Epoch, Frame } from "../../protocol/frame.ts";
 import type { Run } from "../../protocol/record-batch.ts";
-import type { Offset, ShardDescription, ShardId } from "./shard-description.ts";
+import type { Offset, ReshardStep, ShardDescription, ShardId } from "./shard-description.ts";
 
 export { forEachUserRecord } from "./kpl-aggregate.ts";
 export * from "./limits.ts";
@@ -285,6 +285,13 @@ export interface Streams {
   splitShard(name: string, shardId: ShardId, startingHash: bigint): Promise<void>;
   /** Closes two open shards whose hash ranges touch, and opens one in their place. */
   mergeShards(name: string, shardId: ShardId, adjacentShardId: ShardId): Promise<void>;
+  /**
+   * Many splits and merges as one change, which costs about as much as one of them: all hold, or none does. There are never more
+   * open shards on the way than there may be.
+   * @param steps one at least; each is about the shards that those before it left
+   * @throws StreamNotFoundError, BadReshardError
+   */
+  reshard(name: string, steps: readonly ReshardStep[]): Promise<void>;
 
   /** @throws StreamNotFoundError, ReaderExistsError */
   registerReader(stream: string, name: string, tags: Tags, check?: ReadersCheck): Promise<RegisteredReader>;

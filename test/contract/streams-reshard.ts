@@ -8,6 +8,7 @@ import {
   LeaseLostError,
   MAX_HASH,
   partitionHash,
+  type ReshardStep,
   type ShardDescription,
   ShardNotFoundError,
   StreamNotFoundError,
@@ -153,6 +154,65 @@ function shardFacts(fact: Fact): void {
       }
     },
   );
+
+  fact("many splits and merges at once hold together, or none of them does", async (streams, reopen) => {
+    await make(streams, 2);
+    await putBoth(streams, "before");
+    const consumer = await streams.openConsumer("s", "c");
+    const quarter = HALF / 2n;
+    const steps: ReshardStep[] = [
+      { do: "merge", at: HALF },
+      { do: "split", at: quarter },
+      { do: "split", at: HALF + quarter },
+      { do: "merge", at: quarter },
+    ];
+    await assert.rejects(streams.reshard("s", [...steps, { do: "merge", at: 7n }]), BadReshardError);
+    await assert.rejects(streams.reshard("none", steps), StreamNotFoundError);
+    assert.equal(streams.describe("s").shardList.length, 2);
+    await streams.reshard("s", steps);
+    await putBoth(streams, "after");
+    await consumer.close();
+    for await (const opened of beforeAndAfter(streams, reopen)) {
+      const { shards, shardList } = opened.describe("s");
+      assert.equal(shards, 2);
+      assert.deepEqual(
+        shardList.map(({ index, hashFrom, parents, closedMs }) => [
+          index,
+          hashFrom,
+          parents.map((parent) => Number(parent.slice(-3))),
+          closedMs === undefined,
+        ]),
+        [
+          [0, 0n, [], false],
+          [1, HALF, [], false],
+          [2, 0n, [0, 1], false],
+          [3, 0n, [2], false],
+          [4, quarter, [2], false],
+          [5, quarter, [4], false],
+          [6, HALF + quarter, [4], true],
+          [7, 0n, [3, 5], true],
+        ],
+      );
+      const seconds = shardList.map(({ createdMs }) => Math.floor(createdMs / 1_000));
+      for (const { index, parents } of shardList) {
+        for (const parent of parents) assert.ok(seconds[Number(parent.slice(-3))]! < seconds[index]!);
+      }
+      const texts: string[] = [];
+      for (const { shardId } of shardList) texts.push(...(await textsIn(opened, shardId)));
+      assert.deepEqual(texts, ["low-before", "high-before", "high-after", "low-after"]);
+    }
+    const opened = await reopen();
+    const again = await opened.openConsumer("s", "c");
+    assert.deepEqual(again.shards, [SHARD_0, SHARD_1]);
+    const read = await consume(opened, again);
+    assert.deepEqual(read.slice(0, 2), ["low-before", "high-before"]);
+    assert.deepEqual(read.slice(2).sort(), ["high-after", "low-after"]);
+    // Made and closed at one moment: whoever begins there is at its end.
+    const { next, ended } = await opened.read("s", SHARD_3, 0, 1_000);
+    assert.deepEqual([next, ended], [shardOf(opened, SHARD_3).latest, true]);
+    await opened.splitShard("s", "shardId-000000000007", 5n);
+    assert.equal(opened.describe("s").shardList.at(-1)!.index, 9);
+  });
 
   fact("what cannot be split or merged changes nothing", async (streams) => {
     await make(streams, 3);

@@ -166,7 +166,7 @@ export const OFFERED: Readonly<Record<string, OfferedOperation>> = {
   },
   UpdateShardCount: {
     run: updateShardCount,
-    note: "At most double and at least half of the open shards. Done when the call returns; when it was interrupted, the same call again finishes it.",
+    note: "At most double and at least half of the open shards. Done when the call returns, as one change: when it was interrupted, all of it or nothing.",
   },
   UpdateStreamMode: {
     run: updateStreamMode,

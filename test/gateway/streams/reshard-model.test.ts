@@ -3,7 +3,12 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
 import type { LocalStreams } from "../../../gateway/streams/stores/local/local.ts";
-import { type Consumer, MAX_HASH, partitionHash } from "../../../gateway/streams/streams.ts";
+import {
+  type Consumer,
+  MAX_HASH,
+  partitionHash,
+  type ReshardStep,
+} from "../../../gateway/streams/streams.ts";
 import { makeFrame, readAll } from "../../contract/stream-records.ts";
 import { makeLocalPlace } from "./stores/local/local-place.ts";
 
@@ -13,6 +18,7 @@ type Step =
   | { readonly do: "append" | "frame"; readonly keys: readonly number[]; readonly wait: boolean }
   | { readonly do: "split"; readonly which: number; readonly at: number }
   | { readonly do: "merge"; readonly which: number }
+  | { readonly do: "reshard"; readonly at: readonly number[] }
   | { readonly do: "consume"; readonly shards: number; readonly records: number }
   | { readonly do: "reopen" };
 
@@ -22,6 +28,13 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 5, arbitrary: fc.record({ do: fc.constantFrom("append", "frame"), keys, wait: fc.boolean() }) },
   { weight: 3, arbitrary: fc.record({ do: fc.constant("split"), which: natural, at: natural }) },
   { weight: 2, arbitrary: fc.record({ do: fc.constant("merge"), which: natural }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant("reshard"),
+      at: fc.array(fc.integer({ min: 1, max: 12 }), { minLength: 1, maxLength: 8 }),
+    }),
+  },
   {
     weight: 3,
     arbitrary: fc.record({
@@ -43,6 +56,18 @@ class Model {
   shardOf(key: string): number {
     const hash = partitionHash(key);
     return this.open.find(({ from, to }) => from <= hash && hash <= to)!.index;
+  }
+
+  split(place: number, at: bigint): void {
+    const { from, to } = this.open[place]!;
+    const low = { index: this.nextIndex++, from, to: at - 1n };
+    this.open.splice(place, 1, low, { index: this.nextIndex++, from: at, to });
+  }
+
+  /** With the one behind it. */
+  merge(place: number): void {
+    const [low, high] = [this.open[place]!, this.open[place + 1]!];
+    this.open.splice(place, 2, { index: this.nextIndex++, from: low.from, to: high.to });
   }
 
   append(keyIndexes: readonly number[]): string[] {
@@ -77,6 +102,7 @@ class Run {
     if (one.do === "append" || one.do === "frame") return this.#append(one.do, one.keys, one.wait);
     if (one.do === "split") return this.#split(one.which, one.at);
     if (one.do === "merge") return this.#merge(one.which);
+    if (one.do === "reshard") return this.#reshard(one.at);
     if (one.do === "consume") return void (await this.#consume(one.shards, one.records));
     await this.#settle();
     this.#streams = await this.#reopen();
@@ -102,8 +128,7 @@ class Run {
     if (from === to) return;
     const startingHash = from + 1n + ((to - from - 1n) * BigInt(at)) / 1_000_000n;
     await this.#streams.splitShard("s", shardId(index), startingHash);
-    const low = { index: this.#model.nextIndex++, from, to: startingHash - 1n };
-    open.splice(place, 1, low, { index: this.#model.nextIndex++, from: startingHash, to });
+    this.#model.split(place, startingHash);
   }
 
   async #merge(which: number): Promise<void> {
@@ -112,7 +137,22 @@ class Run {
     const place = which % (open.length - 1);
     const [low, high] = [open[place]!, open[place + 1]!];
     await this.#streams.mergeShards("s", shardId(high.index), shardId(low.index));
-    open.splice(place, 2, { index: this.#model.nextIndex++, from: low.from, to: high.to });
+    this.#model.merge(place);
+  }
+
+  /** Each place becomes a border, or is one no more. */
+  async #reshard(places: readonly number[]): Promise<void> {
+    const { open } = this.#model;
+    const steps: ReshardStep[] = [];
+    for (const place of places) {
+      const at = (MAX_HASH / 13n) * BigInt(place);
+      const there = open.findIndex(({ from, to }) => from <= at && at <= to);
+      const what = open[there]!.from === at ? "merge" : "split";
+      steps.push({ do: what, at });
+      if (what === "split") this.#model.split(there, at);
+      else this.#model.merge(there - 1);
+    }
+    await this.#streams.reshard("s", steps);
   }
 
   /** Some records of some of the shards that may be read, then one checkpoint over all of them. */

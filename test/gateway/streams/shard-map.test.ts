@@ -65,32 +65,3 @@ test("ranges that leave a gap are a bug, and so is a hash of more bits", () => {
   assert.throws(() => new ShardMap([{ index: 0, hashFrom: 1n, hashTo: MAX_HASH }]), /broken invariant/);
   assert.throws(() => new ShardMap([{ index: 0, hashFrom: 0n, hashTo: 5n }]), /broken invariant/);
 });
-
-test("a map with shards replaced routes as one that was made anew", () => {
-  const ranges = equalRanges(7).map((range, index) => ({ index, ...range }));
-  const hash = fc.bigInt({ min: 0n, max: MAX_HASH });
-  fc.assert(
-    fc.property(fc.nat({ max: 5 }), fc.integer({ min: 1, max: 2 }), hash, (place, count, at) => {
-      const closed = ranges.slice(place, place + count);
-      const { hashFrom } = closed[0]!;
-      const { hashTo } = closed.at(-1)!;
-      const middle = (hashFrom + hashTo) / 2n;
-      const opened = [
-        { index: 7, hashFrom, hashTo: middle },
-        { index: 8, hashFrom: middle + 1n, hashTo },
-      ];
-      const map = new ShardMap(ranges);
-      const replaced = map.replaced(closed, opened);
-      const anew = new ShardMap([...ranges.filter((range) => !closed.includes(range)), ...opened]);
-      assert.equal(replaced.size, anew.size);
-      for (const one of [at, hashFrom, middle, middle + 1n, hashTo]) {
-        assert.equal(replaced.shardOfHash(one), anew.shardOfHash(one));
-      }
-      assert.equal(map.shardOfHash(hashFrom), place);
-    }),
-  );
-  const map = new ShardMap(ranges);
-  const wrong = { index: 9, hashFrom: 0n, hashTo: 5n };
-  assert.throws(() => map.replaced([ranges[0]!], [wrong]), /broken invariant/);
-  assert.throws(() => map.replaced([wrong], [wrong]), /broken invariant/);
-});

@@ -7,12 +7,13 @@ import {
   MAX_SHARDS,
   type ShardDescription,
   ShardNotFoundError,
+  type Streams,
 } from "../../../streams/streams.ts";
 import { AwsError, invalidArgument, notFound } from "../../aws-error.ts";
 import { namedStreamField, shardIdField, streamArnField } from "../account.ts";
 import type { KinesisContext, Operation } from "../operation.ts";
 import { checkShape, type Shape } from "../shape.ts";
-import { type OpenShard, type ReshardStep, ShardRow, stepsToUniform } from "./uniform-shards.ts";
+import { stepsToUniform } from "./uniform-shards.ts";
 
 const splitShape = {
   NewStartingHashKey: { type: "string", required: true, pattern: "0|([1-9]\\d{0,38})" },
@@ -39,7 +40,7 @@ export const splitShard: Operation = async (context, body) => {
         `This request would exceed the shard limit of ${MAX_SHARDS} of stream ${stream}. Current shard count: ${open}. Number of additional shards that would have resulted from this request: 1.`,
       );
     }
-    await take(context, stream, { do: "split", shardId: shard.shardId, at });
+    await change(context, stream, (streams) => streams.splitShard(stream, shard.shardId, at));
   });
   return undefined;
 };
@@ -63,11 +64,7 @@ export const mergeShards: Operation = async (context, body) => {
         `Shards ${shard.shardId} and ${adjacent.shardId} in stream ${stream} under account ${context.account.accountId} are not an adjacent pair of shards eligible for merging`,
       );
     }
-    await take(context, stream, {
-      do: "merge",
-      shardId: shard.shardId,
-      adjacentShardId: adjacent.shardId,
-    });
+    await change(context, stream, (streams) => streams.mergeShards(stream, shard.shardId, adjacent.shardId));
   });
   return undefined;
 };
@@ -99,11 +96,10 @@ export const updateShardCount: Operation = async (context, body) => {
       refuse("UpdateShardCount cannot scale down below half your current open shard count.");
     }
     for (;;) {
-      // A look is at all shards that there are, closed ones too: one for each step would take minutes where there are thousands.
-      const row = new ShardRow(openShards(context, stream));
-      const steps = stepsToUniform(row.borders, target);
+      const steps = stepsToUniform(borders(context, stream), target);
       if (steps.length === 0) return count;
-      for (const step of steps) row.took(step, await take(context, stream, row.named(step)));
+      // At once: thousands of changes, each with all shards in it or looked at, take minutes. The next look finds them done.
+      await change(context, stream, (streams) => streams.reshard(stream, steps));
     }
   });
   return {
@@ -128,8 +124,11 @@ function inTurn<T>(context: KinesisContext, stream: string, work: () => Promise<
   });
 }
 
-function openShards(context: KinesisContext, stream: string): ShardDescription[] {
-  return context.account.describe(stream).shardList.filter((shard) => shard.closedMs === undefined);
+/** Where the open shards begin, rising. */
+function borders(context: KinesisContext, stream: string): bigint[] {
+  const { shardList } = context.account.describe(stream);
+  const open = shardList.filter(({ closedMs }) => closedMs === undefined);
+  return open.map(({ hashFrom }) => hashFrom).sort((a, b) => (a < b ? -1 : 1));
 }
 
 /** @throws AwsError ResourceNotFoundException, or InvalidArgumentException for a closed one */
@@ -146,20 +145,13 @@ function openShardOf(context: KinesisContext, stream: string, shardName: string)
   return shard;
 }
 
-/** @returns what it made, rising */
-async function take(
-  context: KinesisContext,
+async function change(
+  { account, streams }: KinesisContext,
   stream: string,
-  step: ReshardStep,
-): Promise<readonly OpenShard[]> {
-  const { account, streams } = context;
-  const work =
-    step.do === "split"
-      ? streams.splitShard(stream, step.shardId, step.at)
-      : streams.mergeShards(stream, step.shardId, step.adjacentShardId);
+  work: (streams: Streams) => Promise<void>,
+): Promise<void> {
   try {
-    const made = work.then(() => streams.children(stream, step.shardId));
-    return await account.found(stream, made);
+    await account.found(stream, work(streams));
   } catch (error) {
     // Somebody else, such as the configuration, changed the shards meanwhile.
     if (error instanceof BadReshardError) throw new AwsError("ResourceInUseException", error.message);

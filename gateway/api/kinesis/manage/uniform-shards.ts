@@ -1,25 +1,12 @@
 /**
- * The way from the shards that a stream has to shards of equal ranges, one split or merge at a time.
- * It is planned from what is there, so that a call which ended half way, by a crash or a full
- * disk, is finished by the next one. There are never more shards than before or afterwards, whichever is more.
+ * The way from the shards that a stream has to shards of equal ranges, by splits and merges, which a store takes as one change.
+ * There are never more shards than before or afterwards, whichever is more.
  *
  *   borders that are there ─┐
- *                           ├→ steps: a border goes, a border comes → the shards that it is done to, by their names
+ *                           ├→ steps: a border goes, a border comes
  *   borders that shall be ──┘
  */
-import type { ShardDescription } from "../../../streams/streams.ts";
-
-export type OpenShard = Pick<ShardDescription, "shardId" | "hashFrom" | "hashTo">;
-
-/** A shard begins at a hash from then on, or none does any more. */
-export interface BorderStep {
-  readonly do: "split" | "merge";
-  readonly at: bigint;
-}
-
-export type ReshardStep =
-  | { readonly do: "split"; readonly shardId: string; readonly at: bigint }
-  | { readonly do: "merge"; readonly shardId: string; readonly adjacentShardId: string };
+import type { ReshardStep } from "../../../streams/streams.ts";
 
 const HASH_SPACE = 1n << 128n;
 /**
@@ -32,11 +19,11 @@ const NEAR = 1n << 64n;
  * All steps, in their order; none when the shards are equal already.
  * @param there where the open shards begin, rising from 0n: they cover all hashes
  */
-export function stepsToUniform(there: readonly bigint[], count: number): BorderStep[] {
+export function stepsToUniform(there: readonly bigint[], count: number): ReshardStep[] {
   const borders = bordersOf(there, count);
   const odd = missingIn(borders, there);
   const wanted = missingIn(there, borders);
-  const steps: BorderStep[] = [];
+  const steps: ReshardStep[] = [];
   let open = there.length;
   for (let merged = 0, split = 0; merged < odd.length || split < wanted.length; ) {
     // Merging first, wherever both could be done, keeps the number of shards down.
@@ -45,46 +32,6 @@ export function stepsToUniform(there: readonly bigint[], count: number): BorderS
     open += merges ? -1 : 1;
   }
   return steps;
-}
-
-/** The open shards by rising range, as steps change them. */
-export class ShardRow {
-  readonly #shards: OpenShard[];
-
-  constructor(open: readonly OpenShard[]) {
-    this.#shards = [...open].sort((a, b) => (a.hashFrom < b.hashFrom ? -1 : 1));
-  }
-
-  get borders(): bigint[] {
-    return this.#shards.map(({ hashFrom }) => hashFrom);
-  }
-
-  /** The shards that a step is done to. */
-  named({ do: what, at }: BorderStep): ReshardStep {
-    const place = this.#placeOf(at);
-    const { shardId } = this.#shards[place]!;
-    if (what === "split") return { do: "split", shardId, at };
-    return { do: "merge", shardId: this.#shards[place - 1]!.shardId, adjacentShardId: shardId };
-  }
-
-  /** @param made what the step made of them, rising */
-  took({ do: what, at }: BorderStep, made: readonly OpenShard[]): void {
-    const place = this.#placeOf(at);
-    if (what === "split") this.#shards.splice(place, 1, ...made);
-    else this.#shards.splice(place - 1, 2, ...made);
-  }
-
-  /** Of the shard that has this hash. */
-  #placeOf(hash: bigint): number {
-    let low = 0;
-    let high = this.#shards.length - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >>> 1;
-      if (this.#shards[middle]!.hashFrom <= hash) low = middle;
-      else high = middle - 1;
-    }
-    return low;
-  }
 }
 
 /** Where the ranges shall begin, rising from 0n. @param there where they begin now, rising */

@@ -29,6 +29,7 @@ import {
   type ReadersCheck,
   type ReadResult,
   type RegisteredReader,
+  type ReshardStep,
   type ShardDescription,
   type ShardId,
   ShardNotFoundError,
@@ -204,6 +205,11 @@ class ClusterStreams implements Streams {
     await this.#reshard(name, (isExpired) =>
       history.merge(shardId, adjacentShardId, this.#nowMs(), isExpired),
     );
+  }
+
+  async reshard(name: string, steps: readonly ReshardStep[]): Promise<void> {
+    const { history } = this.#get(name).tail;
+    await this.#reshard(name, (isExpired) => history.reshard(steps, this.#nowMs(), isExpired));
   }
 
   async #reshard(

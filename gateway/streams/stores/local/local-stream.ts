@@ -11,6 +11,7 @@ import {
   type PutColumns,
   type PutEntry,
   type ReadResult,
+  type ReshardStep,
   type ShardId,
   type StartingPoint,
   type StreamDescription,
@@ -101,14 +102,20 @@ export class LocalStream {
     this.#ending(await this.definition.merge(shardId, adjacentShardId, this.#nowMs()));
   }
 
-  /** Readers and consumers hear of the end of a shard once nothing of it waits for the disk. */
+  async reshard(steps: readonly ReshardStep[]): Promise<void> {
+    this.#ending(await this.definition.reshard(steps, this.#nowMs()));
+  }
+
+  /**
+   * Readers and consumers hear of the end of a shard once nothing of it waits for the disk. Consumers of all at once, as
+   * each looks at all shards then.
+   */
   #ending(closed: readonly number[]): void {
-    for (const index of closed) {
-      this.log.wake(index);
-      void this.log
-        .appended(index, Number.POSITIVE_INFINITY, NEVER, () => this.log.settled(index))
-        .then(() => this.consumers.refresh());
-    }
+    for (const index of closed) this.log.wake(index);
+    const ended = closed.map((index) =>
+      this.log.appended(index, Number.POSITIVE_INFINITY, NEVER, () => this.log.settled(index)),
+    );
+    void Promise.all(ended).then(() => this.consumers.refresh());
   }
 
   /** Shards that were closed before `cutoffMs` and are empty. */

@@ -28,6 +28,7 @@ import {
   type ReadersCheck,
   type ReadResult,
   type RegisteredReader,
+  type ReshardStep,
   type ShardDescription,
   type ShardId,
   type StartingPoint,
@@ -206,6 +207,10 @@ class DiskStreams implements LocalStreams {
 
   async mergeShards(name: string, shardId: ShardId, adjacentShardId: ShardId): Promise<void> {
     return this.#get(name).mergeShards(shardId, adjacentShardId);
+  }
+
+  async reshard(name: string, steps: readonly ReshardStep[]): Promise<void> {
+    return this.#get(name).reshard(steps);
   }
 
   async registerReader(

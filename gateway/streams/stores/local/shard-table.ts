@@ -5,12 +5,13 @@
 import { equalRanges, ShardMap, type ShardRange } from "../../shard-map.ts";
 import {
   BadReshardError,
-  MAX_SHARDS,
   type Offset,
+  type ReshardStep,
   type ShardDescription,
   type ShardId,
   ShardNotFoundError,
 } from "../../streams.ts";
+import { planReshard } from "../reshard-plan.ts";
 import type { StreamLog } from "./log/stream-log.ts";
 import type { ShardRecord } from "./metadata.ts";
 
@@ -20,6 +21,8 @@ const ID_PREFIX = "shardId-";
 export interface ShardChange {
   readonly put: readonly ShardRecord[];
   readonly removed: readonly number[];
+  /** Where records go then; as before unless given. */
+  readonly routes?: ShardMap;
 }
 
 /** A live view: positions and sizes are those of the log when they are asked for. */
@@ -164,18 +167,7 @@ export class ShardTable {
     if (startingHash <= parent.hashFrom || startingHash > parent.hashTo) {
       throw this.#bad(`${startingHash} does not lie behind the first hash of ${shardId}, within its range`);
     }
-    if (this.openCount >= MAX_SHARDS) throw this.#bad(`it has ${MAX_SHARDS} open shards already`);
-    const createdMs = createdAfter([parent], nowMs);
-    const child = (index: number, hashFrom: bigint, hashTo: bigint): ShardRecord =>
-      shardRecord(index, { hashFrom, hashTo }, createdMs, [parent.index]);
-    return {
-      put: [
-        { ...parent.record, closedMs: nowMs },
-        child(nextShard, parent.hashFrom, startingHash - 1n),
-        child(nextShard + 1, startingHash, parent.hashTo),
-      ],
-      removed: [],
-    };
+    return this.planReshard([{ do: "split", at: startingHash }], nextShard, nowMs);
   }
 
   /** @throws ShardNotFoundError, BadReshardError */
@@ -185,14 +177,23 @@ export class ShardTable {
     if (low.hashTo + 1n !== high.hashFrom) {
       throw this.#bad(`the hash ranges of ${shardId} and ${adjacentShardId} do not touch`);
     }
-    const range = { hashFrom: low.hashFrom, hashTo: high.hashTo };
-    const child = shardRecord(
-      nextShard,
-      range,
-      createdAfter(pair, nowMs),
-      pair.map(({ index }) => index),
-    );
-    return { put: [...pair.map(({ record }) => ({ ...record, closedMs: nowMs })), child], removed: [] };
+    return this.planReshard([{ do: "merge", at: high.hashFrom }], nextShard, nowMs);
+  }
+
+  /** @throws BadReshardError */
+  planReshard(steps: readonly ReshardStep[], nextShard: number, nowMs: number): ShardChange {
+    const { made, closed, map } = planReshard(this.#stream, this.#routes, steps, nextShard);
+    const put = new Map<number, ShardRecord>();
+    for (const index of closed) if (index < nextShard) put.set(index, this.at(index).record);
+    for (const { index, parents, ...range } of made) {
+      const createdMs = createdAfter(
+        parents.map((parent) => put.get(parent)!),
+        nowMs,
+      );
+      put.set(index, shardRecord(index, range, createdMs, parents));
+    }
+    for (const index of closed) put.set(index, { ...put.get(index)!, closedMs: nowMs });
+    return { put: [...put.values()], removed: [], routes: map };
   }
 
   /**
@@ -222,12 +223,10 @@ export class ShardTable {
   }
 
   /** One synchronous step: an append goes by the shards before it or by those behind it. */
-  apply({ put, removed }: ShardChange): void {
+  apply({ put, removed, routes = this.#routes }: ShardChange): void {
     for (const index of removed) this.#remove(this.at(index));
-    const shards = put.map((record) => this.#put(record));
-    if (shards.length === 0) return;
-    const closed = byRange(shards.filter((shard) => !isOpen(shard)));
-    this.#routes = this.#routes.replaced(closed, byRange(shards.filter(isOpen)));
+    for (const record of put) this.#put(record);
+    this.#routes = routes;
   }
 
   #remove({ index, shardId, parents }: LocalShard): void {
@@ -293,7 +292,7 @@ function shardRecord(
  * A sequence number begins with the second in which its shard was made. In a later one than its
  * parents', a child's numbers are above theirs.
  */
-function createdAfter(parents: readonly LocalShard[], nowMs: number): number {
+function createdAfter(parents: readonly ShardRecord[], nowMs: number): number {
   const newestMs = Math.max(...parents.map(({ createdMs }) => createdMs));
   return Math.max(nowMs, (Math.floor(newestMs / 1000) + 1) * 1000);
 }

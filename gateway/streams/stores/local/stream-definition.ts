@@ -14,6 +14,7 @@ import {
   ReaderNotFoundError,
   type ReadersCheck,
   type RegisteredReader,
+  type ReshardStep,
   type ShardId,
   type StreamChange,
   StreamNotFoundError,
@@ -79,13 +80,17 @@ export class StreamDefinition {
     });
   }
 
-  /** Resolves with the shard that was closed. */
+  /** These resolve with the shards that were closed. */
   async split(shardId: ShardId, startingHash: bigint, nowMs: number): Promise<readonly number[]> {
     return this.#reshard((nextShard) => this.shards.planSplit(shardId, startingHash, nextShard, nowMs));
   }
 
   async merge(shardId: ShardId, adjacentShardId: ShardId, nowMs: number): Promise<readonly number[]> {
     return this.#reshard((nextShard) => this.shards.planMerge(shardId, adjacentShardId, nextShard, nowMs));
+  }
+
+  async reshard(steps: readonly ReshardStep[], nowMs: number): Promise<readonly number[]> {
+    return this.#reshard((nextShard) => this.shards.planReshard(steps, nextShard, nowMs));
   }
 
   /** True when any shard was forgotten. */
@@ -107,7 +112,8 @@ export class StreamDefinition {
   }
 
   async #apply(change: ShardChange): Promise<void> {
-    const made = change.put.filter(({ closedMs }) => closedMs === undefined).length;
+    // Some of them may be closed again by the same change.
+    const made = change.put.filter(({ index }) => index >= this.#record.nextShard).length;
     const record: StreamRecord = {
       ...this.#record,
       nextShard: this.#record.nextShard + made,

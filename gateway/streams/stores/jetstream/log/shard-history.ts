@@ -3,8 +3,9 @@
  * every gateway routes a message by the shards that were open at its place, whatever map its writer had.
  */
 import type { HeadwaterError } from "../../../../../runtime/errors.ts";
-import { type HashRange, MAX_HASH, ShardMap } from "../../../shard-map.ts";
-import { BadReshardError, MAX_SHARDS, ShardNotFoundError } from "../../../streams.ts";
+import { type HashRange, MAX_HASH, ShardMap, type ShardRange } from "../../../shard-map.ts";
+import { BadReshardError, type ReshardStep, ShardNotFoundError } from "../../../streams.ts";
+import { planReshard } from "../../reshard-plan.ts";
 import type { HashedRun } from "./entry.ts";
 
 /** As it stands in JSON, in the map messages and in the metadata. */
@@ -42,6 +43,8 @@ export class ShardHistory {
   /** Sequence of the newest map message known; 0 when none is. */
   lastMapAt = 0;
   openShards = 0;
+  /** By index. */
+  #ranges: ReadonlyMap<number, ShardRange> = new Map();
   /** Rising by the place where each map begins. */
   #maps: Array<{ from: number; map: ShardMap }> = [];
 
@@ -86,20 +89,26 @@ export class ShardHistory {
       places.add(openedAt);
       if (closedAt !== undefined) places.add(closedAt);
     }
+    // There may be a map for each shard, which has thousands of ranges: they are read and sorted once, and all maps share them.
+    const ranged = this.shards.map((shard) => {
+      const { index, openedAt, closedAt = Infinity } = shard;
+      return { index, openedAt, closedAt, range: this.#ranges.get(index) ?? rangeOf(shard) };
+    });
+    this.#ranges = new Map(ranged.map(({ index, range }) => [index, range]));
+    ranged.sort((a, b) => (a.range.hashFrom < b.range.hashFrom ? -1 : 1));
     // What was open at a place stays so: only what is new is looked at.
     const known = new Map(this.#maps.map((one) => [one.from, one]));
     this.#maps = [];
     for (const from of [...places].sort((a, b) => a - b)) {
-      const there = known.get(from);
-      if (there !== undefined) {
-        this.#maps.push(there);
+      const same = known.get(from);
+      if (same !== undefined) {
+        this.#maps.push(same);
         continue;
       }
-      const open = this.shards.filter(
-        (shard) => shard.openedAt <= from && (shard.closedAt ?? Infinity) > from,
-      );
+      const there = ranged.filter(({ openedAt, closedAt }) => openedAt <= from && closedAt > from);
+      const open = there.map(({ range }) => range);
       // Shards that expired were forgotten; what lies before is not kept either.
-      if (coversAll(open)) this.#maps.push({ from, map: new ShardMap(open.map(rangeOf)) });
+      if (coversAll(open)) this.#maps.push({ from, map: new ShardMap(open, "joined") });
     }
   }
 
@@ -160,17 +169,11 @@ export class ShardHistory {
    * @throws ShardNotFoundError, BadReshardError
    */
   split(shardId: string, startingHash: bigint, nowMs: number, isExpired = keepAll): MapContent {
-    const parent = this.#open(shardId);
-    const { hashFrom, hashTo } = rangeOf(parent);
+    const { hashFrom, hashTo } = rangeOf(this.#open(shardId));
     if (startingHash <= hashFrom || startingHash > hashTo) {
       throw this.#bad(`${startingHash} does not split ${shardId} (${hashFrom} to ${hashTo})`);
     }
-    if (this.openShards >= MAX_SHARDS) throw this.#bad(`it has ${MAX_SHARDS} open shards already`);
-    const children = [
-      { hashFrom, hashTo: startingHash - 1n },
-      { hashFrom: startingHash, hashTo },
-    ];
-    return this.#after([parent], children, nowMs, isExpired);
+    return this.reshard([{ do: "split", at: startingHash }], nowMs, isExpired);
   }
 
   /** As `split`. */
@@ -180,7 +183,24 @@ export class ShardHistory {
     if (low!.hashTo + 1n !== high!.hashFrom) {
       throw this.#bad(`the hash ranges of ${shardId} and ${adjacentShardId} do not touch`);
     }
-    return this.#after(parents, [{ hashFrom: low!.hashFrom, hashTo: high!.hashTo }], nowMs, isExpired);
+    return this.reshard([{ do: "merge", at: high!.hashFrom }], nowMs, isExpired);
+  }
+
+  /** @throws BadReshardError */
+  reshard(steps: readonly ReshardStep[], nowMs: number, isExpired = keepAll): MapContent {
+    const { made, closed } = planReshard(this.stream, this.current, steps, this.#next);
+    const shards = new Map<number, ShardRecord>();
+    for (const shard of this.shards) if (!isExpired(shard)) shards.set(shard.index, shard);
+    for (const { index, parents: indexes, ...range } of made) {
+      const parents = indexes.map((parent) => shards.get(parent)!);
+      // A second above its parents', as sequence numbers begin with it and must rise from them.
+      const above = Math.max(...parents.map(({ createdMs }) => Math.floor(createdMs / 1000) * 1000 + 1000));
+      const parentIds = parents.map(({ shardId }) => shardId);
+      const record = shardRecord(index, range, Math.max(nowMs, above));
+      shards.set(index, { ...record, parents: parentIds, openedAt: -1 });
+    }
+    for (const index of closed) shards.set(index, { ...shards.get(index)!, closedAt: -1, closedMs: nowMs });
+    return { version: this.#content.version + 1, shards: [...shards.values()] };
   }
 
   #open(shardId: string): ShardRecord {
@@ -191,26 +211,6 @@ export class ShardHistory {
 
   #bad(reason: string): HeadwaterError {
     return new BadReshardError(this.stream, reason);
-  }
-
-  #after(
-    parents: readonly ShardRecord[],
-    ranges: readonly HashRange[],
-    nowMs: number,
-    isExpired: (shard: ShardRecord) => boolean,
-  ): MapContent {
-    const next = this.#next;
-    const shards = this.shards
-      .filter((shard) => !isExpired(shard))
-      .map((shard) => (parents.includes(shard) ? { ...shard, closedAt: -1, closedMs: nowMs } : shard));
-    const parentIds = parents.map(({ shardId }) => shardId);
-    // A second above its parents', as sequence numbers begin with it and must rise from them.
-    const above = Math.max(...parents.map(({ createdMs }) => Math.floor(createdMs / 1000) * 1000 + 1000));
-    const createdMs = Math.max(nowMs, above);
-    for (const [i, range] of ranges.entries()) {
-      shards.push({ ...shardRecord(next + i, range, createdMs), parents: parentIds, openedAt: -1 });
-    }
-    return { version: this.#content.version + 1, shards };
   }
 }
 
@@ -245,7 +245,7 @@ export function shardRecord(index: number, range: HashRange, createdMs: number):
   };
 }
 
-export function rangeOf(shard: ShardRecord): HashRange & { readonly index: number } {
+export function rangeOf(shard: ShardRecord): ShardRange {
   const { index, hashFrom, hashTo } = shard;
   return { index, hashFrom: BigInt(`0x${hashFrom}`), hashTo: BigInt(`0x${hashTo}`) };
 }
@@ -263,9 +263,10 @@ function settle(content: MapContent, sequence: number, arrivedMs: number): MapCo
   return { version: content.version, shards };
 }
 
-function coversAll(shards: readonly ShardRecord[]): boolean {
+/** @param ranges rising */
+function coversAll(ranges: readonly ShardRange[]): boolean {
   let next = 0n;
-  for (const range of shards.map(rangeOf).sort((a, b) => (a.hashFrom < b.hashFrom ? -1 : 1))) {
+  for (const range of ranges) {
     if (range.hashFrom !== next) return false;
     next = range.hashTo + 1n;
   }

@@ -54,6 +54,14 @@ async function reshard(streams: Streams, random: (below: number) => number): Pro
   return allowing(["BAD_RESHARD", "SHARD_NOT_FOUND"], async () => {
     if (next !== undefined && random(8) < open.length) {
       await streams.mergeShards("s", shard.shardId, next.shardId);
+    } else if (random(3) === 0) {
+      const width = (shard.hashTo - shard.hashFrom) / 10n;
+      const [low, high] = [shard.hashFrom + 1n + width, shard.hashFrom + 1n + width * 5n];
+      await streams.reshard("s", [
+        { do: "split", at: high },
+        { do: "split", at: low },
+        { do: "merge", at: high },
+      ]);
     } else {
       const width = (shard.hashTo - shard.hashFrom) / 10n;
       await streams.splitShard("s", shard.shardId, shard.hashFrom + 1n + width * BigInt(1 + random(8)));

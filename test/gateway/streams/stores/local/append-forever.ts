@@ -32,8 +32,16 @@ async function reshardForever(streams: Streams): Promise<void> {
       .sort((a, b) => (a.hashFrom < b.hashFrom ? -1 : 1));
     const at = Math.floor(Math.random() * (open.length - 1));
     const { shardId, hashFrom, hashTo } = open[at]!;
-    if (open.length < 4) await streams.splitShard("s", shardId, (hashFrom + hashTo + 1n) / 2n);
-    else await streams.mergeShards("s", shardId, open[at + 1]!.shardId);
+    const middle = (hashFrom + hashTo + 1n) / 2n;
+    const quarter = (hashFrom + middle) / 2n;
+    if (open.length < 4 && Math.random() < 0.5) await streams.splitShard("s", shardId, middle);
+    else if (open.length < 4) {
+      await streams.reshard("s", [
+        { do: "split", at: middle },
+        { do: "split", at: quarter },
+        { do: "merge", at: middle },
+      ]);
+    } else await streams.mergeShards("s", shardId, open[at + 1]!.shardId);
     writeSync(1, "resharded\n");
   }
 }

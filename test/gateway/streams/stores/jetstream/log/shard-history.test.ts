@@ -66,6 +66,23 @@ test("a history that took each map as it came routes as one that is made of the 
   );
 });
 
+test("a history of many splits reads the range of each shard once, and all maps share it", (t) => {
+  const first = equalRanges(64).map((range, index) => shardRecord(index, range, 0));
+  const history = new ShardHistory("s", { version: 1, shards: first });
+  for (const [i, { shardId, hashTo }] of first.entries()) {
+    history.adopt(history.split(shardId, BigInt(`0x${hashTo}`), i), 10 * (i + 1));
+  }
+  const reads = t.mock.method(globalThis, "BigInt");
+  const fresh = new ShardHistory("s", history.content);
+  assert.equal(reads.mock.callCount(), 2 * 3 * 64);
+  reads.mock.restore();
+  // Of each shard that is open at two places, the very same.
+  const [before, after] = [fresh.mapAt(11).ranges, fresh.mapAt(641).ranges];
+  assert.equal(before.length, 65);
+  assert.equal(after.length, 128);
+  assert.equal(after[0], before[0]);
+});
+
 clusterFact("shards that expired are forgotten, and a consumer that was at them goes on", async (ground) => {
   const { open, cluster, prefix } = ground;
   const [a, b] = [await open(), await open()];
