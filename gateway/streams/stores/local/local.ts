@@ -45,7 +45,7 @@ import { checkSpec } from "../check-spec.ts";
 import { OwnSeconds } from "../own-seconds.ts";
 import { checkFormat, raiseFormat } from "./data-format.ts";
 import type { LocalStream } from "./local-stream.ts";
-import { forgetStream, type LogMeters, makeLogMeters } from "./log/log-meters.ts";
+import { forgetStream, type LogMeters, makeLogMeters, watchLogs } from "./log/log-meters.ts";
 import { Metadata } from "./metadata.ts";
 import { Retention } from "./retention.ts";
 import { StreamFolders, type StreamFoldersOptions } from "./stream-folders.ts";
@@ -100,6 +100,7 @@ class DiskStreams implements LocalStreams {
     const { clock, log, metrics } = options;
     const meters = makeLogMeters(metrics);
     this.#meters = meters;
+    watchLogs(metrics, this.#streams);
     this.#seconds = new OwnSeconds(clock);
     this.#folders = new StreamFolders(options, metadata, meters, this.#seconds);
     this.#retention = new Retention({ clock, log, meters, streams: this.#streams });

@@ -150,6 +150,11 @@ export class StreamLog {
     return this.#chain.segments;
   }
 
+  /** Of segments that are too old and that the disk does not let go. */
+  get retiredBytes(): number {
+    return this.#chain.retiredBytes;
+  }
+
   /**
    * No record comes to stand before `offset`. For a shard whose readers got further than the log
    * does now: what they had is lost, but nothing new may hide behind their checkpoints.
@@ -230,15 +235,21 @@ export class StreamLog {
   }
 
   async #removeClosed(cutoffMs: number, nowMs: number): Promise<number> {
-    let removed = 0;
+    if (this.#closed) return 0;
+    let retired = 0;
     const { segments } = this.#chain;
+    const isOver = (): boolean => this.#closed;
+    // What could not be removed by a run before goes first.
+    let areRemovable = await this.#chain.removeRetired(isOver);
     while (!this.#closed && segments.length > 1) {
       const arrivedMs = arrivedByMs(segments, 0, nowMs);
       if (arrivedMs === undefined || arrivedMs >= cutoffMs) break;
-      await this.#chain.removeOldest();
-      removed++;
+      this.#chain.retireOldest();
+      retired++;
+      // Where one cannot be, those behind it wait as well, for the next run.
+      if (areRemovable) areRemovable = await this.#chain.removeRetired(isOver);
     }
-    return removed;
+    return retired;
   }
 
   /** Also where nothing tells how old its records are: the segment behind it will. */
