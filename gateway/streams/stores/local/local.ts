@@ -44,6 +44,7 @@ import {
 import { checkSpec } from "../check-spec.ts";
 import { OwnSeconds } from "../own-seconds.ts";
 import { checkFormat, raiseFormat } from "./data-format.ts";
+import { DiskWatch } from "./disk-watch.ts";
 import type { LocalStream } from "./local-stream.ts";
 import { forgetStream, type LogMeters, makeLogMeters, watchLogs } from "./log/log-meters.ts";
 import { Metadata } from "./metadata.ts";
@@ -87,6 +88,7 @@ class DiskStreams implements LocalStreams {
   readonly #seconds: OwnSeconds;
   readonly #folders: StreamFolders;
   readonly #retention: Retention;
+  readonly #diskWatch: DiskWatch;
   readonly #meters: LogMeters;
   readonly #streams = new Map<string, LocalStream>();
   /** Names of streams that are being made or deleted, and the work itself. */
@@ -104,6 +106,7 @@ class DiskStreams implements LocalStreams {
     this.#seconds = new OwnSeconds(clock);
     this.#folders = new StreamFolders(options, metadata, meters, this.#seconds);
     this.#retention = new Retention({ clock, log, meters, streams: this.#streams });
+    this.#diskWatch = new DiskWatch(this.#streams);
   }
 
   async open(): Promise<void> {
@@ -121,6 +124,7 @@ class DiskStreams implements LocalStreams {
       }
     });
     this.#retention.start();
+    this.#diskWatch.start();
   }
 
   createStream(spec: StreamSpec): Promise<StreamDescription> {
@@ -326,7 +330,8 @@ class DiskStreams implements LocalStreams {
   async #close(): Promise<void> {
     await Promise.allSettled(this.#changes);
     await this.#retention.close();
-    await someAtATime([...this.#streams.values()], (stream) => stream.close());
+    const streams = [...this.#streams.values()];
+    await someAtATime(streams, (stream) => stream.close()).finally(() => this.#diskWatch.close());
     await this.#folders.close();
     await this.#metadata.close();
   }

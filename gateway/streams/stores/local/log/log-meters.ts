@@ -43,6 +43,7 @@ export function makeLogMeters(metrics: Metrics): LogMeters {
 /** A stream's log, as far as it is looked at when somebody asks for the metrics. */
 interface WatchedLog {
   readonly retiredBytes: number;
+  readonly writeAgeMs: number;
 }
 
 export function watchLogs(
@@ -56,6 +57,8 @@ export function watchLogs(
     });
   const unremoved =
     "Bytes of segments that are too old and could not be removed yet; tried again each minute";
+  const age = "For how long the disk has not answered the write that is under way; 0 without one";
+  gauge("write_age_seconds", age, (log) => log.writeAgeMs / 1000);
   gauge("unremoved_bytes", unremoved, (log) => log.retiredBytes);
 }
 

@@ -141,9 +141,19 @@ export class StreamLog {
     return this.#report.damagedBytes;
   }
 
-  /** Why nothing is stored since the last try, if so. */
+  /** Why nothing is stored since the last try, or of what is under way, if so. */
   get refusing(): string | undefined {
     return this.#writer.refusing;
+  }
+
+  /** How long the write that is under way has taken so far; 0 without one. */
+  get writeAgeMs(): number {
+    return this.#writer.writeAgeMs;
+  }
+
+  /** Now and then: whether the operator is to hear of a disk that hangs. */
+  lookAtDisk(): void {
+    this.#writer.lookAtDisk();
   }
 
   get segments(): readonly Segment[] {
