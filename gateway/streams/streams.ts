@@ -77,7 +77,10 @@ export interface StreamDescription extends StreamSettings {
   readonly producers: number;
   /** Of the log, that could not be read back since the start; a store that cannot tell leaves it out. */
   readonly damagedBytes?: number;
-  /** Why the last append was refused that could not be written, unless something was stored since, or it is half a minute ago. */
+  /**
+   * Why the last append was refused that could not be written, unless something was stored since, or it is half a minute ago; or
+   * that the disk of what is being written does not answer.
+   */
   readonly refusing?: string | undefined;
 }
 

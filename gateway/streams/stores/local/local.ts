@@ -45,8 +45,9 @@ import {
 import { checkSpec } from "../check-spec.ts";
 import { OwnSeconds } from "../own-seconds.ts";
 import { checkFormat, raiseFormat } from "./data-format.ts";
+import { DiskWatch } from "./disk-watch.ts";
 import type { LocalStream } from "./local-stream.ts";
-import { forgetStream, type LogMeters, makeLogMeters } from "./log/log-meters.ts";
+import { forgetStream, type LogMeters, makeLogMeters, watchLogs } from "./log/log-meters.ts";
 import { Metadata } from "./metadata.ts";
 import { Retention } from "./retention.ts";
 import { StreamFolders, type StreamFoldersOptions } from "./stream-folders.ts";
@@ -88,6 +89,7 @@ class DiskStreams implements LocalStreams {
   readonly #seconds: OwnSeconds;
   readonly #folders: StreamFolders;
   readonly #retention: Retention;
+  readonly #diskWatch: DiskWatch;
   readonly #meters: LogMeters;
   readonly #streams = new Map<string, LocalStream>();
   /** Names of streams that are being made or deleted, and the work itself. */
@@ -101,9 +103,11 @@ class DiskStreams implements LocalStreams {
     const { clock, log, metrics } = options;
     const meters = makeLogMeters(metrics);
     this.#meters = meters;
+    watchLogs(metrics, this.#streams);
     this.#seconds = new OwnSeconds(clock);
     this.#folders = new StreamFolders(options, metadata, meters, this.#seconds);
     this.#retention = new Retention({ clock, log, meters, streams: this.#streams });
+    this.#diskWatch = new DiskWatch(this.#streams);
   }
 
   async open(): Promise<void> {
@@ -121,6 +125,7 @@ class DiskStreams implements LocalStreams {
       }
     });
     this.#retention.start();
+    this.#diskWatch.start();
   }
 
   createStream(spec: StreamSpec): Promise<StreamDescription> {
@@ -330,7 +335,8 @@ class DiskStreams implements LocalStreams {
   async #close(): Promise<void> {
     await Promise.allSettled(this.#changes);
     await this.#retention.close();
-    await someAtATime([...this.#streams.values()], (stream) => stream.close());
+    const streams = [...this.#streams.values()];
+    await someAtATime(streams, (stream) => stream.close()).finally(() => this.#diskWatch.close());
     await this.#folders.close();
     await this.#metadata.close();
   }

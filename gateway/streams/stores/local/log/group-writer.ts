@@ -18,6 +18,7 @@
 import type { HeadwaterError } from "../../../../../runtime/errors.ts";
 import { Refusal } from "../../../refusal.ts";
 import { LogFullError, LogWriteError } from "../../../streams.ts";
+import { DiskSilence } from "./disk-silence.ts";
 import type { Group } from "./group.ts";
 import type { LogEnd } from "./log-end.ts";
 import type { LogMeters } from "./log-meters.ts";
@@ -59,6 +60,7 @@ export class GroupWriter {
   #pumping: Promise<void> | undefined;
   #failure: HeadwaterError | undefined;
   readonly #refusal: Refusal;
+  readonly #silence: DiskSilence;
   #repairAfterMs = 0;
   #repairedMs = Number.NEGATIVE_INFINITY;
   #repairing: Promise<void> | undefined;
@@ -66,6 +68,7 @@ export class GroupWriter {
   constructor(options: GroupWriterOptions, parts: LogParts, outcomes: GroupOutcomes) {
     this.#options = options;
     this.#refusal = new Refusal(options.monotonicMs);
+    this.#silence = new DiskSilence(options, parts.report);
     this.#parts = parts;
     this.#outcomes = outcomes;
   }
@@ -75,9 +78,22 @@ export class GroupWriter {
     return this.#failure !== undefined;
   }
 
-  /** The last failure. A repaired log may meet the same disk, so it stands until something is stored, or for a while. */
+  /**
+   * The last failure, or that the disk does not answer. A repaired log may meet the same disk, so a failure stands until
+   * something is stored, or for a while.
+   */
   get refusing(): string | undefined {
-    return this.#failure?.message ?? this.#refusal.why;
+    return this.#failure?.message ?? this.#silence.why ?? this.#refusal.why;
+  }
+
+  /** How long the write that is under way has taken so far. */
+  get writeAgeMs(): number {
+    return this.#silence.ms;
+  }
+
+  /** Tells the operator, once, of a disk that does not answer. */
+  lookAtDisk(): void {
+    this.#silence.look();
   }
 
   /** @throws LogFullError, LogWriteError while it has failed; then the repair is tried again, unless it just was */
@@ -122,13 +138,16 @@ export class GroupWriter {
         if (group.generation !== chain.active.generation) await this.#startSegment(group.generation);
         if (group.bytes > 0) {
           const before = monotonicMs();
+          this.#silence.asked(before);
           await chain.write(group.contents);
           await chain.datasync();
           this.#refusal.stored();
           meters.commitSeconds.observe((monotonicMs() - before) / 1000);
           meters.groupEntries.observe(group.entries.length);
         }
+        this.#silence.answered();
       } catch (error) {
+        this.#silence.answered();
         this.#fail(error);
         break;
       }
@@ -141,7 +160,7 @@ export class GroupWriter {
   /** Its state entry says where the log ends now, not where it will when all that waits is written. */
   async #startSegment(generation: number): Promise<void> {
     const { waiting, chain, end } = this.#parts;
-    await chain.begin(end.number, generation, end.state(waiting.arrivalMs));
+    await this.#silence.during(chain.begin(end.number, generation, end.state(waiting.arrivalMs)));
     end.stateStored();
   }
 
@@ -164,7 +183,7 @@ export class GroupWriter {
   /** A crash between the two steps leaves a log that ends where it did; so does a new segment without its state entry. */
   async #makeSound(): Promise<void> {
     const { waiting, chain, end, report } = this.#parts;
-    await chain.cutBack();
+    await this.#silence.during(chain.cutBack());
     // One that holds its state alone can be filled still, if only the room lacked: they would be without number.
     const isEmpty = end.number === chain.active.base + 1 && !chain.active.takesNoMore;
     if (!isEmpty || !(this.#failure instanceof LogFullError)) await this.#startSegment(newGeneration());

@@ -40,6 +40,28 @@ export function makeLogMeters(metrics: Metrics): LogMeters {
   };
 }
 
+/** A stream's log, as far as it is looked at when somebody asks for the metrics. */
+interface WatchedLog {
+  readonly retiredBytes: number;
+  readonly writeAgeMs: number;
+}
+
+export function watchLogs(
+  metrics: Metrics,
+  streams: ReadonlyMap<string, { readonly log: WatchedLog }>,
+): void {
+  const gauge = (name: string, help: string, look: (log: WatchedLog) => number) =>
+    metrics.gauge(`headwater_log_${name}`, help, ["stream"], function () {
+      this.reset();
+      for (const [stream, { log }] of streams) this.set({ stream }, look(log));
+    });
+  const unremoved =
+    "Bytes of segments that are too old and could not be removed yet; tried again each minute";
+  const age = "For how long the disk has not answered the write that is under way; 0 without one";
+  gauge("write_age_seconds", age, (log) => log.writeAgeMs / 1000);
+  gauge("unremoved_bytes", unremoved, (log) => log.retiredBytes);
+}
+
 /** Of a stream that is no more, so that streams which come and go without end do not fill /metrics. */
 export function forgetStream(meters: LogMeters, stream: string): void {
   const { records, bytes, duplicates, damagedBytes, tornBytes, writeFailures } = meters;

@@ -65,6 +65,17 @@ export class LogReport {
     report("warn", { stream: name }, "the log is repaired and accepts again");
   }
 
+  diskSilent(silentMs: number): void {
+    const { name, report } = this.#options;
+    const fields = { stream: name, silentMs: Math.round(silentMs) };
+    report("error", fields, "the disk does not answer; nothing is stored meanwhile");
+  }
+
+  diskAnswers(silentMs: number): void {
+    const { name, report } = this.#options;
+    report("warn", { stream: name, silentMs: Math.round(silentMs) }, "the disk answers again");
+  }
+
   housekeepingFailed(error: unknown): void {
     this.#failed("warn", error, "housekeeping failed");
   }

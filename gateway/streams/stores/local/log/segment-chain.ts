@@ -3,6 +3,7 @@
  * the other. What stands in them is the log's business.
  *
  *   [closed, cut to its end] [closed] … [active: written to, perhaps a recycled file longer than its end]
+ *      └ too old: retired, nobody reads it any more ─→ removed, oldest first; what cannot be is tried again
  *
  * A log that shows traffic gets its next segments from the pool of recycled files; one that does
  * not never holds more disk than it filled.
@@ -19,6 +20,8 @@ import { createSegmentFile, type Disk, newGeneration } from "./segment-file.ts";
 const BRISK_FILL_MS = 600_000;
 /** After so much of a segment a log has shown its traffic; it then changes early from a fresh file to a recycled one. */
 const SHOWN_SHARE = 1 / 8;
+/** So long a close tries to remove what could not be before: a start would find it, and tell of its records again. */
+const CLOSING_REMOVAL_MS = 1_000;
 
 export interface ChainOptions {
   readonly folder: string;
@@ -42,6 +45,8 @@ export class SegmentChain {
   #housekeeping: Promise<void> = Promise.resolve();
   /** Of which the sidecar alone is left: kept here, as a look at the folder for each removal takes long where there are thousands. */
   #gone: readonly number[];
+  /** Whose files, or a part of them, are on the disk still; oldest first. */
+  readonly #retired: Segment[] = [];
 
   /** @param gone bases of segments of which the sidecar alone is left */
   constructor(options: ChainOptions, segments: Segment[], file: LogFile, gone: readonly number[] = []) {
@@ -120,15 +125,37 @@ export class SegmentChain {
     await this.#options.spares?.release();
   }
 
-  /** Readers lose sight of it first. Oldest first, so that a crash leaves no hole. */
-  async removeOldest(): Promise<void> {
-    const segment = this.segments.shift()!;
+  /** Of segments that are too old and could not be removed yet. */
+  get retiredBytes(): number {
+    return this.#retired.reduce((sum, { end }) => sum + end, 0);
+  }
+
+  /** Readers lose sight of the oldest one, whatever becomes of its file. */
+  retireOldest(): void {
+    this.#retired.push(this.segments.shift()!);
+  }
+
+  /**
+   * Oldest first, and none before the one in front of it is gone, so that neither a crash nor a failure leaves a hole:
+   * a start would miss what had stood there.
+   * @param isOver asked before each
+   * @returns false where one could not be removed; the next call tries it again
+   */
+  async removeRetired(isOver: () => boolean): Promise<boolean> {
+    if (this.#retired.length === 0) return true;
+    let failed = true;
     await this.#housekeep(async () => {
-      await segment.remove(this.#options.spares);
-      const old = this.#gone.filter((base) => base < segment.base);
-      await forgetGoneSegments(this.#options.folder, old);
-      this.#gone = this.#gone.filter((base) => base > segment.base);
+      while (this.#retired.length > 0 && !isOver()) {
+        const segment = this.#retired[0]!;
+        await segment.remove(this.#options.spares);
+        const old = this.#gone.filter((base) => base < segment.base);
+        await forgetGoneSegments(this.#options.folder, old);
+        this.#gone = this.#gone.filter((base) => base > segment.base);
+        this.#retired.shift();
+      }
+      failed = false;
     });
+    return !failed;
   }
 
   /**
@@ -137,6 +164,10 @@ export class SegmentChain {
    */
   async close(end: LogEnd, sound: boolean): Promise<void> {
     const { active } = this;
+    const { monotonicMs } = this.#options;
+    const untilMs = monotonicMs() + CLOSING_REMOVAL_MS;
+    // First of all: where the disk is short, the sidecar needs their room.
+    await this.removeRetired(() => monotonicMs() > untilMs);
     await this.#housekeep(async () => {
       if (!sound) return;
       active.nextNumber = end.number;

@@ -141,13 +141,28 @@ export class StreamLog {
     return this.#report.damagedBytes;
   }
 
-  /** Why nothing is stored since the last try, if so. */
+  /** Why nothing is stored since the last try, or of what is under way, if so. */
   get refusing(): string | undefined {
     return this.#writer.refusing;
   }
 
+  /** How long the write that is under way has taken so far; 0 without one. */
+  get writeAgeMs(): number {
+    return this.#writer.writeAgeMs;
+  }
+
+  /** Now and then: whether the operator is to hear of a disk that hangs. */
+  lookAtDisk(): void {
+    this.#writer.lookAtDisk();
+  }
+
   get segments(): readonly Segment[] {
     return this.#chain.segments;
+  }
+
+  /** Of segments that are too old and that the disk does not let go. */
+  get retiredBytes(): number {
+    return this.#chain.retiredBytes;
   }
 
   /**
@@ -230,15 +245,21 @@ export class StreamLog {
   }
 
   async #removeClosed(cutoffMs: number, nowMs: number): Promise<number> {
-    let removed = 0;
+    if (this.#closed) return 0;
+    let retired = 0;
     const { segments } = this.#chain;
+    const isOver = (): boolean => this.#closed;
+    // What could not be removed by a run before goes first.
+    let areRemovable = await this.#chain.removeRetired(isOver);
     while (!this.#closed && segments.length > 1) {
       const arrivedMs = arrivedByMs(segments, 0, nowMs);
       if (arrivedMs === undefined || arrivedMs >= cutoffMs) break;
-      await this.#chain.removeOldest();
-      removed++;
+      this.#chain.retireOldest();
+      retired++;
+      // Where one cannot be, those behind it wait as well, for the next run.
+      if (areRemovable) areRemovable = await this.#chain.removeRetired(isOver);
     }
-    return removed;
+    return retired;
   }
 
   /** Also where nothing tells how old its records are: the segment behind it will. */

@@ -90,7 +90,13 @@ export class RecycledSegments {
     if (size < this.#bytes || size > 2 * this.#bytes || !(await this.#hasRoom())) return false;
     const spare = this.#nextPath();
     await rename(path, spare);
-    await syncFolder(dirname(path));
+    try {
+      await syncFolder(dirname(path));
+    } catch (error) {
+      // A crash may bring the old name back: so it is not written over, and nobody else knows of it.
+      await unlink(spare).catch(() => undefined);
+      throw error;
+    }
     await this.#keep(spare);
     return true;
   }
