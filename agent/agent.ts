@@ -17,6 +17,7 @@ import { DiskReserve } from "../runtime/disk-reserve.ts";
 import { describeError } from "../runtime/errors.ts";
 import type { Log } from "../runtime/log.ts";
 import type { Metrics } from "../runtime/metrics.ts";
+import { residentBytes } from "../runtime/resident-memory.ts";
 import { VERSION } from "../runtime/version.ts";
 import type { FootageBuffer } from "./buffer/footage-buffer.ts";
 import type { RecordBuffer } from "./buffer/record-buffer.ts";
@@ -357,7 +358,7 @@ export class Agent {
         },
       }),
       sources: this.#sources.map((source) => source.status()),
-      residentBytes: process.memoryUsage.rss(),
+      residentBytes: residentBytes(),
     };
   }
 

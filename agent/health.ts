@@ -7,6 +7,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import { listenOn } from "../runtime/listen.ts";
 import type { Metrics } from "../runtime/metrics.ts";
+import { ConnectionPlaces } from "./sources/connection-places.ts";
 import type { AgentStatus } from "./status/agent-status.ts";
 
 export type { AgentStatus } from "./status/agent-status.ts";
@@ -25,6 +26,9 @@ interface Answer {
   readonly code?: number;
 }
 
+const MAX_CONNECTIONS = 100;
+const LOOK_EVERY_MS = 5_000;
+
 const HEADERS = {
   "cache-control": "no-store",
   "x-content-type-options": "nosniff",
@@ -40,13 +44,16 @@ export class HealthServer {
 
   constructor(options: HealthOptions) {
     this.#options = options;
-    this.#server = createServer((request, response) => {
+    // Idle ones must not take the descriptors that the buffer needs, nor keep others out.
+    const places = new ConnectionPlaces(MAX_CONNECTIONS, () => {});
+    this.#server = createServer({ connectionsCheckingInterval: LOOK_EVERY_MS }, (request, response) => {
+      places.release(request.socket);
       this.#answer(request, response).catch((error: unknown) => {
         response.writeHead(500).end(error instanceof Error ? error.message : "failed");
       });
     });
     this.#server.requestTimeout = 10_000;
-    this.#server.maxConnections = 100;
+    this.#server.on("connection", (socket) => places.admit(socket));
   }
 
   get port(): number {

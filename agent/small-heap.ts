@@ -2,7 +2,7 @@
  * Imported first by main.ts: keeps the agent small. docs/design/0009-agent-memory.md has the figures.
  */
 import { createRequire } from "node:module";
-import { setFlagsFromString } from "node:v8";
+import { getHeapStatistics, setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
 /** How often it is asked whether a collection is worth it: one stops everything while it lasts. */
@@ -44,7 +44,8 @@ function collectFootage(): void {
   }, LOOK_EVERY_MS).unref();
 }
 
+/** Without `process.memoryUsage`, which opens a file, and throws where no descriptor is left for it. */
 function usedBytes(): number {
-  const { heapUsed, external } = process.memoryUsage();
-  return heapUsed + external;
+  const { used_heap_size: heap, external_memory: external } = getHeapStatistics();
+  return heap + external;
 }

@@ -1,4 +1,5 @@
 /** Kinds of value that several configs use. */
+import { BlockList, isIP } from "node:net";
 import { z } from "zod";
 
 const UNITS: Readonly<Record<string, number>> = {
@@ -78,14 +79,27 @@ export function address(schemes: RegExp, what: string) {
 }
 
 /** Where a port is opened. */
-export const bindHost = z.string().refine((text) => !/[/\s]|^[^:]*:\d*$/.test(text), {
-  message: "an address or a name alone, such as 0.0.0.0; the port is a key of its own",
-  abort: true,
-});
+export const bindHost = z
+  .string()
+  .refine((text) => !/[[\]]/.test(text), {
+    message: "an address of IPv6 stands without brackets here, such as ::1; the port is a key of its own",
+    abort: true,
+  })
+  .refine((text) => !/[/\s]|^[^:]*:\d*$/.test(text), {
+    message: "an address or a name alone, such as 0.0.0.0; the port is a key of its own",
+    abort: true,
+  });
 
-/** Addresses that only this machine can reach. */
+const loopback = new BlockList();
+loopback.addSubnet("127.0.0.0", 8, "ipv4");
+loopback.addAddress("::1", "ipv6");
+
+/** Addresses that only this machine can reach, however they are written; and localhost, as other names may mean others. */
 export function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
+  const family = isIP(host);
+  if (family === 0) return host === "localhost";
+  // Of an interface that is named behind a % nothing is known.
+  return !host.includes("%") && loopback.check(host, family === 6 ? "ipv6" : "ipv4");
 }
 
 /** As it stands in a Host header, without the port. */

@@ -35,6 +35,10 @@ export interface HttpSourceOptions extends SourceParts {
 const MAX_IN_FLIGHT = 16;
 const MAX_CONNECTIONS = 200;
 const REQUEST_TIMEOUT_MS = 30_000;
+/** Also of connections on which nothing comes at all. */
+const HEAD_TIMEOUT_MS = 10_000;
+/** How often both are looked at. */
+const LOOK_EVERY_MS = 5_000;
 /** What a record costs in the buffer beside its payload, about. */
 const RECORD_BYTES = 64;
 const MAX_KEY_CHARACTERS = 255;
@@ -78,15 +82,13 @@ export class HttpSource implements Source {
   async #live(life: Life): Promise<void> {
     const { config, log, buffer } = this.#options;
     this.#memory = new RequestMemory(await buffer.mark(this.#markName));
-    const places = new ConnectionPlaces(MAX_CONNECTIONS, () =>
-      this.#assembly.meters.fault(`more than ${MAX_CONNECTIONS} connections`),
-    );
-    const server = createServer((request, response) => {
+    const places = new ConnectionPlaces(MAX_CONNECTIONS, (reason) => this.#assembly.meters.fault(reason));
+    const server = createServer({ connectionsCheckingInterval: LOOK_EVERY_MS }, (request, response) => {
       this.#handle(request, response, places).catch(() => response.destroy());
     });
     server.on("connection", (socket) => places.admit(socket));
     server.requestTimeout = REQUEST_TIMEOUT_MS;
-    server.headersTimeout = REQUEST_TIMEOUT_MS;
+    server.headersTimeout = HEAD_TIMEOUT_MS;
     await listenOn(server, config.host, config.port);
     this.#server = server;
     life.running();

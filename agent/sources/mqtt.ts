@@ -34,6 +34,9 @@ const MAX_PACKET_BYTES = 4 * 1_048_576;
 const MAX_CLIENTS = 2_000;
 /** Connections, also of those that never say who they are: each takes one of the descriptors that the buffer needs, too. */
 const MAX_CONNECTIONS = MAX_CLIENTS + 200;
+/** Who has not said by then who it is need not be waited for. */
+const CONNECT_MS = 10_000;
+const NO_CONNECT = "connect did not arrive in time";
 /** A longer topic is no convention's, and nothing is remembered of it. */
 const MAX_TOPIC_CHARACTERS = 1_024;
 /** A subscriber that leaves more unread is disconnected, or one that reads nothing for so long: publishers wait for it. */
@@ -70,9 +73,7 @@ export class MqttSource implements Source {
   /** Those that asked for a session that outlives its connection: they send again also after a DISCONNECT. */
   readonly #keepsSession = new WeakSet<Client>();
   readonly #sockets = new Set<Socket>();
-  readonly #places = new ConnectionPlaces(MAX_CONNECTIONS, () =>
-    this.#assembly.meters.fault(`more than ${MAX_CONNECTIONS} connections`),
-  );
+  readonly #places = new ConnectionPlaces(MAX_CONNECTIONS, (reason) => this.#assembly.meters.fault(reason));
   readonly #pending = new Set<Promise<void>>();
   /** When the oldest append began that is still not on disk, by its promise's order. */
   #pendingSinceMs: number | undefined;
@@ -152,6 +153,7 @@ export class MqttSource implements Source {
       concurrency: 1_000,
       queueLimit: 1_000,
       drainTimeout: UNREAD_MS,
+      connectTimeout: CONNECT_MS,
     });
     broker.preConnect = (client, packet, done) => {
       const clientId = packet.clientId ?? "";
@@ -184,9 +186,11 @@ export class MqttSource implements Source {
       if (error.message === "drain timeout") this.#assembly.meters.fault(UNREAD);
       this.#options.log.debug({ error: error.message }, "client");
     });
-    broker.on("connectionError", (_c, error) =>
-      this.#options.log.debug({ error: error.message }, "connection"),
-    );
+    broker.on("connectionError", (_c, error) => {
+      if (error.message === NO_CONNECT)
+        this.#assembly.meters.fault("a connection that does not say who it is");
+      this.#options.log.debug({ error: error.message }, "connection");
+    });
     // Its types do not know this event; unheard, it would end the process.
     (broker as EventEmitter).on("error", (error: unknown) =>
       this.#assembly.meters.fault(describeError(error)),

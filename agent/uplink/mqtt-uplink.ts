@@ -79,6 +79,8 @@ export class MqttUplink {
   #session: UplinkSession | undefined;
   #loop: Promise<void> | undefined;
   #statusTimer: NodeJS.Timeout | undefined;
+  /** As it was told last: once is enough to know. */
+  #statusFault: string | undefined;
   #rulesChange: (() => void) | undefined;
 
   constructor(options: MqttUplinkOptions) {
@@ -139,13 +141,25 @@ export class MqttUplink {
 
   /** And again and again; how often depends on the link's mode. */
   #tellStatusLater(): void {
-    const { rules, statusSeconds, status } = this.#options;
+    const { rules, statusSeconds } = this.#options;
     clearTimeout(this.#statusTimer);
     const seconds = rules?.statusSeconds ?? statusSeconds;
     this.#statusTimer = setTimeout(() => {
-      this.#session?.publishStatus(status());
+      this.#tellStatus();
       this.#tellStatusLater();
     }, seconds * 1_000);
+  }
+
+  /** A status that cannot be had now is asked for again the next time: records go without one, too. */
+  #tellStatus(): void {
+    const { status, log } = this.#options;
+    try {
+      this.#session?.publishStatus(status());
+    } catch (error) {
+      const reason = describeError(error);
+      if (reason !== this.#statusFault) log.warn({ reason }, "the gateway does not hear how this agent is");
+      this.#statusFault = reason;
+    }
   }
 
   async close(): Promise<void> {

@@ -25,6 +25,8 @@ export interface StatementStatus {
   /** µs since 1970 UTC; undefined before the first record. */
   readonly watermarkUs: number | undefined;
   readonly lastError?: string;
+  /** Its last try failed, and not for want of a stream, nor because another gateway runs it. */
+  readonly failing: boolean;
 }
 
 export interface Analytics {

@@ -72,6 +72,7 @@ export class Statement {
   #former: Checkpoint | undefined;
   #watermarkMs: number | undefined;
   #lastError: string | undefined;
+  #failing = false;
   #lateLogged = { count: 0, atMs: Number.NEGATIVE_INFINITY };
   #crowdedLoggedMs = Number.NEGATIVE_INFINITY;
   #running: Promise<void> | undefined;
@@ -107,6 +108,7 @@ export class Statement {
       ...this.#totals,
       watermarkUs: this.#watermarkMs === undefined ? undefined : this.#watermarkMs * 1_000,
       ...(this.#lastError !== undefined && { lastError: this.#lastError }),
+      failing: this.#failing,
     };
   }
 
@@ -171,8 +173,12 @@ export class Statement {
 
   /** @returns whether another gateway runs it: that is no failure, and told once */
   #failed(error: unknown, standsBy: boolean): boolean {
-    const { config, log, metrics } = this.#parts;
+    const { config, log, metrics, plan, streams } = this.#parts;
     this.#lastError = describeError(error);
+    const isThere = (name: string): boolean => streams.listStreams().includes(name);
+    // Streams may be made by API at any time: by a gateway that is called failing meanwhile nobody could.
+    this.#failing =
+      !(error instanceof LeaseHeldError) && isThere(plan.inputStream) && isThere(plan.outputStream);
     if (error instanceof LeaseHeldError) {
       metrics.groups.set({ statement: config.name }, 0);
       if (!standsBy)
@@ -207,6 +213,7 @@ export class Statement {
       if (closed.length > 0 || due || ended) await this.#commit(session);
       this.#report(state);
       this.#lastError = undefined;
+      this.#failing = false;
       // What is read from now on is told by the positions, until it fails again.
       session.unread = undefined;
       worked();

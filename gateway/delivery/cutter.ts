@@ -14,6 +14,7 @@ import {
   LeaseHeldError,
   LeaseLostError,
   type Offset,
+  recordsBetween,
   type ShardId,
   STAND_BY_MS,
   type Streams,
@@ -72,6 +73,11 @@ export class Cutter {
   readonly #maxBytes: number;
   readonly #trimmed: TrimmedRecords;
   #waiting: Waiting | undefined;
+  /**
+   * On the clock that is never set: what stood undelivered as a try failed, which the next one may not get as far as to see.
+   * Until a cut is finished, or nothing waits.
+   */
+  #heldUpSinceMs: number | undefined;
   #lastError: string | undefined;
   #running: Promise<void> | undefined;
 
@@ -118,7 +124,7 @@ export class Cutter {
       deliveredRecords: ledger.records,
       failedRecords: ledger.failedRecords,
       trimmedRecords: ledger.trimmedRecords,
-      waitingMs: this.#waitingMs(),
+      waitingMs: Math.floor(this.#waitingMs()),
       ...(this.#lastError !== undefined && { lastError: this.#lastError }),
     };
   }
@@ -148,6 +154,8 @@ export class Cutter {
         }
       } catch (error) {
         standsBy = this.#failed(error, standsBy);
+        if (standsBy) this.#heldUpSinceMs = undefined;
+        else await this.#holdUp();
       }
       this.#waiting?.close();
       this.#waiting = undefined;
@@ -175,6 +183,33 @@ export class Cutter {
     return false;
   }
 
+  /** A try has failed: what it leaves undelivered grows older, whether or not the next one sees it. */
+  async #holdUp(): Promise<void> {
+    const { clock, config, streams } = this.#parts;
+    const ageMs = this.#waitingMs();
+    if (!streams.listStreams().includes(config.stream)) this.#heldUpSinceMs = undefined;
+    else if (ageMs > 0 || (await this.#isBehind())) this.#heldUpSinceMs = clock.monotonicMs() - ageMs;
+  }
+
+  /** Of a try that failed before it had read anything. */
+  async #isBehind(): Promise<boolean> {
+    const { config, streams } = this.#parts;
+    const { stream } = config;
+    // It would not be answered, and tells by itself that somebody should look.
+    if (streams.unreachable !== undefined) return false;
+    try {
+      const known = await streams.consumers(stream);
+      const positions = known.find(({ name }) => name === consumerOf(config))?.positions;
+      return streams.describe(stream).shardList.some(({ shardId, trimHorizon, latest }) => {
+        const from = Math.max(trimHorizon, positions?.get(shardId) ?? 0);
+        return from < latest && recordsBetween(streams, stream, shardId, from, latest) > 0;
+      });
+    } catch {
+      // Deleted at this moment, or not to be asked: the next try says so itself.
+      return false;
+    }
+  }
+
   /** From here on the ledger is the one that goes with the lease, where gateways share the store. */
   async #takeOver(consumer: Consumer): Promise<void> {
     const { handover } = consumer;
@@ -188,6 +223,7 @@ export class Cutter {
     }
     if (await this.#state.takeOver(handover)) {
       log.info({ cut: this.#state.ledger.lastCut }, "goes on where another gateway left this delivery");
+      this.#heldUpSinceMs = undefined;
       this.#trimmed.forget();
     }
   }
@@ -263,6 +299,7 @@ export class Cutter {
       if (consumer.lost.aborted) throw new LeaseLostError(config.stream, consumer.name);
       waiting.follow();
       const trimmed = await waiting.count(this.#maxBytes, bufferMs, this.#stop.signal);
+      if (waiting.firstArrivalMs === undefined) this.#heldUpSinceMs = undefined;
       if (trimmed > 0) {
         await this.#trimmed.count(trimmed, consumer, waiting.starts());
         await this.#parts.onStep("trimmed");
@@ -358,7 +395,10 @@ export class Cutter {
     // Whoever sees the cut in the totals must not see the error that held it up.
     this.#lastError = undefined;
     // Not before they are durable: a ledger that cannot be written is tried again, and counts once.
-    const counted = (): void => countCut(metrics, config.name, manifest);
+    const counted = (): void => {
+      countCut(metrics, config.name, manifest);
+      this.#heldUpSinceMs = undefined;
+    };
     await this.#state.finish(manifest, Math.floor(clock.nowUs() / 1_000), counted, ends);
     await onStep("ledger");
     log.debug({ object: manifest.object, records, failedRecords }, "delivered");
@@ -372,11 +412,11 @@ export class Cutter {
   }
 
   #waitingMs(): number {
-    const pending = this.#state.pending;
-    if (pending !== undefined) {
-      return Math.max(0, Math.floor(this.#parts.clock.nowUs() / 1_000) - pending.firstArrivalMs);
-    }
-    return Math.max(0, Math.round(this.#waiting?.ageMs() ?? 0));
+    const { clock } = this.#parts;
+    const { pending } = this.#state;
+    const pendingMs = pending === undefined ? 0 : clock.nowUs() / 1_000 - pending.firstArrivalMs;
+    const heldUpMs = this.#heldUpSinceMs === undefined ? 0 : clock.monotonicMs() - this.#heldUpSinceMs;
+    return Math.max(0, pendingMs, heldUpMs, this.#waiting?.ageMs() ?? 0);
   }
 }
 

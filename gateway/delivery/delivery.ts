@@ -17,7 +17,7 @@ export interface DeliveryStatus {
   readonly failedRecords: number;
   /** Records that retention removed before they were read: lost to this delivery. */
   readonly trimmedRecords: number;
-  /** Age of the oldest record that is read but not delivered; 0 when none is. */
+  /** Age of the oldest record that is read but not delivered, also from one try to the next; 0 when none is. */
   readonly waitingMs: number;
   readonly lastError?: string;
 }

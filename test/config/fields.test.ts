@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
+import { isIP } from "node:net";
 import test from "node:test";
 import fc from "fast-check";
-import { bytes } from "../../config/fields.ts";
+import { bindHost, bytes, isLoopback } from "../../config/fields.ts";
 
 const size = bytes("1MiB");
 const UNITS = { "": 1, B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 } as const;
@@ -60,4 +61,55 @@ test("whatever is given, it is a whole number of bytes, of at least one, or refu
     }),
     { numRuns: 5_000 },
   );
+});
+
+test("loopback is what only this machine can reach, however it is written, and no name but localhost", () => {
+  const own = [
+    "localhost",
+    "127.0.0.1",
+    "127.255.255.254",
+    "::1",
+    "0:0:0:0:0:0:0:1",
+    "0000::0001",
+    "::0.0.0.1",
+  ];
+  for (const host of [...own, "::ffff:127.0.0.1", "::FFFF:7f00:1", "0:0:0:0:0:ffff:127.9.9.9"])
+    assert.equal(isLoopback(host), true, host);
+  const others = [
+    "",
+    "0.0.0.0",
+    "::",
+    "128.0.0.1",
+    "::ffff:10.0.0.1",
+    "::2",
+    "fe80::1",
+    "1::1",
+    "64:ff9b::7f00:1",
+  ];
+  const names = [
+    "127.0.0.1.example",
+    "127.999.0.1",
+    "127.1",
+    "0127.0.0.1",
+    "localhost.example",
+    "[::1]",
+    "::1%lo",
+  ];
+  for (const host of [...others, ...names]) assert.equal(isLoopback(host), false, host);
+});
+
+test("whatever is no address is no loopback, but for localhost", () => {
+  fc.assert(
+    fc.property(fc.oneof(fc.string(), fc.domain(), fc.stringMatching(/^127[0-9.:]{1,14}$/)), (host) => {
+      if (isIP(host) === 0) assert.equal(isLoopback(host), host === "localhost");
+    }),
+  );
+  fc.assert(fc.property(fc.ipV4(), (ip) => assert.equal(isLoopback(ip), ip.startsWith("127."))));
+  fc.assert(fc.property(fc.ipV4(), (ip) => assert.equal(isLoopback(`::ffff:${ip}`), ip.startsWith("127."))));
+});
+
+test("an address in brackets is refused with what would be accepted", () => {
+  for (const host of ["[::1]", "[::1]:8080"])
+    assert.match(bindHost.safeParse(host).error!.issues[0]!.message, /without brackets here, such as ::1/);
+  assert.equal(bindHost.safeParse("::1").success, true);
 });

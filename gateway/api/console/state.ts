@@ -136,15 +136,15 @@ export interface Health {
 }
 
 /**
- * Failing means that somebody should look: the store cannot be reached, a stream cannot be written, a statement stopped, or a delivery does not get
- * rid of its records.
+ * Failing means that somebody should look: the store cannot be reached, a stream cannot be written, a statement stopped or does not get on, or a
+ * delivery does not get rid of its records.
  */
 export function healthOf(parts: GatewayParts): Health {
   const { unreachable } = parts.streams;
   const problems = unreachable === undefined ? [] : [unreachable];
   for (const { refusing } of describeAll(parts.streams)) if (refusing !== undefined) problems.push(refusing);
   for (const statement of parts.analytics.status()) {
-    if (statement.state === "failed")
+    if (statement.state === "failed" || statement.failing)
       problems.push(`statement ${statement.name}: ${statement.lastError ?? "failed"}`);
   }
   for (const delivery of parts.delivery.status()) {

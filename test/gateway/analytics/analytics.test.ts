@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import test from "node:test";
 import { StatementRefusedError } from "../../../gateway/analytics/open-analytics.ts";
@@ -322,6 +322,29 @@ test("an output stream that is missing is waited for, and its results come once"
     assert.equal(rig.analytics.status()[0]!.state, "running");
     await rig.streams.createStream({ name: OUTPUT, shards: 1, retentionHours: 24 });
     await until("the window comes", async () => (await results(rig.streams)).length === 1);
+    await rig.close();
+  }));
+
+test("a statement is failing while it cannot write its checkpoint, and no longer; not for want of a stream", () =>
+  inFolder(async (dir) => {
+    const rig = await openRig(dir);
+    const status = () => rig.analytics.status()[0]!;
+    // A folder where the file belongs stops root, too.
+    const inTheWay = join(dir, "analytics", "tens", "checkpoint.tmp");
+    await mkdir(inTheWay, { recursive: true });
+    await rig.analytics.start();
+    await until("it fails", () => status().failing);
+    assert.match(status().lastError!, /EISDIR/);
+    // Also in between its tries.
+    for (let looks = 0; looks < 100; looks++, await pause(10)) assert.ok(status().failing);
+    await rm(inTheWay, { recursive: true });
+    await until("it runs", () => !status().failing);
+    await rig.streams.deleteStream(INPUT);
+    await until(
+      "it is told that there is no stream",
+      () => status().lastError?.startsWith("STREAM_NOT_FOUND") === true,
+    );
+    assert.equal(status().failing, false);
     await rig.close();
   }));
 

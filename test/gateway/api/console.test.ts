@@ -411,12 +411,24 @@ test("/healthz tells what fails, and /metrics is Prometheus text", async (t) => 
   assert.match(metrics.headers["content-type"]!, /^text\/plain; version=0\.0\.4/);
   assert.match(metrics.text, /^headwater_api_connections \d+$/m);
   fixture.statements.push({ name: "means", state: "failed", lastError: "no memory" } as StatementStatus);
+  fixture.statements.push({
+    name: "tried again",
+    state: "running",
+    lastError: "no room",
+    failing: true,
+  } as StatementStatus);
+  fixture.statements.push({
+    name: "on standby",
+    state: "running",
+    lastError: "elsewhere",
+    failing: false,
+  } as StatementStatus);
   const failing = await ask(fixture, "/healthz");
   assert.equal(failing.status, 503);
-  assert.deepEqual(failing.json.problems, ["statement means: no memory"]);
+  assert.deepEqual(failing.json.problems, ["statement means: no memory", "statement tried again: no room"]);
   Object.assign(fixture.streams, { unreachable: "the NATS cluster does not answer" });
   const { problems } = (await ask(fixture, "/healthz")).json;
-  assert.deepEqual(problems, ["the NATS cluster does not answer", "statement means: no memory"]);
+  assert.deepEqual(problems, ["the NATS cluster does not answer", ...(failing.json.problems as string[])]);
 });
 
 test("who comes by a proxy on the gateway's machine is asked for a key before /metrics", async (t) => {

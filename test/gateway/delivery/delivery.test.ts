@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import test from "node:test";
 import type { CutStep } from "../../../gateway/delivery/cutter.ts";
+import { pause } from "../../../runtime/backoff.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { removeFolder } from "../../support/remove-folder.ts";
 import { nodeFlags, scriptPath } from "../../support/script.ts";
@@ -215,6 +216,44 @@ test("a destination that cannot be written is tried again, its error is shown, a
     await rig.close();
   }));
 
+test("how long records wait is told at every look while a delivery cannot write its own state, and no longer", () =>
+  inFolder(async (dir) => {
+    const rig = await openRig(dir);
+    // A folder where the file belongs stops root, too.
+    const inTheWay = join(dir, "delivery", "archive", "cut.json");
+    await mkdir(inTheWay);
+    await rig.delivery.start();
+    await rig.streams.append(STREAM, numbered(0, 30));
+    await until("the error shows", () => rig.delivery.status()[0]!.lastError !== undefined);
+    let lastMs = 0;
+    for (let looks = 0; looks < 150; looks++) {
+      const { waitingMs } = rig.delivery.status()[0]!;
+      assert.ok(waitingMs > lastMs - 50, `${waitingMs} ms behind ${lastMs}`);
+      lastMs = waitingMs;
+      await pause(10);
+    }
+    assert.ok(lastMs > 1_000, `${lastMs} ms`);
+    await rm(inTheWay, { recursive: true });
+    await until("all delivered", () => rig.delivery.status()[0]!.deliveredRecords === 30);
+    await until("nothing waits", () => rig.delivery.status()[0]!.waitingMs === 0);
+    assert.equal(rig.delivery.status()[0]!.lastError, undefined);
+    await rig.close();
+  }));
+
+test("… also while it cannot read what there is", () =>
+  inFolder(async (dir) => {
+    const rig = await openRig(dir);
+    const { read } = rig.streams;
+    rig.streams.read = () => Promise.reject(new Error("EIO: i/o error, read"));
+    await rig.streams.append(STREAM, numbered(0, 30));
+    await rig.delivery.start();
+    await until("it waits", () => rig.delivery.status()[0]!.waitingMs > 500);
+    rig.streams.read = read;
+    await until("all delivered", () => rig.delivery.status()[0]!.deliveredRecords === 30);
+    await until("nothing waits", () => rig.delivery.status()[0]!.waitingMs === 0);
+    await rig.close();
+  }));
+
 test("records that retention took before they were read are counted, not passed over in silence", () =>
   inFolder(async (dir) => {
     let nowUs = Date.UTC(2026, 0, 1) * 1_000;
@@ -250,6 +289,7 @@ test("a stream that does not exist yet is waited for", () =>
       "the error shows",
       () => rig.delivery.status()[0]!.lastError?.startsWith("STREAM_NOT_FOUND") === true,
     );
+    assert.equal(rig.delivery.status()[0]!.waitingMs, 0);
     await rig.streams.createStream({ name: STREAM, shards: 1, retentionHours: 24 });
     await rig.streams.append(STREAM, numbered(0, 5));
     await until("delivered", () => rig.delivery.status()[0]!.deliveredRecords === 5);
