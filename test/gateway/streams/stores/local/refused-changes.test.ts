@@ -202,37 +202,53 @@ test("a doubt whether a stream is deleted ends with the next change of any strea
   }
 });
 
-test("whatever sync a disk that goes bad refuses first while a stream is made, the next start has none of it, or one that works", async (t) => {
-  let refused = 0;
-  for (let after = 0; after < 6; after++) {
-    const { place, files, crashed } = await makeFailingDisk(t);
-    const streams = await place.open();
-    await create(streams, "kept");
-    await put(streams, "kept", "before");
-    files.refuse({ code: "EIO", after, matching: (operation) => operation === "sync" });
-    const outcome = await create(streams, "new").then(
-      () => "made",
-      (error: { code?: string }) => error.code,
-    );
-    if (outcome !== "made") {
-      refused++;
-      assert.match(outcome ?? "", /^(DATABASE_WRITE_FAILED|LOG_WRITE_FAILED)$/);
+const REFUSED_CREATIONS: Record<string, (after: number) => readonly Refusal[]> = {
+  sync: (after) => [{ code: "EIO", after, matching: (operation) => operation === "sync" }],
+  "sync, and then the making of files,": (after) => [
+    { code: "EIO", after, matching: (operation) => operation === "sync" },
+    { code: "EMFILE", after: 2, matching: ofSidecar },
+  ],
+  "sync of a name": (after) => [
+    { code: "EIO", after, matching: syncOf("") },
+    { code: "ENOSPC", after: 2, matching: ofSidecar },
+  ],
+};
+
+for (const [what, refusalsAfter] of Object.entries(REFUSED_CREATIONS)) {
+  test(`whichever ${what} a disk that goes bad refuses first while a stream is made, the next start has none of it, or one that works`, async (t) => {
+    let refused = 0;
+    for (let after = 0; after < 6; after++) {
+      if (await refuseCreation(t, refusalsAfter(after))) refused++;
     }
-    files.heal();
-    for (const by of CRASHES) {
-      const found = await holdings(await crashed(by));
-      assert.deepEqual(found.get("kept"), ["before"]);
-      if (outcome === "made") assert.ok(found.has("new"));
-    }
-    if (outcome !== "made") await create(streams, "new");
-    await put(streams, "new", "x");
-    for (const by of CRASHES) assert.deepEqual((await holdings(await crashed(by))).get("new"), ["x"], by);
-    await streams.close();
-    assert.deepEqual([...(await holdings(place)).keys()], ["kept", "new"]);
-    files.restore();
+    assert.ok(refused >= 2, `${refused} were refused`);
+  });
+}
+
+async function refuseCreation(t: TestContext, refusals: readonly Refusal[]): Promise<boolean> {
+  const { place, files, crashed } = await makeFailingDisk(t);
+  const streams = await place.open();
+  await create(streams, "kept");
+  await put(streams, "kept", "before");
+  files.refuse(...refusals);
+  const outcome = await create(streams, "new").then(
+    () => "made",
+    (error: { code?: string }) => String(error.code),
+  );
+  assert.match(outcome, /^(made|DATABASE_WRITE_FAILED|LOG_WRITE_FAILED)$/);
+  files.heal();
+  for (const by of CRASHES) {
+    const found = await holdings(await crashed(by));
+    assert.deepEqual(found.get("kept"), ["before"], by);
+    if (outcome === "made") assert.ok(found.has("new"), by);
   }
-  assert.ok(refused >= 3, `${refused} were refused`);
-});
+  if (outcome !== "made") await create(streams, "new");
+  await put(streams, "new", "x");
+  for (const by of CRASHES) assert.deepEqual((await holdings(await crashed(by))).get("new"), ["x"], by);
+  await streams.close();
+  assert.deepEqual([...(await holdings(place)).keys()], ["kept", "new"]);
+  files.restore();
+  return outcome !== "made";
+}
 
 test("a start tells which streams it erases", async (t) => {
   const place = await makeLocalPlace();
@@ -274,7 +290,13 @@ async function refuseAmongChanges(t: TestContext, random: () => number): Promise
     const code = oneOf("EIO", "ENOSPC", "EMFILE");
     const count = oneOf(1, 1, 2, 4, Number.POSITIVE_INFINITY);
     isSingle = count === 1;
-    files.refuse({ code, after: below(16), count, late: random() < 0.3 });
+    const kinds = oneOf(
+      ["open", "writeFile", "datasync", "rename", "sync", "mkdir", "rm"],
+      ["open", "sync"],
+      ["sync"],
+    );
+    const matching = (operation: string): boolean => kinds.includes(operation);
+    files.refuse({ code, after: below(kinds.length + 2), count, late: random() < 0.3, matching });
   };
   let isSingle = true;
   const history: string[] = [];
@@ -293,11 +315,11 @@ async function refuseAmongChanges(t: TestContext, random: () => number): Promise
     await again.close();
   };
   for (let step = 0; step < 14; step++) {
-    if (random() < 0.35) refuse();
     const name = oneOf("a", "b");
     const before = known.get(name) ?? { state: "gone", acknowledged: [], retentionHours: 24 };
     const isListed = streams.listStreams().includes(name);
     const what = isListed ? oneOf("put", "put", "put", "keep longer", "delete", "delete") : "create";
+    if ((what === "create" || what === "delete") && random() < 0.7) refuse();
     const work = {
       put: () => put(streams, name, `${step}`),
       "keep longer": () => streams.updateStream(name, { retentionHours: before.retentionHours + 1 }),
@@ -314,7 +336,7 @@ async function refuseAmongChanges(t: TestContext, random: () => number): Promise
     history.push(`${what} ${name} ${done ? "done" : "refused"} [${files.refused.splice(0).join("; ")}]`);
     known.set(name, knownAfter(before, what, done, isSingle, `${step}`));
     if (random() < 0.3) await check(oneOf(...CRASHES));
-    if (random() < 0.4) files.heal();
+    if (random() < 0.6) files.heal();
   }
   files.heal();
   for (const by of CRASHES) await check(by);
