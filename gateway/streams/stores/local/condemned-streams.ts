@@ -7,7 +7,8 @@
  *                                  └ refused as well: in doubt, until the disk takes either
  *
  * A stream in doubt can be read, but takes no records: the next start may find it condemned, and would erase with it
- * what had been acknowledged since the deletion was refused. Each record that it refuses has the doubt settled.
+ * what had been acknowledged since the deletion was refused. Each record that it refuses, and whoever asks for its health,
+ * has the doubt settled: behind a load balancer that goes by the health no record would come.
  */
 import { type FileHandle, open, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -123,18 +124,12 @@ export class CondemnedStreams {
     this.#marked.delete(streamId);
   }
 
-  /** Why the stream takes no records, when it is in doubt. */
+  /** Why the stream takes no records and no changes, when it is in doubt. Whoever asks has that settled. */
   doubtOf(streamId: string): DatabaseWriteError | undefined {
-    return this.#doubts.get(streamId);
-  }
-
-  /** Before anything is acknowledged that the stream keeps. @throws DatabaseWriteError when it is in doubt */
-  refuseInDoubt(streamId: string): void {
-    if (this.#doubts.size === 0) return;
+    if (this.#doubts.size === 0) return undefined;
     const doubt = this.#doubts.get(streamId);
-    if (doubt === undefined) return;
-    this.#settleSoon();
-    throw doubt;
+    if (doubt !== undefined) this.#settleSoon();
+    return doubt;
   }
 
   #settleSoon(): void {
@@ -142,7 +137,7 @@ export class CondemnedStreams {
     if (this.#settling !== undefined || nowMs < this.#settleAfterMs) return;
     this.#settleAfterMs = nowMs + SETTLE_PAUSE_MS;
     this.#settling = this.#settle()
-      // The next refused record has it tried again.
+      // Whoever asks next has it tried again.
       .catch(() => undefined)
       .finally(() => {
         this.#settling = undefined;

@@ -346,7 +346,8 @@ class DiskStreams implements LocalStreams {
   /** Nothing is acknowledged that the next start may erase. */
   #getToWrite(name: string): LocalStream {
     const stream = this.#get(name);
-    this.#folders.condemned.refuseInDoubt(stream.definition.record.streamId);
+    const doubt = this.#folders.condemned.doubtOf(stream.definition.record.streamId);
+    if (doubt !== undefined) throw doubt;
     return stream;
   }
 

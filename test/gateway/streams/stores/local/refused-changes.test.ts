@@ -178,10 +178,17 @@ test("a stream of which nobody knows whether the disk has it as deleted takes no
   await streams.close();
 });
 
-test("a doubt whether a stream is deleted ends with the next change of any stream, with a close, and with its deletion", async (t) => {
+test("a doubt whether a stream is deleted ends with the next stream that is made, a look at its health, a close, and its deletion", async (t) => {
   const ends: Record<string, (streams: LocalStreams) => Promise<unknown>> = {
     "a stream that is made": (streams) => create(streams, "new"),
     "a close": (streams) => streams.close(),
+    "a look at its health": async (streams) => {
+      const until = performance.now() + 30_000;
+      while (streams.describe("s").refusing !== undefined && performance.now() < until) {
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      assert.equal(streams.describe("s").refusing, undefined);
+    },
     "a deletion": (streams) => streams.deleteStream("s"),
   };
   for (const [what, end] of Object.entries(ends)) {
