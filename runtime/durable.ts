@@ -2,10 +2,22 @@
 import { type FileHandle, open, rename } from "node:fs/promises";
 import { dirname } from "node:path";
 
+/** The disk failed behind the rename, or in it: the file may be the new one, and a power cut may leave the old one still. */
+export class UnsettledWriteError extends Error {
+  readonly code: string | undefined;
+
+  constructor(cause: unknown) {
+    super(cause instanceof Error ? cause.message : String(cause), { cause });
+    this.name = "UnsettledWriteError";
+    this.code = (cause as NodeJS.ErrnoException).code;
+  }
+}
+
 /**
  * Replaces `path` with `bytes`: temporary file, fdatasync, rename, fsync of the folder.
  * A crash leaves the old file or the new one, and perhaps `path.tmp`, which the next call overwrites.
  * @param mode permissions of a new file
+ * @throws UnsettledWriteError when it may have been replaced; any other error says that the old file stands
  */
 export async function writeDurably(path: string, bytes: Uint8Array | string, mode = 0o644): Promise<void> {
   const temporary = `${path}.tmp`;
@@ -19,8 +31,12 @@ export async function writeDurably(path: string, bytes: Uint8Array | string, mod
     } finally {
       await file.close();
     }
-    await rename(temporary, path);
-    await folder.sync();
+    try {
+      await rename(temporary, path);
+      await folder.sync();
+    } catch (error) {
+      throw new UnsettledWriteError(error);
+    }
   } finally {
     await folder.close();
   }

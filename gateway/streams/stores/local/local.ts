@@ -160,7 +160,7 @@ class DiskStreams implements LocalStreams {
     this.#reserved.add(name);
     try {
       // Once this is on disk the stream is gone; the next start ends what a crash interrupts.
-      await this.#folders.condemn(streamId).catch((error: unknown) => {
+      await this.#folders.condemned.condemn(streamId).catch((error: unknown) => {
         this.#streams.set(name, stream);
         throw error;
       });
@@ -181,7 +181,10 @@ class DiskStreams implements LocalStreams {
   }
 
   describe(name: string): StreamDescription {
-    return this.#get(name).describe();
+    const stream = this.#get(name);
+    const doubt = this.#folders.condemned.doubtOf(stream.definition.record.streamId);
+    const description = stream.describe();
+    return doubt === undefined ? description : { ...description, refusing: doubt.message };
   }
 
   settings(name: string): StreamSettings {
@@ -201,21 +204,21 @@ class DiskStreams implements LocalStreams {
   }
 
   async updateStream(name: string, change: StreamChange): Promise<StreamDescription> {
-    const stream = this.#get(name);
+    const stream = this.#getToWrite(name);
     await stream.definition.update(change);
     return stream.describe();
   }
 
   async splitShard(name: string, shardId: ShardId, startingHash: bigint): Promise<void> {
-    return this.#get(name).splitShard(shardId, startingHash);
+    return this.#getToWrite(name).splitShard(shardId, startingHash);
   }
 
   async mergeShards(name: string, shardId: ShardId, adjacentShardId: ShardId): Promise<void> {
-    return this.#get(name).mergeShards(shardId, adjacentShardId);
+    return this.#getToWrite(name).mergeShards(shardId, adjacentShardId);
   }
 
   async reshard(name: string, steps: readonly ReshardStep[]): Promise<void> {
-    return this.#get(name).reshard(steps);
+    return this.#getToWrite(name).reshard(steps);
   }
 
   async registerReader(
@@ -224,15 +227,15 @@ class DiskStreams implements LocalStreams {
     tags: RegisteredReader["tags"],
     check?: ReadersCheck,
   ): Promise<RegisteredReader> {
-    return this.#get(stream).definition.registerReader(name, tags, check);
+    return this.#getToWrite(stream).definition.registerReader(name, tags, check);
   }
 
   async updateReader(stream: string, name: string, tags: TagChange): Promise<RegisteredReader> {
-    return this.#get(stream).definition.updateReader(name, tags);
+    return this.#getToWrite(stream).definition.updateReader(name, tags);
   }
 
   async deregisterReader(stream: string, name: string): Promise<void> {
-    return this.#get(stream).definition.deregisterReader(name);
+    return this.#getToWrite(stream).definition.deregisterReader(name);
   }
 
   registeredReaders(stream: string): readonly RegisteredReader[] {
@@ -242,28 +245,31 @@ class DiskStreams implements LocalStreams {
   // These are async so that what they throw is a rejection; nothing is awaited before the entry
   // has its place in the log, so the order of calls is the order of storing.
   async append(name: string, entries: readonly PutEntry[]): Promise<Placed[]> {
-    return this.#get(name).append(entries);
+    return this.#getToWrite(name).append(entries);
   }
 
   async appendColumns(name: string, columns: PutColumns): Promise<PlacedColumns> {
-    return this.#get(name).appendColumns(columns);
+    return this.#getToWrite(name).appendColumns(columns);
   }
 
   async appendFrame(frame: Frame): Promise<AppendOutcome> {
     if (!DEVICE_NAME.test(frame.device)) throw new BadNameError("device", frame.device);
-    return this.#get(frame.stream).appendFrame(frame);
+    return this.#getToWrite(frame.stream).appendFrame(frame);
   }
 
   async appendPublish(name: string, publish: PlainPublish): Promise<AppendOutcome> {
-    return this.#get(name).appendPublish(publish);
+    return this.#getToWrite(name).appendPublish(publish);
   }
 
   async appendPublishes(name: string, publishes: PublishColumns): Promise<readonly AppendOutcome[]> {
-    return this.#get(name).appendPublishes(publishes);
+    return this.#getToWrite(name).appendPublishes(publishes);
   }
 
   recognises(name: string, publish: Omit<PlainPublish, "mayRepeat">): boolean {
-    return this.#get(name).recognises(publish);
+    const stream = this.#get(name);
+    // Whoever repeats it would be told that it is stored.
+    if (this.#folders.condemned.doubtOf(stream.definition.record.streamId) !== undefined) return false;
+    return stream.recognises(publish);
   }
 
   remembersPacket(clientId: string, packetId: number): boolean {
@@ -345,6 +351,14 @@ class DiskStreams implements LocalStreams {
     this.#refuseWhenClosed();
     const stream = this.#streams.get(name);
     if (stream === undefined) throw new StreamNotFoundError(name);
+    return stream;
+  }
+
+  /** Nothing is acknowledged that the next start may erase. */
+  #getToWrite(name: string): LocalStream {
+    const stream = this.#get(name);
+    const doubt = this.#folders.condemned.doubtOf(stream.definition.record.streamId);
+    if (doubt !== undefined) throw doubt;
     return stream;
   }
 

@@ -30,8 +30,9 @@ import type { RateLimits, StreamMode } from "../../streams.ts";
 import {
   checksum,
   MetadataDamagedError,
+  type Phases,
   readSidecar,
-  type StreamPhase,
+  Sidecar,
   writeSidecar,
 } from "./metadata-sidecar.ts";
 
@@ -94,20 +95,16 @@ export interface LeaseRecord {
 
 const NO_SHARDS = { put: [], removed: [] };
 
-type Phase = { readonly name: string; readonly phase: StreamPhase };
 type Operation = SyncedOperation<string>;
 
 export class Metadata {
   readonly #folder: string;
   readonly #db: SyncedLevel<string>;
-  /** As `streams.json` says. */
-  #phases: ReadonlyMap<string, Phase>;
-  /** One write of the sidecar at a time; they would share its temporary file. */
-  #sidecar: Promise<void> = Promise.resolve();
+  readonly #sidecar: Sidecar;
 
-  private constructor(folder: string, phases: ReadonlyMap<string, Phase>, createIfMissing: boolean) {
+  private constructor(folder: string, phases: Phases, createIfMissing: boolean) {
     this.#folder = folder;
-    this.#phases = phases;
+    this.#sidecar = new Sidecar(folder, phases);
     this.#db = new SyncedLevel<string>(join(folder, "meta"), {
       valueEncoding: "utf8",
       createIfMissing,
@@ -151,13 +148,13 @@ export class Metadata {
   async #compareWithSidecar(entries: Entries<string>): Promise<void> {
     const stored = new Set<string>();
     for (const record of await this.#values<StreamRecord>("stream/", entries)) stored.add(record.streamId);
-    for (const [streamId, { name, phase }] of this.#phases) {
+    for (const [streamId, { name, phase }] of this.#sidecar.phases) {
       if (phase === "active" && !stored.has(streamId)) {
         throw new MetadataDamagedError(this.#folder, `stream ${name} is missing from meta/`);
       }
     }
     for (const streamId of stored) {
-      if (!this.#phases.has(streamId)) {
+      if (!this.#sidecar.phases.has(streamId)) {
         throw new MetadataDamagedError(this.#folder, `stream ${streamId} is missing from streams.json`);
       }
     }
@@ -165,14 +162,20 @@ export class Metadata {
 
   /** Streams whose making or deleting a crash cut off. */
   unfinished(): string[] {
-    return [...this.#phases].filter(([, { phase }]) => phase !== "active").map(([streamId]) => streamId);
+    const phases = [...this.#sidecar.phases];
+    return phases.filter(([, { phase }]) => phase !== "active").map(([streamId]) => streamId);
+  }
+
+  /** Of a stream in whatever phase, as far as it is known. */
+  nameOf(streamId: string): string | undefined {
+    return this.#sidecar.phases.get(streamId)?.name;
   }
 
   async activeStreams(): Promise<StoredStream[]> {
     const records = await this.#values<StoredStreamRecord>("stream/");
     const streams: StoredStream[] = [];
     for (const record of records) {
-      if (this.#phases.get(record.streamId)?.phase !== "active") continue;
+      if (this.#sidecar.phases.get(record.streamId)?.phase !== "active") continue;
       streams.push(record.shards === undefined ? await this.#withShards(record) : await this.#adopt(record));
     }
     return streams;
@@ -198,13 +201,13 @@ export class Metadata {
 
   /** A crash leaves it "creating", and the next start removes what there is. */
   async beginStream(streamId: string, name: string): Promise<void> {
-    await this.#setPhase(streamId, { name, phase: "creating" });
+    await this.#sidecar.set(streamId, { name, phase: "creating" });
   }
 
   /** The record first: a crash between the two leaves it "creating". */
   async activateStream(record: StreamRecord, shards: readonly ShardRecord[]): Promise<void> {
     await this.changeStream(record, { put: shards, removed: [] });
-    await this.#setPhase(record.streamId, { name: record.name, phase: "active" });
+    await this.#sidecar.set(record.streamId, { name: record.name, phase: "active" });
   }
 
   /** A stream's record and what changes of its shards, in one synced batch: a crash leaves all of it or nothing. */
@@ -220,10 +223,24 @@ export class Metadata {
     ]);
   }
 
-  /** From here on the stream is gone, however far its removal comes before a crash. @throws DatabaseWriteError */
+  /**
+   * From here on the stream is gone, however far its removal comes before a crash.
+   * @throws DatabaseWriteError; then it stands as before, if `isSettled`
+   */
   async condemnStream(streamId: string): Promise<void> {
-    const known = this.#phases.get(streamId);
-    if (known !== undefined) await this.#setPhase(streamId, { name: known.name, phase: "deleting" });
+    const known = this.#sidecar.phases.get(streamId);
+    if (known === undefined || (known.phase !== "active" && this.isSettled(streamId))) return;
+    await this.#sidecar.set(streamId, { name: known.name, phase: "deleting" });
+  }
+
+  /** False while a start may find another phase of it than it has, as the disk refused to tell. */
+  isSettled(streamId: string): boolean {
+    return this.#sidecar.isSettled(streamId);
+  }
+
+  /** @throws DatabaseWriteError */
+  settle(): Promise<void> {
+    return this.#sidecar.settle();
   }
 
   /**
@@ -231,13 +248,13 @@ export class Metadata {
    * crash behind the batch would leave an active stream that the database does not know.
    */
   async removeStream(streamId: string): Promise<void> {
-    if (this.#phases.get(streamId)?.phase === "active") await this.condemnStream(streamId);
+    await this.condemnStream(streamId);
     const operations = [del(`stream/${streamId}`)];
     for (const kind of ["shard", "reader", "consumer", "lease"]) {
       operations.push(...(await this.#db.keys(below(`${kind}/${streamId}/`))).map(del));
     }
     await this.#db.write(operations);
-    await this.#setPhase(streamId, undefined);
+    await this.#sidecar.set(streamId, undefined);
   }
 
   consumers(streamId: string): Promise<ConsumerRecord[]> {
@@ -274,7 +291,7 @@ export class Metadata {
   }
 
   async close(): Promise<void> {
-    await this.#sidecar.catch(() => undefined);
+    await this.#sidecar.close();
     await this.#db.close();
   }
 
@@ -296,23 +313,6 @@ export class Metadata {
       }
       return JSON.parse(text) as T;
     });
-  }
-
-  /** Holds once it is on disk: one that was refused must not come with the next. */
-  #setPhase(streamId: string, phase: Phase | undefined): Promise<void> {
-    const write = this.#sidecar
-      .catch(() => undefined)
-      .then(async () => {
-        const phases = new Map(this.#phases);
-        if (phase === undefined) phases.delete(streamId);
-        else phases.set(streamId, phase);
-        await writeSidecar(this.#folder, phases).catch((error: unknown) => {
-          throw new DatabaseWriteError(this.#folder, error);
-        });
-        this.#phases = phases;
-      });
-    this.#sidecar = write;
-    return write;
   }
 }
 

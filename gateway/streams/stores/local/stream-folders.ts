@@ -3,13 +3,13 @@
  * made, opened and erased. What a crash leaves of making or erasing, the next start ends.
  *
  *   make    "creating" in the metadata → folder, first segment → "active"
- *   erase   "deleting" in the metadata, or on a full disk beside the folder → folder gone → forgotten
+ *   erase   "deleting" in the metadata, or on a full disk beside the folder (condemned-streams.ts) → folder gone → forgotten
  *
  * Whatever is not "active" at a start is erased: a stream in the making was promised to nobody, and
  * one that is being deleted was given up by all.
  */
 import { randomBytes } from "node:crypto";
-import { mkdir, open, readdir, rm } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../../../../runtime/clock.ts";
 import { syncFolder } from "../../../../runtime/durable.ts";
@@ -18,6 +18,7 @@ import type { Log } from "../../../../runtime/log.ts";
 import { DatabaseWriteError } from "../../../../runtime/synced-level.ts";
 import type { Offset, ShardId, StreamSpec } from "../../streams.ts";
 import type { OwnSeconds } from "../own-seconds.ts";
+import { CondemnedStreams } from "./condemned-streams.ts";
 import { LocalStream } from "./local-stream.ts";
 import type { LogMeters } from "./log/log-meters.ts";
 import { type Disk, realDisk } from "./log/segment-file.ts";
@@ -35,15 +36,6 @@ import { StreamDefinition } from "./stream-definition.ts";
 
 /** What readers of all streams read last and others may want next; as much again of what was written last. */
 const RECENT_BYTES = 24 * 1_048_576;
-
-/** An empty file with a stream's id and this for a name says that the stream is to be erased. */
-const CONDEMNED = ".deleted";
-
-/** Ids of streams that were deleted while `streams.json` could not be written. */
-export async function condemnedStreams(dir: string): Promise<string[]> {
-  const names = await readdir(join(dir, "logs"));
-  return names.filter((name) => name.endsWith(CONDEMNED)).map((name) => name.slice(0, -CONDEMNED.length));
-}
 
 export interface StreamFoldersOptions {
   /** The store's folder; `logs/` is in it. */
@@ -63,6 +55,7 @@ export interface StreamFoldersOptions {
 }
 
 export class StreamFolders {
+  readonly condemned: CondemnedStreams;
   readonly #options: StreamFoldersOptions;
   readonly #metadata: Metadata;
   readonly #meters: LogMeters;
@@ -73,6 +66,7 @@ export class StreamFolders {
   constructor(options: StreamFoldersOptions, metadata: Metadata, meters: LogMeters, seconds: OwnSeconds) {
     this.#options = options;
     this.#metadata = metadata;
+    this.condemned = new CondemnedStreams(options, metadata);
     this.#meters = meters;
     this.#seconds = seconds;
     const { dir, segmentBytes = DEFAULT_SEGMENT_BYTES, recycleSegments } = options;
@@ -84,11 +78,14 @@ export class StreamFolders {
   /** Ends what a crash interrupted. @returns the streams that there are */
   async start(): Promise<StoredStream[]> {
     await this.#spares?.start();
-    const condemned = await condemnedStreams(this.#options.dir);
-    for (const streamId of [...this.#metadata.unfinished(), ...condemned]) await this.erase(streamId);
+    for (const streamId of await this.condemned.start()) {
+      const fields = { stream: this.#metadata.nameOf(streamId), streamId };
+      this.#options.log.warn(fields, "a stream is erased whose making, or deletion, had begun and not ended");
+      await this.erase(streamId);
+    }
     // Metadata that cannot be written yet knows them still.
     const known = await this.#metadata.activeStreams();
-    return known.filter(({ record }) => !condemned.includes(record.streamId));
+    return known.filter(({ record }) => !this.condemned.isMarked(record.streamId));
   }
 
   /** @throws LogMissingError, MetadataDamagedError */
@@ -108,7 +105,10 @@ export class StreamFolders {
     }
   }
 
-  /** In a new folder, with its first shards. What it leaves when it fails is removed, by the next start if not now. */
+  /**
+   * In a new folder, with its first shards. What it leaves when it fails is removed, by the next start if not now; where
+   * nobody knows whether the disk has it as "active", its folder is kept whole: a crash leaves it removed or empty.
+   */
   async make({ name, shards: count, retentionHours, ...more }: StreamSpec): Promise<LocalStream> {
     const createdMs = this.#seconds.dateStream(name);
     const { mode, limits, maxRecordBytes, tags } = more;
@@ -129,52 +129,55 @@ export class StreamFolders {
     await this.#metadata.beginStream(record.streamId, name);
     let log: StreamLog | undefined;
     try {
-      await mkdir(this.#folderOf(record.streamId));
-      await syncFolder(join(this.#options.dir, "logs"));
+      await this.#makeFolder(record.streamId);
       log = await StreamLog.create(this.#logOptions(record));
+      const stream = await this.#assemble({ record, shards }, log);
+      // Last of all: were it refused behind this, the next start might have two of its name.
       await this.#metadata.activateStream(record, shards);
-      return await this.#assemble({ record, shards }, log);
+      return stream;
     } catch (error) {
-      await log?.close();
-      // What stands in the way of this too is left to the next start.
-      await this.erase(record.streamId).catch(() => undefined);
+      // Nothing is in it.
+      await log?.close().catch(() => undefined);
+      await this.erase(record.streamId);
       throw error;
     }
   }
 
-  /** Once this is on disk the stream is gone. @throws DatabaseWriteError; then it is as it was */
-  async condemn(streamId: string): Promise<void> {
+  async #makeFolder(streamId: string): Promise<void> {
     try {
-      await this.#metadata.condemnStream(streamId);
-    } catch (error) {
-      const { code } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException;
-      if (code !== "ENOSPC" && code !== "EDQUOT") throw error;
-      // To delete is what makes room. Where streams.json has none, the name of an empty file says the same.
-      await (await open(this.#markOf(streamId), "w")).close();
+      await mkdir(this.#folderOf(streamId));
       await syncFolder(join(this.#options.dir, "logs"));
+    } catch (error) {
+      throw new DatabaseWriteError(this.#options.dir, error);
     }
   }
 
   /**
-   * Of a stream that is closed. What says that it is to go does so to the last: a crash before leaves it to
-   * the next start, and so does metadata that cannot be written yet.
+   * Of a stream that is closed. What says that it is to go is on disk before anything of it is removed, or nothing is,
+   * and says so to the last: a crash before leaves it to the next start, and so does a disk that refuses any of this.
    */
   async erase(streamId: string): Promise<void> {
-    await rm(this.#folderOf(streamId), { recursive: true, force: true });
-    await syncFolder(join(this.#options.dir, "logs"));
     try {
+      if (!this.condemned.isMarked(streamId)) await this.#metadata.condemnStream(streamId);
+      await rm(this.#folderOf(streamId), { recursive: true, force: true });
+      await syncFolder(join(this.#options.dir, "logs"));
       await this.#metadata.removeStream(streamId);
+      await this.condemned.forget(streamId);
     } catch (error) {
-      if (!(error instanceof DatabaseWriteError)) throw error;
+      const isOfDisk =
+        error instanceof DatabaseWriteError || (error as NodeJS.ErrnoException).syscall !== undefined;
+      if (!isOfDisk) throw error;
       const fields = { streamId, error: describeError(error) };
-      this.#options.log.warn(fields, "a stream is erased, and forgotten at the next start only");
-      return;
+      this.#options.log.warn(
+        fields,
+        "what a deleted or refused stream left in logs/ is left to the next start",
+      );
     }
-    await rm(this.#markOf(streamId), { force: true });
   }
 
   /** Once all streams are closed. Safe to call twice. */
   async close(): Promise<void> {
+    await this.condemned.close();
     await this.#spares?.close();
   }
 
@@ -217,10 +220,6 @@ export class StreamFolders {
 
   #folderOf(streamId: string): string {
     return join(this.#options.dir, "logs", streamId);
-  }
-
-  #markOf(streamId: string): string {
-    return `${this.#folderOf(streamId)}${CONDEMNED}`;
   }
 
   #logOptions({ name, streamId }: StreamRecord): StreamLogOptions {

@@ -13,13 +13,13 @@ import { decodeBatch } from "../../../../protocol/record-batch.ts";
 import { describeError } from "../../../../runtime/errors.ts";
 import { DatabaseWriteError } from "../../../../runtime/synced-level.ts";
 import { ENTRY_KIND, type Entry } from "../log-entry.ts";
+import { condemnedStreams } from "./condemned-streams.ts";
 import { goneSegments } from "./log/gone-segments.ts";
 import { beginningOf, hasBegun } from "./log/log-recovery.ts";
 import { type ConsumerRecord, Metadata, type StoredStream, type StreamRecord } from "./metadata.ts";
 import { PastBadSectors } from "./segments/bad-sectors.ts";
 import { baseOf, restOf, SEGMENT_HEAD_BYTES, Segment, segmentName } from "./segments/segment.ts";
 import { scanSegment } from "./segments/segment-scan.ts";
-import { condemnedStreams } from "./stream-folders.ts";
 import {
   copyReadable,
   listReadable,
