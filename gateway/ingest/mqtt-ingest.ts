@@ -46,7 +46,7 @@ import type { TopicRules } from "./topic-rules.ts";
 
 /** One publish carries a few frames; the largest single frame must fit, with its topic. */
 const MAX_PACKET_BYTES = MAX_FRAME_BYTES + 1_024;
-const MAX_CONNECTIONS = 10_000;
+export const MAX_CONNECTIONS = 10_000;
 /** A peer of which so long nothing comes is asked for by TCP: with MQTT's keep-alive at 0 nobody else notices that it is gone. */
 const ASK_PEER_MS = 60_000;
 /** MQTT allows 65,535 bytes, and what is remembered of a client is kept under its id. */
