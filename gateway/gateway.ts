@@ -3,11 +3,13 @@
  *
  *   ingest → streams → delivery | analytics        ingest → video        api, console
  */
+import { readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { GatewayConfig } from "../config/gateway-config.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { foreignFolder, makeDataFolder } from "../runtime/data-folder.ts";
+import { maxDescriptors } from "../runtime/descriptors.ts";
 import { probeDisk } from "../runtime/disk-probe.ts";
 import { DiskReserve } from "../runtime/disk-reserve.ts";
 import type { Log } from "../runtime/log.ts";
@@ -17,6 +19,7 @@ import { openAnalytics, streamsOfStatement } from "./analytics/open-analytics.ts
 import { Api } from "./api/api.ts";
 import { missingStreams, prepareStreams } from "./configured-streams.ts";
 import { openDelivery } from "./delivery/open-delivery.ts";
+import { announcedPlaces, type DoorPlaces, doorPlaces, tooFewFiles } from "./door-places.ts";
 import { DeviceDirectory } from "./ingest/device-directory.ts";
 import { MqttIngest } from "./ingest/mqtt-ingest.ts";
 import { Quarantine } from "./ingest/quarantine.ts";
@@ -73,11 +76,18 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
   const closeAll = async (): Promise<void> => {
     for (let part = open.pop(); part !== undefined; part = open.pop()) await part.close();
   };
+  const maxFiles = maxDescriptors();
+  let streams = 0;
   try {
     await makeDataFolder(dataDir);
+    streams = await streamsIn(dataDir);
+    doorPlaces(maxFiles, streams);
     const reserve = new DiskReserve(dataDir, log);
     const stores = await reserve.during(() => openStores(config, { ...parts, metrics }, dataDir, keep));
-    const { api, addresses } = await openDoors(config, { ...parts, metrics }, dataDir, stores, keep);
+    streams = stores.streams.listStreams().length;
+    // Those of a cluster are not files here.
+    const places = announcedPlaces(maxFiles, config.store === "local" ? streams : 0, log);
+    const { api, addresses } = await openDoors(config, { ...parts, metrics }, dataDir, stores, places, keep);
     let closing: Promise<void> | undefined;
     return {
       addresses,
@@ -91,8 +101,13 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
     };
   } catch (error) {
     await closeAll();
-    throw foreignFolder(error, dataDir) ?? error;
+    throw foreignFolder(error, dataDir) ?? tooFewFiles(error, maxFiles, streams) ?? error;
   }
+}
+
+/** That are there on the disk already. */
+async function streamsIn(dataDir: string): Promise<number> {
+  return (await readdir(join(dataDir, "streams", "logs")).catch(() => [])).length;
 }
 
 /** RFC 3986 §3.2.2: an IPv6 address stands in brackets. */
@@ -165,12 +180,21 @@ async function openDoors(
   { clock, log, metrics }: StoreParts,
   dataDir: string,
   stores: Awaited<ReturnType<typeof openStores>>,
+  places: DoorPlaces,
   keep: Keep,
 ) {
   const { accessKeys, streams, video, delivery, analytics, quarantine, identity } = stores;
   const ingestLog = log.child({ room: "ingest" });
   const rtsp = keep(
-    new RtspIngest({ ...config.rtsp, video, devices: config.devices, clock, log: ingestLog, metrics }),
+    new RtspIngest({
+      ...config.rtsp,
+      maxConnections: places.rtsp,
+      video,
+      devices: config.devices,
+      clock,
+      log: ingestLog,
+      metrics,
+    }),
   );
   await rtsp.start();
   const previews = keep(
@@ -178,12 +202,22 @@ async function openDoors(
   );
   const directory = new DeviceDirectory(config.devices, clock);
   const rules = new TopicRules(config.rules);
-  const mqttParts = { streams, directory, quarantine, rules, clock, log: ingestLog, metrics };
+  const mqttParts = {
+    maxConnections: places.mqtt,
+    streams,
+    directory,
+    quarantine,
+    rules,
+    clock,
+    log: ingestLog,
+    metrics,
+  };
   const mqtt = keep(new MqttIngest({ ...config.mqtt, ...mqttParts }));
   const securePorts: SecurePorts = { https: 0, mqtts: 0, rtsps: 0 };
   const api = keep(
     new Api({
       ...config.http,
+      maxConnections: places.http,
       clock,
       log: log.child({ room: "api" }),
       metrics,
@@ -201,7 +235,8 @@ async function openDoors(
   await api.start();
   await mqtt.start();
   if (config.tls !== undefined && identity !== undefined) {
-    const doors = { dataDir, identity, api, mqtt, rtsp, cameras: video };
+    const { handshakes: maxHandshakes } = places;
+    const doors = { dataDir, identity, api, mqtt, rtsp, cameras: video, maxHandshakes };
     keep(await openSecureDoors(config.tls, securePorts, { ...doors, log: log.child({ room: "identity" }) }));
   }
   const http = addressOf("http", config.http.host, api.address.port);

@@ -48,6 +48,8 @@ export interface DoorParts {
   readonly mqtt: MqttIngest;
   readonly rtsp: RtspIngest;
   readonly cameras: CameraOwners;
+  /** That are under way at a port. */
+  readonly maxHandshakes: number;
   readonly log: Log;
 }
 
@@ -65,7 +67,7 @@ export interface SecurePorts {
 export async function openSecureDoors(
   { host, https, mqtts, rtsps }: TlsConfig,
   ports: SecurePorts,
-  { dataDir, identity, api, mqtt, rtsp, cameras, log }: DoorParts,
+  { dataDir, identity, api, mqtt, rtsp, cameras, maxHandshakes, log }: DoorParts,
 ): Promise<{ close(): Promise<void> }> {
   const control = new ControlSocket({ dataDir, identity, ingest: mqtt, cameras, log });
   const close = async (): Promise<void> => {
@@ -74,7 +76,7 @@ export async function openSecureDoors(
   };
   try {
     const listen = async (port: number, door: Omit<Parameters<Identity["listen"]>[0], "host" | "port">) =>
-      (await identity.listen({ host, port, ...door })).port;
+      (await identity.listen({ host, port, maxHandshakes, ...door })).port;
     ports.mqtts = await listen(mqtts, { take: (socket, peer) => mqtt.adopt(socket, peer?.device) });
     ports.rtsps = await listen(rtsps, { take: (socket, peer) => rtsp.adopt(socket, peer?.device) });
     // Last, as whoever joins is told of the other two.

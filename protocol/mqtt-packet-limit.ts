@@ -39,6 +39,16 @@ export class PacketLengths {
     return this.#bodyLeft === 0 && !this.#inLength;
   }
 
+  /** Of the packet's body that is in hand; 0 between packets, and in their heads. */
+  get packetBytes(): number {
+    return this.#bodyLeft === 0 ? 0 : this.#length;
+  }
+
+  /** Of which so many have yet to pass. */
+  get bodyLeft(): number {
+    return this.#bodyLeft;
+  }
+
   /** False as soon as a packet announces more than its limit, or a length of more than four bytes. */
   accept(chunk: Uint8Array): boolean {
     return this.pass(chunk, Number.POSITIVE_INFINITY) >= 0;

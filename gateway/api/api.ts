@@ -43,6 +43,8 @@ export interface ApiOptions {
   readonly consoleDir: string;
   /** Names beside the bound address and localhost under which browsers may call. */
   readonly hostNames?: readonly string[];
+  /** 2,048 unless given. */
+  readonly maxConnections?: number;
   /** Who joins, and how; absent where there is no TLS. */
   readonly joining?: Pick<DeviceApiOptions, "identity" | "ports"> | undefined;
 }
@@ -92,6 +94,7 @@ export class Api {
         full.inc({ whose });
         sparing.warn(clock.nowUs(), { whose }, "connection of the HTTP port ended: there are too many");
       },
+      options.maxConnections,
     );
     const door = this.#door;
     metrics.gauge("headwater_api_connections", "Open connections of the HTTP port", [], function () {

@@ -13,6 +13,10 @@ export class CutPublish {
     return this.#have === 0;
   }
 
+  get haveBytes(): number {
+    return this.#have;
+  }
+
   get isWhole(): boolean {
     return this.#have >= this.neededBytes;
   }

@@ -40,12 +40,13 @@ import {
 } from "./publish.ts";
 import { PublishDesk } from "./publish-desk.ts";
 import { type LaneConnection, PublishLane } from "./publish-lane.ts";
+import { PublishMemory, type PublishMemoryOptions } from "./publish-memory.ts";
 import type { Quarantine } from "./quarantine.ts";
 import type { TopicRules } from "./topic-rules.ts";
 
 /** One publish carries a few frames; the largest single frame must fit, with its topic. */
 const MAX_PACKET_BYTES = MAX_FRAME_BYTES + 1_024;
-const MAX_CONNECTIONS = 10_000;
+export const MAX_CONNECTIONS = 10_000;
 /** A peer of which so long nothing comes is asked for by TCP: with MQTT's keep-alive at 0 nobody else notices that it is gone. */
 const ASK_PEER_MS = 60_000;
 /** MQTT allows 65,535 bytes, and what is remembered of a client is kept under its id. */
@@ -75,6 +76,7 @@ export interface MqttIngestOptions {
   readonly metrics: Metrics;
   /** 10,000 unless given: of plain ones, and of all with those by TLS. */
   readonly maxConnections?: number;
+  readonly memory?: PublishMemoryOptions;
 }
 
 export class MqttIngest implements Ingest {
@@ -92,6 +94,7 @@ export class MqttIngest implements Ingest {
   readonly #destinations: Destinations;
   readonly #lane: PublishLane;
   readonly #lanes = new WeakMap<Client, LaneConnection>();
+  readonly #heldUps: { inc(): void };
   readonly #admission: Admission;
   readonly #contested: ContestedIds;
   #broker: Aedes | undefined;
@@ -106,17 +109,30 @@ export class MqttIngest implements Ingest {
     this.#plain = new PlainPublishes({ ...options, desk: this.#desk });
     this.#agents = new AgentPublishes({ ...options, desk: this.#desk });
     this.#destinations = new Destinations(options.rules);
+    const memory = new PublishMemory({ onHeld: () => this.#held(), ...options.memory });
     this.#lane = new PublishLane({
       destinations: this.#destinations,
       maxPacketBytes: MAX_PACKET_BYTES,
       take: (session, publish, answers) => this.#take(session, publish, answers),
       tooLarge: (client) => this.#tooLarge(client.conn as Socket),
+      memory,
+      tooSlow: (client) => this.#tooSlow(client),
     });
     this.#server = createServer((socket) => this.#connection(socket));
     this.#room = new ConnectionRoom(options.maxConnections ?? MAX_CONNECTIONS);
     metrics.gauge("headwater_ingest_connections", "Open MQTT connections", [], () => {
       metrics.gauge("headwater_ingest_connections", "").set(this.#room.size);
     });
+    const held = "headwater_ingest_held_bytes";
+    metrics.gauge(held, "Bytes of MQTT publishes that are held in memory, by state", ["state"], () => {
+      const gauge = metrics.gauge<"state">(held, "");
+      gauge.set({ state: "waiting for the disk" }, memory.waitingBytes);
+      gauge.set({ state: "coming in" }, memory.comingBytes);
+    });
+    this.#heldUps = metrics.counter(
+      "headwater_ingest_held_up_total",
+      "Times that MQTT connections were not read on because publishes filled the memory set aside for them",
+    );
   }
 
   async start(): Promise<void> {
@@ -250,6 +266,7 @@ export class MqttIngest implements Ingest {
     // What TLS has decrypted is in memory of its own already.
     const read = this.#admission.isByTls(socket) ? readPlain : readShared;
     read(socket, (chunk) => lane.read(chunk));
+    lane.begin();
   }
 
   /** Called by the library, and when the socket has closed: of a client whose id two others take at a time, the library says nothing. */
@@ -280,6 +297,17 @@ export class MqttIngest implements Ingest {
     this.#desk.refuse("packet too large");
     this.#desk.warn({ peer: socket.remoteAddress }, "MQTT packet above the limit; disconnected");
     socket.destroy();
+  }
+
+  #tooSlow({ id, conn }: Client): void {
+    this.#desk.refuse("packet too slow");
+    this.#desk.warn({ client: id }, "MQTT packet did not come to its end while others waited; disconnected");
+    conn.destroy();
+  }
+
+  #held(): void {
+    this.#heldUps.inc();
+    this.#desk.warn({}, "MQTT connections are held up: publishes fill the memory set aside for them");
   }
 
   #authenticate(
@@ -356,7 +384,13 @@ export class MqttIngest implements Ingest {
     const bytes = typeof packet.payload === "string" ? Buffer.from(packet.payload) : packet.payload;
     const destination = this.#destinations.of(topic);
     const publish = { destination, qos, dup, packetId: messageId, bytes, from: 0, end: bytes.length };
-    this.#take(this.#session(client), publish, { acknowledge: () => done(), disconnect: done });
+    const lane = this.#lanes.get(client);
+    lane?.taken(bytes.length);
+    const acknowledge = (): void => {
+      lane?.answered(bytes.length);
+      done();
+    };
+    this.#take(this.#session(client), publish, { acknowledge, disconnect: done });
     // It is in the log's hands. The broker trusts what is published below $SYS, and could close other
     // clients by it. Retained messages would be kept for ever, for subscribers that cannot exist.
     packet.payload = NO_PAYLOAD;

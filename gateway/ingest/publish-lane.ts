@@ -11,7 +11,7 @@
  * the library's internals are not as expected (library-client.ts), a client is left to it.
  *
  * Back-pressure: a connection is read on while little of it waits for an answer, and little of all
- * connections together; and not while the library is at one of its packets. Of a chunk with thousands of
+ * connections together (publish-memory.ts has the last word); and not while the library is at one of its packets. Of a chunk with thousands of
  * packets some are taken in each turn of the event loop, so that others are heard in between.
  */
 import type { Client, PublishPacket } from "aedes";
@@ -20,11 +20,12 @@ import { CutPublish } from "./cut-publish.ts";
 import { type Destinations, isPublishTopic } from "./destinations.ts";
 import { type InnerClient, innerClient } from "./library-client.ts";
 import { type Answers, NO_PACKET_ID, type Publish, type Session } from "./publish.ts";
+import type { PublishMemory, Reader } from "./publish-memory.ts";
 
 /** MQTT 3.1.1 §2.2.3: a type byte and at most four bytes of length. */
 const MAX_HEAD_BYTES = 5;
 const PUBACK = 0x40;
-/** What may wait for an answer on one connection, and on all; one publish more may always come. */
+/** What may wait for an answer on one connection, and on all; who has nothing waiting may hand in one publish more. */
 const MAX_WAITING_BYTES = 512 * 1_024;
 const MAX_ALL_WAITING_BYTES = 32 * 1_048_576;
 /** What a publish counts beside its payload. */
@@ -43,6 +44,9 @@ export interface LaneOptions {
   readonly take: (session: Session, publish: Publish, answers: Answers) => void;
   /** The client announced a larger packet than it may send. */
   readonly tooLarge: (client: Client) => void;
+  readonly memory: PublishMemory;
+  /** The client holds up others with a packet that does not come to its end. */
+  readonly tooSlow: (client: Client) => void;
   /** 512 unless given. */
   readonly packetsAtOnce?: number;
 }
@@ -51,7 +55,7 @@ export class PublishLane {
   readonly options: LaneOptions;
   /** Connections with PUBACKs that are due. */
   #due: LaneConnection[] = [];
-  #waitingBytes = 0;
+  readonly #memory: PublishMemory;
   readonly #held = new Set<LaneConnection>();
   #isStopped = false;
   #putOffBytes = 0;
@@ -59,6 +63,7 @@ export class PublishLane {
 
   constructor(options: LaneOptions) {
     this.options = options;
+    this.#memory = options.memory;
   }
 
   /** Reads for a client that has not been heard yet; undefined where the library is not as expected. */
@@ -74,14 +79,14 @@ export class PublishLane {
   }
 
   waits(bytes: number): void {
-    this.#waitingBytes += bytes;
-    if (this.#waitingBytes === 0) this.#allAnswered();
+    this.#memory.waitingBytes += bytes;
+    if (this.#memory.waitingBytes === 0) this.#allAnswered();
   }
 
   /** No connection that has to stop is read on any more. Resolves when nothing waits for an answer. */
   stop(): Promise<void> {
     this.#isStopped = true;
-    if (this.#waitingBytes === 0) return Promise.resolve();
+    if (this.#memory.waitingBytes === 0) return Promise.resolve();
     return new Promise((resolve) => {
       this.#allAnswered = resolve;
     });
@@ -101,7 +106,7 @@ export class PublishLane {
   }
 
   get isFull(): boolean {
-    return this.#waitingBytes > MAX_ALL_WAITING_BYTES;
+    return this.#memory.waitingBytes > MAX_ALL_WAITING_BYTES;
   }
 
   hold(connection: LaneConnection): void {
@@ -112,7 +117,8 @@ export class PublishLane {
     const due = this.#due;
     this.#due = [];
     for (const connection of due) connection.sendAnswers();
-    if (this.#held.size === 0 || this.#waitingBytes > MAX_ALL_WAITING_BYTES / 2) return;
+    this.#memory.roomCame();
+    if (this.#held.size === 0 || this.#memory.waitingBytes > MAX_ALL_WAITING_BYTES / 2) return;
     const held = [...this.#held];
     this.#held.clear();
     for (const connection of held) connection.readOn();
@@ -120,11 +126,16 @@ export class PublishLane {
 }
 
 /** One client, and what has come of a publish that is not whole yet. */
-export class LaneConnection implements Answers {
+export class LaneConnection implements Answers, Reader {
   /** Set once the client is let in. */
   session: Session | undefined;
+  promisedBytes = 0;
+  begunBytes = 0;
+  wantedBytes = 0;
+  round = 0;
   readonly #client: InnerClient;
   readonly #lane: PublishLane;
+  readonly #memory: PublishMemory;
   /** Follows what the library reads, so that a packet of its own is never cut. */
   readonly #lengths: PacketLengths;
   /** Of the answers that are due: how many, and the PUBACKs as latin1. */
@@ -144,6 +155,7 @@ export class LaneConnection implements Answers {
   constructor(client: InnerClient, lane: PublishLane) {
     this.#client = client;
     this.#lane = lane;
+    this.#memory = lane.options.memory;
     this.#lengths = new PacketLengths(lane.options.maxPacketBytes);
     const parser = client._parser;
     const [plain] = parser.listeners("packet");
@@ -162,6 +174,11 @@ export class LaneConnection implements Answers {
       client._parsingBatch = Math.max(0, client._parsingBatch - 1);
       this.readOn();
     };
+  }
+
+  /** Its socket is read from now on. */
+  begin(): void {
+    this.#memory.add(this);
   }
 
   /** Takes the publishes from a chunk; from the first other packet on the library reads it. What is kept of it is copied. */
@@ -196,7 +213,7 @@ export class LaneConnection implements Answers {
     if (client.conn.writableNeedDrain) this.#drain();
     // [MQTT-3.1.2-24]: any packet shows that the client is alive.
     if (client._keepaliveInterval > 0) client._keepaliveTimer?.refresh();
-    if (this.#putOff !== undefined || !this.#mayReadOn()) this.#pause();
+    if (this.#putOff !== undefined || !this.#mayReadOn()) this.pause();
     this.readOn();
   }
 
@@ -215,12 +232,27 @@ export class LaneConnection implements Answers {
 
   acknowledge(packetId: number, payloadBytes: number): void {
     if (this.#isClosed) return;
-    const bytes = payloadBytes + PUBLISH_BYTES;
-    this.#waitingBytes -= bytes;
-    this.#lane.waits(-bytes);
+    this.#waits(-payloadBytes - PUBLISH_BYTES);
     if (packetId !== NO_PACKET_ID)
       this.#pubacks += String.fromCharCode(PUBACK, 2, packetId >>> 8, packetId & 0xff);
     if (this.#answers++ === 0) this.#lane.due(this);
+  }
+
+  /** Of one that the library answers: its answer has come. */
+  answered(payloadBytes: number): void {
+    if (this.#isClosed) return;
+    this.#waits(-payloadBytes - PUBLISH_BYTES);
+    this.#memory.roomCame();
+  }
+
+  /** One that the library answers is taken. */
+  taken(payloadBytes: number): void {
+    if (!this.#isClosed) this.#waits(payloadBytes + PUBLISH_BYTES);
+  }
+
+  #waits(bytes: number): void {
+    this.#waitingBytes += bytes;
+    this.#lane.waits(bytes);
   }
 
   disconnect(error: Error): void {
@@ -268,6 +300,15 @@ export class LaneConnection implements Answers {
     this.#waitingBytes = 0;
     this.#putOffTo(undefined);
     this.#cut.forget();
+    this.#memory.forget(this);
+  }
+
+  keepAlive(): void {
+    if (this.#client._keepaliveInterval > 0) this.#client._keepaliveTimer?.refresh();
+  }
+
+  end(): void {
+    this.#lane.options.tooSlow(this.#client);
   }
 
   /** The library has answered CONNECT, holds no packet back, and is in the midst of none. */
@@ -279,12 +320,21 @@ export class LaneConnection implements Answers {
   #mayReadOn(): boolean {
     if (this.#isDraining || this.#client._parsingBatch > 0 || this.session?.withheld) return false;
     if (this.#waitingBytes > MAX_WAITING_BYTES || this.#lane.isStopped) return false;
-    if (!this.#lane.isFull || this.#waitingBytes === 0) return true;
-    this.#lane.hold(this);
-    return false;
+    if (this.#waitingBytes > 0 && this.#lane.isFull) {
+      this.#lane.hold(this);
+      return false;
+    }
+    const { isEmpty, neededBytes, haveBytes } = this.#cut;
+    if (!isEmpty) return this.#memory.mayReadOn(this, neededBytes, haveBytes);
+    const { packetBytes, bodyLeft } = this.#lengths;
+    return this.#memory.mayReadOn(this, packetBytes, packetBytes - bodyLeft);
   }
 
-  #pause(): void {
+  get isPaused(): boolean {
+    return this.#isPaused;
+  }
+
+  pause(): void {
     if (this.#isPaused) return;
     this.#isPaused = true;
     this.#client.conn.pause();
@@ -292,7 +342,9 @@ export class LaneConnection implements Answers {
 
   /** @returns how many bytes are done with */
   #leaveToLibrary(bytes: Buffer, maxPackets = Number.POSITIVE_INFINITY): number {
+    const { bodyLeft } = this.#lengths;
     const passed = this.#lengths.pass(bytes, maxPackets);
+    if (bodyLeft > 0 && passed >= bodyLeft) this.#memory.whole(this);
     if (passed < 0) {
       this.#lane.options.tooLarge(this.#client);
       return bytes.length;
@@ -336,9 +388,7 @@ export class LaneConnection implements Answers {
   }
 
   #hand(publish: Publish): void {
-    const bytes = publish.end - publish.from + PUBLISH_BYTES;
-    this.#waitingBytes += bytes;
-    this.#lane.waits(bytes);
+    this.#waits(publish.end - publish.from + PUBLISH_BYTES);
     this.#lane.options.take(this.session!, publish, this);
   }
 
@@ -381,6 +431,7 @@ export class LaneConnection implements Answers {
       const whole = cut.bytes;
       if (end === 0 || !this.#takeBytes(whole, 0, end)) this.#leaveToLibrary(whole);
       cut.letGo();
+      if (this.promisedBytes > 0) this.#memory.whole(this);
       return at;
     }
   }

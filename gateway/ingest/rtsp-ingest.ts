@@ -53,6 +53,8 @@ export interface RtspIngestOptions {
   readonly metrics: Metrics;
   /** For all publishers together; by the machine's memory unless told. */
   readonly maxMemoryBytes?: number;
+  /** 1,024 unless given. */
+  readonly maxConnections?: number;
   /** How long publishers are held up for one that is stuck; 10 s unless told. */
   readonly patienceMs?: number;
 }
@@ -101,6 +103,10 @@ export class RtspIngest {
       log: this.#log,
       clock: options.clock,
       onFull: (whose) => ended.inc({ whose }),
+      ...(options.maxConnections !== undefined && {
+        maxConnections: options.maxConnections,
+        maxStrangers: Math.min(256, options.maxConnections),
+      }),
       handler: {
         publish: (path, sdp, session) => this.#publish(path, sdp, session),
         describe: (path, user) => this.#publisherAt(path, user)?.relay.sdp,

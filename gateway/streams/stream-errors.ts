@@ -97,10 +97,12 @@ export class BadEntryError extends HeadwaterError {
 
 /** More waits for the disk than may. Nothing was stored; it clears as the disk catches up. */
 export class LogBusyError extends HeadwaterError {
-  constructor(stream: string, waitingBytes: number) {
+  /** @param allWaitingBytes of all streams of the store, where they are counted together */
+  constructor(stream: string, waitingBytes: number, allWaitingBytes?: number) {
+    const all = allWaitingBytes === undefined ? "" : `, of ${allWaitingBytes} of all streams`;
     super("LOG_BUSY", {
       retryable: true,
-      message: `stream ${stream} has ${waitingBytes} bytes waiting for the disk`,
+      message: `stream ${stream} has ${waitingBytes} bytes waiting for the disk${all}`,
       hint: "send slower, or use a faster disk",
     });
   }

@@ -41,7 +41,7 @@ const REQUEST_DEADLINE_MS = 60_000;
 const KEEP_ALIVE_MS = 75_000;
 /** A connection on which nothing moves for so long, such as one that does not read its answer, is let go. */
 const STALLED_MS = 120_000;
-const MAX_CONNECTIONS = 2_048;
+export const MAX_CONNECTIONS = 2_048;
 /** On all connections that nobody has proven to be theirs; a client that does not pipeline has one over HTTP/1.1. */
 const MAX_STRANGERS_REQUESTS = MAX_CONNECTIONS;
 /** How long a client may take to end its side of an HTTP/2 connection once we have ended ours. */
@@ -79,6 +79,7 @@ export class FrontDoor {
   /** By sockets and sessions: whose certificates were good. */
   readonly #admitted = new WeakMap<object, string>();
   readonly #onFull: (whoLeft: WhoLeft) => void;
+  readonly #maxConnections: number;
   readonly #strangers: StrangerRequests;
   readonly #lane: RequestLane | undefined;
   readonly #streamLane: StreamLane | undefined;
@@ -99,7 +100,9 @@ export class FrontDoor {
     onUpgrade: UpgradeHandler,
     short?: { readonly service: LaneService; readonly clock: Clock },
     onFull: (whoLeft: WhoLeft) => void = () => {},
+    maxConnections = MAX_CONNECTIONS,
   ) {
+    this.#maxConnections = maxConnections;
     this.#proven = short?.service.budget;
     this.#onFull = onFull;
     this.#strangers = new StrangerRequests(
@@ -260,9 +263,9 @@ export class FrontDoor {
    * @returns false when all others keep their places
    */
   #makeRoom(): boolean {
-    if (this.#sockets.size < MAX_CONNECTIONS) return true;
+    if (this.#sockets.size < this.#maxConnections) return true;
     const whoseOf = (socket: Socket) => this.#whose(socket) ?? this.#whose(this.#sessionOf.get(socket));
-    const leaving = firstToGo(this.#sockets, MAX_CONNECTIONS, whoseOf);
+    const leaving = firstToGo(this.#sockets, this.#maxConnections, whoseOf);
     const whose = leaving !== undefined && whoseOf(leaving);
     this.#onFull(whose === false ? "newest" : whose === undefined ? "oldest stranger" : "beyond its share");
     if (leaving === undefined) return false;

@@ -8,7 +8,7 @@ import type { AccessKeyConfig } from "../../../config/gateway-config.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import type { HeadwaterError } from "../../../runtime/errors.ts";
 import type { Log } from "../../../runtime/log.ts";
-import { machineMemoryBytes } from "../../../runtime/machine-memory.ts";
+import { heldMemoryBytes } from "../../../runtime/machine-memory.ts";
 import type { Metrics } from "../../../runtime/metrics.ts";
 import type { HistogramTally, Tally } from "../../../runtime/tally.ts";
 import type { Streams } from "../../streams/streams.ts";
@@ -48,11 +48,8 @@ import { codecOf } from "./wire/codec.ts";
 const TARGET_PREFIX = "Kinesis_20131202.";
 /** A PutRecords of 10 MiB, the largest, is a third more in base64; and there are its keys. */
 const MAX_BODY_BYTES = 16 * 1_048_576;
-/**
- * Bodies held at once, over all connections; and as much of large answers that wait for their clients. An eighth of what memory there is, but
- * room for the largest body of a stranger, who may have half of it.
- */
-const HELD_BYTES = Math.min(256 * 1_048_576, Math.max(64 * 1_048_576, Math.floor(machineMemoryBytes() / 8)));
+/** Of bodies, over all connections; and of large answers that wait for their clients. */
+const HELD_BYTES = heldMemoryBytes();
 
 export interface KinesisOptions {
   readonly streams: Streams;

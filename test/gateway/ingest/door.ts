@@ -8,6 +8,7 @@ import type { TestContext } from "node:test";
 import mqttPacket from "mqtt-packet";
 import { DeviceDirectory } from "../../../gateway/ingest/device-directory.ts";
 import { MqttIngest } from "../../../gateway/ingest/mqtt-ingest.ts";
+import type { PublishMemoryOptions } from "../../../gateway/ingest/publish-memory.ts";
 import { Quarantine } from "../../../gateway/ingest/quarantine.ts";
 import { type TopicRule, TopicRules } from "../../../gateway/ingest/topic-rules.ts";
 import { openLocalStreams } from "../../../gateway/streams/stores/local/local.ts";
@@ -36,6 +37,7 @@ export async function openDoor(
     log?: Log;
     clock?: Clock;
     maxConnections?: number;
+    memory?: PublishMemoryOptions;
   } = {},
 ): Promise<Door> {
   const dir = await mkdtemp(join(tmpdir(), "headwater-ingest-"));
@@ -56,6 +58,7 @@ export async function openDoor(
     clock: options.clock ?? systemClock,
     log: options.log ?? silentLog,
     ...(options.maxConnections !== undefined && { maxConnections: options.maxConnections }),
+    ...(options.memory !== undefined && { memory: options.memory }),
   });
   await ingest.start();
   context.after(async () => {

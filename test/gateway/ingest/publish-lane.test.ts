@@ -13,6 +13,7 @@ import {
   payloadOf,
 } from "../../../gateway/ingest/publish.ts";
 import { PublishLane } from "../../../gateway/ingest/publish-lane.ts";
+import { PublishMemory } from "../../../gateway/ingest/publish-memory.ts";
 import { TopicRules } from "../../../gateway/ingest/topic-rules.ts";
 
 const MAX_PACKET_BYTES = 1_048_576;
@@ -76,6 +77,8 @@ function stand(take: (publish: Publish, answers: Answers) => void, packetsAtOnce
       client.closed = true;
       failed = true;
     },
+    memory: new PublishMemory(),
+    tooSlow: () => assert.fail("held up nobody"),
     ...(packetsAtOnce !== undefined && { packetsAtOnce }),
   });
   const open = () => {

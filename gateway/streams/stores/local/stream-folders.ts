@@ -24,10 +24,12 @@ import type { LogMeters } from "./log/log-meters.ts";
 import { type Disk, realDisk } from "./log/segment-file.ts";
 import {
   DEFAULT_SEGMENT_BYTES,
+  MAX_ALL_WAITING_BYTES,
   MAX_WAITING_BYTES,
   StreamLog,
   type StreamLogOptions,
 } from "./log/stream-log.ts";
+import type { AllWaiting } from "./log/waiting-groups.ts";
 import { type Metadata, MetadataDamagedError, type StoredStream, type StreamRecord } from "./metadata.ts";
 import { RecentChunks } from "./segments/recent-chunks.ts";
 import { RecycledSegments } from "./segments/recycled-segments.ts";
@@ -46,6 +48,8 @@ export interface StreamFoldersOptions {
   readonly segmentBytes?: number;
   /** What may wait for the disk, in one stream; beyond it appends are refused with LogBusyError. */
   readonly maxWaitingBytes?: number;
+  /** The same in all streams together. */
+  readonly maxAllWaitingBytes?: number;
   readonly disk?: Disk;
   /**
    * What logs with traffic write over: segments that retention removed (`removed`, unless given),
@@ -62,9 +66,11 @@ export class StreamFolders {
   readonly #seconds: OwnSeconds;
   readonly #spares: RecycledSegments | undefined;
   readonly #recent = new RecentChunks(RECENT_BYTES);
+  readonly #allWaiting: AllWaiting;
 
   constructor(options: StreamFoldersOptions, metadata: Metadata, meters: LogMeters, seconds: OwnSeconds) {
     this.#options = options;
+    this.#allWaiting = { maxBytes: options.maxAllWaitingBytes ?? MAX_ALL_WAITING_BYTES, bytes: 0 };
     this.#metadata = metadata;
     this.condemned = new CondemnedStreams(options, metadata);
     this.#meters = meters;
@@ -230,6 +236,7 @@ export class StreamFolders {
       folder: this.#folderOf(streamId),
       segmentBytes: segmentBytes ?? DEFAULT_SEGMENT_BYTES,
       maxWaitingBytes: maxWaitingBytes ?? MAX_WAITING_BYTES,
+      allWaiting: this.#allWaiting,
       disk: disk ?? realDisk,
       spares: this.#spares,
       recent: this.#recent,

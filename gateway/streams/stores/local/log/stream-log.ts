@@ -7,6 +7,7 @@
  *
  * Places are given in the call itself, so the order of calls is the order in the log.
  */
+import { heldMemoryBytes } from "../../../../../runtime/machine-memory.ts";
 import { BadEntryError, StreamsClosedError } from "../../../streams.ts";
 import { Listeners } from "../../listeners.ts";
 import {
@@ -32,13 +33,15 @@ import { LogReport } from "./log-report.ts";
 import type { Producers } from "./producers.ts";
 import { type ChainOptions, SegmentChain } from "./segment-chain.ts";
 import type { Disk } from "./segment-file.ts";
-import { WaitingGroups } from "./waiting-groups.ts";
+import { type AllWaiting, WaitingGroups } from "./waiting-groups.ts";
 
 export const DEFAULT_SEGMENT_BYTES = 64 * 1_048_576;
 /** A retention is divided into so many segments at least, where records keep coming: what is too old stays for an eighth longer. */
 const SEGMENTS_KEPT = 8;
 /** What may wait for the disk, encoded, in one stream. */
 export const MAX_WAITING_BYTES = 64 * 1_048_576;
+/** And in all, 384 MiB where there is memory enough: more than the MQTT door hands in, which holds up its connections before. */
+export const MAX_ALL_WAITING_BYTES = 1.5 * heldMemoryBytes();
 
 export interface StreamLogOptions {
   readonly name: string;
@@ -46,6 +49,7 @@ export interface StreamLogOptions {
   readonly folder: string;
   readonly segmentBytes: number;
   readonly maxWaitingBytes: number;
+  readonly allWaiting?: AllWaiting | undefined;
   readonly disk: Disk;
   /** Files to write over; undefined: every segment is a fresh one. */
   readonly spares?: RecycledSegments | undefined;

@@ -14,11 +14,19 @@ import type { EntryKind, Part, Producer, RoutedPart } from "../../log-entry.ts";
 import { Group, type Waiter } from "./group.ts";
 import { newGeneration } from "./segment-file.ts";
 
+/** Of all logs of a store. */
+export interface AllWaiting {
+  readonly maxBytes: number;
+  bytes: number;
+}
+
 export interface WaitingGroupsOptions {
   /** The stream's. */
   readonly name: string;
   /** Encoded; a single entry may be larger. */
   readonly maxWaitingBytes: number;
+  /** Shared by all logs: a disk that hangs holds what waits in each of a thousand. */
+  readonly allWaiting?: AllWaiting | undefined;
   readonly nowMs: () => number;
 }
 
@@ -53,9 +61,11 @@ export class WaitingGroups {
    * right behind a refused one, the refused one would be taken for known when it comes again.
    */
   #busy = false;
+  readonly #all: AllWaiting;
 
   constructor(options: WaitingGroupsOptions, end: PlanFrom, chain: PlanInto, arrivalMs: number) {
     this.#options = options;
+    this.#all = options.allWaiting ?? { maxBytes: Number.POSITIVE_INFINITY, bytes: 0 };
     this.#end = end;
     this.#chain = chain;
     this.#next = end.nextOffsets();
@@ -84,8 +94,12 @@ export class WaitingGroups {
   /** @throws LogBusyError when `size` bytes more are more than may wait; so much is always taken when nothing waits */
   admit(size: number): void {
     const { name, maxWaitingBytes } = this.#options;
+    const { bytes, maxBytes } = this.#all;
+    // Here, as nothing of this log may wait while those of others are stored.
+    if (this.#busy && this.#bytes <= maxWaitingBytes / 2 && bytes <= maxBytes / 2) this.#busy = false;
     if (this.#bytes > 0 && this.#bytes + size > maxWaitingBytes) this.#busy = true;
-    if (this.#busy) throw new LogBusyError(name, this.#bytes);
+    if (bytes > 0 && bytes + size > maxBytes) this.#busy = true;
+    if (this.#busy) throw new LogBusyError(name, this.#bytes, bytes);
   }
 
   /** Encodes an entry of `size` bytes into the filling group, and says where it will stand. */
@@ -110,6 +124,7 @@ export class WaitingGroups {
     this.#filling.add({ kind, number: this.#number++, arrivalMs, recordsBefore, producer, parts });
     this.#filling.waiters.push(waiter);
     this.#bytes += size;
+    this.#all.bytes += size;
     return { parts, arrivalMs };
   }
 
@@ -134,7 +149,7 @@ export class WaitingGroups {
   stored(group: Group): void {
     this.#full.shift();
     this.#bytes -= group.bytes;
-    if (this.#bytes <= this.#options.maxWaitingBytes / 2) this.#busy = false;
+    this.#all.bytes -= group.bytes;
     group.release();
   }
 
@@ -142,6 +157,7 @@ export class WaitingGroups {
   dropAll(): Group[] {
     const dropped = [...this.#full, this.#filling];
     this.#full = [];
+    this.#all.bytes -= this.#bytes;
     this.#bytes = 0;
     this.#busy = false;
     this.#filling = new Group(this.#chain.active.generation);

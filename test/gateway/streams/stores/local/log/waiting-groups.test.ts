@@ -3,7 +3,10 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
 import { type Group, MAX_GROUP_BYTES } from "../../../../../../gateway/streams/stores/local/log/group.ts";
-import { WaitingGroups } from "../../../../../../gateway/streams/stores/local/log/waiting-groups.ts";
+import {
+  type AllWaiting,
+  WaitingGroups,
+} from "../../../../../../gateway/streams/stores/local/log/waiting-groups.ts";
 import { ENTRY_KIND, entrySize } from "../../../../../../gateway/streams/stores/log-entry.ts";
 
 const SEGMENT_BYTES = 5_000;
@@ -18,8 +21,8 @@ class PlainLog {
   readonly next = [0, 0, 0];
   readonly waiting: WaitingGroups;
 
-  constructor(maxWaitingBytes = 1e9) {
-    const options = { name: "s", maxWaitingBytes, nowMs: () => 1_000 };
+  constructor(maxWaitingBytes = 1e9, allWaiting?: AllWaiting) {
+    const options = { name: "s", maxWaitingBytes, allWaiting, nowMs: () => 1_000 };
     this.waiting = new WaitingGroups(options, this, this, 0);
   }
 
@@ -139,6 +142,23 @@ test("whoever comes after a refused one is refused too, until half of what waits
   assert.throws(() => log.add(0, 1, 1), { code: "LOG_BUSY" });
   log.storeOne();
   assert.equal(log.add(0, 1, 1).first, 2);
+});
+
+test("logs that share a bound refuse together, and take again when half of it is on disk or dropped", () => {
+  const all = { maxBytes: 10_000, bytes: 0 };
+  const [one, other, third] = [new PlainLog(1e9, all), new PlainLog(1e9, all), new PlainLog(1e9, all)];
+  one.add(0, 1, 5_000);
+  other.add(0, 1, 4_000);
+  assert.throws(() => third.add(0, 1, 2_000), { code: "LOG_BUSY", retryable: true });
+  // Nothing of its own waits, and yet a smaller one may not overtake.
+  assert.throws(() => third.add(0, 1, 1), { code: "LOG_BUSY" });
+  one.storeOne();
+  assert.equal(third.add(0, 1, 2_000).first, 0);
+  assert.throws(() => one.add(0, 1, 5_000), { code: "LOG_BUSY" });
+  other.fail();
+  assert.equal(one.add(0, 1, 5_000).first, 1);
+  while (one.storeOne() !== undefined || third.storeOne() !== undefined);
+  assert.equal(all.bytes, 0);
 });
 
 test("a single entry may be larger than what may wait", () => {
