@@ -47,7 +47,8 @@ clusterFact(
       timeUs: 1,
       payload: Buffer.from("on"),
     };
-    await Promise.all([cluster.kill(0), cluster.kill(1)]);
+    // Killed, both at a time, nodes of 2.10.27 now and then find no majority again for minutes.
+    for (const node of [0, 1]) cluster.hang(node);
     const first = streams.appendPublish("s", { ...publish, mayRepeat: false });
     // As the gateway's broker asks when the client is there again, before anything was acknowledged to it.
     const asked = [streams.recognises("s", publish), streams.remembersPacket("plug", 1)];
@@ -57,7 +58,7 @@ clusterFact(
       streams.remembersPacket("other", 1),
     ];
     const second = streams.appendPublish("s", { ...publish, mayRepeat: true });
-    await Promise.all([cluster.restart(0), cluster.restart(1)]);
+    for (const node of [0, 1]) cluster.wake(node);
     assert.deepEqual(await Promise.all([first, second]), ["stored", "duplicate"]);
     assert.deepEqual([...asked, ...others], [true, true, false, false, false]);
     assert.deepEqual(await textsOf(streams), ["on"]);
