@@ -235,6 +235,7 @@ fact(
     } finally {
       child.kill("SIGKILL");
       await Promise.all([cluster.restart(0), cluster.restart(1)]);
+      await cluster.current();
     }
   },
 );
@@ -258,6 +259,7 @@ fact(
     assert.ok(performance.now() - closedMs < 40_000, "it does not wait as long as a write does");
     assert.equal(await Promise.race([waiting, "waits"]), "waits");
     await Promise.all([cluster.restart(0), cluster.restart(1)]);
+    await cluster.current();
     assert.equal(await waiting, "stored");
     assert.equal(await a.appendFrame(makeFrame("s", 2n, ["f2"])), "duplicate");
     assert.deepEqual(await textsOf(await open()), ["f1", "f2"]);
@@ -313,6 +315,7 @@ fact(
     const refused = Promise.allSettled(others);
     await assert.rejects(first, { code: "LOG_WRITE_FAILED" });
     await Promise.all([cluster.restart(0), cluster.restart(1)]);
+    await cluster.current();
     for (const { status } of await refused) assert.equal(status, "rejected");
     await streams.close();
     const next = await open();
