@@ -5,9 +5,9 @@
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { ConnectionPlaces } from "../runtime/connection-places.ts";
 import { listenOn } from "../runtime/listen.ts";
 import type { Metrics } from "../runtime/metrics.ts";
-import { ConnectionPlaces } from "./sources/connection-places.ts";
 import type { AgentStatus } from "./status/agent-status.ts";
 
 export type { AgentStatus } from "./status/agent-status.ts";

@@ -14,7 +14,6 @@ import {
   LeaseHeldError,
   LeaseLostError,
   type Offset,
-  recordsBetween,
   type ShardId,
   STAND_BY_MS,
   type Streams,
@@ -33,6 +32,7 @@ import { buildCut, CutObjects } from "./cut-objects.ts";
 import type { DeliveredObject, DeliveryStatus } from "./delivery.ts";
 import { countCut, type DeliveryMetrics } from "./delivery-metrics.ts";
 import type { Destination } from "./destinations/destination.ts";
+import { HeldUp } from "./held-up.ts";
 import { LOOK_EVERY_MS, TrimmedRecords } from "./trimmed-records.ts";
 import { Waiting } from "./waiting.ts";
 
@@ -72,12 +72,8 @@ export class Cutter {
   readonly #stop = new AbortController();
   readonly #maxBytes: number;
   readonly #trimmed: TrimmedRecords;
+  readonly #heldUp: HeldUp;
   #waiting: Waiting | undefined;
-  /**
-   * On the clock that is never set: what stood undelivered as a try failed, which the next one may not get as far as to see.
-   * Until a cut is finished, or nothing waits.
-   */
-  #heldUpSinceMs: number | undefined;
   #lastError: string | undefined;
   #running: Promise<void> | undefined;
 
@@ -90,6 +86,7 @@ export class Cutter {
     const { streams, config, log, metrics, lookEveryMs = LOOK_EVERY_MS } = parts;
     const counted = (records: number) => metrics.trimmedRecords.inc({ delivery: config.name }, records);
     this.#trimmed = new TrimmedRecords({ streams, state, log, lookEveryMs, counted });
+    this.#heldUp = new HeldUp({ ...parts, stream: config.stream, consumer: consumerOf(config) });
   }
 
   /** @throws as CutLedger.open does */
@@ -154,8 +151,8 @@ export class Cutter {
         }
       } catch (error) {
         standsBy = this.#failed(error, standsBy);
-        if (standsBy) this.#heldUpSinceMs = undefined;
-        else await this.#holdUp();
+        if (standsBy) this.#heldUp.forget();
+        else await this.#heldUp.failed(this.#waitingMs());
       }
       this.#waiting?.close();
       this.#waiting = undefined;
@@ -183,33 +180,6 @@ export class Cutter {
     return false;
   }
 
-  /** A try has failed: what it leaves undelivered grows older, whether or not the next one sees it. */
-  async #holdUp(): Promise<void> {
-    const { clock, config, streams } = this.#parts;
-    const ageMs = this.#waitingMs();
-    if (!streams.listStreams().includes(config.stream)) this.#heldUpSinceMs = undefined;
-    else if (ageMs > 0 || (await this.#isBehind())) this.#heldUpSinceMs = clock.monotonicMs() - ageMs;
-  }
-
-  /** Of a try that failed before it had read anything. */
-  async #isBehind(): Promise<boolean> {
-    const { config, streams } = this.#parts;
-    const { stream } = config;
-    // It would not be answered, and tells by itself that somebody should look.
-    if (streams.unreachable !== undefined) return false;
-    try {
-      const known = await streams.consumers(stream);
-      const positions = known.find(({ name }) => name === consumerOf(config))?.positions;
-      return streams.describe(stream).shardList.some(({ shardId, trimHorizon, latest }) => {
-        const from = Math.max(trimHorizon, positions?.get(shardId) ?? 0);
-        return from < latest && recordsBetween(streams, stream, shardId, from, latest) > 0;
-      });
-    } catch {
-      // Deleted at this moment, or not to be asked: the next try says so itself.
-      return false;
-    }
-  }
-
   /** From here on the ledger is the one that goes with the lease, where gateways share the store. */
   async #takeOver(consumer: Consumer): Promise<void> {
     const { handover } = consumer;
@@ -223,7 +193,7 @@ export class Cutter {
     }
     if (await this.#state.takeOver(handover)) {
       log.info({ cut: this.#state.ledger.lastCut }, "goes on where another gateway left this delivery");
-      this.#heldUpSinceMs = undefined;
+      this.#heldUp.forget();
       this.#trimmed.forget();
     }
   }
@@ -299,7 +269,7 @@ export class Cutter {
       if (consumer.lost.aborted) throw new LeaseLostError(config.stream, consumer.name);
       waiting.follow();
       const trimmed = await waiting.count(this.#maxBytes, bufferMs, this.#stop.signal);
-      if (waiting.firstArrivalMs === undefined) this.#heldUpSinceMs = undefined;
+      if (waiting.firstArrivalMs === undefined) this.#heldUp.forget();
       if (trimmed > 0) {
         await this.#trimmed.count(trimmed, consumer, waiting.starts());
         await this.#parts.onStep("trimmed");
@@ -397,7 +367,7 @@ export class Cutter {
     // Not before they are durable: a ledger that cannot be written is tried again, and counts once.
     const counted = (): void => {
       countCut(metrics, config.name, manifest);
-      this.#heldUpSinceMs = undefined;
+      this.#heldUp.forget();
     };
     await this.#state.finish(manifest, Math.floor(clock.nowUs() / 1_000), counted, ends);
     await onStep("ledger");
@@ -415,8 +385,7 @@ export class Cutter {
     const { clock } = this.#parts;
     const { pending } = this.#state;
     const pendingMs = pending === undefined ? 0 : clock.nowUs() / 1_000 - pending.firstArrivalMs;
-    const heldUpMs = this.#heldUpSinceMs === undefined ? 0 : clock.monotonicMs() - this.#heldUpSinceMs;
-    return Math.max(0, pendingMs, heldUpMs, this.#waiting?.ageMs() ?? 0);
+    return Math.max(0, pendingMs, this.#heldUp.ms, this.#waiting?.ageMs() ?? 0);
   }
 }
 

@@ -28,6 +28,7 @@ import { ContestedIds } from "./contested-ids.ts";
 import { Destinations } from "./destinations.ts";
 import type { DeviceDirectory } from "./device-directory.ts";
 import type { DeviceStatus, Ingest, QuarantineStatus } from "./ingest.ts";
+import type { LaneConnection } from "./lane-connection.ts";
 import { KEPT_EXCESS_BYTES, MAX_PLAIN_BYTES, PlainPublishes } from "./plain-publishes.ts";
 import {
   type Answers,
@@ -39,10 +40,11 @@ import {
   type Session,
 } from "./publish.ts";
 import { PublishDesk } from "./publish-desk.ts";
-import { type LaneConnection, PublishLane } from "./publish-lane.ts";
-import { PublishMemory, type PublishMemoryOptions } from "./publish-memory.ts";
+import { PublishLane } from "./publish-lane.ts";
+import type { PublishMemoryOptions } from "./publish-memory.ts";
 import type { Quarantine } from "./quarantine.ts";
 import type { TopicRules } from "./topic-rules.ts";
+import { watchedMemory } from "./watched-memory.ts";
 
 /** One publish carries a few frames; the largest single frame must fit, with its topic. */
 const MAX_PACKET_BYTES = MAX_FRAME_BYTES + 1_024;
@@ -94,7 +96,6 @@ export class MqttIngest implements Ingest {
   readonly #destinations: Destinations;
   readonly #lane: PublishLane;
   readonly #lanes = new WeakMap<Client, LaneConnection>();
-  readonly #heldUps: { inc(): void };
   readonly #admission: Admission;
   readonly #contested: ContestedIds;
   #broker: Aedes | undefined;
@@ -109,13 +110,12 @@ export class MqttIngest implements Ingest {
     this.#plain = new PlainPublishes({ ...options, desk: this.#desk });
     this.#agents = new AgentPublishes({ ...options, desk: this.#desk });
     this.#destinations = new Destinations(options.rules);
-    const memory = new PublishMemory({ onHeld: () => this.#held(), ...options.memory });
     this.#lane = new PublishLane({
       destinations: this.#destinations,
       maxPacketBytes: MAX_PACKET_BYTES,
       take: (session, publish, answers) => this.#take(session, publish, answers),
       tooLarge: (client) => this.#tooLarge(client.conn as Socket),
-      memory,
+      memory: watchedMemory(options.memory, { metrics, desk: this.#desk }),
       tooSlow: (client) => this.#tooSlow(client),
     });
     this.#server = createServer((socket) => this.#connection(socket));
@@ -123,16 +123,6 @@ export class MqttIngest implements Ingest {
     metrics.gauge("headwater_ingest_connections", "Open MQTT connections", [], () => {
       metrics.gauge("headwater_ingest_connections", "").set(this.#room.size);
     });
-    const held = "headwater_ingest_held_bytes";
-    metrics.gauge(held, "Bytes of MQTT publishes that are held in memory, by state", ["state"], () => {
-      const gauge = metrics.gauge<"state">(held, "");
-      gauge.set({ state: "waiting for the disk" }, memory.waitingBytes);
-      gauge.set({ state: "coming in" }, memory.comingBytes);
-    });
-    this.#heldUps = metrics.counter(
-      "headwater_ingest_held_up_total",
-      "Times that MQTT connections were not read on because publishes filled the memory set aside for them",
-    );
   }
 
   async start(): Promise<void> {
@@ -303,11 +293,6 @@ export class MqttIngest implements Ingest {
     this.#desk.refuse("packet too slow");
     this.#desk.warn({ client: id }, "MQTT packet did not come to its end while others waited; disconnected");
     conn.destroy();
-  }
-
-  #held(): void {
-    this.#heldUps.inc();
-    this.#desk.warn({}, "MQTT connections are held up: publishes fill the memory set aside for them");
   }
 
   #authenticate(

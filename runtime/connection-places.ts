@@ -4,7 +4,7 @@
  * nothing keeps nobody out. Too many are also those of all ports together that take half of the process's descriptors.
  */
 import type { Socket } from "node:net";
-import { maxDescriptors } from "../../runtime/descriptors.ts";
+import { maxDescriptors } from "./descriptors.ts";
 
 /** Of all ports, as descriptors are the process's. */
 const together = new Map<Socket, ConnectionPlaces>();
