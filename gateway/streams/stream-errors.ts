@@ -97,13 +97,19 @@ export class BadEntryError extends HeadwaterError {
 
 /** More waits for the disk than may. Nothing was stored; it clears as the disk catches up. */
 export class LogBusyError extends HeadwaterError {
-  /** @param allWaitingBytes of all streams of the store, where they are counted together */
-  constructor(stream: string, waitingBytes: number, allWaitingBytes?: number) {
+  /**
+   * @param allWaitingBytes of all streams of the store, where they are counted together
+   * @param silent that the disk does not answer, where it does not: no pace helps then
+   */
+  constructor(stream: string, waitingBytes: number, allWaitingBytes?: number, silent?: string) {
     const all = allWaitingBytes === undefined ? "" : `, of ${allWaitingBytes} of all streams`;
     super("LOG_BUSY", {
       retryable: true,
       message: `stream ${stream} has ${waitingBytes} bytes waiting for the disk${all}`,
-      hint: "send slower, or use a faster disk",
+      hint:
+        silent === undefined
+          ? "send slower, or use a faster disk"
+          : `${silent}; check it and the kernel's log`,
     });
   }
 }

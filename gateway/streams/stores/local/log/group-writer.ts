@@ -86,6 +86,11 @@ export class GroupWriter {
     return this.#failure?.message ?? this.#silence.why ?? this.#refusal.why;
   }
 
+  /** That the disk does not answer, if so. */
+  get silent(): string | undefined {
+    return this.#silence.why;
+  }
+
   /** How long the write that is under way has taken so far. */
   get writeAgeMs(): number {
     return this.#silence.ms;

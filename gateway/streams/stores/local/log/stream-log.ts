@@ -296,7 +296,7 @@ export class StreamLog {
   #refuseWhenUnfit(size: number): void {
     if (this.#closed) throw new StreamsClosedError();
     this.#writer.refuseWhenFailed();
-    this.#waiting.admit(size);
+    this.#waiting.admit(size, this.#writer);
   }
 
   /** From here on it is there for all who ask, and those who waited for it hear. */

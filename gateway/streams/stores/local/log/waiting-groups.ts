@@ -91,15 +91,18 @@ export class WaitingGroups {
     this.#next[shard] = offset;
   }
 
-  /** @throws LogBusyError when `size` bytes more are more than may wait; so much is always taken when nothing waits */
-  admit(size: number): void {
+  /**
+   * @param disk asked only for what a refusal says
+   * @throws LogBusyError when `size` bytes more are more than may wait; so much is always taken when nothing waits
+   */
+  admit(size: number, disk: { readonly silent: string | undefined }): void {
     const { name, maxWaitingBytes } = this.#options;
     const { bytes, maxBytes } = this.#all;
     // Here, as nothing of this log may wait while those of others are stored.
     if (this.#busy && this.#bytes <= maxWaitingBytes / 2 && bytes <= maxBytes / 2) this.#busy = false;
     if (this.#bytes > 0 && this.#bytes + size > maxWaitingBytes) this.#busy = true;
     if (bytes > 0 && bytes + size > maxBytes) this.#busy = true;
-    if (this.#busy) throw new LogBusyError(name, this.#bytes, bytes);
+    if (this.#busy) throw new LogBusyError(name, this.#bytes, bytes, disk.silent);
   }
 
   /** Encodes an entry of `size` bytes into the filling group, and says where it will stand. */

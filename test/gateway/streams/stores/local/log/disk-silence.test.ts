@@ -169,6 +169,21 @@ test("a log that has more than it may hold is not failing as long as the disk wo
   assert.deepEqual(told, []);
 });
 
+test("who is refused as too much waits hears that the disk does not answer, and not to send slower", async (t) => {
+  const { place, log, hanging } = await hangingLog(t, { maxWaitingBytes: 20_000 });
+  hanging.hangAt("fdatasync");
+  const stored = append(log, 2, { bytes: 15_000 });
+  await hanging.held();
+  const refused = async (hint: string): Promise<void> =>
+    assert.rejects(append(log, 3, { bytes: 15_000 }), { code: "LOG_BUSY", hint });
+  place.passedMs += SILENT_MS - 1;
+  await refused("send slower, or use a faster disk");
+  place.passedMs += 1;
+  await refused(`${HANGS}; check it and the kernel's log`);
+  hanging.release();
+  await stored;
+});
+
 test("the store tells of it by itself, in its log, its metrics and what it says of the stream", async (t) => {
   const place = await makeLocalPlace();
   const hanging = new HangingDisk();

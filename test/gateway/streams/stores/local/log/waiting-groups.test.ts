@@ -37,7 +37,7 @@ class PlainLog {
   add(shard: number, count: number, bytes: number): { first: number } {
     const routed = [{ shard, count, batch: Buffer.alloc(bytes) }];
     const size = entrySize(undefined, routed);
-    this.waiting.admit(size);
+    this.waiting.admit(size, { silent: undefined });
     const { parts } = this.waiting.add(ENTRY_KIND.records, undefined, routed, size, QUIET);
     return parts[0]!;
   }
