@@ -1,5 +1,5 @@
 /**
- * The connections that a port may have, which all take a descriptor that the buffer needs, too. When there are
+ * The connections that a port may have, which all take a descriptor that files need, too. When there are
  * too many, the one of which nothing came for longest makes place for the new one: who opens many and says
  * nothing keeps nobody out. Too many are also those of all ports together that take half of the process's descriptors.
  */

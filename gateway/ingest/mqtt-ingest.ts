@@ -29,19 +29,12 @@ import { Destinations } from "./destinations.ts";
 import type { DeviceDirectory } from "./device-directory.ts";
 import type { DeviceStatus, Ingest, QuarantineStatus } from "./ingest.ts";
 import type { LaneConnection } from "./lane-connection.ts";
-import { KEPT_EXCESS_BYTES, MAX_PLAIN_BYTES, PlainPublishes } from "./plain-publishes.ts";
-import {
-  type Answers,
-  addressed,
-  NO_PACKET_ID,
-  newSession,
-  type Publish,
-  payloadOf,
-  type Session,
-} from "./publish.ts";
+import { PlainPublishes } from "./plain-publishes.ts";
+import { NO_PACKET_ID, newSession, type Session } from "./publish.ts";
 import { PublishDesk } from "./publish-desk.ts";
 import { PublishLane } from "./publish-lane.ts";
 import type { PublishMemoryOptions } from "./publish-memory.ts";
+import { PublishRoutes } from "./publish-routes.ts";
 import type { Quarantine } from "./quarantine.ts";
 import type { TopicRules } from "./topic-rules.ts";
 import { watchedMemory } from "./watched-memory.ts";
@@ -93,6 +86,7 @@ export class MqttIngest implements Ingest {
   readonly #desk: PublishDesk;
   readonly #plain: PlainPublishes;
   readonly #agents: AgentPublishes;
+  readonly #routes: PublishRoutes;
   readonly #destinations: Destinations;
   readonly #lane: PublishLane;
   readonly #lanes = new WeakMap<Client, LaneConnection>();
@@ -109,11 +103,12 @@ export class MqttIngest implements Ingest {
     this.#admission = new Admission(options.directory, this.#desk);
     this.#plain = new PlainPublishes({ ...options, desk: this.#desk });
     this.#agents = new AgentPublishes({ ...options, desk: this.#desk });
+    this.#routes = new PublishRoutes({ plain: this.#plain, agents: this.#agents, desk: this.#desk });
     this.#destinations = new Destinations(options.rules);
     this.#lane = new PublishLane({
       destinations: this.#destinations,
       maxPacketBytes: MAX_PACKET_BYTES,
-      take: (session, publish, answers) => this.#take(session, publish, answers),
+      take: (session, publish, answers) => this.#routes.take(session, publish, answers),
       tooLarge: (client) => this.#tooLarge(client.conn as Socket),
       memory: watchedMemory(options.memory, { metrics, desk: this.#desk }),
       tooSlow: (client) => this.#tooSlow(client),
@@ -375,34 +370,11 @@ export class MqttIngest implements Ingest {
       lane?.answered(bytes.length);
       done();
     };
-    this.#take(this.#session(client), publish, { acknowledge, disconnect: done });
+    this.#routes.take(this.#session(client), publish, { acknowledge, disconnect: done });
     // It is in the log's hands. The broker trusts what is published below $SYS, and could close other
     // clients by it. Retained messages would be kept for ever, for subscribers that cannot exist.
     packet.payload = NO_PAYLOAD;
     packet.topic = NO_TOPIC;
     packet.retain = false;
-  }
-
-  /** Whatever is stored of it is appended, or gathered for that, within the call, so order is kept. */
-  #take(session: Session, publish: Publish, answers: Answers): void {
-    session.hasSpoken = true;
-    if (session.withheld) return;
-    try {
-      this.#route(session, publish, answers);
-    } catch (error) {
-      this.#desk.withhold(session, publish.destination.topic, error);
-    }
-  }
-
-  #route(session: Session, publish: Publish, answers: Answers): void {
-    const { destination } = publish;
-    if (destination.kind === "stream") this.#plain.take(session, publish, destination.stream, answers);
-    else if (destination.kind === "agent")
-      this.#agents.take(session, publish, destination.device, destination.message, answers);
-    else {
-      const kept = publish.end - publish.from > MAX_PLAIN_BYTES ? KEPT_EXCESS_BYTES : undefined;
-      const payload = payloadOf(publish).subarray(0, kept);
-      this.#desk.quarantine(addressed(session, publish, answers), payload, destination.reason);
-    }
   }
 }
