@@ -18,6 +18,7 @@ import { accessKeysOf } from "./access-keys.ts";
 import { openAnalytics, streamsOfStatement } from "./analytics/open-analytics.ts";
 import { Api } from "./api/api.ts";
 import { missingStreams, prepareStreams } from "./configured-streams.ts";
+import { lockDataFolder } from "./data-lock.ts";
 import { openDelivery } from "./delivery/open-delivery.ts";
 import { announcedPlaces, type DoorPlaces, doorPlaces, tooFewFiles } from "./door-places.ts";
 import { DeviceDirectory } from "./ingest/device-directory.ts";
@@ -82,8 +83,15 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
     await makeDataFolder(dataDir);
     streams = await streamsIn(dataDir);
     doorPlaces(maxFiles, streams);
+    const lock = await lockDataFolder(dataDir);
+    if (lock !== undefined) keep(lock);
     const reserve = new DiskReserve(dataDir, log);
-    const stores = await reserve.during(() => openStores(config, { ...parts, metrics }, dataDir, keep));
+    const stores = await reserve.during(async () => {
+      // On a full disk there is room for it only now.
+      const late = lock === undefined ? await lockDataFolder(dataDir) : undefined;
+      if (late !== undefined) keep(late);
+      return openStores(config, { ...parts, metrics }, dataDir, keep);
+    });
     streams = stores.streams.listStreams().length;
     // Those of a cluster are not files here.
     const places = announcedPlaces(maxFiles, config.store === "local" ? streams : 0, log);

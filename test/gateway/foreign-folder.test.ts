@@ -63,6 +63,7 @@ test("what is another user's is told as that, and not as damage", async (t) => {
   for (const part of [
     "",
     "access-key.json",
+    "lock",
     "streams",
     "streams/streams.json",
     "streams/meta",

@@ -16,8 +16,8 @@ import { Level } from "level";
 import type { Epoch } from "../../../protocol/frame.ts";
 import { readUInt53, writeUInt53 } from "../../../protocol/record-batch.ts";
 import { describeError, HeadwaterError } from "../../../runtime/errors.ts";
+import { type FolderLock, takeLock } from "../../../runtime/folder-lock.ts";
 import type { Log } from "../../../runtime/log.ts";
-import { takeLock } from "../level/folder-lock.ts";
 import { type Database, hasLevelCode, repairDatabase } from "../level/leveldb.ts";
 import { BufferDamagedError } from "../record-buffer.ts";
 import { FootageIndex, type UnitEntry, type UnitRange } from "./footage-index.ts";
@@ -45,7 +45,7 @@ export const sidecarFile = (dir: string): string => join(dir, "footage.json");
 
 export interface OpenedFolder {
   readonly db: Database;
-  readonly lock: Database;
+  readonly lock: FolderLock;
   readonly index: FootageIndex;
   /** What the sidecar says should be there and is not. */
   readonly missing: readonly UnitRange[];

@@ -8,8 +8,8 @@
  */
 import { randomBytes } from "node:crypto";
 import type { Epoch, Frame, FrameSequence } from "../../../protocol/frame.ts";
+import type { FolderLock } from "../../../runtime/folder-lock.ts";
 import { DiskSpace } from "../level/disk-space.ts";
-import type { Database } from "../level/leveldb.ts";
 import {
   BufferFailedError,
   type BufferRecord,
@@ -58,7 +58,7 @@ export async function openLevelRecordBuffer(options: LevelRecordBufferOptions): 
 
 class LevelRecordBuffer implements RecordBuffer {
   readonly #options: LevelRecordBufferOptions;
-  readonly #lock: Database;
+  readonly #lock: FolderLock;
   readonly #cutter = new FrameCutter();
   readonly #group: GroupCommit;
   readonly #meters: BufferMeters;

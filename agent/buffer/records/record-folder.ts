@@ -14,10 +14,9 @@ import { mkdir, readdir, rm } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { syncFolder } from "../../../runtime/durable.ts";
 import { HeadwaterError } from "../../../runtime/errors.ts";
+import { type FolderLock, takeLock } from "../../../runtime/folder-lock.ts";
 import { keepAside } from "../level/damaged-folders.ts";
-import { takeLock } from "../level/folder-lock.ts";
 import { findLevelDamage } from "../level/level-files.ts";
-import type { Database } from "../level/leveldb.ts";
 import { type ChainPart, holesIn, type PartScan, parsePartName, scanPart } from "./chain-part.ts";
 import type { EpochState } from "./epoch-ledger.ts";
 import { type Promises, settleEpochs } from "./epoch-settling.ts";
@@ -27,7 +26,7 @@ import { EndsFile, readSidecar, type Sidecar } from "./sidecar.ts";
 
 export interface OpenedFolder {
   /** To be closed last: until then nobody else opens the folder. */
-  readonly lock: Database;
+  readonly lock: FolderLock;
   /** Oldest first; none is open. */
   readonly parts: ChainPart[];
   /** Those that a crash left without a full name, also without any frame. */
